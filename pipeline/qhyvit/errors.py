@@ -1,0 +1,43 @@
+"""The error family of the host stage: each error knows its exit code (1 a check failed, 2 could not do it)."""
+
+from __future__ import annotations
+
+
+class QhyvitError(Exception):
+    """Base of every error that a user can cause and cure; printed as one line, never as a traceback."""
+
+    exit_code = 2
+
+
+class UsageError(QhyvitError):
+    """A wrong argument, name or combination of options."""
+
+
+class InputError(QhyvitError):
+    """A file or folder that is missing, unreadable, truncated, or not what it should be."""
+
+
+class WeightsError(QhyvitError):
+    """Weights that do not belong to the model that was named."""
+
+
+class ExportError(QhyvitError):
+    """A model that cannot be turned into a float ``.tflite``."""
+
+
+class GraphError(QhyvitError):
+    """A graph that breaks a rule of ours, or holds what we do not support."""
+
+
+class PlanError(QhyvitError):
+    """A quantization plan that cannot be expressed in TFLite, or does not fit its graph."""
+
+
+class OutputError(QhyvitError):
+    """An output that could not be written (permissions, full disk, exists already)."""
+
+
+class CheckFailed(QhyvitError):
+    """The work was done, but a check on its result failed."""
+
+    exit_code = 1

@@ -1,0 +1,121 @@
+"""The typed graph: frozen dataclasses for one static subgraph, as a float ``.tflite`` holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhyvit.errors import GraphError
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """One tensor. ``data`` holds a constant's values (float32, int32, ...), None for activations.
+
+    ``shape`` is that of the file (batch 1). ``name`` is unique in its graph.
+    """
+
+    id: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    data: NDArray[Any] | None = None
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the values are part of the file."""
+        return self.data is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One op. ``op`` is the TFLite builtin name; ``inputs`` are tensor ids, -1 where an optional one is absent.
+
+    ``attrs`` is the op's own attribute dataclass (see ``qhyvit.ops``); ``block`` the module path it came from.
+    """
+
+    op: str
+    attrs: Any
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    block: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Tensors by id, nodes in execution order, ids of inputs and outputs. Edits make a new Graph."""
+
+    tensors: Mapping[int, Tensor]
+    nodes: tuple[Node, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def _producers(self) -> dict[int, Node]:
+        return {t: node for node in self.nodes for t in node.outputs}
+
+    @cached_property
+    def _users(self) -> dict[int, tuple[Node, ...]]:
+        users: dict[int, list[Node]] = {t: [] for t in self.tensors}
+        for node in self.nodes:
+            for t in dict.fromkeys(i for i in node.inputs if i >= 0):
+                users[t].append(node)
+        return {t: tuple(nodes) for t, nodes in users.items()}
+
+    @cached_property
+    def by_name(self) -> dict[str, Tensor]:
+        """Tensors by their unique names."""
+        return {t.name: t for t in self.tensors.values()}
+
+    def producer(self, tensor: int) -> Node | None:
+        """The node that writes ``tensor``; None for graph inputs and constants."""
+        return self._producers.get(tensor)
+
+    def users(self, tensor: int) -> tuple[Node, ...]:
+        """The nodes that read ``tensor``, in execution order."""
+        return self._users[tensor]
+
+    def activations(self) -> list[Tensor]:
+        """Graph inputs and node outputs in execution order: all that gets an activation scale."""
+        ids = list(self.inputs) + [t for node in self.nodes for t in node.outputs]
+        return [self.tensors[t] for t in ids]
+
+    def check(self) -> None:
+        """Verify that names are unique and every tensor is written once, before it is read.
+
+        Raises:
+            GraphError: with the node and the tensor concerned.
+        """
+        if len(self.by_name) != len(self.tensors):
+            names = [t.name for t in self.tensors.values()]
+            twice = sorted({n for n in names if names.count(n) > 1})
+            raise GraphError(f"tensor names are not unique: {', '.join(twice[:5])}")
+        known = set(self.inputs) | {t.id for t in self.tensors.values() if t.is_constant}
+        for index, node in enumerate(self.nodes):
+            for t in node.inputs:
+                if t >= 0 and t not in known:
+                    raise GraphError(f"node {index} {node.op} reads tensor {t} before it is written")
+            for t in node.outputs:
+                if t in known or t not in self.tensors:
+                    raise GraphError(f"node {index} {node.op} writes tensor {t}, which is unknown or written already")
+                known.add(t)
+        missing = [t for t in self.outputs if t not in known]
+        if missing:
+            raise GraphError(f"graph outputs {missing} are never written")
+
+    def constant(self, tensor: int) -> NDArray[Any]:
+        """Values of a constant.
+
+        Raises:
+            GraphError: the tensor is an activation.
+        """
+        data = self.tensors[tensor].data
+        if data is None:
+            raise GraphError(f"tensor {self.tensors[tensor].name!r} is not a constant")
+        return data

@@ -1,0 +1,118 @@
+"""What one op is: attributes, shape rule, differentiable forward, quantization contract, cost and delegate facts.
+
+Everything that the rest of the project needs to know about an op stands in its one file, as data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+# --- the four kinds of output contract (as in PyTorch's PT2E quantizer) ---
+
+
+@dataclass(frozen=True)
+class Free:
+    """The output has its own range."""
+
+
+@dataclass(frozen=True)
+class Tied:
+    """The output and all the inputs listed share scale and zero point (RESHAPE, PAD, CONCATENATION, ...)."""
+
+    inputs: tuple[int, ...] | None = (0,)  # None: every input that is an activation
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The kernel prescribes the output's scale and zero point (int8)."""
+
+    scale: float
+    zero_point: int
+
+
+OutputContract = Free | Tied | Fixed
+FREE = Free()
+
+
+@dataclass(frozen=True)
+class NoAttrs:
+    """Attributes of an op that has none."""
+
+
+class FusedActivation:
+    """Names of fused activations, as in the TFLite schema."""
+
+    NONE = "NONE"
+    RELU = "RELU"
+    RELU6 = "RELU6"
+    RELU_N1_TO_1 = "RELU_N1_TO_1"
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """One TFLite op.
+
+    Args:
+        name: TFLite builtin name, e.g. ``CONV_2D``.
+        options: name of the flatbuffer options class (``Conv2DOptions``) or "" if the op has none.
+        attrs: frozen dataclass with the attributes; field names are those of the options class in snake_case.
+        infer_shape: (file shapes of the inputs, attrs, integer constants as numpy arrays or None each) -> file
+            shape of the output.
+        forward: (inputs, attrs) -> output. Differentiable, no in-place writes. Every float operand carries ONE
+            EXTRA LEADING DIMENSION B, the images of a batch (1 for constants): [B, *file shape]; so file shapes
+            with tokens first, or batch 1 inside a RESHAPE, run at any batch size. Weight and bias inputs have
+            their file shape; integer constants (shapes, axes, paddings) come as numpy arrays; absent ones as
+            None. No fused activation inside: the executor applies ``attrs.fused_activation_function`` through
+            :func:`activate`. Works in float32 and float64, on any device.
+        weight_input: index of the constant weight input, -1 if the op has none.
+        weight_axis: axis of the weight's output channels.
+        bias_input: index of the bias input (scale s_in * s_w, int32), -1 if none.
+        out: the output's contract.
+        symmetric_inputs: inputs that need zero point 0 for XNNPACK (BATCH_MATMUL: the right operand).
+        input_zero_point: zero point that an input must have for the kernel to be right (RSQRT: -128), or None.
+        int8_kernel: whether the int8 kernel exists in LiteRT.
+        quantizer: whether ai-edge-quantizer quantizes it (else it is left float without a word).
+        delegate: "" if XNNPACK takes the op in int8, else the reason why not.
+        since_runtime: oldest TFLite release known to have the int8 kernel, "" if unknown.
+        macs: (input shapes, output shape) -> multiply-accumulates, for reports; None counts output elements.
+        rounding: how the int8 kernel rounds a result to a code: "half_even", "half_away" or "truncate".
+    """
+
+    name: str
+    forward: Callable[[Sequence[Any], Any], torch.Tensor]
+    infer_shape: Callable[[Sequence[tuple[int, ...]], Any, Sequence[Any]], tuple[int, ...]]
+    options: str = ""
+    attrs: type = NoAttrs
+    weight_input: int = -1
+    weight_axis: int = 0
+    bias_input: int = -1
+    out: OutputContract = FREE
+    symmetric_inputs: tuple[int, ...] = ()
+    input_zero_point: int | None = None
+    int8_kernel: bool = True
+    quantizer: bool = True
+    delegate: str = ""
+    since_runtime: str = ""
+    macs: Callable[[Sequence[tuple[int, ...]], tuple[int, ...]], int] | None = None
+    rounding: str = "half_even"
+
+
+def activate(y: torch.Tensor, fused: str) -> torch.Tensor:
+    """Apply a fused activation by its schema name.
+
+    Raises:
+        ValueError: an activation that we do not know.
+    """
+    if fused == FusedActivation.NONE:
+        return y
+    bounds = {FusedActivation.RELU: (0.0, None), FusedActivation.RELU6: (0.0, 6.0), FusedActivation.RELU_N1_TO_1: (-1.0, 1.0)}
+    if fused not in bounds:
+        raise ValueError(f"unknown fused activation {fused!r}; known: {', '.join(bounds)}")
+    low, high = bounds[fused]
+    return y.clamp(low, high)
