@@ -1,0 +1,54 @@
+"""Edits of a Graph. Each makes a new Graph; the old one stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qhyvit.graph.ir import Graph, Node, Tensor
+
+
+def with_constants(graph: Graph, values: Mapping[int, NDArray[Any]]) -> Graph:
+    """Replace the values of constants (same shapes)."""
+    tensors = dict(graph.tensors)
+    for t, data in values.items():
+        tensors[t] = replace(tensors[t], data=np.ascontiguousarray(data, dtype=graph.constant(t).dtype))
+    return replace(graph, tensors=tensors)
+
+
+def add_tensor(graph: Graph, name: str, shape: Sequence[int], dtype: str, data: Any = None) -> tuple[Graph, int]:
+    """Add a tensor under a name made unique; returns the graph and the new id."""
+    new_id = max(graph.tensors) + 1
+    unique, n = name, 1
+    while unique in graph.by_name:
+        n += 1
+        unique = f"{name}.{n}"
+    tensor = Tensor(new_id, unique, tuple(int(s) for s in shape), dtype, data)
+    return replace(graph, tensors={**graph.tensors, new_id: tensor}), new_id
+
+
+def insert_before(graph: Graph, anchor: Node, node: Node) -> Graph:
+    """Insert ``node`` just before ``anchor`` in execution order."""
+    index = graph.nodes.index(anchor)
+    return replace(graph, nodes=(*graph.nodes[:index], node, *graph.nodes[index:]))
+
+
+def replace_node(graph: Graph, old: Node, new: Node) -> Graph:
+    """Put ``new`` in the place of ``old``."""
+    return replace(graph, nodes=tuple(new if n is old else n for n in graph.nodes))
+
+
+def own_constant(graph: Graph, node: Node, position: int) -> tuple[Graph, Node]:
+    """Give ``node`` its own copy of a constant that other nodes read too; unchanged where it is alone."""
+    t = node.inputs[position]
+    if len(graph.users(t)) == 1 and node.inputs.count(t) == 1:
+        return graph, node
+    old = graph.tensors[t]
+    graph, copy = add_tensor(graph, old.name, old.shape, old.dtype, old.data)
+    inputs = tuple(copy if i == position else v for i, v in enumerate(node.inputs))
+    new = replace(node, inputs=inputs)
+    return replace_node(graph, node, new), new

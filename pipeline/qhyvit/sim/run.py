@@ -1,0 +1,102 @@
+"""Runs a Graph in PyTorch: one executor; observers, fake quantization and gradient capture are hooks on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+
+from qhyvit.errors import GraphError
+from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.ops import spec
+from qhyvit.ops._spec import OpSpec, activate
+
+# hook(tensor, value, node that wrote it or None for inputs) -> the value that its readers see
+Hook = Callable[[Tensor, torch.Tensor, Node | None], torch.Tensor]
+# override(tensor) -> float values to use in place of a constant, or None
+Override = Callable[[Tensor], torch.Tensor | None]
+
+
+class Executor:
+    """A graph ready to run: constants converted once.
+
+    Activations are [B, *file shape], B images at a time.
+
+    Args:
+        graph: the graph.
+        dtype: torch.float32 to search, torch.float64 to verify.
+        device: where to run.
+    """
+
+    def __init__(self, graph: Graph, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
+        self.graph, self.dtype, self.device = graph, dtype, device
+        self._constants: dict[int, Any] = {}
+        for t in graph.tensors.values():
+            if t.data is None:
+                continue
+            floating = t.dtype.startswith("FLOAT")
+            self._constants[t.id] = torch.tensor(t.data, dtype=dtype, device=device) if floating else t.data
+        self._last_use = self._lifetimes()
+
+    def _lifetimes(self) -> dict[int, int]:
+        last: dict[int, int] = {}
+        for index, node in enumerate(self.graph.nodes):
+            last.update({t: index for t in node.inputs if t >= 0})
+        return last
+
+    def operand(self, node: Node, position: int, values: dict[int, torch.Tensor], override: Override | None) -> Any:
+        """What the op's forward gets for one input (see OpSpec.forward)."""
+        t = node.inputs[position]
+        if t < 0:
+            return None
+        if t in values:
+            return values[t]
+        constant = self._constants[t]
+        if not isinstance(constant, torch.Tensor):
+            return constant
+        if override is not None:
+            changed = override(self.graph.tensors[t])
+            constant = constant if changed is None else changed
+        op = spec(node.op)
+        return constant if position in (op.weight_input, op.bias_input) else constant.unsqueeze(0)
+
+    def apply(self, node: Node, operands: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+        """Run one op with its fused activation; always a tuple of outputs."""
+        op: OpSpec = spec(node.op)
+        result = op.forward(operands, node.attrs)
+        outputs = result if isinstance(result, tuple) else (result,)
+        fused = getattr(node.attrs, "fused_activation_function", "NONE")
+        return tuple(activate(y, fused) for y in outputs)
+
+    def run(
+        self,
+        feed: torch.Tensor,
+        hook: Hook | None = None,
+        keep: Collection[int] = (),
+        override: Override | None = None,
+    ) -> dict[int, torch.Tensor]:
+        """Run on images [B, H, W, C]; returns graph outputs and the tensors in ``keep``, [B, *file shape].
+
+        Raises:
+            GraphError: the feed does not fit the graph's input.
+        """
+        graph = self.graph
+        source = graph.tensors[graph.inputs[0]]
+        if tuple(feed.shape[1:]) != source.shape[1:]:
+            raise GraphError(f"input must be [B, {', '.join(map(str, source.shape[1:]))}], got {list(feed.shape)}")
+        x = feed.to(self.device, self.dtype).unsqueeze(1)  # [B, H, W, C] -> [B, 1, H, W, C]
+        values = {source.id: x if hook is None else hook(source, x, None)}
+        wanted = set(keep) | set(graph.outputs)
+        for index, node in enumerate(graph.nodes):
+            operands = [self.operand(node, i, values, override) for i in range(len(node.inputs))]
+            for t, y in zip(node.outputs, self.apply(node, operands), strict=True):
+                values[t] = y if hook is None else hook(graph.tensors[t], y, node)
+            for t in node.inputs:
+                if t >= 0 and self._last_use[t] == index and t not in wanted:
+                    values.pop(t, None)
+        return {t: values[t] for t in wanted}
+
+    def logits(self, feed: torch.Tensor, hook: Hook | None = None, override: Override | None = None) -> torch.Tensor:
+        """First output as [B, classes]."""
+        return self.run(feed, hook, (), override)[self.graph.outputs[0]].flatten(1)

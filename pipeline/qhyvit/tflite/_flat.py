@@ -1,0 +1,71 @@
+"""Small helpers over the flatbuffer object API, shared by reader and writer."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ai_edge_litert import schema_py_generated as schema
+
+from qhyvit.errors import InputError
+
+IDENTIFIER = b"TFL3"
+
+
+def enum_names(enum: type) -> dict[int, str]:
+    """Value -> name of a generated enum class."""
+    return {v: k for k, v in vars(enum).items() if isinstance(v, int) and not k.startswith("_")}
+
+
+BUILTIN = enum_names(schema.BuiltinOperator)
+BUILTIN_CODE = {name: code for code, name in BUILTIN.items()}
+TENSOR_TYPE = enum_names(schema.TensorType)
+TENSOR_TYPE_CODE = {name: code for code, name in TENSOR_TYPE.items()}
+ENUM_FIELDS = {
+    "padding": enum_names(schema.Padding),
+    "fused_activation_function": enum_names(schema.ActivationFunctionType),
+}
+NUMPY = {
+    "FLOAT32": "float32", "FLOAT16": "float16", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",
+    "INT32": "int32", "INT64": "int64", "BOOL": "bool",
+}  # fmt: skip
+
+
+def snake(name: str) -> str:
+    """CamelCase of the schema -> snake_case of our attributes."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def camel(name: str) -> str:
+    """snake_case -> camelCase."""
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def load_model(data: bytes) -> Any:
+    """Parse a ``.tflite`` into a ModelT.
+
+    Raises:
+        InputError: not a TFLite flatbuffer, or truncated.
+    """
+    if len(data) < 16 or data[4:8] != IDENTIFIER:
+        raise InputError("not a .tflite file: its identifier is missing (text, truncated or another format)")
+    try:
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(data), 0))
+    except Exception as error:  # flatbuffers raises struct.error, IndexError, TypeError and more on bad bytes
+        raise InputError(f"the .tflite file is truncated or damaged ({type(error).__name__})") from error
+    if not model.subgraphs or not model.operatorCodes or model.buffers is None:
+        raise InputError("the .tflite file is truncated or damaged (no subgraph)")
+    return model
+
+
+def op_name(model: Any, operator: Any) -> str:
+    """Builtin name of an operator of ``model``."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    return BUILTIN.get(number, f"BUILTIN_{number}")
+
+
+def text(value: Any) -> str:
+    """Strings of the schema come as bytes."""
+    return value.decode() if isinstance(value, bytes) else (value or "")

@@ -1,0 +1,121 @@
+"""A float ``.tflite`` as a typed Graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from qhyvit.errors import GraphError
+from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.ops import all_ops
+from qhyvit.ops._spec import OpSpec
+from qhyvit.tflite import _flat
+
+
+def _attributes(spec: OpSpec, options: Any) -> Any:
+    """Fill an op's attribute dataclass from the flatbuffer options by field name."""
+    values = {}
+    for f in fields(spec.attrs):
+        value = getattr(options, _flat.camel(f.name), None) if options is not None else None
+        if value is None:
+            continue
+        if f.name in _flat.ENUM_FIELDS:
+            value = _flat.ENUM_FIELDS[f.name][int(value)]
+        elif isinstance(value, np.ndarray | list):
+            value = tuple(int(v) for v in value)
+        values[f.name] = value
+    return spec.attrs(**values)
+
+
+def _data(model: Any, tensor: Any) -> np.ndarray | None:
+    buffer = model.buffers[tensor.buffer] if tensor.buffer else None
+    if buffer is None or buffer.data is None or len(buffer.data) == 0:
+        return None
+    dtype = _flat.NUMPY[_flat.TENSOR_TYPE[tensor.type]]
+    shape = [int(v) for v in tensor.shape] if tensor.shape is not None else []
+    return np.frombuffer(bytes(bytearray(buffer.data)), dtype=dtype).reshape(shape)
+
+
+def _names(model: Any, modules: Mapping[str, str]) -> tuple[dict[int, str], dict[int, str]]:
+    """Short unique tensor names, and the module of each node, from the module map of the export."""
+    subgraph = model.subgraphs[0]
+    names: dict[int, str] = {}
+    blocks: dict[int, str] = {}
+    taken: set[str] = set()
+
+    def take(t: int, wish: str) -> None:
+        unique, n = wish, 1
+        while unique in taken:
+            n += 1
+            unique = f"{wish}.{n}"
+        taken.add(unique)
+        names[t] = unique
+
+    for k, t in enumerate(subgraph.inputs):
+        take(t, "input" if len(subgraph.inputs) == 1 else f"input{k}")
+    outputs = {int(t): k for k, t in enumerate(subgraph.outputs)}
+    for index, operator in enumerate(subgraph.operators):
+        op = _flat.op_name(model, operator).lower()
+        first = int(operator.outputs[0])
+        block = modules.get(_flat.text(subgraph.tensors[first].name), "")
+        blocks[index] = block
+        stem = f"{block}/{op}" if block else f"{op}_{index}"
+        for t in operator.outputs:
+            final = "output" if len(outputs) == 1 else f"output{outputs.get(int(t), 0)}"
+            take(int(t), final if int(t) in outputs else stem)
+        for position, t in enumerate(operator.inputs):
+            if t >= 0 and int(t) not in names:
+                take(int(t), f"{names[first]}:{_role(op.upper(), position)}")
+    return names, blocks
+
+
+def _role(op: str, position: int) -> str:
+    spec = all_ops().get(op)
+    if spec is not None and position == spec.weight_input:
+        return "weight"
+    return "bias" if spec is not None and position == spec.bias_input else f"in{position}"
+
+
+def read(data: bytes, modules: Mapping[str, str] | None = None) -> Graph:
+    """Read a float model. Every reason why it cannot be read is named at once.
+
+    Args:
+        data: the file's bytes.
+        modules: module path of each of the file's tensor names, for short readable names.
+
+    Raises:
+        InputError: the bytes are no model.
+        GraphError: more than one subgraph, dynamic shapes, or ops that we do not support.
+    """
+    model = _flat.load_model(data)
+    if len(model.subgraphs) != 1:
+        raise GraphError(f"the model has {len(model.subgraphs)} subgraphs; exactly one is supported")
+    subgraph, table = model.subgraphs[0], all_ops()
+    unknown: dict[str, int] = {}
+    for operator in subgraph.operators:
+        op = _flat.op_name(model, operator)
+        if op not in table:
+            unknown[op] = unknown.get(op, 0) + 1
+    if unknown:
+        listed = ", ".join(f"{n} x {op}" for op, n in sorted(unknown.items()))
+        raise GraphError(f"the model holds ops that are not supported: {listed}")
+    names, blocks = _names(model, modules or {})
+    tensors = {}
+    for t, name in names.items():
+        raw = subgraph.tensors[t]
+        shape = tuple(int(v) for v in raw.shape) if raw.shape is not None else ()
+        if any(s <= 0 for s in shape):
+            raise GraphError(f"tensor {name!r} has the dynamic or empty shape {list(shape)}; export with static shapes")
+        tensors[t] = Tensor(t, name, shape, _flat.TENSOR_TYPE[raw.type], _data(model, raw))
+    nodes = []
+    for index, operator in enumerate(subgraph.operators):
+        spec = table[_flat.op_name(model, operator)]
+        ids = tuple(int(t) for t in operator.inputs)
+        attrs = _attributes(spec, operator.builtinOptions or operator.builtinOptions2)
+        nodes.append(Node(spec.name, attrs, ids, tuple(int(t) for t in operator.outputs), blocks[index]))
+    graph = Graph(tensors, tuple(nodes), tuple(int(t) for t in subgraph.inputs), tuple(int(t) for t in subgraph.outputs))
+    graph.check()
+    return graph
