@@ -116,6 +116,8 @@ def read(data: bytes, modules: Mapping[str, str] | None = None) -> Graph:
         ids = tuple(int(t) for t in operator.inputs)
         attrs = _attributes(spec, operator.builtinOptions or operator.builtinOptions2)
         nodes.append(Node(spec.name, attrs, ids, tuple(int(t) for t in operator.outputs), blocks[index]))
-    graph = Graph(tensors, tuple(nodes), tuple(int(t) for t in subgraph.inputs), tuple(int(t) for t in subgraph.outputs))
+    versions = {_flat.op_name(model, o): int(model.operatorCodes[o.opcodeIndex].version) for o in subgraph.operators}
+    ends = tuple(int(t) for t in subgraph.inputs), tuple(int(t) for t in subgraph.outputs)
+    graph = Graph(tensors, tuple(nodes), *ends, facts={"op_versions": versions})
     graph.check()
     return graph

@@ -1,0 +1,109 @@
+"""Histograms that keep the moments of each bin, so that any grid's squared error on them is nearly exact.
+
+Each bin holds sum(w), sum(w x), sum(w x^2): the weighted squared error of sending the bin to a code's value v is
+S2 - 2 v S1 + v^2 S0, exact when all of the bin goes to that code. ``w`` is 1, or the squared gradient.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from qhyvit.observers._base import rows
+
+BINS = 8192
+
+
+@dataclass
+class Row:
+    """Histogram of one channel (or of the whole tensor): moments [bins], ``edges`` [bins + 1]."""
+
+    count: np.ndarray
+    s0: np.ndarray
+    s1: np.ndarray
+    s2: np.ndarray
+    edges: np.ndarray
+
+    def error(self, scale: np.ndarray, zero_point: np.ndarray, qmin: int, qmax: int) -> np.ndarray:
+        """Weighted squared error of each candidate grid; ``scale``, ``zero_point`` are [candidates]."""
+        used = self.count > 0
+        s0, s1, s2 = self.s0[used], self.s1[used], self.s2[used]
+        centre = self.s1_plain[used]
+        codes = np.clip(np.rint(centre[None] / scale[:, None] + zero_point[:, None]), qmin, qmax)
+        value = (codes - zero_point[:, None]) * scale[:, None]
+        return (s2 - 2 * value * s1 + value * value * s0).sum(axis=1)
+
+    @property
+    def s1_plain(self) -> np.ndarray:
+        """A value inside each bin: the weighted mean where there is weight, else the centre."""
+        centre = (self.edges[:-1] + self.edges[1:]) / 2
+        return np.where(self.s0 > 0, self.s1 / np.where(self.s0 > 0, self.s0, 1), centre)
+
+
+class Histogram:
+    """Collects one Row a channel; grows its range by powers of two of the bin width, merging bins."""
+
+    def __init__(self, axis: int | None, bins: int = BINS) -> None:
+        self.axis, self.bins = axis, bins
+        self.low: torch.Tensor | None = None  # [channels]
+        self.width: torch.Tensor | None = None
+        self.moments: torch.Tensor | None = None  # [4, channels, bins]: count, w, w x, w x^2
+
+    def update(self, x: torch.Tensor, weight: torch.Tensor | None = None) -> None:
+        """Add a batch, with a weight for each value (default 1)."""
+        values = rows(x, self.axis).double()
+        w = torch.ones_like(values) if weight is None else rows(weight, self.axis).double()
+        low, high = values.aminmax(dim=1)
+        self._reserve(low, high)
+        assert self.low is not None and self.width is not None and self.moments is not None
+        channels = values.shape[0]
+        index = ((values - self.low[:, None]) / self.width[:, None]).long().clamp_(0, self.bins - 1)
+        index += torch.arange(channels, device=index.device)[:, None] * self.bins
+        flat, size = index.flatten(), channels * self.bins
+        wx = w * values
+        for k, v in enumerate((None, w, wx, wx * values)):
+            total = torch.bincount(flat, None if v is None else v.flatten(), minlength=size)
+            self.moments[k] += total.reshape(channels, self.bins)
+
+    def _reserve(self, low: torch.Tensor, high: torch.Tensor) -> None:
+        """Make sure that [low, high] is inside: the first batch sets the bins with a margin, later ones merge."""
+        if self.moments is None or self.low is None or self.width is None:
+            span = (high - low).clamp_min(1e-9) * 1.5
+            self.low, self.width = low - span / 6, span / self.bins
+            self.moments = torch.zeros(4, low.numel(), self.bins, dtype=torch.float64, device=low.device)
+            return
+        for c in range(low.numel()):
+            while high[c] >= self.low[c] + self.width[c] * self.bins or low[c] < self.low[c]:
+                self._double(c, down=bool(low[c] < self.low[c]))
+
+    def _double(self, c: int, *, down: bool) -> None:
+        """Merge pairs of bins of channel ``c`` and double its range towards the side that overflowed."""
+        assert self.low is not None and self.width is not None and self.moments is not None
+        half = self.moments[:, c].reshape(4, self.bins // 2, 2).sum(dim=2)
+        self.moments[:, c] = 0
+        if down:
+            self.low[c] -= self.width[c] * self.bins
+            self.moments[:, c, self.bins // 2 :] = half
+        else:
+            self.moments[:, c, : self.bins // 2] = half
+        self.width[c] *= 2
+
+    def channels(self) -> list[Row]:
+        """The rows collected.
+
+        Raises:
+            ValueError: nothing was observed.
+        """
+        if self.moments is None or self.low is None or self.width is None:
+            raise ValueError("nothing was observed")
+        m = self.moments.cpu().numpy()
+        low, width = self.low.cpu().numpy(), self.width.cpu().numpy()
+        steps = np.arange(self.bins + 1)
+        return [Row(m[0, c], m[1, c], m[2, c], m[3, c], low[c] + width[c] * steps) for c in range(m.shape[1])]
+
+    def shaped(self, values: list[float]) -> np.ndarray:
+        """One value without an axis, else [channels]."""
+        array = np.asarray(values, np.float64)
+        return array[0] if self.axis is None else array

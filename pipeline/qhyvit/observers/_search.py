@@ -1,0 +1,70 @@
+"""Search of both ends of a range on a histogram: the range with the least weighted squared error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from qhyvit import affine
+from qhyvit.observers._histogram import Row
+
+# Each end moves alone: shrink factors of the extreme, geometric (outliers can be 50 times the useful range).
+COARSE = np.geomspace(1.0, 0.02, 20)
+CHUNK = 64  # candidates scored at once, bounds memory to CHUNK * bins
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best range of a search, its grid and its error."""
+
+    low: float
+    high: float
+    params: affine.AffineParams
+    error: float
+
+
+def extremes(row: Row) -> tuple[float, float]:
+    """Outer edges of the bins in use."""
+    used = np.flatnonzero(row.count > 0)
+    return float(row.edges[used[0]]), float(row.edges[used[-1] + 1])
+
+
+def score(row: Row, low: np.ndarray, high: np.ndarray, g: affine.Grid, *, symmetric: bool) -> np.ndarray:
+    """Error of each candidate range, [candidates]."""
+    params = affine.fit(low, high, g, symmetric=symmetric)
+    parts = [
+        row.error(params.scale[i : i + CHUNK], params.zero_point[i : i + CHUNK].astype(float), g.qmin, g.qmax)
+        for i in range(0, len(low), CHUNK)
+    ]
+    return np.concatenate(parts)
+
+
+def _pairs(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    a, b = np.meshgrid(lows, highs, indexing="ij")
+    return a.ravel(), b.ravel()
+
+
+def search(row: Row, g: affine.Grid, *, symmetric: bool = False, pin_low: float | None = None) -> Found:
+    """Best range, coarse then refined twice. ``pin_low`` fixes the lower end (0 where a kernel wants it)."""
+    lowest, highest = extremes(row)
+    lowest, highest = min(lowest, 0.0), max(highest, 0.0)
+    if symmetric:
+        span = max(-lowest, highest, 1e-12)
+        lows, highs = -span * COARSE, span * COARSE
+    else:
+        ends = np.unique(lowest * COARSE) if lowest < 0 else np.zeros(1)
+        a = np.array([pin_low]) if pin_low is not None else ends
+        lows, highs = _pairs(a, highest * COARSE if highest > 0 else np.zeros(1))
+    step = COARSE[1] ** 0.5
+    for _ in range(4):
+        errors = score(row, lows, highs, g, symmetric=symmetric)
+        best = int(np.argmin(errors))
+        low, high, error = float(lows[best]), float(highs[best]), float(errors[best])
+        factors = np.array([step**2, step, 1.0, 1 / step, 1 / step**2])
+        if symmetric:
+            lows, highs = low * factors, high * factors
+        else:
+            lows, highs = _pairs(np.unique(low * factors) if pin_low is None else np.array([low]), np.unique(high * factors))
+        step = step**0.5
+    return Found(low, high, affine.fit(low, high, g, symmetric=symmetric), error)

@@ -1,0 +1,170 @@
+"""What TFLite can express: which tensors share one scale, which scales are prescribed, and a plan's check.
+
+Source: LiteRT 8-bit quantization specification; kernels and delegate facts stand with each op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qhyvit.errors import PlanError
+from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.ops import spec
+from qhyvit.ops._spec import Fixed, Tied
+from qhyvit.plan import QuantPlan, TensorQuant
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that share one scale and zero point.
+
+    Args:
+        members: tensor ids in execution order.
+        roots: the members whose values are rounded there (outputs of ops that are no mere copies, inputs,
+            constants); the others hold the same codes.
+        fixed: prescribed (scale, zero point), or None.
+        symmetric: some reader needs zero point 0.
+        low_at_zero: some reader needs the zero point at the lowest code (RSQRT).
+    """
+
+    members: tuple[int, ...]
+    roots: tuple[int, ...]
+    fixed: tuple[float, int] | None = None
+    symmetric: bool = False
+    low_at_zero: bool = False
+
+
+def operand_positions(node: Node) -> list[int]:
+    """Positions of the inputs that carry a scale of their own: no weights, biases or integer constants."""
+    op = spec(node.op)
+    return [i for i, t in enumerate(node.inputs) if t >= 0 and i not in (op.weight_input, op.bias_input)]
+
+
+def weights(graph: Graph) -> list[tuple[Node, Tensor, int]]:
+    """(node, weight tensor, channel axis) of every op with weights."""
+    found = []
+    for node in graph.nodes:
+        op = spec(node.op)
+        if op.weight_input >= 0:
+            found.append((node, graph.tensors[node.inputs[op.weight_input]], op.weight_axis))
+    return found
+
+
+def quantized_operands(graph: Graph) -> list[int]:
+    """Ids of all tensors with a per-tensor scale: activations and float constants read as operands."""
+    ids = [t.id for t in graph.activations()]
+    for node in graph.nodes:
+        for i in operand_positions(node):
+            tensor = graph.tensors[node.inputs[i]]
+            if tensor.is_constant and tensor.dtype == "FLOAT32":
+                ids.append(tensor.id)
+    return list(dict.fromkeys(ids))
+
+
+def _tied_inputs(graph: Graph, node: Node) -> Iterable[int]:
+    contract = spec(node.op).out
+    if not isinstance(contract, Tied):
+        return ()
+    positions = operand_positions(node) if contract.inputs is None else contract.inputs
+    return [node.inputs[i] for i in positions if graph.tensors[node.inputs[i]].dtype == "FLOAT32"]
+
+
+def groups(graph: Graph) -> list[Group]:
+    """Partition all tensors with a per-tensor scale into groups that share it.
+
+    Raises:
+        PlanError: two prescribed scales meet in one group.
+    """
+    parent = {t: t for t in quantized_operands(graph)}
+
+    def find(t: int) -> int:
+        while parent[t] != t:
+            parent[t] = parent[parent[t]]
+            t = parent[t]
+        return t
+
+    for node in graph.nodes:
+        for source in _tied_inputs(graph, node):
+            for out in node.outputs:
+                parent[find(out)] = find(source)
+    members: dict[int, list[int]] = {}
+    for t in parent:
+        members.setdefault(find(t), []).append(t)
+    return [_group(graph, tuple(ids)) for ids in members.values()]
+
+
+def _group(graph: Graph, members: tuple[int, ...]) -> Group:
+    fixed: set[tuple[float, int]] = set()
+    roots, symmetric, low = [], False, False
+    for t in members:
+        producer = graph.producer(t)
+        contract = spec(producer.op).out if producer is not None else None
+        if isinstance(contract, Fixed):
+            fixed.add((contract.scale, contract.zero_point))
+        if not isinstance(contract, Tied):
+            roots.append(t)
+        for user in graph.users(t):
+            op = spec(user.op)
+            positions = [i for i, v in enumerate(user.inputs) if v == t]
+            symmetric |= any(i in op.symmetric_inputs for i in positions)
+            low |= op.input_zero_point == -128
+    if len(fixed) > 1:
+        names = ", ".join(graph.tensors[t].name for t in members[:4])
+        raise PlanError(f"tensors {names} must share one scale, but two kernels prescribe different ones")
+    return Group(members, tuple(roots), next(iter(fixed), None), symmetric, low)
+
+
+def _describe(quant: TensorQuant) -> str:
+    return f"scale {quant.scale[0]:.6g}, zero point {quant.zero_point[0]}"
+
+
+def check_plan(graph: Graph, plan: QuantPlan) -> None:
+    """Verify that TFLite can express ``plan`` on ``graph``; all reasons at once.
+
+    Raises:
+        PlanError: tensors missing from the plan, channel-wise activations, scales that differ where they must
+            agree, zero points that a kernel does not take, ops that the quantizer would leave float.
+    """
+    bad = []
+    for group in groups(graph):
+        bad += _check_group(graph, plan, group)
+    for node, weight, axis in weights(graph):
+        quant = plan.tensors.get(weight.name)
+        if quant is None:
+            bad.append(f"{weight.name!r}: missing from the plan")
+        elif any(quant.zero_point):
+            z = next(z for z in quant.zero_point if z)
+            bad.append(f"{node.op} {weight.name!r}: weight zero point is {z}, int8 weights need 0; use scheme symmetric")
+        elif quant.axis != axis or len(quant.scale) != weight.shape[axis]:
+            bad.append(f"{node.op} {weight.name!r}: {len(quant.scale)} scales on axis {quant.axis}, got to be "
+                       f"{weight.shape[axis]} on axis {axis}")  # fmt: skip
+    for node in graph.nodes:
+        op = spec(node.op)
+        if not (op.int8_kernel and op.quantizer):
+            bad.append(f"{node.op} {graph.tensors[node.outputs[0]].name!r} would stay float: rewrite it")
+    if bad:
+        raise PlanError(f"{len(bad)} problems: " + "; ".join(bad[:8]))
+
+
+def _check_group(graph: Graph, plan: QuantPlan, group: Group) -> list[str]:
+    bad, first = [], None
+    for t in group.members:
+        name = graph.tensors[t].name
+        quant = plan.tensors.get(name)
+        if quant is None:
+            bad.append(f"{name!r}: missing from the plan")
+            continue
+        if quant.axis is not None:
+            bad.append(f"activation {name!r} is channel-wise: TFLite has one scale a tensor; fold it or use layer")
+            continue
+        if first is not None and (quant.scale, quant.zero_point) != (first.scale, first.zero_point):
+            bad.append(f"{name!r}: {_describe(quant)} must equal its group's {_describe(first)}")
+        first = first or quant
+        if group.fixed and (abs(quant.scale[0] / group.fixed[0] - 1) > 1e-6 or quant.zero_point[0] != group.fixed[1]):
+            bad.append(f"{name!r}: {_describe(quant)}, the kernel prescribes {group.fixed}")
+        if group.symmetric and quant.zero_point[0] != 0:
+            bad.append(f"{name!r}: zero point {quant.zero_point[0]}, its reader needs 0; use scheme symmetric")
+        if group.low_at_zero and quant.zero_point[0] != -128:
+            bad.append(f"{name!r}: zero point {quant.zero_point[0]}, its reader needs -128")
+    return bad

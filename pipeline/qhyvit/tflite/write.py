@@ -1,0 +1,165 @@
+"""A Graph as a ``.tflite``: float, or integer from a plan, through ai-edge-quantizer.
+
+The quantizer is told the exact result through ranges (FLOAT64, or one ulp is lost): activations by
+min = (qmin - zp) * s and max = (qmax - zp) * s, weights by buffers that already lie on their grid.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from qhyvit import affine
+from qhyvit.errors import PlanError
+from qhyvit.graph import edit
+from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.ops import spec
+from qhyvit.plan import QuantPlan, TensorQuant
+from qhyvit.tflite import _flat
+from qhyvit.tflite.legal import check_plan
+
+
+def _options(node: Node) -> tuple[int, Any]:
+    """Flatbuffer options of a node, from its attributes by field name."""
+    op = spec(node.op)
+    if not op.options:
+        return 0, None
+    options = getattr(schema, f"{op.options}T")()
+    for f in fields(op.attrs):
+        value = getattr(node.attrs, f.name)
+        if f.name in _flat.ENUM_FIELDS:
+            value = {v: k for k, v in _flat.ENUM_FIELDS[f.name].items()}[value]
+        setattr(options, _flat.camel(f.name), list(value) if isinstance(value, tuple) else value)
+    return getattr(schema.BuiltinOptions, op.options), options
+
+
+def _tensor(tensor: Tensor, buffers: list[Any]) -> Any:
+    raw = schema.TensorT()
+    raw.name, raw.shape, raw.type = tensor.name, list(tensor.shape), _flat.TENSOR_TYPE_CODE[tensor.dtype]
+    raw.hasRank = True
+    raw.buffer = 0
+    if tensor.data is not None:
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(np.ascontiguousarray(tensor.data).tobytes(), np.uint8)
+        buffers.append(buffer)
+        raw.buffer = len(buffers) - 1
+    return raw
+
+
+def _operator_codes(graph: Graph) -> dict[str, tuple[int, Any]]:
+    versions, codes = graph.facts.get("op_versions", {}), {}
+    for op in dict.fromkeys(node.op for node in graph.nodes):
+        code = schema.OperatorCodeT()
+        code.builtinCode = _flat.BUILTIN_CODE[op]
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        code.version = versions.get(op, 1)
+        codes[op] = (len(codes), code)
+    return codes
+
+
+def _signature(graph: Graph, index: Mapping[int, int]) -> Any:
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = "serving_default", 0
+    ends = (("inputs", graph.inputs), ("outputs", graph.outputs))
+    for attribute, ids in ends:
+        maps = []
+        for t in ids:
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = graph.tensors[t].name, index[t]
+            maps.append(entry)
+        setattr(signature, attribute, maps)
+    return signature
+
+
+def pack(model: Any) -> bytes:
+    """Serialize a ModelT."""
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=_flat.IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def write_float(graph: Graph) -> bytes:
+    """The graph as a float ``.tflite``; constants that no node reads are left out."""
+    graph.check()
+    used = {t for node in graph.nodes for t in (*node.inputs, *node.outputs) if t >= 0} | set(graph.inputs)
+    buffers: list[Any] = [schema.BufferT()]
+    index = {t: i for i, t in enumerate(t for t in graph.tensors if t in used)}
+    subgraph = schema.SubGraphT()
+    subgraph.tensors = [_tensor(graph.tensors[t], buffers) for t in index]
+    subgraph.inputs, subgraph.outputs = [index[t] for t in graph.inputs], [index[t] for t in graph.outputs]
+    subgraph.name = "main"
+    codes = _operator_codes(graph)
+    subgraph.operators = []
+    for node in graph.nodes:
+        operator = schema.OperatorT()
+        operator.opcodeIndex = codes[node.op][0]
+        operator.inputs = [index[t] if t >= 0 else -1 for t in node.inputs]
+        operator.outputs = [index[t] for t in node.outputs]
+        operator.builtinOptionsType, operator.builtinOptions = _options(node)
+        subgraph.operators.append(operator)
+    model = schema.ModelT()
+    model.version, model.description = 3, "qhyvit"
+    model.subgraphs, model.buffers = [subgraph], buffers
+    model.operatorCodes = [code for _, code in codes.values()]
+    model.signatureDefs = [_signature(graph, index)]
+    return pack(model)
+
+
+def _range(tensor: Tensor, quant: TensorQuant) -> dict[str, np.ndarray]:
+    """The range that makes the quantizer arrive at exactly ``quant``. float64, keepdims shape."""
+    scale, zero = np.asarray(quant.scale, np.float64), np.asarray(quant.zero_point, np.float64)
+    if quant.axis is None:
+        half = 1 << (quant.bits - 1 if quant.bits == 16 else 7)
+        low = -half if quant.bits != 16 else -half + 1
+        return {"min": (low - zero[0]) * scale[0], "max": (half - 1 - zero[0]) * scale[0]}
+    shape = [1] * len(tensor.shape)
+    shape[quant.axis] = -1
+    return {"min": (-127.0 * scale).reshape(shape), "max": (127.0 * scale).reshape(shape)}
+
+
+def on_grid(data: np.ndarray, quant: TensorQuant) -> np.ndarray:
+    """Constant values rounded to their grid, float32."""
+    g = affine.grid(quant.bits, narrow=quant.axis is not None or quant.choice.scheme == "symmetric")
+    codes = affine.quantize(data, quant.scale if quant.axis is not None else quant.scale[0],
+                            quant.zero_point if quant.axis is not None else quant.zero_point[0], g, quant.axis)  # fmt: skip
+    return affine.dequantize(codes, quant.scale if quant.axis is not None else quant.scale[0],
+                             quant.zero_point if quant.axis is not None else quant.zero_point[0],
+                             quant.axis).astype(np.float32)  # fmt: skip
+
+
+def constants_on_grid(graph: Graph, plan: QuantPlan) -> Graph:
+    """Round every constant that the plan quantizes to its grid; biases stay (the file holds them in int32)."""
+    values = {}
+    for tensor in graph.tensors.values():
+        if tensor.data is not None and tensor.name in plan.tensors and tensor.dtype == "FLOAT32":
+            values[tensor.id] = on_grid(tensor.data, plan.tensors[tensor.name])
+    return edit.with_constants(graph, values)
+
+
+def quantize(graph: Graph, plan: QuantPlan) -> bytes:
+    """The integer ``.tflite`` of ``graph`` as ``plan`` says.
+
+    Raises:
+        PlanError: the plan does not fit the graph, or TFLite cannot express it.
+    """
+    from ai_edge_quantizer import quantizer, recipe
+
+    check_plan(graph, plan)
+    graph = constants_on_grid(graph, plan)
+    float_model = write_float(graph)
+    ranges = {t.name: _range(t, plan.tensors[t.name]) for t in graph.tensors.values() if t.name in plan.tensors}
+    tool = quantizer.Quantizer(bytearray(float_model), recipe.static_wi8_ai8())
+    noise = io.StringIO()
+    with contextlib.redirect_stdout(noise):
+        result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    data = result.quantized_model
+    if data is None:
+        raise PlanError("the quantizer produced no model")
+    return bytes(data)
