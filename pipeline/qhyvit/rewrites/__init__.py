@@ -1,0 +1,24 @@
+"""Value-preserving graph edits, one file each with one constant ``REWRITE``."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+
+from qhyvit.graph.ir import Graph
+from qhyvit.registry import discover
+from qhyvit.rewrites._rewrite import Rewrite
+
+
+@cache
+def all_rewrites() -> dict[str, Rewrite]:
+    """Every rewrite by name."""
+    return discover(sys.modules[__name__], "REWRITE", Rewrite)
+
+
+def rewrite(graph: Graph) -> Graph:
+    """Apply all of them in order and check the result."""
+    for entry in sorted(all_rewrites().values(), key=lambda r: r.order):
+        graph = entry.apply(graph)
+    graph.check()
+    return graph

@@ -1,0 +1,1 @@
+"""Running a Graph in PyTorch, float or quantized."""

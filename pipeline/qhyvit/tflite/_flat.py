@@ -10,6 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from qhyvit.errors import InputError
 
 IDENTIFIER = b"TFL3"
+OUR_MARK = "qhyvit"  # description of the files that our writer made
 
 
 def enum_names(enum: type) -> dict[int, str]:

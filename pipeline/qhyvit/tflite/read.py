@@ -42,8 +42,11 @@ def _data(model: Any, tensor: Any) -> np.ndarray | None:
 def _names(model: Any, modules: Mapping[str, str]) -> tuple[dict[int, str], dict[int, str]]:
     """Short unique tensor names, and the module of each node, from the module map of the export."""
     subgraph = model.subgraphs[0]
-    names: dict[int, str] = {}
-    blocks: dict[int, str] = {}
+    if _flat.text(model.description) == _flat.OUR_MARK:  # a file of our own writer keeps its names
+        names = {i: _flat.text(t.name) for i, t in enumerate(subgraph.tensors)}
+        firsts = [names[int(operator.outputs[0])] for operator in subgraph.operators]
+        return names, {i: name.rpartition("/")[0] for i, name in enumerate(firsts)}
+    names, blocks = {}, {}
     taken: set[str] = set()
 
     def take(t: int, wish: str) -> None:
@@ -62,7 +65,7 @@ def _names(model: Any, modules: Mapping[str, str]) -> tuple[dict[int, str], dict
         first = int(operator.outputs[0])
         block = modules.get(_flat.text(subgraph.tensors[first].name), "")
         blocks[index] = block
-        stem = f"{block}/{op}" if block else f"{op}_{index}"
+        stem = f"{block}/{op}" if block else op
         for t in operator.outputs:
             final = "output" if len(outputs) == 1 else f"output{outputs.get(int(t), 0)}"
             take(int(t), final if int(t) in outputs else stem)

@@ -105,7 +105,7 @@ def write_float(graph: Graph) -> bytes:
         operator.builtinOptionsType, operator.builtinOptions = _options(node)
         subgraph.operators.append(operator)
     model = schema.ModelT()
-    model.version, model.description = 3, "qhyvit"
+    model.version, model.description = 3, _flat.OUR_MARK
     model.subgraphs, model.buffers = [subgraph], buffers
     model.operatorCodes = [code for _, code in codes.values()]
     model.signatureDefs = [_signature(graph, index)]
@@ -125,21 +125,20 @@ def _range(tensor: Tensor, quant: TensorQuant) -> dict[str, np.ndarray]:
 
 
 def on_grid(data: np.ndarray, quant: TensorQuant) -> np.ndarray:
-    """Constant values rounded to their grid, float32."""
-    g = affine.grid(quant.bits, narrow=quant.axis is not None or quant.choice.scheme == "symmetric")
-    codes = affine.quantize(data, quant.scale if quant.axis is not None else quant.scale[0],
-                            quant.zero_point if quant.axis is not None else quant.zero_point[0], g, quant.axis)  # fmt: skip
-    return affine.dequantize(codes, quant.scale if quant.axis is not None else quant.scale[0],
-                             quant.zero_point if quant.axis is not None else quant.zero_point[0],
-                             quant.axis).astype(np.float32)  # fmt: skip
+    """Constant values rounded to their grid, float32. Weights keep to the narrow grid [-127, 127]."""
+    per_channel = quant.axis is not None
+    scale: object = quant.scale if per_channel else quant.scale[0]
+    zero: object = quant.zero_point if per_channel else quant.zero_point[0]
+    codes = affine.quantize(data, scale, zero, affine.grid(quant.bits, narrow=per_channel), quant.axis)
+    return affine.dequantize(codes, scale, zero, quant.axis).astype(np.float32)
 
 
-def constants_on_grid(graph: Graph, plan: QuantPlan) -> Graph:
-    """Round every constant that the plan quantizes to its grid; biases stay (the file holds them in int32)."""
+def constants_on_grid_of(graph: Graph, quants: Mapping[str, TensorQuant]) -> Graph:
+    """Round every constant that ``quants`` names to its grid; biases stay (the file holds them in int32)."""
     values = {}
     for tensor in graph.tensors.values():
-        if tensor.data is not None and tensor.name in plan.tensors and tensor.dtype == "FLOAT32":
-            values[tensor.id] = on_grid(tensor.data, plan.tensors[tensor.name])
+        if tensor.data is not None and tensor.name in quants and tensor.dtype == "FLOAT32":
+            values[tensor.id] = on_grid(tensor.data, quants[tensor.name])
     return edit.with_constants(graph, values)
 
 
@@ -152,7 +151,7 @@ def quantize(graph: Graph, plan: QuantPlan) -> bytes:
     from ai_edge_quantizer import quantizer, recipe
 
     check_plan(graph, plan)
-    graph = constants_on_grid(graph, plan)
+    graph = constants_on_grid_of(graph, plan.tensors)
     float_model = write_float(graph)
     ranges = {t.name: _range(t, plan.tensors[t.name]) for t in graph.tensors.values() if t.name in plan.tensors}
     tool = quantizer.Quantizer(bytearray(float_model), recipe.static_wi8_ai8())

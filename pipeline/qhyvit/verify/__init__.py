@@ -1,0 +1,1 @@
+"""Proof that a file does what the simulation said."""

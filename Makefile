@@ -1,0 +1,25 @@
+# All targets run in .venv, which `make setup` makes once and re-uses.
+PY := .venv/bin/python
+.PHONY: help setup demo test test-slow lint clean
+
+help:           ## this list
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+setup:          ## make or re-use the environment
+	@bash tools/setup.sh
+
+demo: setup     ## build, evaluate and run an embedded model, offline, in minutes
+	@$(PY) -m benchmarks.demo
+
+test: setup lint  ## lint and the fast tests
+	$(PY) -m pytest -m "not slow" -q
+
+test-slow: setup  ## whole models through the exporter
+	$(PY) -m pytest -m slow -q
+
+lint: setup     ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+clean:          ## remove what was made
+	rm -rf .venv build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,37 @@
+"""What a fold is: a float-exact edit that lets one scale a tensor act like one a channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from qhyvit.graph.ir import Graph
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a fold can act.
+
+    ``tensors``: ids whose channels will be divided by r (their last axis), all by the same r;
+    ``signed``: ids whose largest absolute values define r.
+    """
+
+    name: str
+    tensors: tuple[int, ...]
+    channels: int
+
+
+@dataclass(frozen=True)
+class Fold:
+    """``places(graph)`` finds candidates; ``apply(graph, place, r)`` edits, float output unchanged (tested).
+
+    ``free`` says that the consumers' weights keep their precision (depthwise readers), so r may be the full
+    ratio of channel maxima; else a smaller power balances activations against weights.
+    """
+
+    name: str
+    summary: str
+    places: Callable[[Graph], list[Place]]
+    apply: Callable[[Graph, Place, np.ndarray], Graph]

@@ -1,0 +1,292 @@
+"""Moves a channel scale through a graph: tensor T becomes T / r, and the neighbours take r up exactly.
+
+The scale travels as an array of the tensor's full shape, so that RESHAPE and TRANSPOSE move it like the data. It
+ends at weights: a producer divides its output channels by r, a consumer multiplies its input channels. In between
+pass: copies, ADD and SUB (all operands scaled alike), MUL (one operand scaled), MEAN over axes where r is constant,
+BATCH_MATMUL (a free axis, or the contracted one with the inverse on the other operand), positive fused RELU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from qhyvit.graph import edit
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import spec
+
+Scale = np.ndarray  # full shape of its tensor, positive
+
+
+class CannotScale(Exception):
+    """The scale met an op that does not let it pass; says which."""
+
+
+@dataclass
+class Scaling:
+    """One attempt; ``factors`` collects what each constant is multiplied with."""
+
+    graph: Graph
+    tensors: dict[int, Scale] = field(default_factory=dict)
+    factors: dict[int, np.ndarray] = field(default_factory=dict)
+    queue: list[int] = field(default_factory=list)
+    done: set[tuple[int, int]] = field(default_factory=set)
+
+    def want(self, tensor: int, r: Scale) -> None:
+        """Ask for ``tensor`` / r.
+
+        Raises:
+            CannotScale: another scale is on it already, or it is an end of the graph.
+        """
+        t = self.graph.tensors[tensor]
+        r = np.broadcast_to(r, t.shape)
+        if t.is_constant:
+            self._scale_constant(tensor, 1.0 / r)
+        elif tensor in self.tensors:
+            if not np.allclose(self.tensors[tensor], r, rtol=1e-9):
+                raise CannotScale(f"{t.name}: two different scales meet")
+        elif tensor in self.graph.inputs or tensor in self.graph.outputs:
+            raise CannotScale(f"{t.name} is an input or output of the model")
+        else:
+            self.tensors[tensor] = r
+            self.queue.append(tensor)
+
+    def solve(self) -> None:
+        """Spread until every producer and reader of every scaled tensor has taken its part."""
+        while self.queue:
+            tensor = self.queue.pop()
+            producer = self.graph.producer(tensor)
+            assert producer is not None
+            self._visit(producer)
+            for user in self.graph.users(tensor):
+                self._visit(user)
+
+    def result(self) -> Graph:
+        """The graph with all constants multiplied.
+
+        Raises:
+            CannotScale: a constant has other readers that would be changed too.
+        """
+        values = {}
+        for t, factor in self.factors.items():
+            if len(self.graph.users(t)) > 1:
+                raise CannotScale(f"{self.graph.tensors[t].name} has several readers")
+            values[t] = self.graph.constant(t).astype(np.float64) * factor
+        return edit.with_constants(self.graph, values)
+
+    def _scale_constant(self, tensor: int, factor: np.ndarray) -> None:
+        shape = self.graph.tensors[tensor].shape
+        self.factors[tensor] = self.factors.get(tensor, np.ones(shape)) * np.broadcast_to(factor, shape)
+
+    def _visit(self, node: Node) -> None:
+        rule = RULES.get(node.op)
+        if rule is None:
+            raise CannotScale(f"{node.op} does not let a channel scale pass")
+        fused = getattr(node.attrs, "fused_activation_function", "NONE")
+        if fused not in ("NONE", "RELU") and node.outputs[0] in self.tensors:
+            raise CannotScale(f"{node.op} with {fused} does not let a channel scale pass")
+        rule(self, node)
+
+    def once(self, node: Node, side: int) -> bool:
+        """True the first time that ``side`` of ``node`` is taken up."""
+        key = (node.outputs[0], side)
+        fresh = key not in self.done
+        self.done.add(key)
+        return fresh
+
+
+def last_axis(r: Scale, what: str) -> np.ndarray:
+    """The scale as [C].
+
+    Raises:
+        CannotScale: it varies along other axes.
+    """
+    flat = r.reshape(-1, r.shape[-1])
+    if not np.allclose(flat, flat[:1], rtol=1e-9):
+        raise CannotScale(f"{what}: the scale varies along more than the channels")
+    return flat[0]
+
+
+def _along(vector: np.ndarray, rank: int, axis: int) -> np.ndarray:
+    shape = [1] * rank
+    shape[axis] = -1
+    return vector.reshape(shape)
+
+
+def _weighted(scaling: Scaling, node: Node) -> None:
+    """CONV_2D, FULLY_CONNECTED, DEPTHWISE_CONV_2D: divide output channels, multiply input channels."""
+    op, graph = spec(node.op), scaling.graph
+    weight, source, out = node.inputs[op.weight_input], node.inputs[0], node.outputs[0]
+    shape = graph.tensors[weight].shape
+    if out in scaling.tensors and scaling.once(node, 1):
+        r = last_axis(scaling.tensors[out], node.op)
+        scaling._scale_constant(weight, _along(1.0 / r, len(shape), op.weight_axis))
+        if len(node.inputs) > op.bias_input and node.inputs[op.bias_input] >= 0:
+            scaling._scale_constant(node.inputs[op.bias_input], 1.0 / r)
+    if source in scaling.tensors and scaling.once(node, 0):
+        r = last_axis(scaling.tensors[source], node.op)
+        if shape[-1] != len(r):
+            raise CannotScale(f"{node.op} with groups or a depth multiplier does not take an input scale")
+        scaling._scale_constant(weight, _along(r, len(shape), len(shape) - 1))
+
+
+def _elementwise(scaling: Scaling, node: Node) -> None:
+    """ADD and SUB: all operands and the result carry one scale."""
+    known = [t for t in (*node.inputs, *node.outputs) if t in scaling.tensors]
+    shape = scaling.graph.tensors[node.outputs[0]].shape
+    r = np.broadcast_to(scaling.tensors[known[0]], shape)
+    scaling.want(node.outputs[0], r)
+    for t in node.inputs:
+        scaling.want(t, _narrow(r, scaling.graph.tensors[t].shape))
+
+
+def _narrow(r: Scale, shape: tuple[int, ...]) -> Scale:
+    """The scale of a broadcast operand: r must be constant along the axes that it lacks."""
+    wide = (1,) * (r.ndim - len(shape)) + tuple(shape)
+    index = tuple(slice(0, 1) if n == 1 else slice(None) for n in wide)
+    small = r[index]
+    if not np.allclose(r, np.broadcast_to(small, r.shape), rtol=1e-9):
+        raise CannotScale("the scale varies along an axis that is broadcast")
+    return small.reshape(shape)
+
+
+def _product(scaling: Scaling, node: Node) -> None:
+    """MUL: exactly one operand hands its scale to the result; a scale on both is refused."""
+    a, b = node.inputs
+    out = node.outputs[0]
+    carrying = [t for t in (a, b) if t in scaling.tensors]
+    if a == b or len(carrying) > 1:
+        raise CannotScale("MUL of two scaled operands")
+    if carrying:
+        scaling.want(out, np.broadcast_to(scaling.tensors[carrying[0]], scaling.graph.tensors[out].shape))
+        return
+    r = scaling.tensors[out]
+    for t in (a, b):  # the operand as wide as the result and with a producer that may take the scale
+        if scaling.graph.tensors[t].shape == scaling.graph.tensors[out].shape:
+            scaling.want(t, r)
+            return
+    raise CannotScale("MUL without a full operand")
+
+
+def _copy(move: Callable[[Node, Graph, np.ndarray], np.ndarray], back: Callable[..., np.ndarray]) -> Callable[..., None]:
+    def rule(scaling: Scaling, node: Node) -> None:
+        source, out = node.inputs[0], node.outputs[0]
+        if source in scaling.tensors:
+            scaling.want(out, move(node, scaling.graph, scaling.tensors[source]))
+        else:
+            scaling.want(source, back(node, scaling.graph, scaling.tensors[out]))
+
+    return rule
+
+
+def _reshape_to(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
+    return r.reshape(graph.tensors[node.outputs[0]].shape)
+
+
+def _reshape_back(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
+    return r.reshape(graph.tensors[node.inputs[0]].shape)
+
+
+def _transpose_to(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
+    return r.transpose(graph.constant(node.inputs[1]))
+
+
+def _transpose_back(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
+    return r.transpose(np.argsort(graph.constant(node.inputs[1])))
+
+
+def _pad_to(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
+    return np.pad(r, graph.constant(node.inputs[1]), mode="edge")
+
+
+def _pad_back(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
+    pads = graph.constant(node.inputs[1])
+    return r[tuple(slice(int(a), n - int(b)) for (a, b), n in zip(pads, r.shape, strict=True))]
+
+
+def _mean(scaling: Scaling, node: Node) -> None:
+    """MEAN: the scale passes where it is constant along the axes that are averaged."""
+    source, out = node.inputs[0], node.outputs[0]
+    graph = scaling.graph
+    rank = len(graph.tensors[source].shape)
+    axes = tuple(int(a) % rank for a in np.atleast_1d(graph.constant(node.inputs[1])))
+    if source not in scaling.tensors:
+        raise CannotScale("a scale on the result of MEAN")
+    r = scaling.tensors[source]
+    first = r[tuple(slice(0, 1) if i in axes else slice(None) for i in range(rank))]
+    if not np.allclose(r, np.broadcast_to(first, r.shape), rtol=1e-9):
+        raise CannotScale("MEAN over the scaled axis")
+    scaling.want(out, first.reshape(graph.tensors[out].shape))
+
+
+def _matmul(scaling: Scaling, node: Node) -> None:
+    """BATCH_MATMUL of [.., M, K] and [.., K, N]: r on M or N passes, r on K asks for 1 / r on the other operand."""
+    a, b = node.inputs
+    out = node.outputs[0]
+    attrs = node.attrs
+    if a == b or attrs.adj_x or attrs.adj_y:
+        raise CannotScale("BATCH_MATMUL in a form that does not let a scale pass")
+    if out in scaling.tensors and a not in scaling.tensors and b not in scaling.tensors:
+        r = scaling.tensors[out]
+        row = r[..., :1, :]
+        if not np.allclose(r, np.broadcast_to(row, r.shape), rtol=1e-9):
+            raise CannotScale("BATCH_MATMUL result scaled along its rows")
+        scaling.want(b, np.broadcast_to(row, scaling.graph.tensors[b].shape))
+        return
+    for t, other, contracted in ((a, b, -1), (b, a, -2)):
+        if t in scaling.tensors:
+            _matmul_operand(scaling, t, other, out, contracted)
+            return
+
+
+def _matmul_operand(scaling: Scaling, t: int, other: int, out: int, contracted: int) -> None:
+    r = scaling.tensors[t]
+    free = -3 - contracted  # -2 for the left operand, -1 for the right one
+    k, m = r.shape[contracted], r.shape[free]
+    shape = scaling.graph.tensors
+    constant_k = np.allclose(r, r.take([0], axis=contracted), rtol=1e-9)
+    if constant_k and k >= 1 and m > 1:
+        scaling.want(out, np.broadcast_to(r.take([0], axis=contracted), shape[out].shape))
+    elif np.allclose(r, r.take([0], axis=free), rtol=1e-9):
+        along_k = r.take([0], axis=free).swapaxes(-1, -2)
+        scaling.want(other, np.broadcast_to(1.0 / along_k, shape[other].shape))
+        scaling.done.add((out, 2))
+    else:
+        raise CannotScale("BATCH_MATMUL operand scaled along both axes")
+
+
+def _relu(scaling: Scaling, node: Node) -> None:
+    source, out = node.inputs[0], node.outputs[0]
+    r = scaling.tensors[source] if source in scaling.tensors else scaling.tensors[out]
+    scaling.want(source, r)
+    scaling.want(out, r)
+
+
+RULES: dict[str, Callable[[Scaling, Node], None]] = {
+    "CONV_2D": _weighted,
+    "DEPTHWISE_CONV_2D": _weighted,
+    "FULLY_CONNECTED": _weighted,
+    "ADD": _elementwise,
+    "SUB": _elementwise,
+    "MUL": _product,
+    "RESHAPE": _copy(_reshape_to, _reshape_back),
+    "TRANSPOSE": _copy(_transpose_to, _transpose_back),
+    "PAD": _copy(_pad_to, _pad_back),
+    "MEAN": _mean,
+    "BATCH_MATMUL": _matmul,
+    "RELU": _relu,
+}
+
+
+def scale_tensor(graph: Graph, tensor: int, r: np.ndarray) -> Graph:
+    """The graph with ``tensor`` divided by the channel scale ``r`` ([C], last axis), computing the same function.
+
+    Raises:
+        CannotScale: some neighbour cannot take the scale up.
+    """
+    scaling = Scaling(graph)
+    scaling.want(tensor, np.asarray(r, np.float64))
+    scaling.solve()
+    return scaling.result()

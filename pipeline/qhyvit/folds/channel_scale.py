@@ -1,0 +1,54 @@
+"""A channel scale that folds into the neighbours' weights without any new op.
+
+Covers chains of convolutions with nothing or ReLU between them (cross-layer equalization), residual streams (one
+common scale vector), and attention: v through attn @ v into the projection, q / s with k * s.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qhyvit.folds._fold import Fold, Place
+from qhyvit.folds._scaling import CannotScale, Scaling, scale_tensor
+from qhyvit.graph.ir import Graph
+from qhyvit.ops import spec
+
+
+def _region(graph: Graph, tensor: int) -> tuple[int, ...] | None:
+    """Tensors that would carry the scale with ``tensor``; None where it cannot be scaled."""
+    channels = graph.tensors[tensor].shape[-1]
+    scaling = Scaling(graph)
+    try:
+        scaling.want(tensor, np.linspace(1.0, 2.0, channels))
+        scaling.solve()
+        scaling.result()
+    except CannotScale:
+        return None
+    return tuple(sorted(scaling.tensors))
+
+
+def places(graph: Graph) -> list[Place]:
+    """One place for each region that lets a scale through, seeded at the outputs of weighted ops."""
+    found, seen = [], set()
+    for node in graph.nodes:
+        tensor = node.outputs[0]
+        if spec(node.op).weight_input < 0 or tensor in seen or graph.tensors[tensor].shape[-1] < 2:
+            continue
+        region = _region(graph, tensor)
+        if region is None:
+            continue
+        seen.update(region)
+        found.append(Place(graph.tensors[tensor].name, (tensor,), graph.tensors[tensor].shape[-1]))
+    return found
+
+
+def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
+    """Divide the place's tensor by ``r`` [C] and let the neighbours take it up.
+
+    Raises:
+        CannotScale: the place does not fit the graph any more.
+    """
+    return scale_tensor(graph, place.tensors[0], r)
+
+
+FOLD = Fold("channel_scale", "one scale a channel, taken up by the neighbours' weights", places, apply)

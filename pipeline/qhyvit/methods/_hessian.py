@@ -1,0 +1,106 @@
+"""The Hessian-guided objective: squared gradients of KL(float || quantized) weigh the error of every tensor.
+
+Q-HyViT, Algorithm 1: the gradient is taken with the network quantized (at first by min-max). In a network that
+still runs in float the KL is zero and its gradient rounding noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.methods._problem import Problem
+from qhyvit.observers._histogram import Histogram
+from qhyvit.plan import TensorQuant
+from qhyvit.sim.fakequant import fake_quantize
+from qhyvit.sim.run import Executor
+from qhyvit.tflite.write import constants_on_grid_of
+
+
+def kl(float_logits: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """KL(softmax(float) || softmax(quantized)) of each image, [B]."""
+    target = F.log_softmax(float_logits, dim=1)
+    return F.kl_div(F.log_softmax(logits, dim=1), target, reduction="none", log_target=True).sum(dim=1)
+
+
+class Capture:
+    """Hook that quantizes by the plan and keeps the quantized tensors that gradients are wanted for."""
+
+    def __init__(self, quants: Mapping[str, TensorQuant], wanted: Collection[int]) -> None:
+        self.quants, self.wanted = quants, frozenset(wanted)
+        self.kept: dict[int, torch.Tensor] = {}
+
+    def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
+        quant = self.quants.get(tensor.name)
+        y = x if quant is None else fake_quantize(x, quant)
+        if tensor.id in self.wanted:
+            if not y.requires_grad:
+                y = y.detach().requires_grad_()
+            self.kept[tensor.id] = y
+        return y
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch of the gradient pass: float values and gradients at the wanted tensors, KL of each image [B]."""
+
+    values: Mapping[int, torch.Tensor]
+    gradients: Mapping[int, torch.Tensor]
+    kl: torch.Tensor
+
+
+class GradientPass:
+    """Runs float and quantized graph side by side, batch by batch."""
+
+    def __init__(self, problem: Problem, quants: Mapping[str, TensorQuant], wanted: Collection[int]) -> None:
+        self.problem, self.quants, self.wanted = problem, quants, list(wanted)
+        self.float = Executor(problem.graph)
+        self.quantized = Executor(constants_on_grid_of(problem.graph, quants))
+
+    def step(self, images: torch.Tensor) -> Step:
+        """Values and gradients of one batch."""
+        output = self.problem.graph.outputs[0]
+        with torch.no_grad():
+            values = self.float.run(images, None, self.wanted)
+        capture = Capture(self.quants, self.wanted)
+        logits = self.quantized.logits(images, capture)
+        loss = kl(values[output].flatten(1), logits)
+        grads = torch.autograd.grad(loss.sum(), [capture.kept[t] for t in self.wanted], allow_unused=True)
+        gradients = {t: g for t, g in zip(self.wanted, grads, strict=True) if g is not None}
+        return Step(values, gradients, loss.detach())
+
+
+def weighted_histograms(
+    problem: Problem, quants: Mapping[str, TensorQuant], wanted: Collection[int], label: str
+) -> tuple[dict[int, Histogram], float]:
+    """Histogram of the float values of each wanted tensor, weighted by the squared gradient; and the mean KL."""
+    histograms = {t: Histogram(None) for t in wanted}
+    passes, total = GradientPass(problem, quants, wanted), 0.0
+    for done, images in enumerate(problem.batches()):
+        problem.progress(label, done / problem.batch_count)
+        step = passes.step(images)
+        total += float(step.kl.sum())
+        for t, g in step.gradients.items():
+            histograms[t].update(step.values[t], g * g)
+    return histograms, total / len(problem.images)
+
+
+def mean_kl(problem: Problem, quants: Mapping[str, TensorQuant], float_logits: torch.Tensor) -> float:
+    """Mean KL over the calibration images with everything quantized."""
+    executor = Executor(constants_on_grid_of(problem.graph, quants))
+    capture, total = Capture(quants, ()), 0.0
+    with torch.no_grad():
+        for images, target in zip(problem.batches(), float_logits.split(problem.batch), strict=True):
+            total += float(kl(target, executor.logits(images, capture)).sum())
+    return total / len(problem.images)
+
+
+def float_logits(graph: Graph, problem: Problem) -> torch.Tensor:
+    """Logits of the float graph, [N, classes]."""
+    executor = Executor(graph)
+    with torch.no_grad():
+        return torch.cat([executor.logits(images) for images in problem.batches()])

@@ -1,0 +1,67 @@
+"""What every method is given, and the type it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from qhyvit.graph.ir import Graph
+from qhyvit.plan import FoldNote, TensorQuant
+
+Progress = Callable[[str, float], None]  # (what is done now, share of the whole done so far 0..1)
+
+
+def silent(what: str, share: float) -> None:
+    """A progress that says nothing."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A float graph and the images to calibrate on.
+
+    Args:
+        graph: float graph, the one that ships.
+        images: preprocessed calibration images, [N, H, W, 3] float32, no labels.
+        bridge: names of the tensors inside bridge blocks.
+        batch: images that run at once (memory: a batch holds all activations and their gradients).
+        progress: told how far the work is.
+    """
+
+    graph: Graph
+    images: torch.Tensor
+    bridge: frozenset[str] = frozenset()
+    batch: int = 4
+    seed: int = 0
+    progress: Progress = field(default=silent)
+
+    def batches(self) -> Iterator[torch.Tensor]:
+        """Images, ``batch`` at a time."""
+        yield from self.images.split(self.batch)
+
+    @cached_property
+    def batch_count(self) -> int:
+        """How many batches there are."""
+        return -(-len(self.images) // self.batch)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a method decided: the graph with its folds, a quantization for every tensor, the folds made."""
+
+    graph: Graph
+    tensors: Mapping[str, TensorQuant]
+    folds: tuple[FoldNote, ...] = ()
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to choose quantization parameters; ``search(problem, options)`` gives a Solution."""
+
+    name: str
+    summary: str
+    search: Callable[[Problem, Mapping[str, Any]], Solution]
+    defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,111 @@
+"""From ranges of groups and weights to the TensorQuant of every tensor, within what TFLite can express."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from qhyvit import affine
+from qhyvit.graph.ir import Graph
+from qhyvit.plan import Choice, Granularity, Scheme, TensorQuant
+from qhyvit.tflite.legal import Group, groups, weights
+
+# XNNPACK takes int8 ADD and SUB only for s_in / s_out in [2^-10, 2^8): a constant far below the other operand
+# (the eps of a norm) gets a grid just coarse enough.
+FINEST_TERM = 2.0**-9
+WEIGHT_HALF = 127
+
+
+def group_quant(
+    group: Group, low: float, high: float, observer: str, score: float | None = None, *, symmetric: bool = False
+) -> TensorQuant:
+    """Quantization of a group from its range, with the scheme that its readers force."""
+    if group.fixed is not None:
+        scale, zero = group.fixed
+        return TensorQuant((float(np.float32(scale)),), (zero,), choice=Choice(observer="fixed"))
+    symmetric = symmetric or group.symmetric
+    if group.low_at_zero:
+        low, high = 0.0, max(high, 0.0)
+    params = affine.fit(low, high, affine.grid(), symmetric=symmetric)
+    scheme = Scheme.SYMMETRIC if symmetric else Scheme.ASYMMETRIC
+    return TensorQuant(
+        (float(params.scale),), (int(params.zero_point),), choice=Choice(Granularity.LAYER, scheme, observer),
+        overflow=int(params.overflow), resolution_loss=float(params.resolution_loss), score=score,
+    )  # fmt: skip
+
+
+def spread(graph: Graph, chosen: Mapping[Group, TensorQuant]) -> dict[str, TensorQuant]:
+    """Give every member of a group its quantization, by tensor name."""
+    return {graph.tensors[t].name: quant for group, quant in chosen.items() for t in group.members}
+
+
+def weight_scales(data: np.ndarray, axis: int, shrink: np.ndarray | float = 1.0) -> np.ndarray:
+    """Symmetric scale of each output channel: max |w| * shrink / 127, floored."""
+    other = tuple(i for i in range(data.ndim) if i != axis)
+    scale = np.abs(data.astype(np.float64)).max(axis=other) * shrink / WEIGHT_HALF
+    return np.maximum(scale, affine.SCALE_FLOOR).astype(np.float32).astype(np.float64)
+
+
+def weight_quant(scales: np.ndarray, axis: int, observer: str) -> TensorQuant:
+    """Per-channel symmetric quantization of a weight."""
+    choice = Choice(Granularity.CHANNEL, Scheme.SYMMETRIC, observer)
+    return TensorQuant(tuple(float(s) for s in scales), (0,) * len(scales), axis=axis, choice=choice)
+
+
+def minmax_weights(graph: Graph) -> dict[str, TensorQuant]:
+    """Min-max quantization of all weights."""
+    return {
+        tensor.name: weight_quant(weight_scales(graph.constant(tensor.id), axis), axis, "minmax")
+        for _, tensor, axis in weights(graph)
+    }
+
+
+def bias_floor(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, TensorQuant]:
+    """Raise weight scales where the bias would not fit int32 (dead channels: all weights near zero)."""
+    from qhyvit.ops import spec
+
+    raised = dict(quants)
+    for node, weight, _ in weights(graph):
+        position = spec(node.op).bias_input
+        if len(node.inputs) <= position or node.inputs[position] < 0:
+            continue
+        s_in = raised[graph.tensors[node.inputs[0]].name].scale[0]
+        bias = np.abs(graph.constant(node.inputs[position]).astype(np.float64)).ravel()
+        quant = raised[weight.name]
+        least = bias / (s_in * 2.0**30)
+        scale = np.maximum(np.asarray(quant.scale), least).astype(np.float32)
+        raised[weight.name] = replace(quant, scale=tuple(float(s) for s in scale))
+    return raised
+
+
+def delegable_constants(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, TensorQuant]:
+    """Coarsen constants whose scale XNNPACK would refuse beside the other operand of an ADD or SUB."""
+    changed = dict(quants)
+    for node in graph.nodes:
+        if node.op not in ("ADD", "SUB"):
+            continue
+        out = changed[graph.tensors[node.outputs[0]].name].scale[0]
+        for t in node.inputs:
+            tensor = graph.tensors[t]
+            if tensor.is_constant and changed[tensor.name].scale[0] < out * FINEST_TERM:
+                scale = float(np.float32(out * FINEST_TERM))
+                changed[tensor.name] = replace(changed[tensor.name], scale=(scale,))
+    return changed
+
+
+def constant_ranges(graph: Graph, group: Group) -> tuple[float, float] | None:
+    """Range of a group that holds constants only; None if an activation is in it."""
+    if any(not graph.tensors[t].is_constant for t in group.members):
+        return None
+    data = [graph.constant(t) for t in group.members]
+    return float(min(d.min() for d in data)), float(max(d.max() for d in data))
+
+
+def finish(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, TensorQuant]:
+    """The last adjustments, in the order in which they depend on each other."""
+    return bias_floor(graph, delegable_constants(graph, quants))
+
+
+__all__ = ["Group", "constant_ranges", "finish", "group_quant", "groups", "minmax_weights", "spread", "weight_quant"]

@@ -1,0 +1,141 @@
+"""Simulation against interpreter, op by op: both are fed the interpreter's own input codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import spec
+from qhyvit.ops._spec import Tied
+from qhyvit.plan import TensorQuant
+from qhyvit.sim.fakequant import exact_codes, quantized_biases
+from qhyvit.sim.run import Executor
+from qhyvit.tflite.write import constants_on_grid_of
+from qhyvit.verify.probe import every_tensor, make_interpreter
+
+
+@dataclass
+class OpAgreement:
+    """Codes of one op type: how many were compared, equal, within one, and the worst difference with its tensor."""
+
+    op: str
+    compared: int = 0
+    equal: int = 0
+    within_one: int = 0
+    worst: int = 0
+    worst_tensor: str = ""
+
+    def add(self, difference: np.ndarray, tensor: str) -> None:
+        """Take the absolute differences of one tensor."""
+        self.compared += difference.size
+        self.equal += int((difference == 0).sum())
+        self.within_one += int((difference <= 1).sum())
+        if difference.size and int(difference.max()) > self.worst:
+            self.worst, self.worst_tensor = int(difference.max()), tensor
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with shares."""
+        share = max(self.compared, 1)
+        return {**vars(self), "equal_share": self.equal / share, "within_one_share": self.within_one / share}
+
+
+@dataclass
+class Agreement:
+    """All op types, and the SQNR of each tensor of the file against the float graph, in dB."""
+
+    ops: dict[str, OpAgreement] = field(default_factory=dict)
+    sqnr_db: dict[str, float] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)  # tensors that could not be read
+
+
+class _Simulator:
+    """One op at a time in float64 on dequantized codes; the exact integer result up to ties."""
+
+    def __init__(self, graph: Graph, quants: Mapping[str, TensorQuant]) -> None:
+        self.graph = quantized_biases(constants_on_grid_of(graph, quants), quants)
+        self.quants = quants
+        self.executor = Executor(self.graph, torch.float64)
+
+    def values(self, codes: Mapping[str, np.ndarray]) -> dict[int, torch.Tensor]:
+        """Dequantized activations, [1, *file shape]."""
+        result = {}
+        for tensor in self.graph.activations():
+            if tensor.name in codes:
+                q = self.quants[tensor.name]
+                x = (codes[tensor.name].astype(np.float64) - q.zero_point[0]) * q.scale[0]
+                result[tensor.id] = torch.from_numpy(x).unsqueeze(0)
+        return result
+
+    def codes(self, node: Node, values: dict[int, torch.Tensor]) -> list[np.ndarray]:
+        """Output codes of one node."""
+        operands = [self.executor.operand(node, i, values, None) for i in range(len(node.inputs))]
+        rounding = spec(node.op).rounding
+        outputs = self.executor.apply(node, operands)
+        quants = [self.quants[self.graph.tensors[t].name] for t in node.outputs]
+        return [exact_codes(y[0], q, rounding) for y, q in zip(outputs, quants, strict=True)]
+
+
+def _sqnr(signal: np.ndarray, noise: np.ndarray) -> float:
+    return float(10 * np.log10(max(signal.sum(), 1e-30) / max(noise.sum(), 1e-30)))
+
+
+def op_by_op(
+    graph: Graph,
+    quants: Mapping[str, TensorQuant],
+    model: bytes,
+    pixels: torch.Tensor,
+    codes: Sequence[np.ndarray],
+    runtime: str = "litert",
+) -> Agreement:
+    """Compare every op of ``model`` with the simulation, and every tensor with the float graph.
+
+    Args:
+        graph: the float graph that was quantized (after folds).
+        quants: quantization of every tensor.
+        model: the integer file.
+        pixels: float input images [N, H, W, 3]; ``codes``: the same as the file's input codes.
+        runtime: see :func:`qhyvit.verify.probe.make_interpreter`.
+    """
+    result, simulator, plain = Agreement(), _Simulator(graph, quants), Executor(graph)
+    power: dict[str, tuple[float, float]] = {}
+    interpreter = make_interpreter(model, runtime, all_tensors=True)
+    ids = [t.id for t in graph.activations()]
+    for image, found in zip(pixels, every_tensor(interpreter, codes), strict=True):
+        values = simulator.values(found)
+        for node in graph.nodes:
+            _compare_node(graph, node, found, values, simulator, result)
+        with torch.no_grad():
+            floats = plain.run(image[None], None, ids)
+        for t in ids:
+            name = graph.tensors[t].name
+            if t in values:
+                x, y = floats[t].double(), values[t]
+                s, n = power.get(name, (0.0, 0.0))
+                power[name] = s + float((x * x).sum()), n + float(((x - y) ** 2).sum())
+    result.sqnr_db = {name: _sqnr(np.array(s), np.array(n)) for name, (s, n) in power.items()}
+    return result
+
+
+def _compare_node(
+    graph: Graph, node: Node, found: Mapping[str, np.ndarray], values: dict[int, torch.Tensor],
+    simulator: _Simulator, result: Agreement,
+) -> None:  # fmt: skip
+    names = [graph.tensors[t].name for t in node.outputs]
+    sources = [t for t in node.inputs if t >= 0 and not graph.tensors[t].is_constant]
+    unread = [n for n in names if n not in found] + [graph.tensors[t].name for t in sources if t not in values]
+    if unread:
+        result.missing += [n for n in unread if n not in result.missing]
+        return
+    row = result.ops.setdefault(node.op, OpAgreement(node.op))
+    for name, expected in zip(names, simulator.codes(node, values), strict=True):
+        row.add(np.abs(found[name].astype(np.int64).reshape(expected.shape) - expected), name)
+
+
+def copies_only(op: str) -> bool:
+    """Whether an op only moves codes."""
+    return isinstance(spec(op).out, Tied)

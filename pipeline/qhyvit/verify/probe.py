@@ -1,0 +1,60 @@
+"""Runs an integer ``.tflite`` so that every tensor's codes can be read, with the kernels that a user gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from qhyvit.errors import InputError
+
+
+def make_interpreter(data: bytes, runtime: str = "litert", threads: int = 1, *, all_tensors: bool = False) -> Any:
+    """An interpreter over a file's bytes: ``litert``, or ``tensorflow``'s own (the ``reference`` extra).
+
+    With ``all_tensors`` each op becomes its own delegate partition, so that XNNPACK computes it and its output
+    can still be read.
+
+    Raises:
+        InputError: unknown runtime, or tensorflow is not installed.
+    """
+    if runtime == "litert":
+        from ai_edge_litert.interpreter import Interpreter
+
+        options: dict[str, Any] = {}
+        if all_tensors:
+            options = {"experimental_preserve_all_tensors": True, "experimental_disable_delegate_node_fusion": True}
+        interpreter = Interpreter(model_content=data, num_threads=threads, **options)
+    elif runtime == "tensorflow":
+        try:
+            import tensorflow as tf
+        except ImportError as error:
+            raise InputError("tensorflow is not installed; install the extra: pip install 'qhyvit[reference]'") from error
+        options = {"experimental_preserve_all_tensors": True} if all_tensors else {}
+        interpreter = tf.lite.Interpreter(model_content=data, num_threads=threads, **options)
+    else:
+        raise InputError(f"unknown runtime {runtime!r}; known: litert, tensorflow")
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def run(interpreter: Any, codes: np.ndarray) -> np.ndarray:
+    """First output of one image, [1, H, W, 3] codes in, [1, classes] codes out."""
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], codes)
+    interpreter.invoke()
+    return np.array(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+
+
+def every_tensor(interpreter: Any, images: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """Codes of all activations by name, image by image."""
+    details = [d for d in interpreter.get_tensor_details() if d["index"] >= 0 and d["name"]]
+    for codes in images:
+        run(interpreter, codes)
+        found = {}
+        for d in details:
+            try:
+                found[d["name"]] = np.array(interpreter.get_tensor(d["index"]))
+            except ValueError:  # a tensor that lives inside a partition only
+                continue
+        yield found
