@@ -1,0 +1,59 @@
+"""BATCH_MATMUL: [.., M, K] x [.., K, N], either operand transposed on request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from qhyvit.ops._elementwise import align
+from qhyvit.ops._spec import OpSpec
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BatchMatMulAttrs:
+    """Attributes of BatchMatMulOptions."""
+
+    adj_x: bool = False
+    adj_y: bool = False
+
+
+def _forward(inputs: Sequence[Any], attrs: BatchMatMulAttrs) -> torch.Tensor:
+    a, b = align(inputs[0], inputs[1])
+    if attrs.adj_x:
+        a = a.transpose(-1, -2)
+    if attrs.adj_y:
+        b = b.transpose(-1, -2)
+    return a @ b
+
+
+def _swap(shape: Shape, swap: bool) -> Shape:
+    return (*shape[:-2], shape[-1], shape[-2]) if swap else shape
+
+
+def _shape(shapes: Sequence[Shape], attrs: BatchMatMulAttrs, constants: Sequence[Any]) -> Shape:
+    a, b = _swap(shapes[0], attrs.adj_x), _swap(shapes[1], attrs.adj_y)
+    return (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
+
+
+def _macs(shapes: Sequence[Shape], out: Shape) -> int:
+    total = shapes[0][-1]
+    for s in out:
+        total *= s
+    return total
+
+
+OP = OpSpec(
+    name="BATCH_MATMUL",
+    options="BatchMatMulOptions",
+    attrs=BatchMatMulAttrs,
+    infer_shape=_shape,
+    forward=_forward,
+    symmetric_inputs=(1,),
+    macs=_macs,
+)
