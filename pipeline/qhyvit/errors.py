@@ -37,7 +37,7 @@ class OutputError(QhyvitError):
     """An output that could not be written (permissions, full disk, exists already)."""
 
 
-class CheckFailed(QhyvitError):
+class CheckFailedError(QhyvitError):
     """The work was done, but a check on its result failed."""
 
     exit_code = 1

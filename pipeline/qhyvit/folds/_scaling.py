@@ -20,7 +20,7 @@ from qhyvit.ops import spec
 Scale = np.ndarray  # full shape of its tensor, positive
 
 
-class CannotScale(Exception):
+class CannotScaleError(Exception):
     """The scale met an op that does not let it pass; says which."""
 
 
@@ -38,7 +38,7 @@ class Scaling:
         """Ask for ``tensor`` / r.
 
         Raises:
-            CannotScale: another scale is on it already, or it is an end of the graph.
+            CannotScaleError: another scale is on it already, or it is an end of the graph.
         """
         t = self.graph.tensors[tensor]
         r = np.broadcast_to(r, t.shape)
@@ -46,9 +46,9 @@ class Scaling:
             self._scale_constant(tensor, 1.0 / r)
         elif tensor in self.tensors:
             if not np.allclose(self.tensors[tensor], r, rtol=1e-9):
-                raise CannotScale(f"{t.name}: two different scales meet")
+                raise CannotScaleError(f"{t.name}: two different scales meet")
         elif tensor in self.graph.inputs or tensor in self.graph.outputs:
-            raise CannotScale(f"{t.name} is an input or output of the model")
+            raise CannotScaleError(f"{t.name} is an input or output of the model")
         else:
             self.tensors[tensor] = r
             self.queue.append(tensor)
@@ -67,12 +67,12 @@ class Scaling:
         """The graph with all constants multiplied.
 
         Raises:
-            CannotScale: a constant has other readers that would be changed too.
+            CannotScaleError: a constant has other readers that would be changed too.
         """
         values = {}
         for t, factor in self.factors.items():
             if len(self.graph.users(t)) > 1:
-                raise CannotScale(f"{self.graph.tensors[t].name} has several readers")
+                raise CannotScaleError(f"{self.graph.tensors[t].name} has several readers")
             values[t] = self.graph.constant(t).astype(np.float64) * factor
         return edit.with_constants(self.graph, values)
 
@@ -83,10 +83,10 @@ class Scaling:
     def _visit(self, node: Node) -> None:
         rule = RULES.get(node.op)
         if rule is None:
-            raise CannotScale(f"{node.op} does not let a channel scale pass")
+            raise CannotScaleError(f"{node.op} does not let a channel scale pass")
         fused = getattr(node.attrs, "fused_activation_function", "NONE")
         if fused not in ("NONE", "RELU") and node.outputs[0] in self.tensors:
-            raise CannotScale(f"{node.op} with {fused} does not let a channel scale pass")
+            raise CannotScaleError(f"{node.op} with {fused} does not let a channel scale pass")
         rule(self, node)
 
     def once(self, node: Node, side: int) -> bool:
@@ -101,11 +101,11 @@ def last_axis(r: Scale, what: str) -> np.ndarray:
     """The scale as [C].
 
     Raises:
-        CannotScale: it varies along other axes.
+        CannotScaleError: it varies along other axes.
     """
     flat = r.reshape(-1, r.shape[-1])
     if not np.allclose(flat, flat[:1], rtol=1e-9):
-        raise CannotScale(f"{what}: the scale varies along more than the channels")
+        raise CannotScaleError(f"{what}: the scale varies along more than the channels")
     return flat[0]
 
 
@@ -128,7 +128,7 @@ def _weighted(scaling: Scaling, node: Node) -> None:
     if source in scaling.tensors and scaling.once(node, 0):
         r = last_axis(scaling.tensors[source], node.op)
         if shape[-1] != len(r):
-            raise CannotScale(f"{node.op} with groups or a depth multiplier does not take an input scale")
+            raise CannotScaleError(f"{node.op} with groups or a depth multiplier does not take an input scale")
         scaling._scale_constant(weight, _along(r, len(shape), len(shape) - 1))
 
 
@@ -148,7 +148,7 @@ def _narrow(r: Scale, shape: tuple[int, ...]) -> Scale:
     index = tuple(slice(0, 1) if n == 1 else slice(None) for n in wide)
     small = r[index]
     if not np.allclose(r, np.broadcast_to(small, r.shape), rtol=1e-9):
-        raise CannotScale("the scale varies along an axis that is broadcast")
+        raise CannotScaleError("the scale varies along an axis that is broadcast")
     return small.reshape(shape)
 
 
@@ -158,7 +158,7 @@ def _product(scaling: Scaling, node: Node) -> None:
     out = node.outputs[0]
     carrying = [t for t in (a, b) if t in scaling.tensors]
     if a == b or len(carrying) > 1:
-        raise CannotScale("MUL of two scaled operands")
+        raise CannotScaleError("MUL of two scaled operands")
     if carrying:
         scaling.want(out, np.broadcast_to(scaling.tensors[carrying[0]], scaling.graph.tensors[out].shape))
         return
@@ -167,7 +167,7 @@ def _product(scaling: Scaling, node: Node) -> None:
         if scaling.graph.tensors[t].shape == scaling.graph.tensors[out].shape:
             scaling.want(t, r)
             return
-    raise CannotScale("MUL without a full operand")
+    raise CannotScaleError("MUL without a full operand")
 
 
 def _copy(move: Callable[[Node, Graph, np.ndarray], np.ndarray], back: Callable[..., np.ndarray]) -> Callable[..., None]:
@@ -213,11 +213,11 @@ def _mean(scaling: Scaling, node: Node) -> None:
     rank = len(graph.tensors[source].shape)
     axes = tuple(int(a) % rank for a in np.atleast_1d(graph.constant(node.inputs[1])))
     if source not in scaling.tensors:
-        raise CannotScale("a scale on the result of MEAN")
+        raise CannotScaleError("a scale on the result of MEAN")
     r = scaling.tensors[source]
     first = r[tuple(slice(0, 1) if i in axes else slice(None) for i in range(rank))]
     if not np.allclose(r, np.broadcast_to(first, r.shape), rtol=1e-9):
-        raise CannotScale("MEAN over the scaled axis")
+        raise CannotScaleError("MEAN over the scaled axis")
     scaling.want(out, first.reshape(graph.tensors[out].shape))
 
 
@@ -227,12 +227,12 @@ def _matmul(scaling: Scaling, node: Node) -> None:
     out = node.outputs[0]
     attrs = node.attrs
     if a == b or attrs.adj_x or attrs.adj_y:
-        raise CannotScale("BATCH_MATMUL in a form that does not let a scale pass")
+        raise CannotScaleError("BATCH_MATMUL in a form that does not let a scale pass")
     if out in scaling.tensors and a not in scaling.tensors and b not in scaling.tensors:
         r = scaling.tensors[out]
         row = r[..., :1, :]
         if not np.allclose(r, np.broadcast_to(row, r.shape), rtol=1e-9):
-            raise CannotScale("BATCH_MATMUL result scaled along its rows")
+            raise CannotScaleError("BATCH_MATMUL result scaled along its rows")
         scaling.want(b, np.broadcast_to(row, scaling.graph.tensors[b].shape))
         return
     for t, other, contracted in ((a, b, -1), (b, a, -2)):
@@ -254,7 +254,7 @@ def _matmul_operand(scaling: Scaling, t: int, other: int, out: int, contracted: 
         scaling.want(other, np.broadcast_to(1.0 / along_k, shape[other].shape))
         scaling.done.add((out, 2))
     else:
-        raise CannotScale("BATCH_MATMUL operand scaled along both axes")
+        raise CannotScaleError("BATCH_MATMUL operand scaled along both axes")
 
 
 def _relu(scaling: Scaling, node: Node) -> None:
@@ -284,7 +284,7 @@ def scale_tensor(graph: Graph, tensor: int, r: np.ndarray) -> Graph:
     """The graph with ``tensor`` divided by the channel scale ``r`` ([C], last axis), computing the same function.
 
     Raises:
-        CannotScale: some neighbour cannot take the scale up.
+        CannotScaleError: some neighbour cannot take the scale up.
     """
     scaling = Scaling(graph)
     scaling.want(tensor, np.asarray(r, np.float64))

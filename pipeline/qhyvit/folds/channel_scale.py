@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from qhyvit.folds._fold import Fold, Place
-from qhyvit.folds._scaling import CannotScale, Scaling, scale_tensor
+from qhyvit.folds._scaling import CannotScaleError, Scaling, scale_tensor
 from qhyvit.graph.ir import Graph
 from qhyvit.ops import spec
 
@@ -22,7 +22,7 @@ def _region(graph: Graph, tensor: int) -> tuple[int, ...] | None:
         scaling.want(tensor, np.linspace(1.0, 2.0, channels))
         scaling.solve()
         scaling.result()
-    except CannotScale:
+    except CannotScaleError:
         return None
     return tuple(sorted(scaling.tensors))
 
@@ -46,7 +46,7 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
     """Divide the place's tensor by ``r`` [C] and let the neighbours take it up.
 
     Raises:
-        CannotScale: the place does not fit the graph any more.
+        CannotScaleError: the place does not fit the graph any more.
     """
     return scale_tensor(graph, place.tensors[0], r)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from qhyvit.folds._fold import Fold, Place
-from qhyvit.folds._scaling import CannotScale, Scaling
+from qhyvit.folds._scaling import CannotScaleError, Scaling
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops.depthwise_conv_2d import DepthwiseConv2DAttrs
@@ -37,7 +37,7 @@ def _find(graph: Graph, place: Place) -> tuple[int, Node, Node]:
         found = _pattern(graph, user)
         if found is not None:
             return found
-    raise CannotScale(f"{place.name}: the SiLU is gone")
+    raise CannotScaleError(f"{place.name}: the SiLU is gone")
 
 
 def _scaled(graph: Graph, x: int, mul: Node, r: np.ndarray) -> Graph:
@@ -66,7 +66,7 @@ def places(graph: Graph) -> list[Place]:
         channels = graph.tensors[x].shape[-1]
         try:
             _scaled(graph, x, mul, np.linspace(1.0, 2.0, channels))
-        except CannotScale:
+        except CannotScaleError:
             continue
         found.append(Place(graph.tensors[x].name, (x, mul.outputs[0]), channels))
     return found
@@ -76,7 +76,7 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
     """Split one SiLU by the channel scale ``r`` [C].
 
     Raises:
-        CannotScale: the place does not fit the graph any more.
+        CannotScaleError: the place does not fit the graph any more.
     """
     x, logistic, mul = _find(graph, place)
     graph = _scaled(graph, x, mul, np.asarray(r, np.float64))

@@ -74,19 +74,48 @@ class GradientPass:
         return Step(values, gradients, loss.detach())
 
 
-def weighted_histograms(
-    problem: Problem, quants: Mapping[str, TensorQuant], wanted: Collection[int], label: str
-) -> tuple[dict[int, Histogram], float]:
-    """Histogram of the float values of each wanted tensor, weighted by the squared gradient; and the mean KL."""
-    histograms = {t: Histogram(None) for t in wanted}
-    passes, total = GradientPass(problem, quants, wanted), 0.0
+class Statistics:
+    """What a gradient pass gathers for each wanted tensor.
+
+    ``histograms``: float values weighted by squared gradients; ``by_channel``: the same a channel (last axis), for
+    the tensors that a fold may scale; ``energy``: mean x^2 a channel [C]; ``weight``: sum of g^2 a channel [C];
+    ``peak``: largest |x| a channel [C]; ``kl``: mean KL of the quantized network.
+    """
+
+    BINS_BY_CHANNEL = 512
+
+    def __init__(self, wanted: Collection[int], by_channel: Collection[int] = ()) -> None:
+        self.histograms = {t: Histogram(None) for t in wanted}
+        self.by_channel = {t: Histogram(-1, self.BINS_BY_CHANNEL) for t in by_channel}
+        self.energy: dict[int, torch.Tensor] = {}
+        self.weight: dict[int, torch.Tensor] = {}
+        self.peak: dict[int, torch.Tensor] = {}
+        self.kl = 0.0
+
+    def add(self, step: Step, share: float) -> None:
+        """Take one batch; ``share`` is its part of all images."""
+        self.kl += share * float(step.kl.mean())
+        for t, g in step.gradients.items():
+            x, w = step.values[t], g * g
+            self.histograms[t].update(x, w)
+            if t in self.by_channel:
+                self.by_channel[t].update(x, w)
+            rows, weights = x.reshape(-1, x.shape[-1]), w.reshape(-1, x.shape[-1])
+            energy, peak = (rows * rows).mean(dim=0) * share, rows.abs().amax(dim=0)
+            self.energy[t] = self.energy.get(t, 0.0) + energy
+            self.weight[t] = self.weight.get(t, 0.0) + weights.sum(dim=0)
+            self.peak[t] = torch.maximum(self.peak[t], peak) if t in self.peak else peak
+
+
+def gather(
+    problem: Problem, quants: Mapping[str, TensorQuant], wanted: Collection[int], by_channel: Collection[int], label: str
+) -> Statistics:
+    """One gradient pass over all calibration images with the network quantized by ``quants``."""
+    statistics, passes = Statistics(wanted, by_channel), GradientPass(problem, quants, wanted)
     for done, images in enumerate(problem.batches()):
         problem.progress(label, done / problem.batch_count)
-        step = passes.step(images)
-        total += float(step.kl.sum())
-        for t, g in step.gradients.items():
-            histograms[t].update(step.values[t], g * g)
-    return histograms, total / len(problem.images)
+        statistics.add(passes.step(images), len(images) / len(problem.images))
+    return statistics
 
 
 def mean_kl(problem: Problem, quants: Mapping[str, TensorQuant], float_logits: torch.Tensor) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 from qhyvit.graph.ir import Graph
 from qhyvit.plan import FoldNote, TensorQuant
 
-Progress = Callable[[str, float], None]  # (what is done now, share of the whole done so far 0..1)
+Progress = Callable[[str, float], None]  # (what is done now, share of it done so far 0..1)
+Log = Callable[[str], None]
 
 
-def silent(what: str, share: float) -> None:
-    """A progress that says nothing."""
+def silent(what: str, share: float = 0.0) -> None:
+    """Says nothing."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Problem:
         images: preprocessed calibration images, [N, H, W, 3] float32, no labels.
         bridge: names of the tensors inside bridge blocks.
         batch: images that run at once (memory: a batch holds all activations and their gradients).
-        progress: told how far the work is.
+        progress: told how far the work is; ``log``: told what was found.
     """
 
     graph: Graph
@@ -37,6 +38,11 @@ class Problem:
     batch: int = 4
     seed: int = 0
     progress: Progress = field(default=silent)
+    log: Log = field(default=silent)
+
+    def on(self, graph: Graph) -> Problem:
+        """The same problem on an edited graph."""
+        return replace(self, graph=graph)
 
     def batches(self) -> Iterator[torch.Tensor]:
         """Images, ``batch`` at a time."""

@@ -30,16 +30,33 @@ class Row:
         """Weighted squared error of each candidate grid; ``scale``, ``zero_point`` are [candidates]."""
         used = self.count > 0
         s0, s1, s2 = self.s0[used], self.s1[used], self.s2[used]
-        centre = self.s1_plain[used]
+        centre = self.centres()[used]
         codes = np.clip(np.rint(centre[None] / scale[:, None] + zero_point[:, None]), qmin, qmax)
         value = (codes - zero_point[:, None]) * scale[:, None]
         return (s2 - 2 * value * s1 + value * value * s0).sum(axis=1)
 
-    @property
-    def s1_plain(self) -> np.ndarray:
+    def centres(self) -> np.ndarray:
         """A value inside each bin: the weighted mean where there is weight, else the centre."""
         centre = (self.edges[:-1] + self.edges[1:]) / 2
         return np.where(self.s0 > 0, self.s1 / np.where(self.s0 > 0, self.s0, 1), centre)
+
+
+def merge(rows: list[Row], divisors: np.ndarray, bins: int = BINS) -> Row:
+    """One row of many: row i holds x / divisors[i], and its weights count x's own units (error * divisors[i]^2).
+
+    So the error of a grid on x / r is given as the error that it makes in x.
+    """
+    centres = np.concatenate([row.centres() / r for row, r in zip(rows, divisors, strict=True)])
+    count = np.concatenate([row.count for row in rows])
+    s0 = np.concatenate([row.s0 * r * r for row, r in zip(rows, divisors, strict=True)])
+    s1 = np.concatenate([row.s1 * r for row, r in zip(rows, divisors, strict=True)])
+    s2 = np.concatenate([row.s2 for row in rows])
+    used = count > 0
+    low, high = float(centres[used].min()), float(centres[used].max())
+    width = max(high - low, 1e-12) / (bins - 1)
+    index = np.clip(((centres - low) / width).astype(np.int64), 0, bins - 1)[used]
+    total = [np.bincount(index, m[used], minlength=bins) for m in (count, s0, s1, s2)]
+    return Row(*total, low + width * np.arange(bins + 1))
 
 
 class Histogram:
@@ -74,7 +91,8 @@ class Histogram:
             self.low, self.width = low - span / 6, span / self.bins
             self.moments = torch.zeros(4, low.numel(), self.bins, dtype=torch.float64, device=low.device)
             return
-        for c in range(low.numel()):
+        outside = (high >= self.low + self.width * self.bins) | (low < self.low)
+        for c in outside.nonzero().flatten().tolist():
             while high[c] >= self.low[c] + self.width[c] * self.bins or low[c] < self.low[c]:
                 self._double(c, down=bool(low[c] < self.low[c]))
 

@@ -65,6 +65,7 @@ def search(row: Row, g: affine.Grid, *, symmetric: bool = False, pin_low: float 
         if symmetric:
             lows, highs = low * factors, high * factors
         else:
-            lows, highs = _pairs(np.unique(low * factors) if pin_low is None else np.array([low]), np.unique(high * factors))
+            around = np.unique(low * factors) if pin_low is None else np.array([low])
+            lows, highs = _pairs(around, np.unique(high * factors))
         step = step**0.5
     return Found(low, high, affine.fit(low, high, g, symmetric=symmetric), error)

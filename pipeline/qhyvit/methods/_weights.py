@@ -1,0 +1,46 @@
+"""Scales of weights: the shrink of each output channel's maximum with the least error at the layer's own output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from qhyvit.graph.ir import Graph
+from qhyvit.methods._ranges import weight_quant, weight_scales
+from qhyvit.plan import TensorQuant
+from qhyvit.tflite.legal import weights
+
+SHRINKS = np.linspace(0.5, 1.0, 51)
+
+
+def _input_energy(shape: tuple[int, ...], op: str, energy: np.ndarray | None) -> np.ndarray:
+    """Weight of each element's squared rounding error: its input channel's mean square, broadcast to the weight."""
+    if energy is None or op == "DEPTHWISE_CONV_2D" or shape[-1] != len(energy):
+        return np.ones(shape)
+    return np.broadcast_to(energy, shape)
+
+
+def search_weight(data: np.ndarray, axis: int, energy: np.ndarray) -> np.ndarray:
+    """Best scale of each output channel, [O]; ``energy`` has the shape of ``data``."""
+    w = np.moveaxis(data.astype(np.float64), axis, 0).reshape(data.shape[axis], -1)
+    e = np.moveaxis(energy, axis, 0).reshape(w.shape)
+    best = np.full(len(w), np.inf)
+    chosen = np.ones(len(w))
+    for shrink in SHRINKS[::-1]:
+        scale = weight_scales(data, axis, shrink)
+        codes = np.clip(np.rint(w / scale[:, None]), -127, 127)
+        error = (e * (w - codes * scale[:, None]) ** 2).sum(axis=1)
+        better = error < best
+        best, chosen = np.where(better, error, best), np.where(better, shrink, chosen)
+    return weight_scales(data, axis, chosen)
+
+
+def search_weights(graph: Graph, energies: Mapping[int, np.ndarray]) -> dict[str, TensorQuant]:
+    """All weights of a graph; ``energies``: mean square a channel of the tensors that they read, by id."""
+    found = {}
+    for node, tensor, axis in weights(graph):
+        data = graph.constant(tensor.id)
+        energy = _input_energy(tensor.shape, node.op, energies.get(node.inputs[0]))
+        found[tensor.name] = weight_quant(search_weight(data, axis, energy), axis, "hessian")
+    return found
