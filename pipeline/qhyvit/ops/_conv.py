@@ -1,11 +1,14 @@
-"""Padding, layout and output size shared by the convolutions and pools."""
+"""Padding, layout, output size and arithmetic shared by the convolutions and pools."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from qhyvit.ops._spec import Shape
 
 
 def to_nchw(x: torch.Tensor) -> torch.Tensor:
@@ -32,13 +35,37 @@ def same_pads(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, 
 
 
 def pad_nchw(
-    x: torch.Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], padding: str
+    x: torch.Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    padding: str,
+    value: float = 0.0,
 ) -> torch.Tensor:
-    """Zero-pad [N, C, H, W] as ``padding`` asks."""
+    """Pad [N, C, H, W] with ``value`` as ``padding`` asks."""
     if padding != "SAME":
         return x
     top, bottom = same_pads(x.shape[2], kernel[0], stride[0], dilation[0])
     left, right = same_pads(x.shape[3], kernel[1], stride[1], dilation[1])
     if not (top or bottom or left or right):
         return x
-    return F.pad(x, (left, right, top, bottom))
+    return F.pad(x, (left, right, top, bottom), value=value)
+
+
+def convolve(inputs: Sequence[Any], weight: torch.Tensor, attrs: Any) -> torch.Tensor:
+    """Convolution of [B, N, H, W, C] with ``weight`` [O, C / groups, kh, kw] and the bias, inputs[2], if any."""
+    x = to_nchw(inputs[0])
+    bias = inputs[2] if len(inputs) > 2 else None
+    stride, dilation = (attrs.stride_h, attrs.stride_w), (attrs.dilation_h_factor, attrs.dilation_w_factor)
+    x = pad_nchw(x, weight.shape[2:], stride, dilation, attrs.padding)
+    groups = x.shape[1] // weight.shape[1]
+    y = F.conv2d(x, weight, bias, stride=stride, dilation=dilation, groups=groups)
+    return to_nhwc(y, inputs[0].shape[0])
+
+
+def convolved_shape(shapes: Sequence[Shape], attrs: Any, outputs: int) -> Shape:
+    """Shape of the result of a convolution with weight [_, kh, kw, _] and ``outputs`` channels."""
+    (n, h, w, _), (_, kh, kw, _) = shapes[0], shapes[1]
+    height = out_size(h, kh, attrs.stride_h, attrs.dilation_h_factor, attrs.padding)
+    width = out_size(w, kw, attrs.stride_w, attrs.dilation_w_factor, attrs.padding)
+    return n, height, width, outputs

@@ -1,15 +1,15 @@
-"""Broadcasting shared by the binary elementwise ops."""
+"""Broadcasting shared by the elementwise ops with two operands."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from qhyvit.ops._spec import FusedActivation
+from qhyvit.ops._spec import Forward, FusedActivation, Shape
 
 
 @dataclass(frozen=True)
@@ -19,19 +19,25 @@ class ElementwiseAttrs:
     fused_activation_function: str = FusedActivation.NONE
 
 
-def align(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give both operands one rank: the images' dimension stays first, ones go in behind it.
+def align(*operands: torch.Tensor) -> list[torch.Tensor]:
+    """Give all operands one rank: the images' dimension stays first, ones go in behind it.
 
     [B, C] and [B, H, W, C] -> [B, 1, 1, C] and [B, H, W, C].
     """
-    rank = max(a.dim(), b.dim())
-
-    def widen(x: torch.Tensor) -> torch.Tensor:
-        return x.reshape(x.shape[0], *[1] * (rank - x.dim()), *x.shape[1:])
-
-    return widen(a), widen(b)
+    rank = max(x.dim() for x in operands)
+    return [x.reshape(x.shape[0], *[1] * (rank - x.dim()), *x.shape[1:]) for x in operands]
 
 
-def broadcast_shape(shapes: Sequence[tuple[int, ...]], attrs: Any, constants: Sequence[Any]) -> tuple[int, ...]:
-    """Shape of the result of a broadcasting binary op."""
-    return tuple(np.broadcast_shapes(shapes[0], shapes[1]))
+def binary(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Forward:
+    """Forward of a broadcasting op with two operands."""
+
+    def forward(inputs: Sequence[Any], attrs: Any) -> torch.Tensor:
+        a, b = align(inputs[0], inputs[1])
+        return function(a, b)
+
+    return forward
+
+
+def broadcast_shape(shapes: Sequence[Shape], attrs: Any, constants: Sequence[Any]) -> Shape:
+    """Shape of the result of a broadcasting op: that of all operands together."""
+    return tuple(np.broadcast_shapes(*shapes))

@@ -1,14 +1,15 @@
-"""Axes and shapes shared by MEAN, SUM and the other reductions."""
+"""Axes and shapes shared by MEAN, SUM and REDUCE_MAX."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-Shape = tuple[int, ...]
+from qhyvit.ops._spec import Forward, Shape
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,16 @@ def axes_of(axis_input: Any, rank: int) -> tuple[int, ...]:
     return tuple(sorted({int(a) % rank for a in np.atleast_1d(axis_input)}))
 
 
-def batched_axes(axis_input: Any, batched_rank: int) -> tuple[int, ...]:
-    """The same for a tensor with the images' dimension before its shape."""
-    return tuple(a + 1 for a in axes_of(axis_input, batched_rank - 1))
+def reduction(function: Callable[..., torch.Tensor]) -> Forward:
+    """Forward of a reduction; ``function`` takes (x, dim=, keepdim=)."""
+
+    def forward(inputs: Sequence[Any], attrs: ReducerAttrs) -> torch.Tensor:
+        x = inputs[0]
+        axes = tuple(a + 1 for a in axes_of(inputs[1], x.dim() - 1))  # behind the images' dimension
+        # torch takes "no axes" for "all axes"
+        return function(x, dim=axes, keepdim=attrs.keep_dims) if axes else x
+
+    return forward
 
 
 def reduced_shape(shapes: Sequence[Shape], attrs: ReducerAttrs, constants: Sequence[Any]) -> Shape:

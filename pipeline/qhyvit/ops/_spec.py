@@ -7,10 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from qhyvit.errors import GraphError
 
 if TYPE_CHECKING:
     import torch
+
+Shape: TypeAlias = tuple[int, ...]
+Forward: TypeAlias = "Callable[[Sequence[Any], Any], torch.Tensor | tuple[torch.Tensor, ...]]"
+ShapeRule: TypeAlias = Callable[[Sequence[Shape], Any, Sequence[Any]], Shape | tuple[Shape, ...]]
 
 
 # --- the four kinds of output contract (as in PyTorch's PT2E quantizer) ---
@@ -23,9 +29,16 @@ class Free:
 
 @dataclass(frozen=True)
 class Tied:
-    """The output and all the inputs listed share scale and zero point (RESHAPE, PAD, CONCATENATION, ...)."""
+    """The output and all the inputs listed share scale and zero point (RESHAPE, PAD, CONCATENATION, ...).
 
-    inputs: tuple[int, ...] | None = (0,)  # None: every input that is an activation
+    Args:
+        inputs: positions; None means every input with a scale.
+        rounds: the kernel computes new values on the shared grid (AVERAGE_POOL_2D, RESIZE_BILINEAR) instead of
+            moving codes.
+    """
+
+    inputs: tuple[int, ...] | None = (0,)
+    rounds: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,13 +76,14 @@ class OpSpec:
         options: name of the flatbuffer options class (``Conv2DOptions``) or "" if the op has none.
         attrs: frozen dataclass with the attributes; field names are those of the options class in snake_case.
         infer_shape: (file shapes of the inputs, attrs, integer constants as numpy arrays or None each) -> file
-            shape of the output.
-        forward: (inputs, attrs) -> output. Differentiable, no in-place writes. Every float operand carries ONE
-            EXTRA LEADING DIMENSION B, the images of a batch (1 for constants): [B, *file shape]; so file shapes
-            with tokens first, or batch 1 inside a RESHAPE, run at any batch size. Weight and bias inputs have
-            their file shape; integer constants (shapes, axes, paddings) come as numpy arrays; absent ones as
-            None. No fused activation inside: the executor applies ``attrs.fused_activation_function`` through
-            :func:`activate`. Works in float32 and float64, on any device.
+            shape of the output; a tuple of shapes where the op has several outputs (SPLIT, UNPACK).
+        forward: (inputs, attrs) -> output; a tuple of tensors where the op has several. Differentiable, no
+            in-place writes. Every float operand carries ONE EXTRA LEADING DIMENSION B, the images of a batch (1
+            for constants): [B, *file shape]; so file shapes with tokens first, or batch 1 inside a RESHAPE, run
+            at any batch size. Weight and bias inputs have their file shape; integer constants (shapes, axes,
+            paddings) come as numpy arrays; absent ones as None. No fused activation inside: the executor applies
+            ``attrs.fused_activation_function`` through :func:`activate`. Works in float32 and float64, on any
+            device.
         weight_input: index of the constant weight input, -1 if the op has none.
         weight_axis: axis of the weight's output channels.
         bias_input: index of the bias input (scale s_in * s_w, int32), -1 if none.
@@ -85,8 +99,8 @@ class OpSpec:
     """
 
     name: str
-    forward: Callable[[Sequence[Any], Any], torch.Tensor]
-    infer_shape: Callable[[Sequence[tuple[int, ...]], Any, Sequence[Any]], tuple[int, ...]]
+    forward: Forward
+    infer_shape: ShapeRule
     options: str = ""
     attrs: type = NoAttrs
     weight_input: int = -1
@@ -99,7 +113,7 @@ class OpSpec:
     quantizer: bool = True
     delegate: str = ""
     since_runtime: str = ""
-    macs: Callable[[Sequence[tuple[int, ...]], tuple[int, ...]], int] | None = None
+    macs: Callable[[Sequence[Shape], Shape], int] | None = None
     rounding: str = "half_even"
 
 
@@ -107,12 +121,16 @@ def activate(y: torch.Tensor, fused: str) -> torch.Tensor:
     """Apply a fused activation by its schema name.
 
     Raises:
-        ValueError: an activation that we do not know.
+        GraphError: an activation that we do not know.
     """
     if fused == FusedActivation.NONE:
         return y
-    bounds = {FusedActivation.RELU: (0.0, None), FusedActivation.RELU6: (0.0, 6.0), FusedActivation.RELU_N1_TO_1: (-1.0, 1.0)}
+    bounds = {
+        FusedActivation.RELU: (0.0, None),
+        FusedActivation.RELU6: (0.0, 6.0),
+        FusedActivation.RELU_N1_TO_1: (-1.0, 1.0),
+    }
     if fused not in bounds:
-        raise ValueError(f"unknown fused activation {fused!r}; known: {', '.join(bounds)}")
+        raise GraphError(f"unknown fused activation {fused!r}; known: {', '.join(bounds)}")
     low, high = bounds[fused]
     return y.clamp(low, high)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,7 @@ import numpy as np
 import torch
 
 from qhyvit.ops._elementwise import align
-from qhyvit.ops._spec import OpSpec
-
-Shape = tuple[int, ...]
+from qhyvit.ops._spec import OpSpec, Shape
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,8 @@ def _shape(shapes: Sequence[Shape], attrs: BatchMatMulAttrs, constants: Sequence
 
 
 def _macs(shapes: Sequence[Shape], out: Shape) -> int:
-    total = shapes[0][-1]
-    for s in out:
-        total *= s
-    return total
+    # [.., M, K], or [.., K, M] if transposed, -> K; M is the result's
+    return math.prod(out) * (math.prod(shapes[0][-2:]) // out[-2])
 
 
 OP = OpSpec(

@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 
-from qhyvit.ops._spec import FusedActivation, OpSpec, Tied
-
-Shape = tuple[int, ...]
+from qhyvit.ops._spec import FusedActivation, OpSpec, Shape, Tied
 
 
 @dataclass(frozen=True)

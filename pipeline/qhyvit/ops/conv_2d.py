@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from qhyvit.ops._conv import out_size, pad_nchw, to_nchw, to_nhwc
-from qhyvit.ops._spec import FusedActivation, OpSpec
-
-Shape = tuple[int, ...]
+from qhyvit.ops._conv import convolve, convolved_shape
+from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
 
 
 @dataclass(frozen=True)
@@ -28,31 +26,17 @@ class Conv2DAttrs:
 
 
 def _forward(inputs: Sequence[Any], attrs: Conv2DAttrs) -> torch.Tensor:
-    x, weight = inputs[0], inputs[1]
-    bias = inputs[2] if len(inputs) > 2 else None
-    stride, dilation = (attrs.stride_h, attrs.stride_w), (attrs.dilation_h_factor, attrs.dilation_w_factor)
     # [O, kh, kw, I] -> [O, I, kh, kw]
-    w = weight.permute(0, 3, 1, 2)
-    batch = x.shape[0]
-    x = pad_nchw(to_nchw(x), weight.shape[1:3], stride, dilation, attrs.padding)
-    groups = x.shape[1] // w.shape[1]
-    return to_nhwc(F.conv2d(x, w, bias, stride=stride, dilation=dilation, groups=groups), batch)
+    return convolve(inputs, inputs[1].permute(0, 3, 1, 2), attrs)
 
 
 def _shape(shapes: Sequence[Shape], attrs: Conv2DAttrs, constants: Sequence[Any]) -> Shape:
-    n, h, w, _ = shapes[0]
-    o, kh, kw, _ = shapes[1]
-    return (
-        n,
-        out_size(h, kh, attrs.stride_h, attrs.dilation_h_factor, attrs.padding),
-        out_size(w, kw, attrs.stride_w, attrs.dilation_w_factor, attrs.padding),
-        o,
-    )
+    return convolved_shape(shapes, attrs, shapes[1][0])
 
 
 def _macs(shapes: Sequence[Shape], out: Shape) -> int:
     _, kh, kw, i = shapes[1]
-    return out[0] * out[1] * out[2] * out[3] * kh * kw * i
+    return math.prod(out) * kh * kw * i
 
 
 OP = OpSpec(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from qhyvit.ops._conv import out_size, pad_nchw, to_nchw, to_nhwc
-from qhyvit.ops._spec import FusedActivation, OpSpec
-
-Shape = tuple[int, ...]
+from qhyvit.ops._conv import convolve, convolved_shape
+from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
 
 
 @dataclass(frozen=True)
@@ -29,30 +27,17 @@ class DepthwiseConv2DAttrs:
 
 
 def _forward(inputs: Sequence[Any], attrs: DepthwiseConv2DAttrs) -> torch.Tensor:
-    x, weight = inputs[0], inputs[1]
-    bias = inputs[2] if len(inputs) > 2 else None
-    stride, dilation = (attrs.stride_h, attrs.stride_w), (attrs.dilation_h_factor, attrs.dilation_w_factor)
     # [1, kh, kw, C * multiplier] -> [C * multiplier, 1, kh, kw]
-    w = weight.permute(3, 0, 1, 2)
-    batch, channels = x.shape[0], x.shape[-1]
-    x = pad_nchw(to_nchw(x), weight.shape[1:3], stride, dilation, attrs.padding)
-    return to_nhwc(F.conv2d(x, w, bias, stride=stride, dilation=dilation, groups=channels), batch)
+    return convolve(inputs, inputs[1].permute(3, 0, 1, 2), attrs)
 
 
 def _shape(shapes: Sequence[Shape], attrs: DepthwiseConv2DAttrs, constants: Sequence[Any]) -> Shape:
-    n, h, w, _ = shapes[0]
-    _, kh, kw, o = shapes[1]
-    return (
-        n,
-        out_size(h, kh, attrs.stride_h, attrs.dilation_h_factor, attrs.padding),
-        out_size(w, kw, attrs.stride_w, attrs.dilation_w_factor, attrs.padding),
-        o,
-    )
+    return convolved_shape(shapes, attrs, shapes[1][3])
 
 
 def _macs(shapes: Sequence[Shape], out: Shape) -> int:
     _, kh, kw, _ = shapes[1]
-    return out[0] * out[1] * out[2] * out[3] * kh * kw
+    return math.prod(out) * kh * kw
 
 
 OP = OpSpec(

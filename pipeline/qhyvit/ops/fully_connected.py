@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from qhyvit.errors import GraphError
-from qhyvit.ops._spec import FusedActivation, OpSpec
-
-Shape = tuple[int, ...]
+from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
 
 
 @dataclass(frozen=True)
@@ -23,17 +22,16 @@ class FullyConnectedAttrs:
     weights_format: int = 0
     keep_num_dims: bool = False
 
+    def __post_init__(self) -> None:
+        if self.weights_format != 0:
+            raise GraphError(f"FULLY_CONNECTED: weights format {self.weights_format} (shuffled), only 0 is supported")
+
 
 def _shape(shapes: Sequence[Shape], attrs: FullyConnectedAttrs, constants: Sequence[Any]) -> Shape:
-    if attrs.weights_format != 0:
-        raise GraphError("FULLY_CONNECTED with shuffled weights is not supported")
     outputs, inputs = shapes[1]
     if attrs.keep_num_dims:
         return (*shapes[0][:-1], outputs)
-    count = 1
-    for s in shapes[0]:
-        count *= s
-    return (count // inputs, outputs)
+    return (math.prod(shapes[0]) // inputs, outputs)
 
 
 def _forward(inputs: Sequence[Any], attrs: FullyConnectedAttrs) -> torch.Tensor:
@@ -45,10 +43,7 @@ def _forward(inputs: Sequence[Any], attrs: FullyConnectedAttrs) -> torch.Tensor:
 
 
 def _macs(shapes: Sequence[Shape], out: Shape) -> int:
-    total = shapes[1][1]
-    for s in out:
-        total *= s
-    return total
+    return math.prod(out) * shapes[1][1]
 
 
 OP = OpSpec(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 
-from qhyvit.ops._spec import Fixed, NoAttrs, OpSpec
-from qhyvit.ops._unary import same_shape
+from qhyvit.ops._spec import Fixed, OpSpec
+from qhyvit.ops._unary import same_shape, unary
 
-
-def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
-    return torch.sigmoid(inputs[0])
-
-
-OP = OpSpec(name="LOGISTIC", infer_shape=same_shape, forward=_forward, out=Fixed(1 / 256, -128))
+OP = OpSpec(
+    name="LOGISTIC",
+    infer_shape=same_shape,
+    forward=unary(torch.sigmoid),
+    out=Fixed(1 / 256, -128),
+)

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from qhyvit.ops._spec import NoAttrs, OpSpec, Tied
-
-Shape = tuple[int, ...]
+from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
 
 
 def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:

@@ -8,9 +8,7 @@ from typing import Any
 
 import torch
 
-from qhyvit.ops._spec import OpSpec, Tied
-
-Shape = tuple[int, ...]
+from qhyvit.ops._spec import OpSpec, Shape, Tied
 
 
 @dataclass(frozen=True)

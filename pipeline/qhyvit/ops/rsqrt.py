@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 
-from qhyvit.ops._spec import NoAttrs, OpSpec
-from qhyvit.ops._unary import same_shape
-
-
-def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
-    return torch.rsqrt(inputs[0])
-
+from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._unary import same_shape, unary
 
 OP = OpSpec(
     name="RSQRT",
     infer_shape=same_shape,
-    forward=_forward,
+    forward=unary(torch.rsqrt),
     input_zero_point=-128,
     delegate="XNNPACK has no int8 RSQRT",
 )

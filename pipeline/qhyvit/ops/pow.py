@@ -1,0 +1,18 @@
+"""POW: elementwise power with broadcasting; float only."""
+
+from __future__ import annotations
+
+import torch
+
+from qhyvit.ops._elementwise import binary, broadcast_shape
+from qhyvit.ops._spec import OpSpec
+
+OP = OpSpec(
+    name="POW",
+    options="PowOptions",
+    infer_shape=broadcast_shape,
+    forward=binary(torch.pow),
+    int8_kernel=False,
+    quantizer=False,
+    delegate="there is no int8 POW kernel",
+)

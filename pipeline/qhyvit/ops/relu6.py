@@ -1,0 +1,16 @@
+"""RELU6 as an op of its own (where it could not be fused)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._unary import same_shape, unary
+
+OP = OpSpec(
+    name="RELU6",
+    infer_shape=same_shape,
+    forward=unary(F.relu6),
+    quantizer=False,
+    delegate="XNNPACK has no int8 RELU6 alone: fuse it",
+)

@@ -1,0 +1,18 @@
+"""SQUARE: float only; MUL(x, x) is the int8 form."""
+
+from __future__ import annotations
+
+import torch
+
+from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._unary import same_shape, unary
+
+OP = OpSpec(
+    name="SQUARE",
+    options="SquareOptions",
+    infer_shape=same_shape,
+    forward=unary(torch.square),
+    int8_kernel=False,
+    quantizer=False,
+    delegate="there is no int8 SQUARE kernel: write MUL(x, x)",
+)
