@@ -1,0 +1,163 @@
+"""From a family's module to a float ``.tflite`` through litert-torch, with the facts that belong to it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from qhyvit.errors import ExportError
+from qhyvit.models._family import Family, Variant
+from qhyvit.models._weights import load_into, randomize
+
+FLOAT_TOLERANCE = 1e-4  # of the largest logit
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The file's bytes and its facts: model, classes, input size, preprocessing, modules, float error, versions."""
+
+    tflite: bytes
+    facts: dict[str, Any]
+
+
+@contextlib.contextmanager
+def quiet() -> Any:
+    """Keep the converter's progress lines, written by Python and by C++, off the terminal."""
+    logging.getLogger().setLevel(logging.ERROR)
+    with tempfile.TemporaryFile() as sink, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        saved = os.dup(2), os.dup(1)
+        try:
+            os.dup2(sink.fileno(), 2)
+            os.dup2(sink.fileno(), 1)
+            yield
+        finally:
+            os.dup2(saved[0], 2)
+            os.dup2(saved[1], 1)
+            for fd in saved:
+                os.close(fd)
+
+
+def convert(module: nn.Module, input_size: int) -> bytes:
+    """Float ``.tflite`` of a module that takes [1, H, W, 3].
+
+    Raises:
+        ExportError: the converter refused the module.
+    """
+    sample = (torch.rand(1, input_size, input_size, 3),)
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        import litert_torch
+
+        try:
+            edge = litert_torch.convert(module, sample)
+        except Exception as error:  # the converter raises whatever its stages raise
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise ExportError(f"litert-torch could not convert the model: {reason}") from error
+        path = Path(folder) / "float.tflite"
+        edge.export(str(path))
+        return path.read_bytes()
+
+
+def scope_chains(module: nn.Module) -> dict[str, str]:
+    """litert-torch's scope chain of every module, ``pkg.Root/pkg.Class_child/...`` -> module path ``child...``."""
+
+    def qualified(m: nn.Module) -> str:
+        return f"{type(m).__module__}.{type(m).__qualname__}"
+
+    chains = {}
+
+    def walk(m: nn.Module, chain: str, path: str) -> None:
+        for name, child in m.named_children():
+            below = f"{chain}/{qualified(child)}_{name}", f"{path}.{name}" if path else name
+            chains[below[0]] = below[1]
+            walk(child, *below)
+
+    walk(module, qualified(module), "")
+    return chains
+
+
+def module_of(tensor_name: str, chains: Mapping[str, str]) -> str:
+    """Module path that a tensor of the file came from, "" where its name does not tell.
+
+    A name lists scope chains, separated by ``;``; long ones are cut at the front, so the chain must end with what
+    is left, and only one chain may.
+    """
+    for part in tensor_name.split(";"):
+        if part in chains:
+            return chains[part]
+        ending = {path for chain, path in chains.items() if "/" in part and chain.endswith(part)}
+        if len(ending) == 1:
+            return ending.pop()
+    return ""
+
+
+def _modules(data: bytes, module: nn.Module) -> dict[str, str]:
+    from qhyvit.tflite import _flat
+
+    chains = scope_chains(module)
+    subgraph = _flat.load_model(data).subgraphs[0]
+    names = [_flat.text(subgraph.tensors[t].name) for o in subgraph.operators for t in o.outputs]
+    return {name: module_of(name, chains) for name in names}
+
+
+def float_error(data: bytes, reference: nn.Module, input_size: int, seed: int = 0) -> float:
+    """Largest difference of the file's logits from the reference module's, relative to the largest logit."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    rng = np.random.default_rng(seed)
+    interpreter = Interpreter(model_content=data, num_threads=1)
+    interpreter.allocate_tensors()
+    worst = 0.0
+    for _ in range(2):
+        x = rng.random((1, input_size, input_size, 3), dtype=np.float32)
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+        interpreter.invoke()
+        found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        with torch.no_grad():
+            expected = reference(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
+        worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
+    return worst
+
+
+def export(
+    family: Family, variant: Variant, weights: Path | None, classes: int | None, input_size: int | None, seed: int
+) -> Exported:
+    """Build, load, rewrite, convert and check one model. Without weights they are random, by ``seed``.
+
+    Raises:
+        InputError, WeightsError: see :func:`qhyvit.models._weights.load_into`.
+        ExportError: not convertible, or the file's logits are not those of the module.
+    """
+    classes, size = classes or variant.classes, input_size or variant.input_size
+    reference = family.build(variant, classes).eval()
+    if weights is None:
+        randomize(reference, seed)
+    else:
+        load_into(reference, weights, variant.name, classes)
+    rewritten = family.rewrite(reference, size)
+    data = convert(rewritten, size)
+    error = float_error(data, reference, size)
+    if not error < FLOAT_TOLERANCE:
+        raise ExportError(f"the exported file differs from {variant.name} by {error:.2e} of its largest logit")
+    preprocess = dict(variant.preprocess)
+    preprocess["resize"] = round(preprocess["resize"] * size / variant.input_size)
+    facts = {
+        "model": variant.name, "family": family.name, "classes": classes, "input_size": size,
+        "bridge_blocks": variant.bridge_blocks, "preprocess": preprocess, "float_error": error,
+        "weights": "random" if weights is None else weights.name, "modules": _modules(data, rewritten),
+        "versions": {name: metadata.version(name) for name in ("torch", "timm", "litert-torch", "ai-edge-quantizer")},
+    }  # fmt: skip
+    return Exported(data, facts)

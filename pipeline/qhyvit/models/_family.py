@@ -1,0 +1,48 @@
+"""What a model family is: its variants, how to build one in torch, and its deployment-friendly equivalent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model of a family.
+
+    Args:
+        name: how the user calls it; also timm's name.
+        input_size: height and width of the input, pixels.
+        bridge_blocks: how many bridge blocks the Q-HyViT paper counts in it.
+        preprocess: keys resize (shortest side, pixels), interpolation, mean, std (of values in 0..1).
+        classes: outputs of the published model.
+    """
+
+    name: str
+    input_size: int
+    bridge_blocks: int
+    preprocess: Mapping[str, Any]
+    classes: int = 1000
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models.
+
+    Args:
+        name: of the family.
+        summary: one line.
+        variants: by name.
+        build: (variant, classes) -> the reference torch module, NCHW input, randomly initialised.
+        rewrite: (reference module in eval mode, input size) -> an equivalent module that takes [1, H, W, 3] and
+            gives [1, classes], in forms that become few and quantizable TFLite ops.
+    """
+
+    name: str
+    summary: str
+    variants: Mapping[str, Variant]
+    build: Callable[[Variant, int], nn.Module]
+    rewrite: Callable[[nn.Module, int], nn.Module]

@@ -1,0 +1,85 @@
+"""Weights from files, and random ones that hide no op."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from qhyvit.errors import InputError, WeightsError
+
+
+def load_state(path: Path) -> dict[str, torch.Tensor]:
+    """State dict of a ``.safetensors`` file, or of a torch file without running code from it.
+
+    Raises:
+        InputError: missing, truncated, or no state dict.
+    """
+    if not path.is_file():
+        raise InputError(f"weights file {path} does not exist")
+    try:
+        if path.suffix == ".safetensors":
+            import safetensors.torch
+
+            return safetensors.torch.load_file(str(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each format raises its own kinds on damaged files
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"weights file {path} cannot be read, it is truncated or no weights file: {reason}") from error
+    state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise InputError(f"weights file {path} holds no state dict")
+    return state
+
+
+def _classifier_rows(state: dict[str, torch.Tensor]) -> int | None:
+    key = next((k for k in ("head.fc.weight", "classifier.weight", "head.weight", "fc.weight") if k in state), None)
+    return None if key is None else int(state[key].shape[0])
+
+
+def load_into(module: nn.Module, path: Path, model: str, classes: int) -> None:
+    """Load a weights file strictly; float16 becomes float32.
+
+    Raises:
+        InputError: see :func:`load_state`.
+        WeightsError: keys or shapes of another model, or another class count.
+    """
+    state = {k: v.float() if v.is_floating_point() else v for k, v in load_state(path).items()}
+    own = module.state_dict()
+    optional = {k for k in own if k.endswith("num_batches_tracked")}
+    missing = [k for k in own if k not in state and k not in optional]
+    extra = [k for k in state if k not in own]
+    shapes = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
+    rows = _classifier_rows(state)
+    if not missing and not extra and shapes and rows not in (None, classes):
+        raise WeightsError(f"weights {path.name} have {rows} classes, {model} was asked for {classes}; use --classes {rows}")
+    if missing or extra or shapes:
+        parts = [f"{len(keys)} {what} (first {keys[0]})" for what, keys in
+                 (("keys missing", missing), ("unknown keys", extra), ("shapes that differ", shapes)) if keys]  # fmt: skip
+        raise WeightsError(f"weights {path.name} do not belong to {model}: {', '.join(parts)}")
+    module.load_state_dict(state, strict=False)
+
+
+def randomize(module: nn.Module, seed: int) -> None:
+    """Random values for every 1-D parameter and batch-norm statistic too.
+
+    Fresh timm models start norms at gamma 0 or 1 and biases at 0: the converter then drops whole branches, and
+    tests of the export would test less than the model.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        if not value.is_floating_point():
+            continue
+        noise = torch.randn(value.shape, generator=generator)
+        if name.endswith("running_var"):
+            value.data = 1.0 + 0.2 * noise.abs()
+        elif name.endswith("running_mean"):
+            value.data = 0.1 * noise
+        elif value.dim() == 1 and name.endswith("weight"):
+            value.data = 1.0 + 0.2 * noise
+        elif value.dim() <= 1:
+            value.data = 0.1 * noise
+        else:
+            fan_in = value[0].numel()
+            value.data = noise * (1.5 / max(fan_in, 1)) ** 0.5

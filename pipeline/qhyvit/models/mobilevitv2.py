@@ -1,0 +1,113 @@
+"""MobileViTv2 (arXiv 2206.02680), timm's mobilevitv2_*: separable linear attention over unfolded patches.
+
+Tokens are [P, N, C], P = 4 pixel positions of a 2x2 patch leading, N patches. GroupNorm over everything is written
+as c * rsqrt(sum(c^2) + M eps) with c = x - mean(x): the sum of squares is one matrix product, so that an integer
+file keeps it in the 32-bit accumulator; sqrt(M), gamma and beta go into the linears behind.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from qhyvit.models._blocks import Backbone, ConvNormAct, behind_norm, folded_conv, linear, rewrite_stages, silu
+from qhyvit.models._family import Family, Variant
+from qhyvit.models._timm import import_timm
+
+
+class Normalize(nn.Module):
+    """c * rsqrt(sum(c^2) + M eps), c = x - mean(x); [P, N, C]. The caller's linear multiplies by sqrt(M)."""
+
+    def __init__(self, eps: float, elements: int) -> None:
+        super().__init__()
+        self.elements = elements
+        self.register_buffer("eps", torch.full((1, 1, 1), eps * elements))
+        self.gain = elements**0.5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[P, N, C] -> [P, N, C]."""
+        c = x - x.mean(dim=(0, 1, 2), keepdim=True)
+        # [P, N, C] -> [1, 1, M] x [1, M, 1] -> [1, 1, 1]
+        square = torch.bmm(c.reshape(1, 1, self.elements), c.reshape(1, self.elements, 1))
+        return c * torch.rsqrt(square + self.eps)
+
+
+class LinearTransformerBlock(nn.Module):
+    """Separable self-attention and feed-forward on tokens."""
+
+    def __init__(self, source: Any, positions: int, patches: int) -> None:
+        super().__init__()
+        channels = source.norm1.weight.shape[0]
+        elements = positions * patches * channels
+        self.positions, self.patches = positions, patches
+        self.norm1, self.norm2 = Normalize(source.norm1.eps, elements), Normalize(source.norm2.eps, elements)
+        weight, bias = source.attn.qkv_proj.weight, source.attn.qkv_proj.bias  # rows: 1 query, C keys, C values
+        rows = (slice(0, 1), slice(1, 1 + channels), slice(1 + channels, None))
+        parts = [behind_norm(weight[r], bias[r], source.norm1, self.norm1.gain) for r in rows]
+        self.query, self.key, self.value = parts
+        out = source.attn.out_proj
+        self.out_proj = linear(out.weight.flatten(1), out.bias)
+        self.fc1 = behind_norm(source.mlp.fc1.weight, source.mlp.fc1.bias, source.norm2, self.norm2.gain)
+        self.fc2 = linear(source.mlp.fc2.weight.flatten(1), source.mlp.fc2.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[P, N, C] -> [P, N, C]."""
+        y = self.norm1(x)
+        # [P, N, 1] -> [P, 1, N]; softmax on the last axis, and left in the product
+        scores = torch.softmax(self.query(y).reshape(self.positions, 1, self.patches), dim=-1)
+        context = torch.bmm(scores, self.key(y))  # [P, 1, N] x [P, N, C] -> [P, 1, C]
+        x = x + self.out_proj(F.relu(self.value(y)) * context)
+        return x + self.fc2(silu(self.fc1(self.norm2(x))))
+
+
+class MobileVitV2Block(nn.Module):
+    """Depthwise convolution, unfold, transformer, fold, projection."""
+
+    def __init__(self, source: Any, size: int) -> None:
+        super().__init__()
+        self.size, self.half = size, size // 2
+        self.channels = source.conv_1x1.out_channels
+        patches = self.half * self.half
+        self.conv_kxk = ConvNormAct(source.conv_kxk)
+        self.conv_1x1 = source.conv_1x1
+        self.transformer = nn.Sequential(*[LinearTransformerBlock(b, 4, patches) for b in source.transformer])
+        self.norm = Normalize(source.norm.eps, 4 * patches * self.channels)
+        projection = folded_conv(source.conv_proj.conv, source.conv_proj.bn)
+        self.conv_proj = behind_norm(projection.weight, projection.bias, source.norm, self.norm.gain)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, C, H, W] -> [1, C, H, W]."""
+        x = self.conv_1x1(self.conv_kxk(x)).permute(0, 2, 3, 1)
+        # [1, H, W, C] -> [nh, 2, nw, 2, C] -> [2, 2, nh, nw, C] -> [P, N, C]
+        x = x.reshape(self.half, 2, self.half, 2, self.channels).permute(1, 3, 0, 2, 4)
+        x = x.reshape(4, self.half * self.half, self.channels)
+        x = self.conv_proj(self.norm(self.transformer(x)))
+        # [P, N, C'] -> [2, 2, nh, nw, C'] -> [nh, 2, nw, 2, C'] -> [1, C', H, W]
+        x = x.reshape(2, 2, self.half, self.half, -1).permute(2, 0, 3, 1, 4)
+        return x.reshape(1, self.size, self.size, -1).permute(0, 3, 1, 2)
+
+
+def _build(variant: Variant, classes: int) -> nn.Module:
+    return import_timm().create_model(variant.name, pretrained=False, num_classes=classes)
+
+
+def _rewrite(module: nn.Module, input_size: int) -> nn.Module:
+    stages = rewrite_stages(module, "MobileVitV2Block", MobileVitV2Block, input_size)
+    return Backbone(module, stages).eval()
+
+
+def _variant(width: str) -> Variant:
+    facts = {"resize": 288, "interpolation": "bicubic", "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+    return Variant(f"mobilevitv2_{width}", 256, 3, facts)
+
+
+FAMILY = Family(
+    "mobilevitv2",
+    "MobileViTv2: separable linear attention (timm)",
+    {v.name: v for v in map(_variant, ("050", "075", "100", "125", "150", "175", "200"))},
+    _build,
+    _rewrite,
+)

@@ -1,0 +1,35 @@
+"""EXPAND_DIMS: a new axis of size 1; left float by the quantizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
+
+
+def _axis(axis_input: Any, rank: int) -> int:
+    return int(np.asarray(axis_input).item()) % (rank + 1)
+
+
+def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
+    return inputs[0].unsqueeze(_axis(inputs[1], inputs[0].dim() - 1) + 1)
+
+
+def _shape(shapes: Sequence[Shape], attrs: NoAttrs, constants: Sequence[Any]) -> Shape:
+    axis = _axis(constants[1], len(shapes[0]))
+    return (*shapes[0][:axis], 1, *shapes[0][axis:])
+
+
+OP = OpSpec(
+    name="EXPAND_DIMS",
+    options="ExpandDimsOptions",
+    infer_shape=_shape,
+    forward=_forward,
+    out=Tied(),
+    quantizer=False,
+    delegate="XNNPACK has no int8 EXPAND_DIMS: write it as RESHAPE",
+)
