@@ -12,9 +12,9 @@ from qhyvit.ops._spec import NoAttrs, OpSpec, Tied
 
 
 def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
-    condition, yes, no = inputs
-    condition = torch.as_tensor(condition, device=yes.device).unsqueeze(0)  # [*file shape] -> [1, *file shape]
-    return torch.where(*align(condition, yes, no))
+    where = torch.tensor(inputs[0], device=inputs[1].device).unsqueeze(0)  # [*file shape] -> [1, *file shape]
+    condition, yes, no = align(where, inputs[1], inputs[2])
+    return torch.where(condition, yes, no)
 
 
 OP = OpSpec(
