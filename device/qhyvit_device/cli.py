@@ -1,0 +1,95 @@
+"""``qhyvit-device``: classify images, check a bundle. Results to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from qhyvit_device import __version__
+from qhyvit_device.errors import DeviceError
+from qhyvit_device.preprocess import MODES, images_in
+
+EXAMPLES = """examples:
+  qhyvit-device classify BUNDLE photo.jpg --top 3
+  qhyvit-device classify BUNDLE folder/ --json
+  qhyvit-device info BUNDLE
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "qhyvit-device", description="Run integer TFLite bundles on a device.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    classify = commands.add_parser("classify", help="classify images", epilog=EXAMPLES,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    classify.add_argument("bundle", type=Path)
+    classify.add_argument("images", type=Path, nargs="+", help="image files or folders")
+    classify.add_argument("--top", type=int, default=5, help="classes to show (default 5)")
+    classify.add_argument("--resize-mode", choices=MODES, help="override how the bundle resizes images")
+    info = commands.add_parser("info", help="this machine; with BUNDLE: check it and run its self test")
+    info.add_argument("bundle", type=Path, nargs="?")
+    for command in (classify, info):
+        command.add_argument("--threads", type=int, default=1, help="interpreter threads (default 1)")
+        command.add_argument("--json", action="store_true", help="one JSON object to stdout")
+    return parser
+
+
+def _paths(given: Sequence[Path]) -> Iterator[Path]:
+    for path in given:
+        yield from images_in(path) if path.is_dir() else (path,)
+
+
+def _classify(args: argparse.Namespace) -> int:
+    from qhyvit_device.runner import Model
+
+    model = Model.load(args.bundle, args.threads)
+    results: list[dict[str, Any]] = []
+    for path in _paths(args.images):
+        found = model.classify(path, args.top, args.resize_mode)
+        results.append({"image": str(path), "predictions": [asdict(p) for p in found]})
+        if not args.json:
+            print(path)
+            for p in found:
+                print(f"  {100 * p.probability:5.1f} %  {p.label} ({p.index})")
+    if args.json:
+        print(json.dumps({"model": model.manifest.model, "results": results}))
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    from qhyvit_device.info import describe, environment
+
+    facts = environment() if args.bundle is None else describe(args.bundle, args.threads)
+    if args.json:
+        print(json.dumps(facts))
+        return 0
+    for key, value in facts.items():
+        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        print(f"{key.replace('_', ' '):20s} {shown}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 0 done, 1 a check failed, 2 could not do it, 130 interrupted."""
+    args = _parser().parse_args(argv)
+    try:
+        return {"classify": _classify, "info": _info}[args.command](args)
+    except DeviceError as error:
+        print(f"qhyvit-device: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,192 @@
+"""``manifest.json`` of a bundle: what the model takes, gives and was made from. Untrusted when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from qhyvit_device.errors import InputError, ManifestError
+from qhyvit_device.preprocess import Preprocess
+
+SCHEMA_VERSION = 1
+FILE_NAME = "manifest.json"
+MAX_BYTES = 4 << 20
+MAX_SIDE = 4096  # pixels
+MAX_CLASSES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Input:
+    """The model's input: [1, height, width, 3]; value = scale * (code - zero_point), none for float."""
+
+    height: int
+    width: int
+    dtype: str
+    scale: float | None
+    zero_point: int | None
+    channel_order: str = "RGB"
+    layout: str = "NHWC"
+
+
+@dataclass(frozen=True)
+class Output:
+    """The model's output: [1, classes] logits."""
+
+    classes: int
+    dtype: str
+    scale: float | None
+    zero_point: int | None
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """An image of the bundle and the output codes that the model gave for it where it was made."""
+
+    image_file: str
+    codes: tuple[int, ...]
+    machine: str
+    runtime: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything about a bundle. File names are plain names inside the bundle."""
+
+    model: str
+    profile: str
+    input: Input
+    output: Output
+    preprocess: Preprocess
+    test: SelfTest
+    checksums: Mapping[str, str]  # file name -> sha256
+    model_file: str = "model.tflite"
+    labels_file: str = "labels.txt"
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created_by: Mapping[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if self.schema_version != SCHEMA_VERSION:
+            raise ManifestError(f"manifest: schema_version is {self.schema_version}, this version reads {SCHEMA_VERSION}")
+        for name in (self.model_file, self.labels_file, self.test.image_file, *self.checksums):
+            if not name or Path(name).name != name or name in (".", "..") or "\\" in name:
+                raise ManifestError(f"manifest: {name!r} is not a plain file name")
+        for name in (self.model_file, self.labels_file, self.test.image_file):
+            if name not in self.checksums:
+                raise ManifestError(f"manifest: no checksum for {name!r}")
+        if not (1 <= self.input.height <= MAX_SIDE and 1 <= self.input.width <= MAX_SIDE):
+            raise ManifestError(f"manifest: input of {self.input.height}x{self.input.width} pixels is out of bounds")
+        if not 1 <= self.output.classes <= MAX_CLASSES:
+            raise ManifestError(f"manifest: {self.output.classes} classes are out of bounds")
+        if (self.input.layout, self.input.channel_order) != ("NHWC", "RGB"):
+            raise ManifestError(f"manifest: input is {self.input.layout} {self.input.channel_order}, need NHWC RGB")
+
+
+def _matches(value: Any, kind: Any) -> bool:
+    origin = typing.get_origin(kind)
+    if kind is Any:
+        return True
+    if origin is types.UnionType:
+        return any(_matches(value, k) for k in typing.get_args(kind))
+    if origin is not None and issubclass(origin, Mapping):
+        of_key, of_value = typing.get_args(kind)
+        return isinstance(value, dict) and all(_matches(k, of_key) and _matches(v, of_value) for k, v in value.items())
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _build(kind: Any, raw: Any, where: str) -> Any:
+    """One dataclass from plain data: unknown, missing and wrongly typed keys are errors that name the key."""
+    if is_dataclass(kind):
+        if not isinstance(raw, dict):
+            raise ManifestError(f"manifest: {where} must be an object")
+        hints = typing.get_type_hints(kind)
+        unknown = sorted(set(raw) - set(hints))
+        if unknown:
+            raise ManifestError(f"manifest: unknown key {where}.{unknown[0]}")
+        values = {name: _build(hints[name], value, f"{where}.{name}") for name, value in raw.items()}
+        try:
+            return kind(**values)  # type: ignore[operator]
+        except TypeError as error:
+            raise ManifestError(f"manifest: {where}: {error}") from error
+    if typing.get_origin(kind) is tuple:
+        of = typing.get_args(kind)
+        good = isinstance(raw, list) and (len(of) == 2 and of[1] is Ellipsis or len(raw) == len(of))
+        if not good or not all(_matches(v, of[0]) for v in raw):
+            raise ManifestError(f"manifest: {where} is no list of the right kind")
+        return tuple(raw)
+    if not _matches(raw, kind):
+        raise ManifestError(f"manifest: {where} has the wrong type {type(raw).__name__}")
+    return raw
+
+
+def from_dict(raw: Any) -> Manifest:
+    """A Manifest from plain data.
+
+    Raises:
+        ManifestError: with the key concerned.
+    """
+    manifest: Manifest = _build(Manifest, raw, "manifest")
+    return manifest
+
+
+def dumps(manifest: Manifest) -> str:
+    """JSON text."""
+    known = {f.name for f in fields(Manifest)}
+    return json.dumps({k: v for k, v in asdict(manifest).items() if k in known}, indent=1, default=dict) + "\n"
+
+
+def load(path: Path) -> Manifest:
+    """Read a manifest file.
+
+    Raises:
+        InputError: missing or unreadable.
+        ManifestError: too large, no JSON, or against the schema.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ManifestError(f"{path}: a manifest of more than {MAX_BYTES >> 20} MB is refused")
+        text = path.read_text()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; is this a bundle folder?") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not text") from error
+    try:
+        return from_dict(json.loads(text))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ManifestError(f"{path}: not JSON: {error}") from error
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file.
+
+    Raises:
+        InputError: missing, a link, or unreadable.
+    """
+    if path.is_symlink():
+        raise InputError(f"{path}: links are refused in a bundle")
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+
+
+def verify_files(bundle: Path, manifest: Manifest) -> None:
+    """Check every checksum.
+
+    Raises:
+        InputError: a file is missing, a link, or not the one that the bundle was made with.
+    """
+    for name, expected in manifest.checksums.items():
+        if sha256(bundle / name) != expected:
+            raise InputError(f"{bundle / name}: checksum differs, the file was damaged or replaced; copy the bundle again")

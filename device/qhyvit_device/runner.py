@@ -1,0 +1,174 @@
+"""Runs a bundle, or a bare ``.tflite``, on whichever TFLite interpreter is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+from qhyvit_device import flat
+from qhyvit_device import manifest as manifests
+from qhyvit_device.errors import DeviceError, InputError
+from qhyvit_device.manifest import Manifest
+from qhyvit_device.preprocess import load_image, normalize, quantize, to_pixels
+
+MAX_MODEL_BYTES = 1 << 30
+
+
+def find_interpreter() -> tuple[Any, str, str]:
+    """(Interpreter class, runtime name, version): ai-edge-litert, else tf.lite, else tflite-runtime.
+
+    Raises:
+        DeviceError: none is installed, or Python is 32-bit.
+    """
+    if sys.maxsize < 2**32:
+        raise DeviceError("32-bit Python: int8 models crash there in the optimized kernels; use a 64-bit system")
+    from importlib import import_module, metadata
+
+    known = (
+        ("ai-edge-litert", "ai_edge_litert.interpreter"),
+        ("tensorflow", "tensorflow.lite.python.interpreter"),
+        ("tflite-runtime", "tflite_runtime.interpreter"),
+    )
+    for name, module in known:
+        try:
+            found = import_module(module).Interpreter
+        except ImportError:
+            continue
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return found, name, metadata.version(name)
+        return found, name, "unknown"
+    raise DeviceError("no TFLite interpreter is installed; pip install ai-edge-litert")
+
+
+class TfliteFile:
+    """One model in an interpreter; input and output are single tensors.
+
+    Attributes:
+        input, output: interpreter details (dtype, shape, quantization).
+        runtime, runtime_version: which interpreter runs it.
+    """
+
+    def __init__(self, data: bytes, name: str = "model", threads: int = 1) -> None:
+        flat.check(data, name)
+        interpreter, self.runtime, self.runtime_version = find_interpreter()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._interpreter = interpreter(model_content=data, num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"{name}: {self.runtime} refuses the model: {str(error).splitlines()[0]}") from error
+        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise InputError(f"{name}: the model has {len(inputs)} inputs and {len(outputs)} outputs, need one of each")
+        self.input: dict[str, Any] = inputs[0]
+        self.output: dict[str, Any] = outputs[0]
+
+    @staticmethod
+    def load(path: Path, threads: int = 1) -> TfliteFile:
+        """Read a file.
+
+        Raises:
+            InputError: missing, too large, or no model.
+        """
+        try:
+            if path.stat().st_size > MAX_MODEL_BYTES:
+                raise InputError(f"{path}: a model of more than 1 GB is refused")
+            return TfliteFile(path.read_bytes(), str(path), threads)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from error
+
+    @property
+    def delegate_partitions(self) -> int | None:
+        """How many parts of the graph XNNPACK took; None where the runtime does not tell."""
+        details = getattr(self._interpreter, "_get_ops_details", None)
+        return None if details is None else sum(d["op_name"] == "DELEGATE" for d in details())
+
+    def run(self, array: np.ndarray) -> np.ndarray:
+        """Input of the model's dtype, [H, W, 3] or [1, H, W, 3] -> output [classes] as the model gives it.
+
+        Raises:
+            InputError: another shape or dtype.
+        """
+        shape, dtype = tuple(self.input["shape"]), self.input["dtype"]
+        array = array[None] if array.ndim == len(shape) - 1 else array
+        if array.shape != shape or array.dtype != dtype:
+            raise InputError(f"input must be {np.dtype(dtype).name} {list(shape)}, got {array.dtype} {list(array.shape)}")
+        self._interpreter.set_tensor(self.input["index"], array)
+        self._interpreter.invoke()
+        return np.array(self._interpreter.get_tensor(self.output["index"])).ravel()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class: its label, index, and softmax probability 0..1."""
+
+    label: str
+    index: int
+    probability: float
+
+
+class Model:
+    """A bundle ready to run; every file is checked against its checksum first."""
+
+    def __init__(self, bundle: Path, manifest: Manifest, file: TfliteFile, labels: list[str]) -> None:
+        self.bundle, self.manifest, self.file, self.labels = bundle, manifest, file, labels
+
+    @staticmethod
+    def load(bundle: str | Path, threads: int = 1) -> Model:
+        """Open a bundle folder.
+
+        Raises:
+            InputError, ManifestError: see :mod:`qhyvit_device.manifest`; or the model is not what it says.
+        """
+        folder = Path(bundle)
+        manifest = manifests.load(folder / manifests.FILE_NAME)
+        manifests.verify_files(folder, manifest)
+        file = TfliteFile.load(folder / manifest.model_file, threads)
+        expected = (1, manifest.input.height, manifest.input.width, 3)
+        if tuple(file.input["shape"]) != expected or np.dtype(file.input["dtype"]).name != manifest.input.dtype:
+            raise InputError(f"{folder}: the model's input is not the one that its manifest describes")
+        labels = (folder / manifest.labels_file).read_text(errors="replace").splitlines()
+        if len(labels) != manifest.output.classes or int(file.output["shape"][-1]) != len(labels):
+            raise InputError(f"{folder}: {len(labels)} labels for {file.output['shape'][-1]} classes")
+        return Model(folder, manifest, file, labels)
+
+    def prepare(self, image: Image.Image | Path | IO[bytes], mode: str | None = None) -> np.ndarray:
+        """The model's input for one image, [H, W, 3]; ``mode`` overrides the bundle's resize mode."""
+        from dataclasses import replace
+
+        facts = self.manifest
+        how = facts.preprocess if mode is None else replace(facts.preprocess, mode=mode)
+        image = image if isinstance(image, Image.Image) else load_image(image)
+        pixels = to_pixels(image, facts.input.height, facts.input.width, how)
+        if facts.input.scale is None or facts.input.zero_point is None:
+            return normalize(pixels, how)
+        return quantize(pixels, how, facts.input.scale, facts.input.zero_point, facts.input.dtype)
+
+    def run(self, array: np.ndarray) -> np.ndarray:
+        """Output codes [classes] of one prepared input."""
+        return self.file.run(array)
+
+    def logits(self, codes: np.ndarray) -> np.ndarray:
+        """Float values of output codes, float32."""
+        out = self.manifest.output
+        if out.scale is None or out.zero_point is None:
+            return codes.astype(np.float32)
+        return ((codes.astype(np.float64) - out.zero_point) * out.scale).astype(np.float32)
+
+    def classify(
+        self, image: Image.Image | Path | IO[bytes], top: int = 5, mode: str | None = None
+    ) -> list[Prediction]:
+        """The ``top`` classes of one image, most probable first."""
+        logits = self.logits(self.run(self.prepare(image, mode))).astype(np.float64)
+        shares = np.exp(logits - logits.max())
+        shares /= shares.sum()
+        order = np.argsort(-logits, kind="stable")[:top]
+        return [Prediction(self.labels[i], int(i), float(shares[i])) for i in order]
