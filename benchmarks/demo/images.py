@@ -60,7 +60,9 @@ SHAPES: dict[str, Callable[[], Points]] = {
 def _background(rng: np.random.Generator, size: int) -> Image.Image:
     """Smooth colour noise with a gradient."""
     coarse = rng.integers(2, 9)
-    noise = Image.fromarray(rng.integers(0, 256, (coarse, coarse, 3), dtype=np.uint8))
+    contrast = rng.uniform(0.15, 0.7)
+    values = rng.uniform(40, 216, 3) * (1 - contrast) + rng.uniform(0, 256, (coarse, coarse, 3)) * contrast
+    noise = Image.fromarray(values.astype(np.uint8))
     return noise.resize((size, size), Image.Resampling.BICUBIC)
 
 
@@ -81,7 +83,7 @@ def _clutter(draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: int) -> 
 
 def _place(shape: Points, rng: np.random.Generator, size: int) -> Points:
     """Rotate, stretch, scale and move."""
-    radius, angle = size * rng.uniform(0.12, 0.38), rng.uniform(0, 2 * math.pi)
+    radius, angle = size * rng.uniform(0.16, 0.42), rng.uniform(0, 2 * math.pi)
     x0, y0 = rng.uniform(radius, size - radius, 2)
     stretch = rng.uniform(0.8, 1.25)
     c, s = math.cos(angle), math.sin(angle)
@@ -96,13 +98,13 @@ def draw_image(label: int, rng: np.random.Generator, size: int = SIZE) -> Image.
     points = _place(list(SHAPES.values())[label](), rng, size)
     under = np.asarray(image)[int(points[0][1]) % size, int(points[0][0]) % size].astype(int)
     colour = _colour(rng)
-    while abs(np.array(colour) - under).sum() < 90:  # visible, if sometimes barely
+    while abs(np.array(colour) - under).sum() < 110:  # visible, if sometimes barely
         colour = _colour(rng)
     draw.polygon(points, fill=colour)
     if rng.random() < 0.5:
         _clutter(draw, rng, size)
     image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 1.6))))
-    pixels = np.asarray(image, np.float64) * rng.uniform(0.5, 1.2) + rng.normal(0, rng.uniform(0, 26), (size, size, 3))
+    pixels = np.asarray(image, np.float64) * rng.uniform(0.5, 1.2) + rng.normal(0, rng.uniform(0, 20), (size, size, 3))
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 

@@ -66,9 +66,9 @@ def train(epochs: int, count: int, threads: int, checkpoint: Path) -> None:
     model = import_timm().create_model("mobilevit_xxs", num_classes=len(SHAPES)).to(memory_format=torch.channels_last)
     images, labels = make_set(count, TRAIN_SEED)
     held_out = make_set(500, TRAIN_SEED + 1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.02)
-    steps = epochs * -(-count // 64)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.5e-3, weight_decay=0.01)
+    steps = epochs * -(-count // 32)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, total_steps=steps, pct_start=0.2)
     first = 0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
@@ -79,8 +79,8 @@ def train(epochs: int, count: int, threads: int, checkpoint: Path) -> None:
     for epoch in range(first, epochs):
         model.train()
         losses = []
-        for x, y in batches(images, labels, 64, torch.Generator().manual_seed(epoch)):
-            loss = F.cross_entropy(model(x), y, label_smoothing=0.1)
+        for x, y in batches(images, labels, 32, torch.Generator().manual_seed(epoch)):
+            loss = F.cross_entropy(model(x), y, label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -65,6 +65,16 @@ class _Reader:
                 first, count = self.vector(field, 4)
                 for slot in range(first, first + 4 * count, 4):
                     self.walk(child[0], slot + self.at("<I", slot))
+        if kind == "Buffer":
+            self.outside(table)
+
+    def outside(self, table: int) -> None:
+        """A buffer may hold its bytes behind the flatbuffer: fields 1 and 2 are their offset and size."""
+        place, length = self.field(table, 1), self.field(table, 2)
+        if place is not None and length is not None and self.at("<Q", place) > 1:
+            end = self.at("<Q", place) + self.at("<Q", length)
+            if end > len(self.data):
+                raise IndexError(end)
 
 
 def check(data: bytes, name: str) -> None:

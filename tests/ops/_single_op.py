@@ -115,9 +115,23 @@ class Grid:
 
     def codes(self, values: NDArray[Any], low: int = -128, high: int = 127) -> NDArray[np.int64]:
         """Round to the grid."""
-        return np.clip(np.rint(values / self._shaped(self.scale, values.ndim)) + self._zero(values), low, high).astype(
-            np.int64
-        )
+        steps = np.rint(values / self._shaped(self.scale, values.ndim)) + self._zero(values)
+        return np.clip(steps, low, high).astype(np.int64)
+
+    def rounded(self, values: NDArray[np.float64], rounding: str) -> NDArray[np.int64]:
+        """Codes of exact results as a kernel rounds them (see OpSpec.rounding)."""
+        steps = values / self.scale.item()
+        exact = np.round(steps + self.zero_point.item(), 9)  # ties survive the division
+        if rounding == "half_even":
+            result = np.rint(np.round(steps, 9)) + self.zero_point.item()
+        elif rounding == "half_up":
+            result = np.floor(exact + 0.5)
+        elif rounding == "half_away":
+            result = np.sign(exact) * np.floor(np.abs(exact) + 0.5)
+        else:
+            assert rounding == "truncate"
+            result = np.trunc(np.round(steps, 9)) + self.zero_point.item()
+        return np.clip(result, -128, 127).astype(np.int64)
 
     def values(self, codes: NDArray[Any]) -> NDArray[np.float64]:
         """Back to real numbers, in float64."""
@@ -149,6 +163,27 @@ class Quantized:
 
     operands: tuple[Grid | None, ...]
     outputs: tuple[Grid, ...]
+
+
+def _limits(case: Case, position: int) -> tuple[int, int]:
+    """Lowest and highest code of an operand."""
+    if position == case.spec.bias_input:
+        return -(2**31), 2**31 - 1
+    return (-127, 127) if position == case.spec.weight_input else (-128, 127)
+
+
+def dequantized(case: Case, codes: Sequence[Any], grids: Quantized) -> list[Any]:
+    """What the integer file computes with, as forward takes it: float64, rounded constants included."""
+    given: list[Any] = []
+    for i, (x, grid) in enumerate(zip(codes, grids.operands, strict=True)):
+        if grid is None:
+            given.append(None)
+            continue
+        operand = case.operands[i]
+        values = grid.values(grid.codes(operand, *_limits(case, i)) if x is None else x)
+        constant = x is None and i not in (case.spec.weight_input, case.spec.bias_input)
+        given.append(torch.tensor(values).unsqueeze(0) if constant else torch.tensor(values))
+    return given
 
 
 def _weight_grid(weight: NDArray[Any], axis: int) -> Grid:
@@ -221,11 +256,8 @@ def _operand(builder: _Builder, case: Case, position: int, grid: Grid | None) ->
         return builder.add(name, operand.shape, "int8" if grid else "float32", None, grid)
     if grid is None:
         return builder.add(name, operand.shape, str(operand.dtype), operand)
-    if position == case.spec.bias_input:
-        codes = grid.codes(operand, -(2**31), 2**31 - 1).astype(np.int32)
-    else:
-        narrow = position == case.spec.weight_input
-        codes = grid.codes(operand, -127 if narrow else -128).astype(np.int8)
+    dtype = np.int32 if position == case.spec.bias_input else np.int8
+    codes = grid.codes(operand, *_limits(case, position)).astype(dtype)
     return builder.add(name, operand.shape, str(codes.dtype), codes, grid)
 
 
@@ -242,22 +274,28 @@ def _options(case: Case) -> tuple[int, Any]:
     return getattr(schema.BuiltinOptions, name), options
 
 
+def schema_name(code: int) -> str:
+    """Builtin name of an operator code."""
+    return next(k for k, v in vars(schema.BuiltinOperator).items() if v == code)
+
+
 def camel(name: str) -> str:
     """snake_case -> camelCase."""
     head, *rest = name.split("_")
     return head + "".join(part.capitalize() for part in rest)
 
 
-def build(case: Case, quantized: Quantized | None = None) -> bytes:
-    """The case as a ``.tflite``: float, or int8 on the grids of ``quantized``."""
+def build(case: Case, quantized: Quantized | None = None, honest: bool = True) -> bytes:
+    """The case as a ``.tflite``: float, or int8 on the grids of ``quantized``; outputs are all ones if not honest."""
     builder = _Builder()
     grids = quantized.operands if quantized else (None,) * len(case.operands)
     inputs = [_operand(builder, case, i, grid) for i, grid in enumerate(grids)]
     outputs = []
     for i, shape in enumerate(case.inferred()):
         grid = quantized.outputs[i] if quantized else None
-        # Float files lie about the shape: what the interpreter says comes from its own kernels then.
-        outputs.append(builder.add(f"out{i}", shape if grid else [1], "int8" if grid else "float32", None, grid))
+        # The file may lie about the shape: what the interpreter says comes from its own kernels then.
+        declared = shape if honest else [1] * len(shape)
+        outputs.append(builder.add(f"out{i}", declared, "int8" if grid else "float32", None, grid))
     operator, code, subgraph, model = schema.OperatorT(), schema.OperatorCodeT(), schema.SubGraphT(), schema.ModelT()
     operator.opcodeIndex, operator.inputs, operator.outputs = 0, inputs, outputs
     operator.builtinOptionsType, operator.builtinOptions = _options(case)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +10,29 @@ import pytest
 import qhyvit.ops
 import torch
 from _cases import CASES
-from _single_op import Case, build, camel, delegated, interpreter, quantize, run
+from _single_op import (
+    Activation,
+    Case,
+    Quantized,
+    build,
+    camel,
+    delegated,
+    dequantized,
+    interpreter,
+    layer_grid,
+    quantize,
+    run,
+    schema_name,
+)  # fmt: skip
 from ai_edge_litert import schema_py_generated as schema
 from qhyvit.errors import GraphError
 from qhyvit.ops import all_ops, spec
-from qhyvit.ops._spec import OpSpec, activate
+from qhyvit.ops._spec import FREE, Fixed, OpSpec, Tied, activate
 from qhyvit.ops.fully_connected import FullyConnectedAttrs
 from qhyvit.ops.gather import GatherAttrs
 from qhyvit.ops.strided_slice import StridedSliceAttrs
+from qhyvit.tflite.read import read
+from qhyvit.tflite.write import write_float
 
 # Options that do not change what a float or a fully integer model computes.
 IGNORED = {"potScaleInt16", "asymmetricQuantizeInputs", "quantizedBiasType", "quantSpec"}
@@ -54,7 +69,6 @@ def test_quantizer_takes_what_the_fact_says(op: OpSpec) -> None:
         if any(c.activation_tensor_config and c.activation_tensor_config.num_bits == 8 for c in configs):
             eight.add(name.value)
     assert op.quantizer == (op.name in eight | JOINTS)
-    assert op.quantizer <= op.int8_kernel
 
 
 @pytest.mark.parametrize(
@@ -85,18 +99,133 @@ def test_joints_pass_real_values_on_and_refuse_codes(name: str) -> None:
         op.forward([np.zeros(3, np.int8)], op.attrs())
 
 
-FINITE = [
-    c for c in CASES
-    if c.spec.int8_kernel and all(o is None or not isinstance(o, np.ndarray) or np.isfinite(o).all() for o in c.operands)
-]  # fmt: skip
+def _finite(case: Case) -> bool:
+    return all(o is None or not isinstance(o, np.ndarray) or np.isfinite(o).all() for o in case.operands)
 
 
-@pytest.mark.parametrize("case", FINITE, ids=str)
-@pytest.mark.parametrize("delegate", [True, False], ids=["xnnpack", "builtin"])
-def test_int8_codes_are_those_of_the_simulation(case: Case, delegate: bool) -> None:
-    images = case.images(4)
+INT8 = pytest.mark.parametrize("case", [c for c in CASES if c.spec.int8_kernel and _finite(c)], ids=str)
+
+# Share of codes equal to exact arithmetic; see the ops' docstrings. Everything else: 98.5 %, and never off by 2.
+EQUAL_XNNPACK = {"RESIZE_BILINEAR": 0.9, "LEAKY_RELU": 0.9}
+EQUAL_BUILTIN = {"RESIZE_BILINEAR": 0.6, "LEAKY_RELU": 0.9, "MEAN": 0.5}
+
+
+def _int8(case: Case, delegate: bool) -> tuple[bool, np.ndarray, np.ndarray]:
+    """Whether XNNPACK took it, the kernel's codes and those of exact arithmetic, all outputs in one row."""
+    images = case.images(8)
     grids = quantize(case, images)
-    codes = [None if x is None else g.codes(x).astype(np.int8) for x, g in zip(images, grids.operands, strict=True)]
+    codes = [None if g is None or x is None else g.codes(x).astype(np.int8)
+             for x, g in zip(images, grids.operands, strict=True)]  # fmt: skip
     made = interpreter(build(case, grids), delegate)
     found = run(made, codes)
-    print("DELEGATED", case.op, delegated(made))
+    outputs = case.forward(dequantized(case, codes, grids), torch.float64)
+    expected = [g.rounded(y.numpy(), case.spec.rounding) for y, g in zip(outputs, grids.outputs, strict=True)]
+    return delegated(made), np.concatenate([*map(np.ravel, found)]), np.concatenate([*map(np.ravel, expected)])
+
+
+def _outside_xnnpack(case: Case) -> bool:
+    """What XNNPACK refuses of ops that it takes otherwise: said in the docstring of each."""
+    if case.op == "STRIDED_SLICE":
+        return bool(case.options) or (case.operands[3] != 1).any()
+    one_pixel = case.op == "MAX_POOL_2D" and case.attrs.filter_height == case.attrs.filter_width == 1
+    return one_pixel or (case.op == "SLICE" and (case.operands[2] < 0).any())
+
+
+@INT8
+def test_int8_with_xnnpack(case: Case) -> None:
+    taken, found, expected = _int8(case, delegate=True)
+    assert taken == (case.spec.delegate == "" and not _outside_xnnpack(case))
+    assert np.abs(found - expected).max() <= 1
+    assert (found == expected).mean() >= EQUAL_XNNPACK.get(case.op, 0.985)
+
+
+@INT8
+def test_int8_with_builtin_kernels(case: Case) -> None:
+    taken, found, expected = _int8(case, delegate=False)
+    assert not taken
+    assert np.abs(found - expected).max() <= (2 if case.op == "RESIZE_BILINEAR" else 1)
+    assert (found == expected).mean() >= EQUAL_BUILTIN.get(case.op, 0.985)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.op in ("POW", "SQUARE", "NEG")], ids=str)
+def test_without_int8_kernel_it_fails_or_is_wrong(case: Case) -> None:
+    try:
+        _, found, expected = _int8(case, delegate=True)
+    except RuntimeError as error:
+        assert "INT8" in str(error)  # noqa: PT017 - the other outcome is no exception
+        return
+    assert np.abs(found - expected).max() > 2
+
+
+def test_int8_div_makes_a_small_quotient_huge() -> None:
+    """The reason why DIV counts as an op without int8 kernel; when this fails, a new runtime has mended it."""
+    case = Case("DIV", (Activation((2,)), Activation((2,))))
+    grids = Quantized((layer_grid(0.0, 1.0), layer_grid(0.0, 49.0)), (layer_grid(0.0, 1.0),))
+    made = interpreter(build(case, grids), delegate=False)
+    # 1/255 : 49 = 0.00008 and 200/255 : 49 = 0.016, in steps of 1/255: 0.02 and 4.1
+    (found,) = run(made, [np.array([[-127, 72]], np.int8), np.array([[127, 127]], np.int8)])
+    assert found.tolist() == [[127, -124]]
+
+
+def test_every_op_without_int8_kernel_has_its_proof() -> None:
+    assert {op.name for op in all_ops().values() if not op.int8_kernel} == {"POW", "SQUARE", "NEG", "DIV"}
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.op == "BATCH_MATMUL"][:4], ids=str)
+def test_right_operand_with_zero_point_is_refused_by_xnnpack(case: Case) -> None:
+    grids = quantize(case, case.images(4))
+    right = layer_grid(-3.0, 2.0)
+    assert right.zero_point[0] != 0
+    grids = replace(grids, operands=(grids.operands[0], right))
+    assert not delegated(interpreter(build(case, grids), delegate=True))
+
+
+def test_rsqrt_below_its_zero_point_is_an_error() -> None:
+    case = Case("RSQRT", (Activation((4,)),))
+    grids = Quantized((layer_grid(-1.0, 1.0),), (layer_grid(0.0, 4.0),))
+    made = interpreter(build(case, grids), delegate=False)
+    with pytest.raises(RuntimeError, match="positive"):
+        run(made, [np.array([[-128, 0, 1, 2]], np.int8)])
+
+
+FIRST = {case.op: case for case in reversed(CASES) if case.spec.quantizer and _finite(case)}
+
+
+@pytest.mark.parametrize("case", FIRST.values(), ids=str)
+def test_quantizer_keeps_the_contract(case: Case) -> None:
+    """Every tensor gets a range of its own; the tool must tie and fix exactly what the op says."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    graph = read(build(case))
+    wish = {}
+    for i, t in enumerate([*graph.inputs, *graph.nodes[0].outputs]):
+        zero = case.spec.input_zero_point if t in graph.inputs else None
+        low = 0.0 if zero == -128 else -1.0 - i
+        wish[graph.tensors[t].name] = {"min": np.float64(low), "max": np.float64(2.0 + i)}
+    tool = quantizer.Quantizer(bytearray(write_float(graph)), recipe.static_wi8_ai8())
+    data = tool.quantize(wish, enable_progress_bar=False, enable_progress_report=False).quantized_model
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(data), 0))
+    names = [schema_name(c.builtinCode) for c in model.operatorCodes]
+    node = next(o for o in model.subgraphs[0].operators if names[o.opcodeIndex] == case.op)
+
+    def grid(t: int) -> tuple[float, int] | None:
+        found = model.subgraphs[0].tensors[t].quantization
+        return None if found is None or found.scale is None else (float(found.scale[0]), int(found.zeroPoint[0]))
+
+    out = case.spec.out
+    for t, source in zip(node.outputs, graph.nodes[0].outputs, strict=True):
+        own = wish[graph.tensors[source].name]
+        if isinstance(out, Fixed):
+            assert grid(t) == (out.scale, out.zero_point)
+        elif isinstance(out, Tied):
+            tied = [i for i, o in enumerate(case.operands) if out.inputs is None or i in out.inputs]
+            assert {grid(node.inputs[i]) for i in tied} == {grid(t)}
+        else:
+            assert out == FREE
+            assert grid(t) is not None
+            assert grid(t)[0] == pytest.approx((own["max"] - own["min"]) / 255, rel=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_reader_fills_the_attributes(case: Case) -> None:
+    assert read(build(case)).nodes[0].attrs == case.attrs

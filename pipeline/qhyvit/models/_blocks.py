@@ -95,7 +95,8 @@ def block_sizes(model: nn.Module, kind: str, input_size: int) -> dict[str, int]:
     odd = {name: size for name, size in sizes.items() if size % 2}
     if odd:
         name, size = next(iter(odd.items()))
-        raise ExportError(f"input size {input_size} gives {size}x{size} at {name}; 2x2 patches need even sizes, use a multiple of 64")
+        at = f"{size}x{size} at {name}"
+        raise ExportError(f"input size {input_size} gives {at}; 2x2 patches need even sizes, use a multiple of 64")
     return sizes
 
 
@@ -113,14 +114,15 @@ class Backbone(nn.Module):
         super().__init__()
         self.stem = ConvNormAct(source.stem)
         self.stages = stages
-        self.final_conv = nn.Identity() if isinstance(source.final_conv, nn.Identity) else ConvNormAct(source.final_conv)
+        last = source.final_conv
+        self.final_conv = nn.Identity() if isinstance(last, nn.Identity) else ConvNormAct(last)
         self.head = linear(source.head.fc.weight, source.head.fc.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[1, H, W, 3] -> [1, classes]."""
         x = self.stem(x.permute(0, 3, 1, 2))  # [1, H, W, 3] -> [1, 3, H, W]
-        x = self.final_conv(self.stages(x))
-        return self.head(x.mean(dim=(2, 3)))  # [1, C, H, W] -> [1, C]
+        x = self.final_conv(self.stages(x)).permute(0, 2, 3, 1)
+        return self.head(x.mean(dim=(1, 2)))  # [1, H, W, C] -> [1, C]
 
 
 def rewrite_stages(source: Any, kind: str, make: Any, input_size: int) -> nn.Sequential:

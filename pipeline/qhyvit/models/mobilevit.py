@@ -24,6 +24,13 @@ def centred(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     return linear(weight - weight.mean(dim=0, keepdim=True), centre)
 
 
+def centred_conv(source: nn.Conv2d) -> nn.Conv2d:
+    """The same for a 1x1 convolution without bias."""
+    new = nn.Conv2d(source.in_channels, source.out_channels, 1, bias=False)
+    new.weight.data = source.weight.detach() - source.weight.detach().mean(dim=0, keepdim=True)
+    return new
+
+
 class Normalize(nn.Module):
     """x * rsqrt(mean(x^2) + eps) for each token of a centred stream; [T, C]."""
 
@@ -87,7 +94,7 @@ class MobileVitBlock(nn.Module):
         self.channels = source.conv_1x1.out_channels
         patches = self.half * self.half
         self.conv_kxk = ConvNormAct(source.conv_kxk)
-        self.conv_1x1 = centred(source.conv_1x1.weight, source.conv_1x1.bias)
+        self.conv_1x1 = centred_conv(source.conv_1x1)
         self.transformer = nn.Sequential(*[TransformerBlock(b, 4, patches) for b in source.transformer])
         self.norm = Normalize(source.norm.eps, 4 * patches)
         projection = folded_conv(source.conv_proj.conv, source.conv_proj.bn)
@@ -96,7 +103,7 @@ class MobileVitBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[1, C, H, W] -> [1, C, H, W]."""
-        y = self.conv_1x1(self.conv_kxk(x).permute(0, 2, 3, 1))
+        y = self.conv_1x1(self.conv_kxk(x)).permute(0, 2, 3, 1)
         # [1, H, W, C] -> [nh, 2, nw, 2 * C] -> [nh, nw, 2, 2 * C] -> [N * P, C]
         y = y.reshape(self.half, 2, self.half, 2 * self.channels).permute(0, 2, 1, 3).reshape(-1, self.channels)
         y = silu(self.conv_proj(self.norm(self.transformer(y))))

@@ -90,12 +90,14 @@ class OpSpec:
         out: the output's contract.
         symmetric_inputs: inputs that need zero point 0 for XNNPACK (BATCH_MATMUL: the right operand).
         input_zero_point: zero point that an input must have for the kernel to be right (RSQRT: -128), or None.
-        int8_kernel: whether the int8 kernel exists in LiteRT.
+        int8_kernel: whether LiteRT has an int8 kernel that is right.
         quantizer: whether ai-edge-quantizer quantizes it (else it is left float without a word).
-        delegate: "" if XNNPACK takes the op in int8, else the reason why not.
+        delegate: "" if XNNPACK takes the op in int8 (exceptions stand in the op's docstring), else the reason why
+            not.
         since_runtime: oldest TFLite release known to have the int8 kernel, "" if unknown.
         macs: (input shapes, output shape) -> multiply-accumulates, for reports; None counts output elements.
-        rounding: how the int8 kernel rounds a result to a code: "half_even", "half_away" or "truncate".
+        rounding: how the int8 kernel (XNNPACK's where it has one) makes a code of a result: "half_even" or "truncate"
+            before the zero point is added; "half_away" (of the code, zero point included) or "half_up".
     """
 
     name: str

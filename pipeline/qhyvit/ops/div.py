@@ -1,6 +1,8 @@
-"""DIV: elementwise quotient with broadcasting.
+"""DIV: elementwise quotient with broadcasting; float only.
 
-The int8 kernel stops with an error where a divisor's code equals its zero point.
+LiteRT 2.3 has an int8 kernel, but it is wrong: a quotient other than 0 that is small against the output's step comes
+out as the highest or lowest code (an attention weight of 0.0001 as 1), and a divisor's code equal to its zero point is
+an error.
 """
 
 from __future__ import annotations
@@ -16,6 +18,6 @@ OP = OpSpec(
     attrs=ElementwiseAttrs,
     infer_shape=broadcast_shape,
     forward=binary(operator.truediv),
-    delegate="XNNPACK has no int8 DIV",
-    since_runtime="2.17.0",
+    int8_kernel=False,
+    delegate="the int8 DIV kernel makes small quotients huge: rewrite it, for example as SOFTMAX",
 )

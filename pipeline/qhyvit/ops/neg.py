@@ -1,4 +1,4 @@
-"""NEG: left float by the quantizer."""
+"""NEG: float only. The int8 kernel negates codes, which is right at zero point 0 alone, and wraps at -128."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ OP = OpSpec(
     options="NegOptions",
     infer_shape=same_shape,
     forward=unary(torch.neg),
+    int8_kernel=False,
     quantizer=False,
-    delegate="XNNPACK has no int8 NEG",
+    delegate="the int8 NEG kernel negates codes: write SUB(0, x)",
 )

@@ -1,4 +1,4 @@
-"""SLICE: a block of the operand, by constant begin and size."""
+"""SLICE: a block of the operand, by constant begin and size. XNNPACK refuses size -1 ("to the end")."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""STRIDED_SLICE with constant begin, end and strides, and begin, end and shrink masks."""
+"""STRIDED_SLICE with constant begin, end and strides, and begin, end and shrink masks.
+
+XNNPACK takes it with strides of 1 and without shrink mask only.
+"""
 
 from __future__ import annotations
 

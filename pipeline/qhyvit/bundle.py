@@ -1,0 +1,87 @@
+"""The folder that ships: model, manifest, labels, one test image with the output codes that it must give."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from qhyvit import files
+from qhyvit.errors import InputError
+from qhyvit_device import manifest as manifests
+from qhyvit_device.manifest import Input, Manifest, Output, SelfTest
+from qhyvit_device.preprocess import Preprocess, load_image, quantize, to_pixels
+from qhyvit_device.runner import TfliteFile
+
+TEST_IMAGE = "test.png"  # lossless: every decoder gives the same pixels
+
+
+def read_label_names(path: Path | None, classes: int) -> list[str]:
+    """Class names, one a line; "class 0", ... without a file.
+
+    Raises:
+        InputError: unreadable, or another count than ``classes``.
+    """
+    if path is None:
+        return [f"class {i}" for i in range(classes)]
+    names = files.read_bytes(path, "label names").decode(errors="replace").splitlines()
+    if len(names) != classes:
+        raise InputError(f"{path} holds {len(names)} names for {classes} classes")
+    return names
+
+
+def _quantization(details: Mapping[str, Any]) -> tuple[str, float | None, int | None]:
+    scale, zero_point = details["quantization"]
+    dtype = np.dtype(details["dtype"]).name
+    return (dtype, None, None) if dtype.startswith("float") else (dtype, float(scale), int(zero_point))
+
+
+def write_bundle(
+    out: Path, model: bytes, how: Preprocess, test_image: Path, labels: Sequence[str], facts: Mapping[str, Any],
+    *, force: bool = False,
+) -> Manifest:  # fmt: skip
+    """Write a bundle folder; it appears whole or not at all.
+
+    Args:
+        out: folder to make.
+        model: the integer file.
+        how: preprocessing of the model's input.
+        test_image: any image; its preprocessed pixels are stored, so that the self test needs no resize.
+        labels: class names.
+        facts: ``model``, ``profile``, ``versions``, ``created_by``.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    file = TfliteFile(model)
+    _, height, width, _ = (int(v) for v in file.input["shape"])
+    dtype, scale, zero_point = _quantization(file.input)
+    out_dtype, out_scale, out_zero = _quantization(file.output)
+    if scale is None or zero_point is None:
+        raise InputError("the model's input is not integer")
+    pixels = to_pixels(load_image(test_image), height, width, how)
+    codes = file.run(quantize(pixels, how, scale, zero_point, dtype))
+    with files.new_folder(out, force=force) as folder:
+        (folder / "model.tflite").write_bytes(model)
+        (folder / "labels.txt").write_text("\n".join(labels) + "\n")
+        Image.fromarray(pixels).save(folder / TEST_IMAGE)
+        names = ("model.tflite", "labels.txt", TEST_IMAGE)
+        manifest = Manifest(
+            model=str(facts["model"]),
+            profile=str(facts["profile"]),
+            input=Input(height, width, dtype, scale, zero_point),
+            output=Output(len(labels), out_dtype, out_scale, out_zero),
+            preprocess=how,
+            test=SelfTest(
+                TEST_IMAGE, tuple(int(c) for c in codes), platform.machine(), f"{file.runtime} {file.runtime_version}"
+            ),
+            checksums={name: manifests.sha256(folder / name) for name in names},
+            versions=dict(facts["versions"]),
+            created_by=dict(facts["created_by"]),
+        )
+        (folder / manifests.FILE_NAME).write_text(manifests.dumps(manifest))
+    return manifest

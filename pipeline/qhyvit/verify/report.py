@@ -1,0 +1,110 @@
+"""The verdict on an integer file: every check with its figure, its limit, and whether it passed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from qhyvit.graph.ir import Graph
+from qhyvit.plan import QuantPlan
+from qhyvit.verify.agree import Agreement, op_by_op
+from qhyvit.verify.census import Census, census
+from qhyvit.verify.decide import Decisions, decisions
+
+WITHIN_ONE_SHARE = 0.999  # of the codes of each op
+DECISION_SHARE = 0.98  # of the images
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check in words: what was found, and whether that is good."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that verification found, by runtime."""
+
+    census: Census
+    agreements: Mapping[str, Agreement]
+    decisions: Mapping[str, Decisions]
+    checks: tuple[Check, ...] = field(default=())
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(c.passed for c in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        first = next(iter(self.agreements.values()))
+        return {
+            "passed": self.passed,
+            "checks": [vars(c) for c in self.checks],
+            "census": self.census.to_json(),
+            "ops": {run: [o.to_json() for o in a.ops.values()] for run, a in self.agreements.items()},
+            "decisions": {run: {**vars(d), "share": d.share} for run, d in self.decisions.items()},
+            "sqnr_db": first.sqnr_db,
+        }
+
+
+def _op_checks(runtime: str, agreement: Agreement) -> list[Check]:
+    bad = [o for o in agreement.ops.values() if o.within_one < WITHIN_ONE_SHARE * o.compared]
+    checks = []
+    for o in bad:
+        share = o.within_one / o.compared
+        checks.append(Check(f"{runtime}: {o.op} agrees with the simulation", False,
+                            f"{share:.4%} of codes within one, worst {o.worst} at {o.worst_tensor}"))  # fmt: skip
+    if not bad:
+        total = sum(o.compared for o in agreement.ops.values())
+        equal = sum(o.equal for o in agreement.ops.values())
+        worst = max((o.worst for o in agreement.ops.values()), default=0)
+        detail = f"{equal / max(total, 1):.4%} of {total} codes equal, worst difference {worst}"
+        checks.append(Check(f"{runtime}: every op agrees with the simulation", True, detail))
+    unread = agreement.missing
+    checks.append(Check(f"{runtime}: every tensor was compared", not unread,
+                        f"{len(unread)} not readable" + (f", first {unread[0]}" if unread else "")))  # fmt: skip
+    return checks
+
+
+def _census_checks(found: Census, plan: QuantPlan) -> list[Check]:
+    wide = {name for name, quant in plan.tensors.items() if quant.bits == 16}
+    unplanned = [name for name in found.int16_tensors if name not in wide]
+    floats = found.float_tensors
+    return [
+        Check("no float tensor", not floats, f"{len(floats)} float tensors" + (f", first {floats[0]}" if floats else "")),
+        Check("int16 only where planned", not unplanned, f"{len(found.int16_tensors)} int16 tensors"),
+        Check("XNNPACK takes the graph", found.partitions > 0,
+              f"{found.partitions} partitions; builtin kernels run {sum(found.not_delegated.values())} ops: "
+              + (", ".join(f"{n} {op}" for op, n in sorted(found.not_delegated.items())) or "none")),
+    ]  # fmt: skip
+
+
+def verify(
+    graph: Graph, plan: QuantPlan, model: bytes, pixels: torch.Tensor, codes: Sequence[np.ndarray],
+    runtimes: Sequence[str] = ("litert",), op_images: int = 4,
+) -> Report:  # fmt: skip
+    """Check ``model`` against ``graph`` and ``plan`` on images; op by op on the first ``op_images`` of them.
+
+    Args:
+        graph: the float graph that was quantized, after folds.
+        pixels: float images [N, H, W, 3]; ``codes``: the same images as input codes [1, H, W, 3].
+    """
+    found = census(model)
+    checks = _census_checks(found, plan)
+    agreements, outcomes = {}, {}
+    for runtime in runtimes:
+        agreement = op_by_op(graph, plan.tensors, model, pixels[:op_images], codes[:op_images], runtime)
+        outcome = decisions(graph, plan.tensors, model, pixels, codes, runtime)
+        agreements[runtime], outcomes[runtime] = agreement, outcome
+        checks += _op_checks(runtime, agreement)
+        detail = f"{outcome.simulation_agrees} of {outcome.images} images"
+        checks.append(Check(f"{runtime}: simulation and file decide alike", outcome.share >= DECISION_SHARE, detail))
+    return Report(found, agreements, outcomes, tuple(checks))
