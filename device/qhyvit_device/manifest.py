@@ -120,7 +120,7 @@ def _build(kind: Any, raw: Any, where: str) -> Any:
             raise ManifestError(f"manifest: {where}: {error}") from error
     if typing.get_origin(kind) is tuple:
         of = typing.get_args(kind)
-        good = isinstance(raw, list) and (len(of) == 2 and of[1] is Ellipsis or len(raw) == len(of))
+        good = isinstance(raw, list) and ((len(of) == 2 and of[1] is Ellipsis) or len(raw) == len(of))
         if not good or not all(_matches(v, of[0]) for v in raw):
             raise ManifestError(f"manifest: {where} is no list of the right kind")
         return tuple(raw)

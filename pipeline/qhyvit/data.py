@@ -13,9 +13,16 @@ import numpy as np
 from qhyvit.errors import InputError
 
 
-def hash_images(pixels: np.ndarray) -> list[str]:
-    """SHA-256 of each image's pixels, [N, H, W, 3] uint8: equal pictures are found whatever their file names."""
-    return [hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() for image in pixels]
+def hash_files(paths: Sequence[Path]) -> list[str]:
+    """SHA-256 of each file: equal pictures are found whatever their names.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    try:
+        return [hashlib.sha256(p.read_bytes()).hexdigest() for p in paths]
+    except OSError as error:
+        raise InputError(f"cannot read image {error.filename}: {error.strerror}") from error
 
 
 def combined_hash(hashes: Sequence[str]) -> str:

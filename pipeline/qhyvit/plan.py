@@ -98,6 +98,7 @@ class QuantPlan:
     folds: tuple[FoldNote, ...] = ()
     bridge: Mapping[str, str] = field(default_factory=dict)  # bridge tensor -> what clamping cost, in words
     seconds: float = 0.0
+    image_hashes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One line a tensor; repr of a float64 that holds a float32 value reads back exactly."""
@@ -121,6 +122,7 @@ class QuantPlan:
                 raise InputError(f"plan: schema_version is not {SCHEMA_VERSION}; calibrate again")
             raw["tensors"] = {name: _tensor_quant(value) for name, value in raw["tensors"].items()}
             raw["folds"] = tuple(FoldNote(**f) for f in raw["folds"])
+            raw["image_hashes"] = tuple(raw["image_hashes"])
             return QuantPlan(**raw)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"plan: not a quantization plan: {error}; calibrate again") from error

@@ -14,6 +14,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
+
 from qhyvit.ops import spec
 from qhyvit.ops._spec import Fixed, OpSpec, Tied, activate
 

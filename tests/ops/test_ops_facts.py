@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import qhyvit.ops
 import torch
 from _cases import CASES
 from _single_op import (
@@ -25,6 +24,8 @@ from _single_op import (
     schema_name,
 )  # fmt: skip
 from ai_edge_litert import schema_py_generated as schema
+
+import qhyvit.ops
 from qhyvit.errors import GraphError
 from qhyvit.ops import all_ops, spec
 from qhyvit.ops._spec import FREE, Fixed, OpSpec, Tied, activate

@@ -7,6 +7,7 @@ import pytest
 import torch
 from _cases import CASES
 from _single_op import Activation, Case, build, interpreter, run
+
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.read import read
 

@@ -1,0 +1,5 @@
+"""``python -m qhyvit``."""
+
+from qhyvit.cli import main
+
+main()

@@ -1,0 +1,58 @@
+"""Talk on stderr: lines, bars on a terminal only, tables; results go to stdout elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, soft_wrap=True)
+
+
+class Talk:
+    """Progress bars by label, and log lines above them."""
+
+    def __init__(self, bars: Progress | None) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def progress(self, what: str, share: float) -> None:
+        """Show how far ``what`` is; a new label finishes the one before."""
+        if self._bars is None:
+            return
+        if what not in self._tasks:
+            for task in self._tasks.values():
+                self._bars.update(task, completed=1.0, visible=False)
+            self._tasks[what] = self._bars.add_task(what, total=1.0)
+        self._bars.update(self._tasks[what], completed=share, visible=True)
+
+    def log(self, line: str, share: float = 0.0) -> None:
+        """One line."""
+        (self._bars.console if self._bars is not None else err).print(line, markup=False)
+
+
+@contextmanager
+def talk() -> Iterator[Talk]:
+    """Bars while the block runs, where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield Talk(None)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bars:
+        yield Talk(bars)
+
+
+def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    """A table on stdout."""
+    grid = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        grid.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        grid.add_row(*[str(v) for v in row])
+    out.print(grid)

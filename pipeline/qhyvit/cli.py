@@ -1,0 +1,249 @@
+"""``qhyvit``: from weights to a verified integer bundle. Results to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from qhyvit import _console, files
+from qhyvit.errors import CheckFailedError, QhyvitError, UsageError
+from qhyvit_device.errors import DeviceError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
+    help="Turns hybrid vision transformers into fully integer int8 TFLite files, and proves that they work.",
+)  # fmt: skip
+
+ModelName = Annotated[str, typer.Argument(help="Model name, see `qhyvit models`.")]
+Weights = Annotated[Path | None, typer.Option(help=".safetensors or torch state dict; random without.")]
+Classes = Annotated[int | None, typer.Option(min=2, help="Class count of fine-tuned weights.")]
+Size = Annotated[int | None, typer.Option(min=32, max=4096, help="Input height and width, pixels.")]
+Images = Annotated[Path, typer.Option(help="Folder of calibration images; no labels needed.")]
+WorkDir = Annotated[Path, typer.Option("--work", help="Work directory of the build.")]
+Method = Annotated[str, typer.Option(help="minmax or qhyvit.")]
+Count = Annotated[int, typer.Option(min=1, help="Calibration images.")]
+Seed = Annotated[int, typer.Option(help="Seed of all that is drawn.")]
+Mode = Annotated[str | None, typer.Option("--resize-mode", help="crop or squash; default: preprocess.json, else crop.")]
+Options = Annotated[list[str] | None, typer.Option("--set", help="Option of the method, KEY=VALUE; repeatable.")]
+Force = Annotated[bool, typer.Option("--force", help="Run again and overwrite.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object to stdout.")]
+VERIFY_IMAGES = 100
+
+
+def _method_options(given: list[str] | None) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for item in given or []:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UsageError(f"--set takes KEY=VALUE, got {item!r}")
+        try:
+            options[key] = json.loads(value)
+        except json.JSONDecodeError:
+            options[key] = value
+    return options
+
+
+def _work(folder: Path, talk: _console.Talk, *, force: bool = False) -> Any:
+    from qhyvit.stages import Work
+
+    return Work(folder, talk.progress, talk.log, force)
+
+
+@app.command(epilog="Example: `qhyvit models --json`")
+def models(as_json: Json = False) -> None:
+    """List the models that are supported, their input sizes and bridge blocks."""
+    from qhyvit.models import all_families
+
+    rows = [
+        {"model": v.name, "family": f.name, "input_size": v.input_size, "bridge_blocks": v.bridge_blocks}
+        for f in all_families().values() for v in f.variants.values()
+    ]  # fmt: skip
+    if as_json:
+        print(json.dumps({"models": rows}))
+        return
+    columns = ("model", "family", "input", "bridge blocks")
+    _console.table("", columns, [tuple(row.values()) for row in rows])
+
+
+@app.command(epilog="Example: `qhyvit export mobilevitv2_075 --weights W.safetensors --work build/v2`")
+def export(
+    model: ModelName, work: WorkDir, weights: Weights = None, classes: Classes = None, input_size: Size = None,
+    seed: Seed = 0, force: Force = False,
+) -> None:  # fmt: skip
+    """Stage 1: float .tflite of a model, in deployment-friendly form, checked against the original."""
+    from qhyvit import stages
+
+    with _console.talk() as talk:
+        stages.export(_work(work, talk, force=force), model, weights, classes, input_size, seed)
+
+
+@app.command(epilog="Example: `qhyvit calibrate --work build/v2 --images train/ --method qhyvit --set rounds=3`")
+def calibrate(
+    work: WorkDir, images: Images, method: Method = "qhyvit", count: Count = 32, seed: Seed = 0, mode: Mode = None,
+    options: Options = None, force: Force = False,
+) -> None:  # fmt: skip
+    """Stage 2: choose scale, granularity and scheme of every tensor."""
+    from qhyvit import stages
+
+    with _console.talk() as talk:
+        stages.calibrate(_work(work, talk, force=force), images, method, count, seed, _method_options(options), mode)
+
+
+@app.command(epilog="Example: `qhyvit convert --work build/v2`")
+def convert(work: WorkDir, force: Force = False) -> None:
+    """Stage 3: the integer .tflite of the plan."""
+    from qhyvit import stages
+
+    with _console.talk() as talk:
+        stages.convert(_work(work, talk, force=force))
+
+
+@app.command(epilog="Example: `qhyvit verify --work build/v2 --images train/ --json`")
+def verify(
+    work: WorkDir, images: Images, count: Annotated[int, typer.Option(min=1, help="Images.")] = VERIFY_IMAGES,
+    seed: Seed = 0, mode: Mode = None, as_json: Json = False, force: Force = False,
+) -> None:  # fmt: skip
+    """Stage 4: prove that simulation and file agree; exit code 1 where they do not."""
+    from qhyvit import stages
+
+    with _console.talk() as talk:
+        w = _work(work, talk, force=force)
+        stages.verify(w, images, count, seed, mode)
+    _show_verdict(w.json(stages.VERIFY), as_json=as_json)
+
+
+def _show_verdict(verdict: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(verdict))
+    else:
+        rows = [("passed" if c["passed"] else "FAILED", c["name"], c["detail"]) for c in verdict["checks"]]
+        for mark, name, detail in rows:
+            _console.out.print(f"{mark:7s} {name}: {detail}", markup=False)
+        _console.out.print(f"needs   {verdict['census']['oldest_runtime']}", markup=False)
+    if not verdict["passed"]:
+        failed = [c["name"] for c in verdict["checks"] if not c["passed"]]
+        raise CheckFailedError(f"verification failed: {'; '.join(failed)}")
+
+
+@app.command(epilog="Example: `qhyvit bundle --work build/v2 --images train/ --out v2-int8 --labels names.txt`")
+def bundle(
+    work: WorkDir, images: Images, out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
+    labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None, force: Force = False,
+) -> None:  # fmt: skip
+    """Stage 5: the folder that ships, with its self test."""
+    from qhyvit import stages
+
+    files.check_free(out, force=force)
+    with _console.talk() as talk:
+        stages.bundle(_work(work, talk), out, images, labels, "qhyvit bundle", force=force)
+    print(out)
+
+
+@app.command(
+    epilog="Example: `qhyvit build mobilevitv2_075 --weights W.safetensors --images train/ --out v2-int8`"
+)
+def build(
+    model: ModelName, images: Images, out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
+    weights: Weights = None, method: Method = "qhyvit", classes: Classes = None, input_size: Size = None,
+    labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
+    count: Count = 32, seed: Seed = 0, mode: Mode = None, options: Options = None,
+    no_int16: Annotated[bool, typer.Option("--no-int16", help="Keep the plan free of int16.")] = False,
+    work: Annotated[Path | None, typer.Option(help="Work directory; default OUT.work. A second run resumes.")] = None,
+    as_json: Json = False, force: Force = False,
+) -> None:  # fmt: skip
+    """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped."""
+    from qhyvit import stages
+
+    files.check_free(out, force=force)
+    with _console.talk() as talk:
+        w = _work(work or out.with_name(out.name + ".work"), talk, force=force)
+        stages.images_in(images)
+        stages.export(w, model, weights, classes, input_size, seed)
+        stages.calibrate(w, images, method, count, seed, _method_options(options), mode)
+        if no_int16:
+            stages.refuse_int16(w)
+        stages.convert(w)
+        stages.verify(w, images, VERIFY_IMAGES, seed, mode)
+        verdict = w.json(stages.VERIFY)
+        if verdict["passed"]:
+            command = " ".join(["qhyvit", *sys.argv[1:]])
+            stages.bundle(w, out, images, labels, command, force=force)
+    _show_verdict(verdict, as_json=as_json)
+    if not as_json:
+        print(out)
+
+
+@app.command(epilog="Example: `qhyvit evaluate v2-int8 --images val/ --resize-mode squash`")
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    images: Annotated[Path, typer.Option(help="Labelled images, with labels.csv (file, class_index) beside them.")],
+    labels: Annotated[Path | None, typer.Option(help="Another labels.csv.")] = None,
+    float_model: Annotated[Path | None, typer.Option("--float", help="Float .tflite; default: the build's.")] = None,
+    mode: Mode = None,
+    allow_calibration_images: Annotated[bool, typer.Option(help="Do not refuse images used to calibrate.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure the deployed file, and the float file on the same images: top-1, top-5, agreement, paired test."""
+    from qhyvit.evaluate import evaluate as measure
+
+    with _console.talk() as talk:
+        result = measure(bundle, images, labels, float_model, mode, talk.progress, allow=allow_calibration_images)
+    if as_json:
+        print(json.dumps(result.to_json()))
+        return
+    _console.table(f"{result.images} images", result.columns, result.rows())
+
+
+@app.command(epilog="Example: `qhyvit inspect build/v2/model.tflite --tensors`")
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A .tflite, a bundle, or a work directory.")],
+    graph: Annotated[bool, typer.Option("--graph", help="Print the float graph as text (work directory).")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="Print the plan's tensors (work directory).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is in a file: ops by type and dtype, delegate partitions, plan, graph."""
+    from qhyvit.inspect import inspect as look
+
+    look(path, graph=graph, tensors=tensors, as_json=as_json)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    code: int
+    line: str
+
+
+def _failure(error: BaseException) -> _Failure:
+    if isinstance(error, QhyvitError | DeviceError):
+        return _Failure(error.exit_code, str(error))
+    if isinstance(error, TyperException):
+        message = getattr(error, "format_message", None)
+        return _Failure(2, message() if message is not None else str(error))
+    if isinstance(error, OSError):
+        return _Failure(2, f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+    raise error
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 done, 1 a check failed, 2 could not do it, 130 interrupted."""
+    try:
+        code = app(argv, standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except (QhyvitError, DeviceError, TyperException, OSError) as error:
+        failure = _failure(error)
+        _console.err.print(f"qhyvit: error: {failure.line}", markup=False, soft_wrap=True)
+        sys.exit(failure.code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+
+
+if __name__ == "__main__":
+    main()

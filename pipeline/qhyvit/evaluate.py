@@ -1,0 +1,97 @@
+"""Accuracy of a bundle as deployed: the interpreter runs the file that ships, and the float file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qhyvit import data, files
+from qhyvit.errors import InputError
+from qhyvit.verify.accuracy import Accuracy, count
+from qhyvit_device.preprocess import folder_preprocess, load_image, normalize, quantize, to_pixels
+from qhyvit_device.runner import Model, TfliteFile
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Float and integer on the same images."""
+
+    images: int
+    integer: Accuracy
+    floating: Accuracy | None
+    resize_mode: str
+
+    columns = ("model", "top-1 %", "top-5 %", "agrees with float %", "gained / lost", "p (McNemar)")
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Table rows."""
+        found: list[tuple[Any, ...]] = []
+        for name, a in (("float", self.floating), ("integer", self.integer)):
+            if a is None:
+                continue
+            shares = [f"{100 * v / a.images:.2f}" for v in (a.top1, a.top5)]
+            if a.agree is None or a.p_value is None:
+                found.append((name, *shares, "", "", ""))
+            else:
+                split = f"{a.gained} / {a.lost}"
+                found.append((name, *shares, f"{100 * a.agree / a.images:.2f}", split, f"{a.p_value:.3g}"))
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        floating = None if self.floating is None else self.floating.to_json()
+        return {"images": self.images, "resize_mode": self.resize_mode, "integer": self.integer.to_json(), "float": floating}
+
+
+def _float_file(bundle: Path, given: Path | None, model: Model) -> TfliteFile | None:
+    """The float file named, or the one of the build if it lies there unchanged."""
+    path = given or bundle.with_name(bundle.name + ".work") / "float.tflite"
+    if given is None:
+        recorded = model.manifest.created_by.get("float_sha256")
+        if not path.is_file() or files.sha256(path.read_bytes()) != recorded:
+            return None
+    return TfliteFile.load(path)
+
+
+def _check_images(model: Model, paths: list[Path], *, allow: bool) -> None:
+    used = set(model.manifest.created_by.get("calibration_image_hashes", ()))
+    shared = sum(h in used for h in data.hash_files(paths))
+    if shared and not allow:
+        raise InputError(f"{shared} of these images were used to calibrate; use others, or --allow-calibration-images")
+
+
+def evaluate(
+    bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None,
+    progress: Callable[[str, float], None], *, allow: bool = False,
+) -> Evaluation:  # fmt: skip
+    """Run a bundle and its float model on labelled images.
+
+    Raises:
+        InputError: images or labels are missing or unfit, or were used to calibrate.
+    """
+    model = Model.load(bundle)
+    found = data.read_labels(images, labels)
+    facts = model.manifest
+    if found.classes.min() < 0 or found.classes.max() >= facts.output.classes:
+        raise InputError(f"labels go up to class {found.classes.max()}, the model has {facts.output.classes} classes")
+    _check_images(model, found.paths, allow=allow)
+    how = folder_preprocess(images, facts.preprocess)
+    how = how if mode is None else replace(how, mode=mode)
+    reference = _float_file(bundle, float_model, model)
+    scale, zero_point = facts.input.scale, facts.input.zero_point
+    if scale is None or zero_point is None:
+        raise InputError("the bundle's input is not integer")
+    integer, floating = [], []
+    for i, path in enumerate(found.paths):
+        progress("evaluate", i / len(found.paths))
+        pixels = to_pixels(load_image(path), facts.input.height, facts.input.width, how)
+        integer.append(model.logits(model.run(quantize(pixels, how, scale, zero_point, facts.input.dtype))))
+        if reference is not None:
+            floating.append(reference.run(normalize(pixels, how)))
+    float_logits = np.stack(floating) if floating else None
+    scored = None if float_logits is None else count(float_logits, found.classes)
+    return Evaluation(len(integer), count(np.stack(integer), found.classes, float_logits), scored, how.mode)

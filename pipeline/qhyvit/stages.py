@@ -1,0 +1,284 @@
+"""The stages of a build on a work directory: each writes its files whole, and is skipped where nothing changed."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qhyvit import __version__, data, files
+from qhyvit.errors import InputError, PlanError, UsageError
+from qhyvit.plan import QuantPlan
+from qhyvit_device.preprocess import (
+    Preprocess,
+    folder_preprocess,
+    images_in,
+    load_image,
+    normalize,
+    quantize,
+    to_pixels,
+)
+
+if TYPE_CHECKING:
+    from qhyvit.graph.ir import Graph
+    from qhyvit.verify.report import Report
+
+FLOAT, FACTS, FOLDED, PLAN, MODEL, VERIFY, STATE = (
+    "float.tflite", "export.json", "folded.tflite", "plan.json", "model.tflite", "verify.json", "state.json",
+)  # fmt: skip
+
+
+def _quiet(what: str, share: float = 0.0) -> None:
+    """Says nothing."""
+
+
+@dataclass
+class Work:
+    """A work directory. ``progress(what, share)`` and ``log(line)`` are told what happens.
+
+    ``state.json`` holds a key for each finished stage: a hash of its options and input files.
+    """
+
+    folder: Path
+    progress: Callable[[str, float], None] = field(default=_quiet)
+    log: Callable[[str], None] = field(default=_quiet)
+    force: bool = False
+
+    def read(self, name: str) -> bytes:
+        """A stage's file.
+
+        Raises:
+            InputError: the stage that writes it has not run.
+        """
+        path = self.folder / name
+        if not path.is_file():
+            raise InputError(f"{path} does not exist; run the stage that makes it first ({MADE_BY.get(name, 'build')})")
+        return files.read_bytes(path, name)
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A stage's JSON file."""
+        loaded: dict[str, Any] = json.loads(self.read(name))
+        return loaded
+
+    def stage(self, name: str, key: Mapping[str, Any], outputs: Sequence[str], make: Callable[[], None]) -> bool:
+        """Run ``make`` unless this stage ran with the same key and its outputs are there; True if it ran."""
+        state_path = self.folder / STATE
+        state = json.loads(state_path.read_text()) if state_path.is_file() else {}
+        digest = files.sha256(json.dumps({"version": __version__, **key}, sort_keys=True, default=str).encode())
+        if not self.force and state.get(name) == digest and all((self.folder / o).is_file() for o in outputs):
+            self.log(f"{name}: unchanged, kept")
+            return False
+        started = time.monotonic()
+        make()
+        state[name] = digest
+        files.write_text(state_path, json.dumps(state, indent=1) + "\n")
+        self.log(f"{name}: done in {time.monotonic() - started:.0f} s")
+        return True
+
+    def hash(self, name: str) -> str:
+        """Hash of a stage's file."""
+        return files.sha256(self.read(name))
+
+
+MADE_BY = {FLOAT: "export", FACTS: "export", FOLDED: "calibrate", PLAN: "calibrate", MODEL: "convert", VERIFY: "verify"}
+
+
+def export(work: Work, model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> None:
+    """Stage 1: ``float.tflite`` and ``export.json``."""
+    from qhyvit.models import find_variant
+
+    family, variant = find_variant(model)
+    digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
+    key = {"model": model, "weights": digest, "classes": classes, "size": size, "seed": seed}
+
+    def make() -> None:
+        from qhyvit.models._export import export as convert
+
+        work.progress("export", 0.0)
+        made = convert(family, variant, weights, classes, size, seed)
+        files.write_bytes(work.folder / FLOAT, made.tflite)
+        files.write_text(work.folder / FACTS, json.dumps({**made.facts, "weights_sha256": digest}, indent=1) + "\n")
+
+    work.stage("export", key, (FLOAT, FACTS), make)
+
+
+def default_preprocess(facts: Mapping[str, Any]) -> Preprocess:
+    """Preprocessing of an exported model."""
+    raw = facts["preprocess"]
+    return Preprocess("crop", raw["resize"], raw["interpolation"], tuple(raw["mean"]), tuple(raw["std"]))
+
+
+def preprocess_for(folder: Path, default: Preprocess, mode: str | None) -> Preprocess:
+    """How the images of a folder are to be resized: an option, else metadata beside them, else the model's way."""
+    how = folder_preprocess(folder, default)
+    return how if mode is None else replace(how, mode=mode)
+
+
+def load_pixels(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray:
+    """[N, H, W, 3] uint8.
+
+    Raises:
+        InputError: one of them cannot be read.
+    """
+    return np.stack([to_pixels(load_image(p), size, size, how) for p in paths])
+
+
+def float_graph(work: Work) -> Graph:
+    """The exported graph after the rewrites that every graph gets."""
+    from qhyvit.rewrites import rewrite
+    from qhyvit.tflite.read import read
+
+    return rewrite(read(work.read(FLOAT), work.json(FACTS)["modules"]))
+
+
+def calibrate(
+    work: Work, images: Path, method: str, count: int, seed: int, options: Mapping[str, Any], mode: str | None
+) -> None:
+    """Stage 2: ``folded.tflite`` (the float graph with its folds) and ``plan.json``."""
+    from qhyvit.methods import method as find_method
+
+    chosen, facts = find_method(method), work.json(FACTS)
+    unknown = sorted(set(options) - set(chosen.defaults))
+    if unknown:
+        known = ", ".join(f"{k}={v}" for k, v in chosen.defaults.items())
+        raise UsageError(f"method {method} has no option {unknown[0]!r}; it has {known or 'none'}")
+    paths = data.choose(images_in(images), count, seed)
+    how = preprocess_for(images, default_preprocess(facts), mode)
+    hashes = data.hash_files(paths)
+    full = {**chosen.defaults, **options}
+    key = {"float": work.hash(FLOAT), "images": hashes, "how": asdict(how), "method": method, "options": full, "seed": seed}
+
+    def make() -> None:
+        import torch
+
+        from qhyvit.methods._problem import Problem
+        from qhyvit.tflite.write import write_float
+
+        graph, started = float_graph(work), time.monotonic()
+        pixels = torch.from_numpy(normalize(load_pixels(paths, facts["input_size"], how), how))
+        torch.manual_seed(seed)
+        problem = Problem(graph, pixels, seed=seed, progress=work.progress, log=work.log)
+        solution = chosen.search(problem, full)
+        plan = QuantPlan(
+            solution.tensors, method, full, seed, "integer", work.hash(FLOAT), data.combined_hash(hashes), len(paths),
+            solution.folds, bridge_report(problem.on(solution.graph)), round(time.monotonic() - started, 1), tuple(hashes),
+        )  # fmt: skip
+        files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
+        files.write_text(work.folder / PLAN, plan.to_json())
+
+    work.stage("calibrate", key, (FOLDED, PLAN), make)
+
+
+def bridge_report(problem: Any) -> dict[str, str]:
+    """What clamping the zero point into int8 cost at each bridge tensor, in words."""
+    from qhyvit import affine
+    from qhyvit.methods._blocks import bridges
+    from qhyvit.methods._observe import observe
+    from qhyvit.tflite.legal import groups
+
+    found = {b.tensor: b for b in bridges(problem.graph)}
+    concerned = [g for g in groups(problem.graph) if any(t in found for t in g.roots)]
+    lines = {}
+    for group, (low, high) in observe(problem, concerned, "minmax").items():
+        params = affine.fit(low, high, affine.grid(), symmetric=False)
+        overflow, loss = int(params.overflow), float(params.resolution_loss)
+        cost = "zero point inside int8, nothing lost" if overflow == 0 else (
+            f"zero point {overflow:+d} codes outside int8: range extended to hold zero, steps {loss:.2f} x as wide")  # fmt: skip
+        for t in (t for t in group.roots if t in found):
+            side = "entry" if found[t].entry else "exit"
+            lines[problem.graph.tensors[t].name] = f"{side}, range [{low:.4g}, {high:.4g}]: {cost}"
+    return lines
+
+
+def solved(work: Work) -> tuple[Graph, QuantPlan]:
+    """The folded graph and its plan."""
+    from qhyvit.tflite.read import read
+
+    return read(work.read(FOLDED)), QuantPlan.from_json(work.read(PLAN).decode())
+
+
+def refuse_int16(work: Work) -> None:
+    """For runtimes without int16 kernels: the plan must not hold any.
+
+    Raises:
+        PlanError: it does.
+    """
+    wide = [name for name, quant in solved(work)[1].tensors.items() if quant.bits == 16]
+    if wide:
+        raise PlanError(f"{len(wide)} tensors are int16, first {wide[0]!r}; the method's options allow that")
+
+
+def convert(work: Work) -> None:
+    """Stage 3: ``model.tflite``."""
+    key = {"folded": work.hash(FOLDED), "plan": work.hash(PLAN)}
+
+    def make() -> None:
+        from qhyvit.tflite.write import quantize as write
+
+        work.progress("convert", 0.0)
+        files.write_bytes(work.folder / MODEL, write(*solved(work)))
+
+    work.stage("convert", key, (MODEL,), make)
+
+
+def runtimes_here() -> list[str]:
+    """Interpreters to verify on: tensorflow's own beside LiteRT's where it is installed."""
+    from importlib.util import find_spec
+
+    return ["litert", *(["tensorflow"] if find_spec("tensorflow") else [])]
+
+
+def verify(work: Work, images: Path, count: int, seed: int, mode: str | None) -> Report | None:
+    """Stage 4: ``verify.json``, on images that calibration did not use, where there are enough; None if kept."""
+    facts = work.json(FACTS)
+    _, plan = solved(work)
+    everything = images_in(images)
+    fresh = [p for p, h in zip(everything, data.hash_files(everything), strict=True) if h not in plan.image_hashes]
+    paths = data.choose(fresh or everything, count, seed + 1)
+    how = preprocess_for(images, default_preprocess(facts), mode)
+    key = {"model": work.hash(MODEL), "plan": work.hash(PLAN), "images": data.hash_files(paths), "how": asdict(how)}
+    outcome: list[Report] = []
+
+    def make() -> None:
+        import torch
+
+        from qhyvit.verify.report import verify as check
+
+        work.progress("verify", 0.0)
+        graph, plan = solved(work)
+        pixels = load_pixels(paths, facts["input_size"], how)
+        entry = plan.tensors[graph.tensors[graph.inputs[0]].name]
+        codes = [quantize(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pixels]
+        floats = torch.from_numpy(normalize(pixels, how))
+        outcome.append(check(graph, plan, work.read(MODEL), floats, codes, runtimes_here()))
+        files.write_text(work.folder / VERIFY, json.dumps(outcome[0].to_json(), indent=1) + "\n")
+
+    work.stage("verify", key, (VERIFY,), make)
+    return outcome[0] if outcome else None
+
+
+def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: str, *, force: bool) -> None:
+    """Stage 5: the folder that ships."""
+    from qhyvit.bundle import read_label_names, write_bundle
+
+    facts, (_, plan) = work.json(FACTS), solved(work)
+    verified = work.json(VERIFY)
+    created = {
+        "command": command, "method": plan.method, "options": dict(plan.options), "seed": plan.seed,
+        "weights": facts["weights"], "weights_sha256": facts.get("weights_sha256"), "folds": len(plan.folds),
+        "calibration_images": plan.image_count, "calibration_image_hashes": list(plan.image_hashes),
+        "float_sha256": work.hash(FLOAT), "plan_sha256": work.hash(PLAN), "verified": verified["passed"],
+        "oldest_runtime": verified["census"]["oldest_runtime"],
+    }  # fmt: skip
+    versions = {**facts["versions"], "qhyvit": __version__, "python": platform.python_version()}
+    write_bundle(
+        out, work.read(MODEL), default_preprocess(facts), images_in(images)[0],
+        read_label_names(labels, facts["classes"]),
+        {"model": facts["model"], "profile": plan.profile, "versions": versions, "created_by": created}, force=force,
+    )  # fmt: skip
