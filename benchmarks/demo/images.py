@@ -19,7 +19,8 @@ def _polygon(corners: int, inner: float = 1.0) -> Points:
     """Regular polygon, or a star where ``inner`` < 1, around 0 with radius 1."""
     steps = corners if inner == 1.0 else 2 * corners
     radius = [1.0 if inner == 1.0 or i % 2 == 0 else inner for i in range(steps)]
-    return [(r * math.cos(2 * math.pi * i / steps), r * math.sin(2 * math.pi * i / steps)) for i, r in enumerate(radius)]
+    angle = [2 * math.pi * i / steps for i in range(steps)]
+    return [(r * math.cos(a), r * math.sin(a)) for r, a in zip(radius, angle, strict=True)]
 
 
 def _cross() -> Points:

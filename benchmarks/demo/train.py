@@ -49,14 +49,16 @@ def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
     """Top-1 in percent."""
     model.eval()
     with torch.no_grad():
-        hits = [(model(x.float() / 255).argmax(1) == y).sum() for x, y in zip(images.split(100), labels.split(100))]
+        pairs = zip(images.split(100), labels.split(100), strict=True)
+        hits = [(model(x.float() / 255).argmax(1) == y).sum() for x, y in pairs]
     return 100 * float(sum(hits)) / len(labels)
 
 
 def save(model: nn.Module) -> None:
     """Write the weights in float16."""
-    state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items() if "num_batches" not in k}
-    safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, str(WEIGHTS))
+    state = {k: v for k, v in model.state_dict().items() if "num_batches" not in k}
+    half = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}
+    safetensors.torch.save_file(half, str(WEIGHTS))
 
 
 def train(epochs: int, count: int, threads: int, checkpoint: Path) -> None:

@@ -73,7 +73,7 @@ class Manifest:
 
     def __post_init__(self) -> None:
         if self.schema_version != SCHEMA_VERSION:
-            raise ManifestError(f"manifest: schema_version is {self.schema_version}, this version reads {SCHEMA_VERSION}")
+            raise ManifestError(f"manifest: schema_version is {self.schema_version}, need {SCHEMA_VERSION}")
         for name in (self.model_file, self.labels_file, self.test.image_file, *self.checksums):
             if not name or Path(name).name != name or name in (".", "..") or "\\" in name:
                 raise ManifestError(f"manifest: {name!r} is not a plain file name")
@@ -189,4 +189,4 @@ def verify_files(bundle: Path, manifest: Manifest) -> None:
     """
     for name, expected in manifest.checksums.items():
         if sha256(bundle / name) != expected:
-            raise InputError(f"{bundle / name}: checksum differs, the file was damaged or replaced; copy the bundle again")
+            raise InputError(f"{bundle / name}: checksum differs, the file was damaged or replaced; copy it again")

@@ -46,7 +46,8 @@ class Preprocess:
             raise InputError(f"resize mode {self.mode!r} is unknown; known: {', '.join(MODES)}")
         if self.interpolation not in FILTERS:
             raise InputError(f"interpolation {self.interpolation!r} is unknown; known: {', '.join(FILTERS)}")
-        if not 1 <= self.resize <= 8192 or len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
+        good = 1 <= self.resize <= 8192 and len(self.mean) == len(self.std) == 3 and all(s > 0 for s in self.std)
+        if not good:
             raise InputError("preprocess: resize, mean or std is out of bounds")
 
 

@@ -100,7 +100,8 @@ class TfliteFile:
         shape, dtype = tuple(self.input["shape"]), self.input["dtype"]
         array = array[None] if array.ndim == len(shape) - 1 else array
         if array.shape != shape or array.dtype != dtype:
-            raise InputError(f"input must be {np.dtype(dtype).name} {list(shape)}, got {array.dtype} {list(array.shape)}")
+            got = f"{array.dtype} {list(array.shape)}"
+            raise InputError(f"input must be {np.dtype(dtype).name} {list(shape)}, got {got}")
         self._interpreter.set_tensor(self.input["index"], array)
         self._interpreter.invoke()
         return np.array(self._interpreter.get_tensor(self.output["index"])).ravel()

@@ -43,7 +43,8 @@ def talk() -> Iterator[Talk]:
     if not sys.stderr.isatty():
         yield Talk(None)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn())
+    share = TextColumn("{task.percentage:3.0f} %")
+    columns = (TextColumn("{task.description}"), BarColumn(), share, TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as bars:
         yield Talk(bars)
 

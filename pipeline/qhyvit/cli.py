@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 from qhyvit import _console, files
 from qhyvit.errors import CheckFailedError, QhyvitError, UsageError
 from qhyvit_device.errors import DeviceError
+from qhyvit_device.preprocess import images_in
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -163,7 +164,7 @@ def build(
     files.check_free(out, force=force)
     with _console.talk() as talk:
         w = _work(work or out.with_name(out.name + ".work"), talk, force=force)
-        stages.images_in(images)
+        images_in(images)
         stages.export(w, model, weights, classes, input_size, seed)
         stages.calibrate(w, images, method, count, seed, _method_options(options), mode)
         if no_int16:

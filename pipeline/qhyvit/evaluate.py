@@ -44,7 +44,8 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         floating = None if self.floating is None else self.floating.to_json()
-        return {"images": self.images, "resize_mode": self.resize_mode, "integer": self.integer.to_json(), "float": floating}
+        facts = {"images": self.images, "resize_mode": self.resize_mode}
+        return {**facts, "integer": self.integer.to_json(), "float": floating}
 
 
 def _float_file(bundle: Path, given: Path | None, model: Model) -> TfliteFile | None:

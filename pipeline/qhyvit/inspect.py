@@ -53,7 +53,8 @@ def _print_plan(work: Work, *, graph: bool, as_json: bool) -> None:
     for name, q in plan.tensors.items():
         scales = f"{q.scale[0]:.4g}" if q.axis is None else f"{min(q.scale):.3g} to {max(q.scale):.3g}"
         rows.append((name, q.choice.granularity, q.choice.scheme, scales, q.zero_point[0] if q.axis is None else 0))
-    _console.table(f"{plan.method}, {len(rows)} tensors", ("tensor", "granularity", "scheme", "scale", "zero point"), rows)
+    columns = ("tensor", "granularity", "scheme", "scale", "zero point")
+    _console.table(f"{plan.method}, {len(rows)} tensors", columns, rows)
     for note in plan.folds:
         _console.out.print(f"fold {note.fold} at {note.place}", markup=False)
     for name, line in plan.bridge.items():

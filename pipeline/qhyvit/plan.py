@@ -129,8 +129,8 @@ class QuantPlan:
 
 
 def _tensor_quant(raw: dict[str, Any]) -> TensorQuant:
-    choice = dict(raw.pop("choice"))
-    choice = Choice(Granularity(choice.pop("granularity")), Scheme(choice.pop("scheme")), **choice)
+    wish = dict(raw.pop("choice"))
+    choice = Choice(Granularity(wish.pop("granularity")), Scheme(wish.pop("scheme")), **wish)
     return TensorQuant(tuple(raw.pop("scale")), tuple(raw.pop("zero_point")), choice=choice, **raw)
 
 

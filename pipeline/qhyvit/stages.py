@@ -152,7 +152,8 @@ def calibrate(
     how = preprocess_for(images, default_preprocess(facts), mode)
     hashes = data.hash_files(paths)
     full = {**chosen.defaults, **options}
-    key = {"float": work.hash(FLOAT), "images": hashes, "how": asdict(how), "method": method, "options": full, "seed": seed}
+    images_key = {"images": hashes, "how": asdict(how), "seed": seed}
+    key = {"float": work.hash(FLOAT), **images_key, "method": method, "options": full}
 
     def make() -> None:
         import torch
@@ -166,9 +167,18 @@ def calibrate(
         problem = Problem(graph, pixels, seed=seed, progress=work.progress, log=work.log)
         solution = chosen.search(problem, full)
         plan = QuantPlan(
-            solution.tensors, method, full, seed, "integer", work.hash(FLOAT), data.combined_hash(hashes), len(paths),
-            solution.folds, bridge_report(problem.on(solution.graph)), round(time.monotonic() - started, 1), tuple(hashes),
-        )  # fmt: skip
+            solution.tensors,
+            method,
+            full,
+            seed,
+            model_sha256=work.hash(FLOAT),
+            images_sha256=data.combined_hash(hashes),
+            image_count=len(paths),
+            folds=solution.folds,
+            bridge=bridge_report(problem.on(solution.graph)),
+            seconds=round(time.monotonic() - started, 1),
+            image_hashes=tuple(hashes),
+        )
         files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
         files.write_text(work.folder / PLAN, plan.to_json())
 
@@ -188,8 +198,9 @@ def bridge_report(problem: Any) -> dict[str, str]:
     for group, (low, high) in observe(problem, concerned, "minmax").items():
         params = affine.fit(low, high, affine.grid(), symmetric=False)
         overflow, loss = int(params.overflow), float(params.resolution_loss)
-        cost = "zero point inside int8, nothing lost" if overflow == 0 else (
-            f"zero point {overflow:+d} codes outside int8: range extended to hold zero, steps {loss:.2f} x as wide")  # fmt: skip
+        cost = "zero point inside int8, nothing lost"
+        if overflow:
+            cost = f"zero point {overflow:+d} codes outside int8: range extended to zero, steps {loss:.2f} x as wide"
         for t in (t for t in group.roots if t in found):
             side = "entry" if found[t].entry else "exit"
             lines[problem.graph.tensors[t].name] = f"{side}, range [{low:.4g}, {high:.4g}]: {cost}"

@@ -170,7 +170,10 @@ def _product(scaling: Scaling, node: Node) -> None:
     raise CannotScaleError("MUL without a full operand")
 
 
-def _copy(move: Callable[[Node, Graph, np.ndarray], np.ndarray], back: Callable[..., np.ndarray]) -> Callable[..., None]:
+Move = Callable[[Node, Graph, np.ndarray], np.ndarray]
+
+
+def _copy(move: Move, back: Move) -> Callable[[Scaling, Node], None]:
     def rule(scaling: Scaling, node: Node) -> None:
         source, out = node.inputs[0], node.outputs[0]
         if source in scaling.tensors:

@@ -29,7 +29,8 @@ def _region(graph: Graph, tensor: int) -> tuple[int, ...] | None:
 
 def places(graph: Graph) -> list[Place]:
     """One place for each region that lets a scale through, seeded at the outputs of weighted ops."""
-    found, seen = [], set()
+    found: list[Place] = []
+    seen: set[int] = set()
     for node in graph.nodes:
         tensor = node.outputs[0]
         if spec(node.op).weight_input < 0 or tensor in seen or graph.tensors[tensor].shape[-1] < 2:

@@ -67,7 +67,9 @@ def _scale(statistics: Statistics, place: Place, power: float) -> np.ndarray:
     return np.maximum(peak / max(float(peak.max()), 1e-12), SMALLEST_RATIO) ** power
 
 
-def candidates(graph: Graph, places: Sequence[tuple[str, Place]], statistics: Statistics, total: float) -> list[Candidate]:
+def candidates(
+    graph: Graph, places: Sequence[tuple[str, Place]], statistics: Statistics, total: float
+) -> list[Candidate]:
     """The fold and scale with the largest gain at each place, largest first, those above the threshold."""
     found = []
     for name, place in places:

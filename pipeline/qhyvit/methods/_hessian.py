@@ -108,7 +108,11 @@ class Statistics:
 
 
 def gather(
-    problem: Problem, quants: Mapping[str, TensorQuant], wanted: Collection[int], by_channel: Collection[int], label: str
+    problem: Problem,
+    quants: Mapping[str, TensorQuant],
+    wanted: Collection[int],
+    by_channel: Collection[int],
+    label: str,
 ) -> Statistics:
     """One gradient pass over all calibration images with the network quantized by ``quants``."""
     statistics, passes = Statistics(wanted, by_channel), GradientPass(problem, quants, wanted)

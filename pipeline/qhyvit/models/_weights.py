@@ -53,10 +53,10 @@ def load_into(module: nn.Module, path: Path, model: str, classes: int) -> None:
     shapes = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
     rows = _classifier_rows(state)
     if not missing and not extra and shapes and rows not in (None, classes):
-        raise WeightsError(f"weights {path.name} have {rows} classes, {model} was asked for {classes}; use --classes {rows}")
+        raise WeightsError(f"weights {path.name} have {rows} classes, not {classes}; use --classes {rows}")
     if missing or extra or shapes:
-        parts = [f"{len(keys)} {what} (first {keys[0]})" for what, keys in
-                 (("keys missing", missing), ("unknown keys", extra), ("shapes that differ", shapes)) if keys]  # fmt: skip
+        kinds = (("keys missing", missing), ("unknown keys", extra), ("shapes that differ", shapes))
+        parts = [f"{len(keys)} {what} (first {keys[0]})" for what, keys in kinds if keys]
         raise WeightsError(f"weights {path.name} do not belong to {model}: {', '.join(parts)}")
     module.load_state_dict(state, strict=False)
 

@@ -34,6 +34,8 @@ def centred_conv(source: nn.Conv2d) -> nn.Conv2d:
 class Normalize(nn.Module):
     """x * rsqrt(mean(x^2) + eps) for each token of a centred stream; [T, C]."""
 
+    eps: torch.Tensor
+
     def __init__(self, eps: float, tokens: int) -> None:
         super().__init__()
         # full shape: a scalar would cost a RESHAPE behind MEAN
@@ -90,9 +92,9 @@ class MobileVitBlock(nn.Module):
 
     def __init__(self, source: Any, size: int) -> None:
         super().__init__()
-        self.size, self.half = size, size // 2
+        self.size, self.patch_rows = size, size // 2
         self.channels = source.conv_1x1.out_channels
-        patches = self.half * self.half
+        patches = self.patch_rows * self.patch_rows
         self.conv_kxk = ConvNormAct(source.conv_kxk)
         self.conv_1x1 = centred_conv(source.conv_1x1)
         self.transformer = nn.Sequential(*[TransformerBlock(b, 4, patches) for b in source.transformer])
@@ -105,10 +107,11 @@ class MobileVitBlock(nn.Module):
         """[1, C, H, W] -> [1, C, H, W]."""
         y = self.conv_1x1(self.conv_kxk(x)).permute(0, 2, 3, 1)
         # [1, H, W, C] -> [nh, 2, nw, 2 * C] -> [nh, nw, 2, 2 * C] -> [N * P, C]
-        y = y.reshape(self.half, 2, self.half, 2 * self.channels).permute(0, 2, 1, 3).reshape(-1, self.channels)
+        y = y.reshape(self.patch_rows, 2, self.patch_rows, 2 * self.channels).permute(0, 2, 1, 3)
+        y = y.reshape(-1, self.channels)
         y = silu(self.conv_proj(self.norm(self.transformer(y))))
         width = y.shape[1]
-        y = y.reshape(self.half, self.half, 2, 2 * width).permute(0, 2, 1, 3)
+        y = y.reshape(self.patch_rows, self.patch_rows, 2, 2 * width).permute(0, 2, 1, 3)
         y = y.reshape(1, self.size, self.size, width).permute(0, 3, 1, 2)
         return self.conv_fusion(torch.cat((x, y), dim=1))
 

@@ -21,6 +21,8 @@ from qhyvit.models._timm import import_timm
 class Normalize(nn.Module):
     """c * rsqrt(sum(c^2) + M eps), c = x - mean(x); [P, N, C]. The caller's linear multiplies by sqrt(M)."""
 
+    eps: torch.Tensor
+
     def __init__(self, eps: float, elements: int) -> None:
         super().__init__()
         self.elements = elements
@@ -68,9 +70,9 @@ class MobileVitV2Block(nn.Module):
 
     def __init__(self, source: Any, size: int) -> None:
         super().__init__()
-        self.size, self.half = size, size // 2
+        self.size, self.patch_rows = size, size // 2
         self.channels = source.conv_1x1.out_channels
-        patches = self.half * self.half
+        patches = self.patch_rows * self.patch_rows
         self.conv_kxk = ConvNormAct(source.conv_kxk)
         self.conv_1x1 = source.conv_1x1
         self.transformer = nn.Sequential(*[LinearTransformerBlock(b, 4, patches) for b in source.transformer])
@@ -82,11 +84,11 @@ class MobileVitV2Block(nn.Module):
         """[1, C, H, W] -> [1, C, H, W]."""
         x = self.conv_1x1(self.conv_kxk(x)).permute(0, 2, 3, 1)
         # [1, H, W, C] -> [nh, 2, nw, 2, C] -> [2, 2, nh, nw, C] -> [P, N, C]
-        x = x.reshape(self.half, 2, self.half, 2, self.channels).permute(1, 3, 0, 2, 4)
-        x = x.reshape(4, self.half * self.half, self.channels)
+        x = x.reshape(self.patch_rows, 2, self.patch_rows, 2, self.channels).permute(1, 3, 0, 2, 4)
+        x = x.reshape(4, self.patch_rows * self.patch_rows, self.channels)
         x = self.conv_proj(self.norm(self.transformer(x)))
         # [P, N, C'] -> [2, 2, nh, nw, C'] -> [nh, 2, nw, 2, C'] -> [1, C', H, W]
-        x = x.reshape(2, 2, self.half, self.half, -1).permute(2, 0, 3, 1, 4)
+        x = x.reshape(2, 2, self.patch_rows, self.patch_rows, -1).permute(2, 0, 3, 1, 4)
         return x.reshape(1, self.size, self.size, -1).permute(0, 3, 1, 2)
 
 

@@ -55,8 +55,11 @@ def merge(rows: list[Row], divisors: np.ndarray, bins: int = BINS) -> Row:
     low, high = float(centres[used].min()), float(centres[used].max())
     width = max(high - low, 1e-12) / (bins - 1)
     index = np.clip(((centres - low) / width).astype(np.int64), 0, bins - 1)[used]
-    total = [np.bincount(index, m[used], minlength=bins) for m in (count, s0, s1, s2)]
-    return Row(*total, low + width * np.arange(bins + 1))
+
+    def total(moment: np.ndarray) -> np.ndarray:
+        return np.bincount(index, moment[used], minlength=bins)
+
+    return Row(total(count), total(s0), total(s1), total(s2), low + width * np.arange(bins + 1))
 
 
 class Histogram:
@@ -74,7 +77,9 @@ class Histogram:
         w = torch.ones_like(values) if weight is None else rows(weight, self.axis).double()
         low, high = values.aminmax(dim=1)
         self._reserve(low, high)
-        assert self.low is not None and self.width is not None and self.moments is not None
+        assert self.low is not None
+        assert self.width is not None
+        assert self.moments is not None
         channels = values.shape[0]
         index = ((values - self.low[:, None]) / self.width[:, None]).long().clamp_(0, self.bins - 1)
         index += torch.arange(channels, device=index.device)[:, None] * self.bins
@@ -98,7 +103,9 @@ class Histogram:
 
     def _double(self, c: int, *, down: bool) -> None:
         """Merge pairs of bins of channel ``c`` and double its range towards the side that overflowed."""
-        assert self.low is not None and self.width is not None and self.moments is not None
+        assert self.low is not None
+        assert self.width is not None
+        assert self.moments is not None
         half = self.moments[:, c].reshape(4, self.bins // 2, 2).sum(dim=2)
         self.moments[:, c] = 0
         if down:

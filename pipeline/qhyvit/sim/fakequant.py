@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 
 from qhyvit import affine
+from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.ops import spec
 from qhyvit.plan import TensorQuant
+
+TIE_DECIMALS = 9
+ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "half_even": np.rint,
+    "half_up": lambda v: np.floor(v + 0.5),
+    "half_away": lambda v: np.sign(v) * np.floor(np.abs(v) + 0.5),
+    "truncate": np.trunc,
+}
 
 
 def _limits(quant: TensorQuant) -> tuple[int, int]:
@@ -40,28 +50,23 @@ class FakeQuant:
         self.quants = dict(quants)
 
     def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
+        """See :data:`qhyvit.sim.run.Hook`."""
         quant = self.quants.get(tensor.name)
         return x if quant is None else fake_quantize(x, quant)
 
 
 def exact_codes(y: torch.Tensor, quant: TensorQuant, rounding: str = "half_even") -> np.ndarray:
-    """Codes of float64 values as the kernels round them (int64, shape of ``y``)."""
+    """Codes of float64 values as the kernels round them (int64, shape of ``y``), zero point included.
+
+    The division is rounded to TIE_DECIMALS first: a tie stays a tie whatever the scale's last bit.
+    """
     low, high = _limits(quant)
-    steps = y.detach().cpu().numpy().astype(np.float64) / quant.scale[0]
-    if rounding == "half_away":
-        codes = np.sign(steps) * np.floor(np.abs(steps) + 0.5)
-    elif rounding == "truncate":
-        codes = np.trunc(steps)
-    else:
-        codes = np.rint(steps)
-    return np.clip(codes + quant.zero_point[0], low, high).astype(np.int64)
+    steps = y.detach().cpu().numpy().astype(np.float64) / quant.scale[0] + quant.zero_point[0]
+    return np.clip(ROUNDING[rounding](np.round(steps, TIE_DECIMALS)), low, high).astype(np.int64)
 
 
 def quantized_biases(graph: Graph, quants: Mapping[str, TensorQuant]) -> Graph:
     """The graph with every bias rounded to int32 * s_in * s_w, as the file will hold it."""
-    from qhyvit.graph import edit
-    from qhyvit.ops import spec
-
     values = {}
     for node in graph.nodes:
         op = spec(node.op)

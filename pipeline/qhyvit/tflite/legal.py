@@ -102,7 +102,7 @@ def _group(graph: Graph, members: tuple[int, ...]) -> Group:
         contract = spec(producer.op).out if producer is not None else None
         if isinstance(contract, Fixed):
             fixed.add((contract.scale, contract.zero_point))
-        if not isinstance(contract, Tied):
+        if not isinstance(contract, Tied) or contract.rounds:
             roots.append(t)
         for user in graph.users(t):
             op = spec(user.op)
@@ -135,14 +135,15 @@ def check_plan(graph: Graph, plan: QuantPlan) -> None:
             bad.append(f"{weight.name!r}: missing from the plan")
         elif any(quant.zero_point):
             z = next(z for z in quant.zero_point if z)
-            bad.append(f"{node.op} {weight.name!r}: weight zero point is {z}, int8 weights need 0; use scheme symmetric")
+            bad.append(f"{node.op} {weight.name!r}: weight zero point is {z}, int8 weights need 0; use symmetric")
         elif quant.axis != axis or len(quant.scale) != weight.shape[axis]:
             bad.append(f"{node.op} {weight.name!r}: {len(quant.scale)} scales on axis {quant.axis}, got to be "
                        f"{weight.shape[axis]} on axis {axis}")  # fmt: skip
     for node in graph.nodes:
         op = spec(node.op)
         if not (op.int8_kernel and op.quantizer):
-            bad.append(f"{node.op} {graph.tensors[node.outputs[0]].name!r} would stay float: rewrite it")
+            why = "would stay float" if op.int8_kernel else "has no int8 kernel that is right"
+            bad.append(f"{node.op} {graph.tensors[node.outputs[0]].name!r} {why}: rewrite it")
     if bad:
         raise PlanError(f"{len(bad)} problems: " + "; ".join(bad[:8]))
 

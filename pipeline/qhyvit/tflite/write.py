@@ -54,7 +54,8 @@ def _tensor(tensor: Tensor, buffers: list[Any]) -> Any:
 
 
 def _operator_codes(graph: Graph) -> dict[str, tuple[int, Any]]:
-    versions, codes = graph.facts.get("op_versions", {}), {}
+    versions: Mapping[str, int] = graph.facts.get("op_versions", {})
+    codes: dict[str, tuple[int, Any]] = {}
     for op in dict.fromkeys(node.op for node in graph.nodes):
         code = schema.OperatorCodeT()
         code.builtinCode = _flat.BUILTIN_CODE[op]

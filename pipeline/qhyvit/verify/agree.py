@@ -11,7 +11,6 @@ import torch
 
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
-from qhyvit.ops._spec import Tied
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.fakequant import exact_codes, quantized_biases
 from qhyvit.sim.run import Executor
@@ -134,8 +133,3 @@ def _compare_node(
     row = result.ops.setdefault(node.op, OpAgreement(node.op))
     for name, expected in zip(names, simulator.codes(node, values), strict=True):
         row.add(np.abs(found[name].astype(np.int64).reshape(expected.shape) - expected), name)
-
-
-def copies_only(op: str) -> bool:
-    """Whether an op only moves codes."""
-    return isinstance(spec(op).out, Tied)

@@ -9,10 +9,9 @@ from typing import Any
 from qhyvit.ops import all_ops
 from qhyvit.tflite import _flat
 
-# Runtimes that run int16 RSQRT, GELU and DIV; int8 files of our ops ran on the oldest one named here.
-OLDEST_INT8, OLDEST_INT16 = "2.14.0", "2.17.0"
-OLDEST_OF_OP = {"DIV": "2.17.0", "SQRT": "2.17.0"}
-NUMBERS = ("FLOAT32", "FLOAT16", "INT16", "INT8")
+# Int8 files of these ops ran on tflite-runtime 2.14.0; it lacks some int16 kernels and int8 SQRT.
+OLDEST_INT8, NEWER = "2.14.0", "newer than 2.14.0"
+NEWER_OPS = ("SQRT",)
 
 
 @dataclass(frozen=True)
@@ -55,20 +54,17 @@ def _delegation(data: bytes) -> tuple[int, dict[str, int]]:
     interpreter = Interpreter(model_content=data, num_threads=1)
     interpreter.allocate_tensors()
     details = interpreter._get_ops_details()
-    taken = {t for d in details if d["op_name"] == "DELEGATE" for t in d["outputs"]}
     model = _flat.load_model(data)
     count = sum(d["op_name"] == "DELEGATE" for d in details)
     if count == 0:
         return 0, dict(Counter(_flat.op_name(model, o) for o in model.subgraphs[0].operators))
-    # Original nodes keep their places in the list, behind them come the DELEGATE nodes; a node inside a partition
-    # is recognised by not being in the execution plan, which the details do not tell: the op facts do.
+    # The details do not tell which nodes are inside a partition: the op facts do.
     left: Counter[str] = Counter()
     for operator in model.subgraphs[0].operators:
         op = _flat.op_name(model, operator)
         spec = all_ops().get(op)
         if spec is None or spec.delegate or not _right_zero(model, operator, spec.symmetric_inputs):
             left[op] += 1
-    del taken
     return count, dict(left)
 
 
@@ -97,6 +93,6 @@ def census(data: bytes) -> Census:
     produced = {int(t) for o in subgraph.operators for t in o.outputs}
     wide = tuple(name[i] for i in sorted(produced) if dtype[i] == "INT16")
     partitions, left = _delegation(data)
-    versions = [OLDEST_INT16 if wide else OLDEST_INT8, *(OLDEST_OF_OP.get(op, OLDEST_INT8) for op, _ in ops)]
-    oldest = f"TFLite {max(versions)} (newest need of its ops; int8 kernels of older releases were not tried)"
+    newer = wide or any(op in NEWER_OPS for op, _ in ops)
+    oldest = f"TFLite {NEWER if newer else OLDEST_INT8} (releases before 2.14.0 were not tried)"
     return Census(dict(ops), floats, wide, partitions, left, len(data), oldest)

@@ -30,7 +30,7 @@ def make_interpreter(data: bytes, runtime: str = "litert", threads: int = 1, *, 
         try:
             import tensorflow as tf
         except ImportError as error:
-            raise InputError("tensorflow is not installed; install the extra: pip install 'qhyvit[reference]'") from error
+            raise InputError("tensorflow is not installed; pip install 'qhyvit[reference]'") from error
         options = {"experimental_preserve_all_tensors": True} if all_tensors else {}
         interpreter = tf.lite.Interpreter(model_content=data, num_threads=threads, **options)
     else:

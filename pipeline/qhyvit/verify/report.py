@@ -78,8 +78,9 @@ def _census_checks(found: Census, plan: QuantPlan) -> list[Check]:
     wide = {name for name, quant in plan.tensors.items() if quant.bits == 16}
     unplanned = [name for name in found.int16_tensors if name not in wide]
     floats = found.float_tensors
+    first = f", first {floats[0]}" if floats else ""
     return [
-        Check("no float tensor", not floats, f"{len(floats)} float tensors" + (f", first {floats[0]}" if floats else "")),
+        Check("no float tensor", not floats, f"{len(floats)} float tensors{first}"),
         Check("int16 only where planned", not unplanned, f"{len(found.int16_tensors)} int16 tensors"),
         Check("XNNPACK takes the graph", found.partitions > 0,
               f"{found.partitions} partitions; builtin kernels run {sum(found.not_delegated.values())} ops: "
