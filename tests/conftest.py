@@ -1,0 +1,76 @@
+"""Small models and images that the tests share; whole exports happen once a session."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from qhyvit.graph.ir import Graph
+
+SIZE = 128  # pixels: leaves 2x2 patches even in the last stage (one patch would make softmax trivial)
+
+
+@dataclass(frozen=True)
+class Small:
+    """One exported small model: its file, facts, rewritten graph and the reference torch module."""
+
+    tflite: bytes
+    facts: dict[str, Any]
+    graph: Graph
+
+
+def export_small(name: str) -> Small:
+    from qhyvit.models import find_variant
+    from qhyvit.models._export import export
+    from qhyvit.rewrites import rewrite
+    from qhyvit.tflite.read import read
+
+    family, variant = find_variant(name)
+    made = export(family, variant, None, 10, SIZE, seed=3)
+    return Small(made.tflite, made.facts, rewrite(read(made.tflite, made.facts["modules"])))
+
+
+@pytest.fixture(scope="session")
+def small_v1() -> Small:
+    return export_small("mobilevit_xxs")
+
+
+@pytest.fixture(scope="session")
+def small_v2() -> Small:
+    return export_small("mobilevitv2_050")
+
+
+@pytest.fixture(scope="session", params=["small_v1", "small_v2"])
+def small(request: pytest.FixtureRequest) -> Small:
+    found: Small = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="session")
+def pictures() -> np.ndarray:
+    """[12, SIZE, SIZE, 3] uint8, generated images."""
+    from benchmarks.demo.images import SHAPES, draw_image
+
+    rngs = [np.random.default_rng((7, i)) for i in range(12)]
+    return np.stack([np.asarray(draw_image(i % len(SHAPES), rng, SIZE)) for i, rng in enumerate(rngs)])
+
+
+@pytest.fixture(scope="session")
+def inputs(pictures: np.ndarray) -> torch.Tensor:
+    """The same as float in 0..1."""
+    return torch.from_numpy(pictures.astype(np.float32) / 255)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real images and weights; skips without them."""
+    folder = os.environ.get("QHYVIT_SHARED")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("QHYVIT_SHARED does not name a folder")
+    return Path(folder)

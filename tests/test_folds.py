@@ -1,0 +1,60 @@
+"""Folds leave the float function as it was, whatever the scale."""
+
+import numpy as np
+import pytest
+import torch
+
+from qhyvit.folds import all_folds
+from qhyvit.folds._scaling import CannotScaleError, scale_tensor
+from qhyvit.sim.run import Executor
+
+
+def scale_of(channels, seed=0):
+    return np.exp(np.random.default_rng(seed).normal(size=channels))
+
+
+@pytest.mark.parametrize("name", sorted(all_folds()))
+def test_every_place_is_float_equivalent(small, inputs, name):
+    fold = all_folds()[name]
+    places = fold.places(small.graph)
+    assert places
+    expected = Executor(small.graph, torch.float64).logits(inputs[:1])
+    for place in places:
+        folded = fold.apply(small.graph, place, scale_of(place.channels))
+        folded.check()
+        found = Executor(folded, torch.float64).logits(inputs[:1])
+        # constants are float32: 24 bits
+        assert float((found - expected).abs().max()) < 3e-6 * float(expected.abs().max()), place.name
+
+
+def test_the_scaled_tensor_really_carries_the_scale(small_v2, inputs):
+    fold, graph = all_folds()["silu_split"], small_v2.graph
+    place = fold.places(graph)[0]
+    r = scale_of(place.channels)
+    folded = fold.apply(graph, place, r)
+    before = Executor(graph, torch.float64).run(inputs[:1], None, place.tensors)
+    after = Executor(folded, torch.float64).run(inputs[:1], None, place.tensors)
+    for t in place.tensors:
+        assert torch.allclose(after[t] * torch.from_numpy(r), before[t], rtol=1e-4, atol=1e-6)
+
+
+def test_the_silu_split_adds_one_depthwise_convolution(small_v2):
+    fold = all_folds()["silu_split"]
+    folded = fold.apply(small_v2.graph, fold.places(small_v2.graph)[0], scale_of(fold.places(small_v2.graph)[0].channels))
+    before, after = ([n.op for n in g.nodes] for g in (small_v2.graph, folded))
+    assert len(after) == len(before) + 1
+    assert after.count("DEPTHWISE_CONV_2D") == before.count("DEPTHWISE_CONV_2D") + 1
+
+
+def test_attention_values_and_queries_are_among_the_places(small_v1):
+    names = {place.name for place in all_folds()["channel_scale"].places(small_v1.graph)}
+    assert any(".attn.value" in n for n in names)
+    assert any(".attn.query" in n or ".attn.key" in n for n in names)
+
+
+def test_what_cannot_take_a_scale_says_why(small):
+    softmax = next(n for n in small.graph.nodes if n.op == "SOFTMAX")
+    with pytest.raises(CannotScaleError, match="SOFTMAX"):
+        scale_tensor(small.graph, softmax.inputs[0], np.array([2.0]))
+    with pytest.raises(CannotScaleError, match="input or output"):
+        scale_tensor(small.graph, small.graph.outputs[0], np.full(10, 2.0))

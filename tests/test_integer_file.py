@@ -1,0 +1,133 @@
+"""The integer file holds exactly the plan, and the interpreter computes what the simulation computes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from qhyvit import affine
+from qhyvit.errors import PlanError
+from qhyvit.methods import method
+from qhyvit.methods._problem import Problem
+from qhyvit.plan import QuantPlan, Scheme
+from qhyvit.tflite import _flat
+from qhyvit.tflite.legal import check_plan, weights
+from qhyvit.tflite.write import quantize, write_float
+from qhyvit.verify.census import census
+from qhyvit.verify.report import verify
+
+
+@pytest.fixture(scope="module")
+def solved(small, inputs):
+    solution = method("qhyvit").search(Problem(small.graph, inputs[:8]), {"rounds": 2, "folds": True})
+    plan = QuantPlan(solution.tensors, "qhyvit")
+    return solution.graph, plan, quantize(solution.graph, plan)
+
+
+@pytest.fixture(scope="module")
+def codes(solved, inputs):
+    graph, plan, _ = solved
+    q = plan.tensors[graph.tensors[graph.inputs[0]].name]
+    return [affine.quantize(x[None].numpy(), q.scale[0], q.zero_point[0], affine.grid()).astype(np.int8) for x in inputs]
+
+
+def test_no_float_tensor_and_integer_ends(solved):
+    found = census(solved[2])
+    assert found.float_tensors == ()
+    assert found.int16_tensors == ()
+    assert {dtype for _, dtype in found.ops} == {"INT8"}
+    assert found.partitions > 0
+
+
+def test_scales_zero_points_and_weight_codes_are_exactly_the_plans(solved):
+    graph, plan, data = solved
+    model = _flat.load_model(data)
+    by_name = {_flat.text(t.name): t for t in model.subgraphs[0].tensors}
+    for tensor in graph.activations():
+        quant, raw = plan.tensors[tensor.name], by_name[tensor.name].quantization
+        assert (float(raw.scale[0]), int(raw.zeroPoint[0])) == (quant.scale[0], quant.zero_point[0]), tensor.name
+    for _, tensor, axis in weights(graph):
+        quant, raw = plan.tensors[tensor.name], by_name[tensor.name]
+        assert [float(s) for s in raw.quantization.scale] == list(quant.scale), tensor.name
+        expected = affine.quantize(tensor.data, quant.scale, quant.zero_point, affine.grid(narrow=True), axis)
+        stored = np.frombuffer(bytes(_bytes(model, data, raw)), np.int8).reshape(tensor.shape)
+        assert np.array_equal(stored, expected), tensor.name
+
+
+def _bytes(model, data, tensor):
+    buffer = model.buffers[tensor.buffer]
+    if buffer.data is not None and len(buffer.data):
+        return bytearray(buffer.data)
+    return data[buffer.offset : buffer.offset + buffer.size]
+
+
+def test_verification_passes_and_compares_every_op(solved, inputs, codes):
+    graph, plan, data = solved
+    report = verify(graph, plan, data, inputs, codes)
+    # random weights leave many near-ties between classes: decisions are checked on trained weights elsewhere
+    ops = {c.name: c.passed for c in report.checks if "decide" not in c.name}
+    assert all(ops.values()), report.checks
+    assert set(report.agreements["litert"].ops) == {n.op for n in graph.nodes}
+    worst = {o.op: o.within_one / o.compared for o in report.agreements["litert"].ops.values()}
+    assert min(worst.values()) >= 0.999, worst
+
+
+def test_verification_finds_a_file_that_is_not_the_plans(solved, inputs, codes):
+    graph, plan, data = solved
+    conv = next(n for n in graph.nodes if n.op == "CONV_2D")
+    name = graph.tensors[conv.outputs[0]].name
+    wrong = replace(plan.tensors[name], scale=(plan.tensors[name].scale[0] * 1.2,))
+    report = verify(graph, replace(plan, tensors={**plan.tensors, name: wrong}), data, inputs[:2], codes[:2])
+    assert not report.passed
+    assert any("CONV_2D" in c.name and not c.passed for c in report.checks)
+
+
+def test_a_float_file_fails_the_census(small, solved, inputs, codes):
+    found = census(write_float(small.graph))
+    assert found.float_tensors
+
+
+def broken(plan, name, **changes):
+    return replace(plan, tensors={**plan.tensors, name: replace(plan.tensors[name], **changes)})
+
+
+def test_plans_that_cannot_be_expressed_are_refused_with_the_tensors_name(solved):
+    graph, plan, _ = solved
+    _, weight, _ = weights(graph)[0]
+    ones = (1,) * weight.shape[weights(graph)[0][2]]
+    with pytest.raises(PlanError, match="weight zero point is 1"):
+        check_plan(graph, broken(plan, weight.name, zero_point=ones))
+    softmax = graph.tensors[next(n for n in graph.nodes if n.op == "SOFTMAX").outputs[0]]
+    with pytest.raises(PlanError, match="prescribes"):
+        check_plan(graph, broken(plan, softmax.name, scale=(0.5,)))
+    right = graph.tensors[next(n for n in graph.nodes if n.op == "BATCH_MATMUL").inputs[1]]
+    with pytest.raises(PlanError, match="needs 0"):
+        check_plan(graph, broken(plan, right.name, zero_point=(3,)))
+    conv = graph.tensors[next(n for n in graph.nodes if n.op == "CONV_2D").outputs[0]]
+    channels = conv.shape[-1]
+    with pytest.raises(PlanError, match="channel-wise"):
+        check_plan(graph, broken(plan, conv.name, scale=(1.0,) * channels, zero_point=(0,) * channels, axis=3))
+    missing = {k: v for k, v in plan.tensors.items() if k != conv.name}
+    with pytest.raises(PlanError, match="missing from the plan"):
+        check_plan(graph, replace(plan, tensors=missing))
+
+
+def test_right_operands_are_symmetric_in_the_plan(solved):
+    graph, plan, _ = solved
+    for node in graph.nodes:
+        if node.op == "BATCH_MATMUL":
+            quant = plan.tensors[graph.tensors[node.inputs[1]].name]
+            assert quant.zero_point == (0,)
+            assert quant.choice.scheme == Scheme.SYMMETRIC
+
+
+def test_fake_quantization_rounds_as_the_exact_arithmetic(solved):
+    from qhyvit.plan import TensorQuant
+    from qhyvit.sim.fakequant import exact_codes, fake_quantize
+
+    quant = TensorQuant((0.037,), (-5,))
+    x = torch.randn(10_000, generator=torch.Generator().manual_seed(0)) * 3
+    codes = exact_codes(x.double(), quant)
+    fake = fake_quantize(x, quant).double().numpy() / quant.scale[0] + quant.zero_point[0]
+    assert (np.abs(np.rint(fake) - codes) > 0).mean() < 1e-3  # ties in float32 only
