@@ -33,7 +33,13 @@ def test_values_inside_the_range_move_by_half_a_step_at_most(ends, share):
 
 @pytest.mark.parametrize(
     ("low", "high", "zero_point", "overflows"),
-    [(2.0, 5.0, -128, True), (-5.0, -2.0, 127, True), (3.0, 3.0, -128, True), (-1.0, 1.0, 0, False), (0.0, 0.0, -128, False)],
+    [
+        (2.0, 5.0, -128, True),
+        (-5.0, -2.0, 127, True),
+        (3.0, 3.0, -128, True),
+        (-1.0, 1.0, 0, False),
+        (0.0, 0.0, -128, False),
+    ],
 )
 def test_ranges_off_zero_are_extended_and_say_what_it_costs(low, high, zero_point, overflows):
     params = affine.fit(low, high, affine.grid(), symmetric=False)

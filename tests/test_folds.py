@@ -40,7 +40,8 @@ def test_the_scaled_tensor_really_carries_the_scale(small_v2, inputs):
 
 def test_the_silu_split_adds_one_depthwise_convolution(small_v2):
     fold = all_folds()["silu_split"]
-    folded = fold.apply(small_v2.graph, fold.places(small_v2.graph)[0], scale_of(fold.places(small_v2.graph)[0].channels))
+    place = fold.places(small_v2.graph)[0]
+    folded = fold.apply(small_v2.graph, place, scale_of(place.channels))
     before, after = ([n.op for n in g.nodes] for g in (small_v2.graph, folded))
     assert len(after) == len(before) + 1
     assert after.count("DEPTHWISE_CONV_2D") == before.count("DEPTHWISE_CONV_2D") + 1

@@ -29,7 +29,8 @@ def solved(small, inputs):
 def codes(solved, inputs):
     graph, plan, _ = solved
     q = plan.tensors[graph.tensors[graph.inputs[0]].name]
-    return [affine.quantize(x[None].numpy(), q.scale[0], q.zero_point[0], affine.grid()).astype(np.int8) for x in inputs]
+    scale, zero = q.scale[0], q.zero_point[0]
+    return [affine.quantize(x[None].numpy(), scale, zero, affine.grid()).astype(np.int8) for x in inputs]
 
 
 def test_no_float_tensor_and_integer_ends(solved):

@@ -53,4 +53,5 @@ OP = OpSpec(
     forward=_forward,
     symmetric_inputs=(1,),
     macs=_macs,
+    accumulates=True,
 )

@@ -50,4 +50,5 @@ OP = OpSpec(
     weight_axis=3,
     bias_input=2,
     macs=_macs,
+    accumulates=True,
 )

@@ -56,4 +56,5 @@ OP = OpSpec(
     weight_axis=0,
     bias_input=2,
     macs=_macs,
+    accumulates=True,
 )

@@ -13,4 +13,5 @@ OP = OpSpec(
     attrs=ElementwiseAttrs,
     infer_shape=broadcast_shape,
     forward=binary(operator.mul),
+    accumulates=True,
 )

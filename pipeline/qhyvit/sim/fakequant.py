@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -13,13 +13,7 @@ from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
 from qhyvit.plan import TensorQuant
 
-TIE_DECIMALS = 9
-ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "half_even": np.rint,
-    "half_up": lambda v: np.floor(v + 0.5),
-    "half_away": lambda v: np.sign(v) * np.floor(np.abs(v) + 0.5),
-    "truncate": np.trunc,
-}
+TIE_DECIMALS = 9  # a tie stays a tie whatever the last bit of the division
 
 
 def _limits(quant: TensorQuant) -> tuple[int, int]:
@@ -55,14 +49,54 @@ class FakeQuant:
         return x if quant is None else fake_quantize(x, quant)
 
 
-def exact_codes(y: torch.Tensor, quant: TensorQuant, rounding: str = "half_even") -> np.ndarray:
-    """Codes of float64 values as the kernels round them (int64, shape of ``y``), zero point included.
+def _half_away(v: np.ndarray) -> np.ndarray:
+    return np.sign(v) * np.floor(np.abs(v) + 0.5)
 
-    The division is rounded to TIE_DECIMALS first: a tie stays a tie whatever the scale's last bit.
-    """
+
+def _round(steps: np.ndarray, zero_point: int, rounding: str) -> np.ndarray:
+    """Steps to codes, as OpSpec.rounding says where the zero point comes in."""
+    steps = np.round(steps, TIE_DECIMALS)
+    if rounding == "half_away":
+        return _half_away(steps + zero_point)
+    if rounding == "half_up":
+        return np.floor(steps + 0.5) + zero_point
+    return (np.trunc(steps) if rounding == "truncate" else np.rint(steps)) + zero_point
+
+
+def exact_codes(y: torch.Tensor, quant: TensorQuant, rounding: str = "half_even") -> np.ndarray:
+    """Codes of float64 values as the kernels round them (int64, shape of ``y``), zero point included."""
     low, high = _limits(quant)
-    steps = y.detach().cpu().numpy().astype(np.float64) / quant.scale[0] + quant.zero_point[0]
-    return np.clip(ROUNDING[rounding](np.round(steps, TIE_DECIMALS)), low, high).astype(np.int64)
+    steps = y.detach().cpu().numpy().astype(np.float64) / quant.scale[0]
+    return np.clip(_round(steps, quant.zero_point[0], rounding), low, high).astype(np.int64)
+
+
+class ExactQuant:
+    """The file's own arithmetic on a float64 executor; also a hook that rounds every activation.
+
+    The graph's constants must lie on their grids and its biases on theirs (:func:`quantized_biases`).
+    """
+
+    def __init__(self, graph: Graph, quants: Mapping[str, TensorQuant]) -> None:
+        self.graph, self.quants = graph, quants
+
+    def _quant(self, tensor: int) -> TensorQuant:
+        return self.quants[self.graph.tensors[tensor].name]
+
+    def codes(self, tensor: Tensor, y: torch.Tensor, node: Node | None) -> np.ndarray:
+        """Codes that the kernel of ``node`` makes of its exact real result ``y``, int64."""
+        quant = self.quants[tensor.name]
+        if node is None or not spec(node.op).accumulates:
+            return exact_codes(y, quant, "half_even" if node is None else spec(node.op).rounding)
+        low, high = _limits(quant)
+        a, b = (np.asarray(self._quant(t).scale, np.float64) for t in node.inputs[:2])
+        sums = np.rint(y.detach().cpu().numpy() / (a * b)).astype(np.float32)  # the kernel's integer accumulator
+        factor = a.astype(np.float32) * b.astype(np.float32) / np.float32(quant.scale[0])
+        return np.clip(np.rint(sums * factor) + quant.zero_point[0], low, high).astype(np.int64)
+
+    def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
+        """See :data:`qhyvit.sim.run.Hook`."""
+        quant = self.quants[tensor.name]
+        return torch.from_numpy((self.codes(tensor, x, node) - quant.zero_point[0]) * quant.scale[0]).to(x.device)
 
 
 def quantized_biases(graph: Graph, quants: Mapping[str, TensorQuant]) -> Graph:

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops import spec
 from qhyvit.plan import TensorQuant
-from qhyvit.sim.fakequant import exact_codes, quantized_biases
+from qhyvit.sim.fakequant import ExactQuant, quantized_biases
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.write import constants_on_grid_of
 from qhyvit.verify.probe import every_tensor, make_interpreter
@@ -59,6 +58,7 @@ class _Simulator:
         self.graph = quantized_biases(constants_on_grid_of(graph, quants), quants)
         self.quants = quants
         self.executor = Executor(self.graph, torch.float64)
+        self.exact = ExactQuant(self.graph, quants)
 
     def values(self, codes: Mapping[str, np.ndarray]) -> dict[int, torch.Tensor]:
         """Dequantized activations, [1, *file shape]."""
@@ -73,10 +73,8 @@ class _Simulator:
     def codes(self, node: Node, values: dict[int, torch.Tensor]) -> list[np.ndarray]:
         """Output codes of one node."""
         operands = [self.executor.operand(node, i, values, None) for i in range(len(node.inputs))]
-        rounding = spec(node.op).rounding
-        outputs = self.executor.apply(node, operands)
-        quants = [self.quants[self.graph.tensors[t].name] for t in node.outputs]
-        return [exact_codes(y[0], q, rounding) for y, q in zip(outputs, quants, strict=True)]
+        outputs = zip(node.outputs, self.executor.apply(node, operands), strict=True)
+        return [self.exact.codes(self.graph.tensors[t], y[0], node) for t, y in outputs]
 
 
 def _sqnr(signal: np.ndarray, noise: np.ndarray) -> float:

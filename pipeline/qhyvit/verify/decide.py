@@ -10,7 +10,7 @@ import torch
 
 from qhyvit.graph.ir import Graph
 from qhyvit.plan import TensorQuant
-from qhyvit.sim.fakequant import FakeQuant
+from qhyvit.sim.fakequant import ExactQuant, quantized_biases
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.write import constants_on_grid_of
 from qhyvit.verify.probe import make_interpreter, run
@@ -38,7 +38,8 @@ def decisions(
     """Run file, simulation and float graph on the same images ([N, H, W, 3] float, and their input codes)."""
     interpreter = make_interpreter(model, runtime)
     found = np.stack([run(interpreter, c).ravel() for c in codes]).astype(np.int64)
-    simulated, plain, hook = Executor(constants_on_grid_of(graph, quants)), Executor(graph), FakeQuant(quants)
+    exact = quantized_biases(constants_on_grid_of(graph, quants), quants)
+    simulated, plain, hook = Executor(exact, torch.float64), Executor(graph), ExactQuant(exact, quants)
     out = quants[graph.tensors[graph.outputs[0]].name]
     with torch.no_grad():
         sim = torch.cat([simulated.logits(x[None], hook) for x in pixels]).numpy()

@@ -1,0 +1,183 @@
+"""Manifests and model files are untrusted: everything hostile is refused with its reason."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qhyvit_device import flat, manifest
+from qhyvit_device.errors import InputError, ManifestError
+from qhyvit_device.manifest import Input, Manifest, Output, SelfTest
+from qhyvit_device.preprocess import Preprocess
+
+GOOD = Manifest(
+    "m", "integer", Input(8, 8, "int8", 0.01, -128), Output(3, "int8", 0.1, 0), Preprocess("crop", 9, "bilinear"),
+    SelfTest("test.png", (1, 2, 3), "x86_64", "litert 1"),
+    dict.fromkeys(("model.tflite", "labels.txt", "test.png"), "0" * 64),
+)  # fmt: skip
+
+
+def raw():
+    found = json.loads(manifest.dumps(GOOD))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_round_trip():
+    assert manifest.from_dict(raw()) == GOOD
+
+
+def change(where, value):
+    data = raw()
+    *path, last = where.split(".")
+    inner = data
+    for key in path:
+        inner = inner[key]
+    inner[last] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "reason"),
+    [
+        ("schema_version", 2, "schema_version"),
+        ("surprise", 1, "unknown key manifest.surprise"),
+        ("input.surprise", 1, "unknown key manifest.input.surprise"),
+        ("model_file", "../../etc/passwd", "plain file name"),
+        ("model_file", "/etc/passwd", "plain file name"),
+        ("labels_file", "..", "plain file name"),
+        ("checksums", {"a\\b": "0"}, "plain file name"),
+        ("checksums", {}, "no checksum"),
+        ("checksums", {"model.tflite": 5}, "wrong type"),
+        ("input.height", 10**9, "out of bounds"),
+        ("input.height", "8", "wrong type"),
+        ("input.height", True, "wrong type"),
+        ("output.classes", 0, "out of bounds"),
+        ("input.layout", "NCHW", "NHWC"),
+        ("test.codes", ["a"], "right kind"),
+        ("preprocess", None, "must be an object"),
+        ("preprocess.std", [0.0, 1.0, 1.0], "out of bounds"),
+    ],
+)
+def test_hostile_manifests_are_refused(where, value, reason):
+    with pytest.raises((ManifestError, InputError), match=reason):
+        manifest.from_dict(change(where, value))
+
+
+def test_missing_keys_are_named():
+    data = raw()
+    del data["output"]
+    with pytest.raises(ManifestError, match="output"):
+        manifest.from_dict(data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda c: st.lists(c) | st.dictionaries(
+    st.sampled_from([*raw(), "x"]), c), max_leaves=8))  # fmt: skip
+def test_any_json_is_a_manifest_or_a_clear_error(data):
+    with pytest.raises((ManifestError, InputError)):
+        manifest.from_dict(data)
+
+
+def test_files_of_a_manifest(tmp_path):
+    path = tmp_path / "manifest.json"
+    with pytest.raises(InputError, match="bundle folder"):
+        manifest.load(path)
+    path.write_text("{")
+    with pytest.raises(ManifestError, match="not JSON"):
+        manifest.load(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ManifestError):
+        manifest.load(path)
+    path.write_bytes(b" " * (manifest.MAX_BYTES + 1))
+    with pytest.raises(ManifestError, match="MB"):
+        manifest.load(path)
+
+
+def test_links_and_changed_files_are_refused(tmp_path):
+    for name in GOOD.checksums:
+        (tmp_path / name).write_text("x")
+    with pytest.raises(InputError, match="checksum differs"):
+        manifest.verify_files(tmp_path, GOOD)
+    (tmp_path / "model.tflite").unlink()
+    (tmp_path / "model.tflite").symlink_to("labels.txt")
+    with pytest.raises(InputError, match="links are refused"):
+        manifest.verify_files(tmp_path, GOOD)
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    """A RESHAPE of [1, 2, 2, 3] with a constant, as bytes."""
+    import flatbuffers
+
+    def tensor(name, shape, buffer, kind=schema.TensorType.FLOAT32):
+        t = schema.TensorT()
+        t.name, t.shape, t.buffer, t.type = name, shape, buffer, kind
+        return t
+
+    data = schema.BufferT()
+    data.data = np.frombuffer(np.array([1, 12], np.int32).tobytes(), np.uint8)
+    subgraph = schema.SubGraphT()
+    shape = tensor("s", [2], 1, schema.TensorType.INT32)
+    subgraph.tensors = [tensor("x", [1, 2, 2, 3], 0), shape, tensor("y", [1, 12], 0)]
+    subgraph.inputs, subgraph.outputs = [0], [2]
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = 0, [0, 1], [2]
+    subgraph.operators = [operator]
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RESHAPE
+    code.version = 1
+    whole = schema.ModelT()
+    whole.version, whole.operatorCodes, whole.subgraphs = 3, [code], [subgraph]
+    whole.buffers = [schema.BufferT(), data]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(whole.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_every_truncation_is_refused_before_the_interpreter_sees_it(model):
+    flat.check(model, "whole")
+    for length in range(len(model) - 8):
+        with pytest.raises(InputError):
+            flat.check(model[:length], "cut")
+
+
+def test_whatever_passes_the_check_does_not_kill_the_process(model, tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from qhyvit_device.errors import InputError\n"
+        "from qhyvit_device.runner import TfliteFile\n"
+        "import numpy as np\n"
+        "data = Path(sys.argv[1]).read_bytes()\n"
+        "for n in [*range(0, len(data), 16), len(data)]:\n"
+        "    try: print(TfliteFile(data[:n]).run(np.ones((2, 2, 3), np.float32)).sum())\n"
+        "    except InputError as error: pass\n"
+    )
+    path = tmp_path / "m.tflite"
+    path.write_bytes(model)
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["12.0"]
+
+
+def test_every_module_imports_where_torch_does_not():
+    modules = [p.stem for p in (Path(manifest.__file__).parent).glob("*.py") if not p.stem.startswith("__")]
+    assert len(modules) >= 7
+    script = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'timm', 'tensorflow', 'qhyvit'): raise ImportError(name)\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "import importlib, qhyvit_device\n"
+        f"for name in {modules!r}: importlib.import_module('qhyvit_device.' + name)\n"
+        "assert qhyvit_device.Model\n"
+        "print('ok')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "ok", done.stderr

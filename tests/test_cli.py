@@ -1,0 +1,209 @@
+"""The command line as a user meets it: one build from end to end, and every kind of bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+
+from benchmarks.demo.images import generate
+
+MODEL = ("mobilevitv2_050", "--classes", "10", "--input-size", "128")
+FAST = ("--count", "8", "--method", "qhyvit", "--set", "rounds=2")
+
+
+def qhyvit(*args, module="qhyvit", **kwargs):
+    command = [sys.executable, "-m", module, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli")
+    generate(folder / "train", 3, seed=11)
+    generate(folder / "val", 2, seed=12)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(place):
+    from qhyvit.models import find_variant
+    from qhyvit.models._weights import randomize
+
+    family, variant = find_variant("mobilevitv2_050")
+    module = family.build(variant, 10)
+    randomize(module, 3)
+    path = place / "w.safetensors"
+    safetensors.torch.save_file({k: v.contiguous() for k, v in module.state_dict().items()}, str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def work(place, weights):
+    """A work directory with an integer model; random weights may fail the check of decisions, so no bundle yet."""
+    folder = place / "work"
+    for stage in (
+        ("export", *MODEL, "--weights", weights, "--work", folder),
+        ("calibrate", "--work", folder, "--images", place / "train", *FAST),
+        ("convert", "--work", folder),
+    ):
+        done = qhyvit(*stage)
+        assert done.returncode == 0, done.stderr
+    qhyvit("verify", "--work", folder, "--images", place / "val", "--count", "5")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(place, work):
+    done = qhyvit("bundle", "--work", work, "--images", place / "train", "--out", place / "B")
+    assert done.returncode == 0, done.stderr
+    return place / "B"
+
+
+def test_a_bundle_classifies_and_passes_its_self_test(bundle, place):
+    image = next((place / "val").rglob("*.jpg"))
+    done = qhyvit("classify", bundle, image, "--top", "2", "--json", module="qhyvit_device")
+    assert done.returncode == 0, done.stderr
+    predictions = json.loads(done.stdout)["results"][0]["predictions"]
+    assert len(predictions) == 2
+    assert predictions[0]["probability"] >= predictions[1]["probability"]
+    info = json.loads(qhyvit("info", bundle, "--json", module="qhyvit_device").stdout)
+    assert info["self_test"]["equal_codes"] == 1.0
+
+
+def test_the_file_runs_in_a_process_that_cannot_import_torch(bundle, place):
+    blocked = place / "blocked"
+    for name in ("torch", "timm", "tensorflow", "litert_torch", "qhyvit"):
+        (blocked / name).mkdir(parents=True, exist_ok=True)
+        (blocked / name / "__init__.py").write_text("raise ImportError('blocked')\n")
+    env = {**os.environ, "PYTHONPATH": str(blocked)}
+    done = qhyvit("info", bundle, module="qhyvit_device", env=env)
+    assert done.returncode == 0, done.stderr
+
+
+def test_evaluate_counts_float_and_integer(bundle, place, work):
+    done = qhyvit("evaluate", bundle, "--images", place / "val", "--float", work / "float.tflite", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["images"] == found["integer"]["images"] == found["float"]["images"] == 20
+    assert found["integer"]["agree"] <= 20
+
+
+def test_evaluating_on_calibration_images_is_refused(bundle, place):
+    done = qhyvit("evaluate", bundle, "--images", place / "train")
+    assert done.returncode == 2
+    assert "used to calibrate" in done.stderr
+
+
+def test_a_second_run_keeps_what_is_done(work, place):
+    done = qhyvit("calibrate", "--work", work, "--images", place / "train", *FAST)
+    assert done.returncode == 0
+    assert "unchanged" in done.stderr
+
+
+def test_inspect_shows_census_plan_and_graph(work):
+    census = json.loads(qhyvit("inspect", work, "--json").stdout)
+    assert census["float_tensors"] == []
+    assert "bridge stages." in qhyvit("inspect", work, "--tensors").stdout
+    assert "SOFTMAX" in qhyvit("inspect", work, "--graph").stdout
+
+
+def test_models_lists_ten_with_three_bridges():
+    found = json.loads(qhyvit("models", "--json").stdout)["models"]
+    assert len(found) == 10
+    assert {m["bridge_blocks"] for m in found} == {3}
+
+
+COMMANDS = ["build", "export", "calibrate", "convert", "verify", "bundle", "evaluate", "inspect"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command):
+    done = qhyvit(command, "--help")
+    assert done.returncode == 0
+    assert "Example" in done.stdout
+
+
+def refused(place, *args, env=None):
+    """One clear line, exit code 2, no traceback, no bundle."""
+    out = place / "refused"
+    done = qhyvit("build", *args, "--out", out, env=env)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("qhyvit: error: ")]
+    assert done.returncode == 2, done.stderr
+    assert len(lines) == 1
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+    return lines[0]
+
+
+def test_missing_weights(place):
+    line = refused(place, *MODEL, "--weights", place / "none.safetensors", "--images", place / "train")
+    assert "none.safetensors" in line
+
+
+def test_weights_of_another_model_and_class_count(place, weights):
+    images = ("--images", place / "train")
+    line = refused(place, "mobilevitv2_075", "--classes", "10", "--weights", weights, *images)
+    assert "do not belong to mobilevitv2_075" in line
+    line = refused(place, "mobilevitv2_050", "--weights", weights, *images)
+    assert "--classes 10" in line
+
+
+def test_truncated_weights(place, weights):
+    short = place / "short.safetensors"
+    short.write_bytes(weights.read_bytes()[:5000])
+    assert "truncated" in refused(place, *MODEL, "--weights", short, "--images", place / "train")
+
+
+def test_empty_and_missing_image_folders(place, weights):
+    empty = place / "empty"
+    empty.mkdir(exist_ok=True)
+    assert "holds no images" in refused(place, *MODEL, "--weights", weights, "--images", empty)
+    assert "does not exist" in refused(place, *MODEL, "--weights", weights, "--images", place / "nowhere")
+
+
+def test_a_text_file_named_jpg(place, work):
+    bad = place / "bad"
+    bad.mkdir(exist_ok=True)
+    (bad / "notes.jpg").write_text("no picture")
+    done = qhyvit("calibrate", "--work", work, "--images", bad)
+    assert done.returncode == 2
+    assert "notes.jpg: not an image" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_truncated_model(bundle, place, work):
+    for file in (work / "model.tflite", work / "float.tflite"):
+        short = place / "short.tflite"
+        short.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        done = qhyvit("inspect", short)
+        assert done.returncode == 2
+        assert "truncated" in done.stderr
+    damaged = place / "damaged"
+    damaged.mkdir(exist_ok=True)
+    for file in bundle.iterdir():
+        (damaged / file.name).write_bytes(file.read_bytes())
+    (damaged / "model.tflite").write_bytes((bundle / "model.tflite").read_bytes()[:9000])
+    done = qhyvit("info", damaged, module="qhyvit_device")
+    assert done.returncode == 2
+    assert "checksum differs" in done.stderr
+
+
+def test_an_output_that_is_in_the_way_or_not_writable(place, bundle, weights):
+    done = qhyvit("build", *MODEL, "--weights", weights, "--images", place / "train", "--out", bundle)
+    assert done.returncode == 2
+    assert "--force" in done.stderr
+    (place / "file").write_text("x")
+    done = qhyvit("build", *MODEL, "--images", place / "train", "--out", place / "file" / "B")
+    assert done.returncode == 2
+    assert "not a writable folder" in done.stderr
+
+
+def test_unknown_names_say_what_there_is(place):
+    assert "known: mobilevit_xxs" in refused(place, "resnet50", "--images", place / "train")
+    done = qhyvit("evaluate", Path("nowhere"), "--images", place / "val")
+    assert done.returncode == 2
+    assert "is this a bundle folder" in done.stderr
