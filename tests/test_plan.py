@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qhyvit.errors import InputError, PlanError
 from qhyvit.plan import Choice, FoldNote, Granularity, QuantPlan, Scheme, TensorQuant, load
 
-scales = st.floats(1e-7, 1e4, width=32)
+scales = st.floats(2.0**-23, 1e4, width=32)
 
 
 @given(st.lists(scales, min_size=1, max_size=5))

@@ -8,8 +8,8 @@ from typing import Any
 from ai_edge_litert import schema_py_generated as schema
 
 from qhyvit.errors import InputError
+from qhyvit_device import flat
 
-IDENTIFIER = b"TFL3"
 OUR_MARK = "qhyvit"  # description of the files that our writer made
 
 
@@ -49,8 +49,7 @@ def load_model(data: bytes) -> Any:
     Raises:
         InputError: not a TFLite flatbuffer, or truncated.
     """
-    if len(data) < 16 or data[4:8] != IDENTIFIER:
-        raise InputError("not a .tflite file: its identifier is missing (text, truncated or another format)")
+    flat.check(data, "model")
     try:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(data), 0))
     except Exception as error:  # flatbuffers raises struct.error, IndexError, TypeError and more on bad bytes

@@ -24,6 +24,7 @@ from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.tflite import _flat
 from qhyvit.tflite.legal import check_plan
+from qhyvit_device import flat
 
 
 def _options(node: Node) -> tuple[int, Any]:
@@ -82,7 +83,7 @@ def _signature(graph: Graph, index: Mapping[int, int]) -> Any:
 def pack(model: Any) -> bytes:
     """Serialize a ModelT."""
     builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(model.Pack(builder), file_identifier=_flat.IDENTIFIER)
+    builder.Finish(model.Pack(builder), file_identifier=flat.IDENTIFIER)
     return bytes(builder.Output())
 
 
