@@ -1,4 +1,4 @@
-"""Bounds check of a ``.tflite`` before the interpreter maps it: that one follows offsets without looking."""
+"""Bounds check of a ``.tflite`` before the interpreter maps it: the interpreter follows offsets without looking."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import struct
 from qhyvit_device.errors import InputError
 
 IDENTIFIER = b"TFL3"
-# What a table holds, by field number: the table of a child, a list of the child, or the size of a vector's elements
-# in bytes (strings are vectors of bytes). Source: the TFLite schema.
+# What a table holds, by field number: the table of a child, a list of the child, or the size of a vector's elements.
+# Source: the TFLite schema.
 TABLES: dict[str, dict[int, str | list[str] | int]] = {
-    "Model": {1: ["OperatorCode"], 2: ["SubGraph"], 3: 1, 4: ["Buffer"], 5: 4, 6: ["Metadata"], 7: ["Signature"]},
+    "Model": {1: ["OperatorCode"], 2: ["SubGraph"], 3: 1, 4: ["Buffer"], 6: ["Metadata"], 7: ["Signature"]},
     "OperatorCode": {1: 1},
     "SubGraph": {0: ["Tensor"], 1: 4, 2: 4, 3: ["Operator"], 4: 1},
-    "Tensor": {0: 4, 3: 1, 4: "Quantization", 7: 4},
+    "Tensor": {0: 4, 3: 1, 4: "Quantization"},
     "Quantization": {0: 4, 1: 4, 2: 4, 3: 8},
-    "Operator": {1: 4, 2: 4, 4: "Options", 5: 1, 7: 1, 8: 4},
-    "Options": {},
+    "Operator": {1: 4, 2: 4},
     "Buffer": {0: 1},
     "Metadata": {0: 1},
     "Signature": {0: ["TensorMap"], 1: ["TensorMap"], 2: 1},
@@ -29,7 +28,6 @@ class _Reader:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.seen: set[tuple[str, int]] = set()
 
     def at(self, form: str, place: int) -> int:
         if place < 0:
@@ -54,11 +52,7 @@ class _Reader:
         return start + 4, count
 
     def walk(self, kind: str, table: int) -> None:
-        """Check a table and everything below it that we know, each only once: lists may share their elements."""
-        if (kind, table) in self.seen:
-            return
-        self.seen.add((kind, table))
-        self.extent(table)
+        """Check a table and everything below it that we know."""
         for number, child in TABLES[kind].items():
             field = self.field(table, number)
             if field is None:
@@ -73,13 +67,6 @@ class _Reader:
                     self.walk(child[0], slot + self.at("<I", slot))
         if kind == "Buffer":
             self.outside(table)
-
-    def extent(self, table: int) -> None:
-        """A table and the list of its fields, whose sizes stand in that list, must lie inside."""
-        fields = table - self.at("<i", table)
-        end = max(fields + self.at("<H", fields), table + self.at("<H", fields + 2))
-        if end > len(self.data):
-            raise IndexError(end)
 
     def outside(self, table: int) -> None:
         """A buffer may hold its bytes behind the flatbuffer: fields 1 and 2 are their offset and size."""
