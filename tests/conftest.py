@@ -25,20 +25,23 @@ class Small:
     graph: Graph
 
 
-def export_small(name: str) -> Small:
+def export_small(name: str, weights: Path | None = None) -> Small:
     from qhyvit.models import find_variant
     from qhyvit.models._export import export
     from qhyvit.rewrites import rewrite
     from qhyvit.tflite.read import read
 
     family, variant = find_variant(name)
-    made = export(family, variant, None, 10, SIZE, seed=3)
+    made = export(family, variant, weights, 10, SIZE, seed=3)
     return Small(made.tflite, made.facts, rewrite(read(made.tflite, made.facts["modules"])))
 
 
 @pytest.fixture(scope="session")
 def small_v1() -> Small:
-    return export_small("mobilevit_xxs")
+    """Trained weights: logits that mean something."""
+    from benchmarks.demo.train import WEIGHTS
+
+    return export_small("mobilevit_xxs", WEIGHTS)
 
 
 @pytest.fixture(scope="session")

@@ -39,9 +39,7 @@ def test_the_gradient_is_taken_where_it_is_no_noise(problem, solutions):
     assert quantized > 100 * plain
 
 
-def test_the_search_beats_min_max_on_the_images_it_saw(problem, solutions, small):
-    if small.facts["family"] == "mobilevit":
-        pytest.skip("its random logits hardly differ between images: a KL of 1e-5 measures nothing")
+def test_the_search_beats_min_max_on_the_images_it_saw(problem, solutions):
     target = float_logits(problem.graph, problem)
     found = {name: mean_kl(problem.on(s.graph), s.tensors, target) for name, s in solutions.items()}
     assert found["qhyvit"] < found["minmax"]

@@ -29,6 +29,10 @@ class GraphError(QhyvitError):
     """A graph that breaks a rule of ours, or holds what we do not support."""
 
 
+class CalibrationError(QhyvitError):
+    """A search that cannot go on: values or gradients that are not finite."""
+
+
 class PlanError(QhyvitError):
     """A quantization plan that cannot be expressed in TFLite, or does not fit its graph."""
 

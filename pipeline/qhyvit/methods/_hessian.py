@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from qhyvit.errors import CalibrationError
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.methods._problem import Problem
 from qhyvit.observers._histogram import Histogram
@@ -62,7 +63,11 @@ class GradientPass:
         self.quantized = Executor(constants_on_grid_of(problem.graph, quants))
 
     def step(self, images: torch.Tensor) -> Step:
-        """Values and gradients of one batch."""
+        """Values and gradients of one batch.
+
+        Raises:
+            CalibrationError: a gradient is not finite; the objective would be blind before that tensor.
+        """
         output = self.problem.graph.outputs[0]
         with torch.no_grad():
             values = self.float.run(images, None, self.wanted)
@@ -71,6 +76,9 @@ class GradientPass:
         loss = kl(values[output].flatten(1), logits)
         grads = torch.autograd.grad(loss.sum(), [capture.kept[t] for t in self.wanted], allow_unused=True)
         gradients = {t: g for t, g in zip(self.wanted, grads, strict=True) if g is not None}
+        for t, g in gradients.items():
+            if not bool(torch.isfinite(g).all()):
+                raise CalibrationError(f"the gradient at {self.problem.graph.tensors[t].name!r} is not finite")
         return Step(values, gradients, loss.detach())
 
 

@@ -158,7 +158,7 @@ def quantize(graph: Graph, plan: QuantPlan) -> bytes:
     ranges = {t.name: _range(t, plan.tensors[t.name]) for t in graph.tensors.values() if t.name in plan.tensors}
     tool = quantizer.Quantizer(bytearray(float_model), recipe.static_wi8_ai8())
     noise = io.StringIO()
-    with contextlib.redirect_stdout(noise):
+    with contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
         result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     data = result.quantized_model
     if data is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,7 +26,9 @@ def make_interpreter(data: bytes, runtime: str = "litert", threads: int = 1, *, 
         options: dict[str, Any] = {}
         if all_tensors:
             options = {"experimental_preserve_all_tensors": True, "experimental_disable_delegate_node_fusion": True}
-        interpreter = Interpreter(model_content=data, num_threads=threads, **options)
+        with warnings.catch_warnings():  # about the memory that keeping all tensors takes: it is wanted here
+            warnings.simplefilter("ignore", UserWarning)
+            interpreter = Interpreter(model_content=data, num_threads=threads, **options)
     elif runtime == "tensorflow":
         try:
             import tensorflow as tf
