@@ -92,6 +92,13 @@ def test_evaluate_counts_float_and_integer(bundle, place, work):
     assert found["integer"]["agree"] <= 20
 
 
+def test_evaluate_asks_about_squares(bundle, place):
+    plain = qhyvit("evaluate", bundle, "--images", place / "val")
+    assert "--resize-mode squash" in plain.stderr
+    told = qhyvit("evaluate", bundle, "--images", place / "val", "--resize-mode", "squash")
+    assert "--resize-mode" not in told.stderr
+
+
 def test_evaluating_on_calibration_images_is_refused(bundle, place):
     done = qhyvit("evaluate", bundle, "--images", place / "train")
     assert done.returncode == 2

@@ -194,11 +194,12 @@ def evaluate(
     from qhyvit.evaluate import evaluate as measure
 
     with _console.talk() as talk:
-        result = measure(bundle, images, labels, float_model, mode, talk.progress, allow=allow_calibration_images)
+        allow, say = allow_calibration_images, (talk.progress, talk.log)
+        result = measure(bundle, images, labels, float_model, mode, *say, allow=allow)
     if as_json:
         print(json.dumps(result.to_json()))
         return
-    _console.table(f"{result.images} images", result.columns, result.rows())
+    _console.table(f"{result.images} images, {result.resize_mode}", result.columns, result.rows())
 
 
 @app.command(epilog="Example: `qhyvit inspect build/v2/model.tflite --tensors`")

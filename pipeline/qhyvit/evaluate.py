@@ -65,9 +65,18 @@ def _check_images(model: Model, paths: list[Path], *, allow: bool) -> None:
         raise InputError(f"{shared} of these images were used to calibrate; use others, or --allow-calibration-images")
 
 
+def squash_hint(paths: list[Path]) -> str | None:
+    """A line for images that all are squares of one size: their source may have squashed them; None for others."""
+    sizes = {load_image(p).size for p in paths[:8]}
+    width, height = next(iter(sizes))
+    if len(paths) < 2 or len(sizes) > 1 or width != height:
+        return None
+    return f"all images are {width}x{width}: if they were squashed to that, --resize-mode squash leaves nothing out"
+
+
 def evaluate(
     bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None,
-    progress: Callable[[str, float], None], *, allow: bool = False,
+    progress: Callable[[str, float], None], log: Callable[[str], None] = lambda line: None, *, allow: bool = False,
 ) -> Evaluation:  # fmt: skip
     """Run a bundle and its float model on labelled images.
 
@@ -81,6 +90,9 @@ def evaluate(
         raise InputError(f"labels go up to class {found.classes.max()}, the model has {facts.output.classes} classes")
     _check_images(model, found.paths, allow=allow)
     how = folder_preprocess(images, facts.preprocess)
+    hint = squash_hint(found.paths) if mode is None and how == facts.preprocess and how.mode == "crop" else None
+    if hint:
+        log(hint)
     how = how if mode is None else replace(how, mode=mode)
     reference = _float_file(bundle, float_model, model)
     scale, zero_point = facts.input.scale, facts.input.zero_point

@@ -20,24 +20,22 @@ def make_interpreter(data: bytes, runtime: str = "litert", threads: int = 1, *, 
     Raises:
         InputError: unknown runtime, or tensorflow is not installed.
     """
+    options: dict[str, Any] = {"experimental_preserve_all_tensors": True} if all_tensors else {}
     if runtime == "litert":
-        from ai_edge_litert.interpreter import Interpreter
+        from ai_edge_litert.interpreter import Interpreter as kind
 
-        options: dict[str, Any] = {}
         if all_tensors:
-            options = {"experimental_preserve_all_tensors": True, "experimental_disable_delegate_node_fusion": True}
-        with warnings.catch_warnings():  # about the memory that keeping all tensors takes: it is wanted here
-            warnings.simplefilter("ignore", UserWarning)
-            interpreter = Interpreter(model_content=data, num_threads=threads, **options)
+            options["experimental_disable_delegate_node_fusion"] = True
     elif runtime == "tensorflow":
         try:
-            import tensorflow as tf
+            from tensorflow.lite.python.interpreter import Interpreter as kind
         except ImportError as error:
-            raise InputError("tensorflow is not installed; pip install 'qhyvit[reference]'") from error
-        options = {"experimental_preserve_all_tensors": True} if all_tensors else {}
-        interpreter = tf.lite.Interpreter(model_content=data, num_threads=threads, **options)
+            raise InputError(f"tensorflow cannot be used ({error}); pip install 'qhyvit[reference]'") from error
     else:
         raise InputError(f"unknown runtime {runtime!r}; known: litert, tensorflow")
+    with warnings.catch_warnings():  # about the memory that keeping all tensors takes: it is wanted here
+        warnings.simplefilter("ignore", UserWarning)
+        interpreter = kind(model_content=data, num_threads=threads, **options)
     interpreter.allocate_tensors()
     return interpreter
 

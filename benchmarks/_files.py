@@ -1,0 +1,66 @@
+"""Shared by the benchmarks: logits of any ``.tflite``, and result rows with the command that made them."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qhyvit import files
+from qhyvit_device.preprocess import Preprocess, load_image, normalize, quantize, to_pixels
+from qhyvit_device.runner import TfliteFile
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def pixels_of(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray:
+    """[N, size, size, 3] uint8."""
+    return np.stack([to_pixels(load_image(p), size, size, how) for p in paths])
+
+
+def feed_of(file: TfliteFile, pixels: np.ndarray, how: Preprocess) -> np.ndarray:
+    """What ``file`` takes for one image [H, W, 3]: float or codes, NHWC or NCHW."""
+    scale, zero_point = file.input["quantization"]
+    name = np.dtype(file.input["dtype"]).name
+    floating = name.startswith("float")
+    x = normalize(pixels, how) if floating else quantize(pixels, how, float(scale), int(zero_point), name)
+    return x.transpose(2, 0, 1) if tuple(file.input["shape"])[1] == 3 else x
+
+
+def logits_of(data: bytes, pixels: Iterable[np.ndarray], how: Preprocess) -> np.ndarray:
+    """Float logits [N, classes] of the file as the interpreter runs it."""
+    file = TfliteFile(data)
+    scale, zero_point = file.output["quantization"]
+    codes = np.stack([file.run(feed_of(file, p, how)) for p in pixels]).astype(np.float64)
+    floating = np.dtype(file.output["dtype"]).name.startswith("float")
+    return codes if floating else (codes - zero_point) * scale
+
+
+def command_line() -> str:
+    """The command that runs now, with the folders of paths left out: results name no machine."""
+    words = [Path(w).name if "/" in w else w for w in sys.argv[1:]]
+    return f"python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(words)}"
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> None:
+    """Put rows into a CSV, in place of those with the same ``key`` columns; the file appears whole."""
+    old: list[dict[str, Any]] = []
+    if path.is_file():
+        with path.open(newline="") as stream:
+            old = list(csv.DictReader(stream))
+    new = {tuple(str(r[k]) for k in key) for r in rows}
+    kept = [r for r in old if tuple(str(r.get(k)) for k in key) not in new]
+    columns = list(dict.fromkeys([*(c for r in rows for c in r), *(c for r in kept for c in r)]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [columns, *([str(r.get(c, "")) for c in columns] for r in [*kept, *rows])]
+    text = "".join(",".join(_quoted(v) for v in line) + "\n" for line in lines)
+    files.write_text(path, text)
+
+
+def _quoted(value: str) -> str:
+    return f'"{value}"' if "," in value else value

@@ -1,0 +1,144 @@
+"""The stock converter beside ours: ai-edge-quantizer's static and dynamic recipes, deployed, on the same images.
+
+Two float files are quantized: the stock export of timm's module (MobileViTv2 with its one line that does not convert
+replaced), and the export of this project's equivalent blocks. Calibration images are those of the bundle's build.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks._files import RESULTS, command_line, feed_of, logits_of, pixels_of, write_rows
+from qhyvit import data
+from qhyvit.verify.accuracy import count
+from qhyvit.verify.census import census
+from qhyvit_device.preprocess import Preprocess, images_in
+from qhyvit_device.runner import TfliteFile
+
+RECIPES = ("static_wi8_ai8", "dynamic_wi8_afp32")
+
+
+def _separable_attention(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """MobileViTv2's attention with the broadcast left implicit, so that litert-torch takes it; [B, C, P, N]."""
+    query, key, value = self.qkv_proj(x).split([1, self.embed_dim, self.embed_dim], dim=1)
+    context = (key * torch.softmax(query, dim=-1)).sum(dim=-1, keepdim=True)
+    return self.out_proj(torch.relu(value) * context)
+
+
+@contextmanager
+def convertible() -> Iterator[None]:
+    """timm's MobileViTv2 in a form that litert-torch converts."""
+    from timm.models import mobilevit
+
+    original = mobilevit.LinearSelfAttention.forward
+    mobilevit.LinearSelfAttention.forward = lambda self, x, x_prev=None: _separable_attention(self, x)
+    try:
+        yield
+    finally:
+        mobilevit.LinearSelfAttention.forward = original
+
+
+class _ChannelsLast(nn.Module):
+    """[1, H, W, 3] in front of a module that takes [1, 3, H, W]."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, H, W, 3] -> [1, classes]."""
+        return self.module(x.permute(0, 3, 1, 2))
+
+
+def stock_export(model: str, weights: Path, size: int) -> bytes:
+    """Float ``.tflite`` of timm's own module."""
+    from qhyvit.models import find_variant
+    from qhyvit.models._export import convert
+    from qhyvit.models._weights import load_into
+
+    family, variant = find_variant(model)
+    module = family.build(variant, variant.classes).eval()
+    load_into(module, weights, variant.name, variant.classes)
+    with convertible():
+        return convert(_ChannelsLast(module), size)
+
+
+def quantize(float_model: bytes, name: str, pixels: np.ndarray, how: Preprocess) -> bytes:
+    """ai-edge-quantizer's recipe ``name`` as its documentation runs it."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    from qhyvit.models._export import quiet
+
+    with quiet():
+        tool = quantizer.Quantizer(bytearray(float_model), getattr(recipe, name)())
+        calibration = None
+        if tool.need_calibration:
+            file = TfliteFile(float_model)
+            key = "args_0"
+            samples = [{key: feed_of(file, p, how)[None]} for p in pixels]
+            calibration = tool.calibrate({"serving_default": samples})
+        result = tool.quantize(calibration).quantized_model
+    assert result is not None
+    return bytes(result)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True, help="folder of calibration images")
+    parser.add_argument("--evaluate", type=Path, required=True, help="labelled folder")
+    parser.add_argument("--resize-mode", choices=("crop", "squash"), default="crop", help="of the labelled folder")
+    parser.add_argument("--count", type=int, default=32, help="calibration images")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path, help="a build's work directory: its float and integer files too")
+    parser.add_argument("--out", type=Path, default=RESULTS / "stock.csv")
+    args = parser.parse_args()
+
+    from qhyvit.models import find_variant
+
+    variant = find_variant(args.model)[1]
+    raw, size = variant.preprocess, variant.input_size
+    how = Preprocess("crop", raw["resize"], raw["interpolation"], tuple(raw["mean"]), tuple(raw["std"]))
+    test_how = Preprocess(args.resize_mode, raw["resize"], raw["interpolation"], how.mean, how.std)
+    calibration = pixels_of(data.choose(images_in(args.images), args.count, args.seed), size, how)
+    labelled = data.read_labels(args.evaluate, None)
+    pixels = pixels_of(labelled.paths, size, test_how)
+
+    stock = stock_export(args.model, args.weights, size)
+    files = {("stock export", "float"): stock}
+    files |= {("stock export", r): quantize(stock, r, calibration, how) for r in RECIPES}
+    if args.work is not None:
+        own = (args.work / "float.tflite").read_bytes()
+        files |= {("own export", "float"): own}
+        files |= {("own export", r): quantize(own, r, calibration, how) for r in RECIPES}
+        files |= {("own export", "qhyvit"): (args.work / "model.tflite").read_bytes()}
+    rows: list[dict[str, Any]] = []
+    reference = np.empty(0)
+    for (export, recipe), model in files.items():
+        logits = logits_of(model, pixels, test_how)
+        reference = logits if recipe == "float" else reference  # float comes first of its export
+        found, looked = count(logits, labelled.classes, reference), census(model)
+        row = {
+            "model": args.model, "export": export, "recipe": recipe, "images": found.images,
+            "top1_percent": f"{100 * found.top1 / found.images:.2f}",
+            "agreement_percent": f"{100 * (found.agree or 0) / found.images:.2f}",
+            "ops": looked.op_count, "float_tensors": len(looked.float_tensors), "size_bytes": looked.size_bytes,
+            "calibration_images": args.count, "seed": args.seed, "command": command_line(),
+        }  # fmt: skip
+        print(", ".join(f"{k} {v}" for k, v in row.items() if k != "command"), flush=True)
+        rows.append(row)
+    write_rows(args.out, rows, ("model", "export", "recipe", "seed"))
+
+
+if __name__ == "__main__":
+    main()
