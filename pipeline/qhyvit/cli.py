@@ -146,9 +146,7 @@ def bundle(
     print(out)
 
 
-@app.command(
-    epilog="Example: `qhyvit build mobilevitv2_075 --weights W.safetensors --images train/ --out v2-int8`"
-)
+@app.command(epilog="Example: `qhyvit build mobilevitv2_075 --weights W.safetensors --images train/ --out v2-int8`")
 def build(
     model: ModelName, images: Images, out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
     weights: Weights = None, method: Method = "qhyvit", classes: Classes = None, input_size: Size = None,
@@ -243,8 +241,6 @@ def main(argv: list[str] | None = None) -> None:
         _console.err.print(f"qhyvit: error: {failure.line}", markup=False, soft_wrap=True)
         sys.exit(failure.code)
     sys.exit(code if isinstance(code, int) else 0)
-
-
 
 
 if __name__ == "__main__":

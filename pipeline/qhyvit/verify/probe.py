@@ -22,20 +22,20 @@ def make_interpreter(data: bytes, runtime: str = "litert", threads: int = 1, *, 
     """
     options: dict[str, Any] = {"experimental_preserve_all_tensors": True} if all_tensors else {}
     if runtime == "litert":
-        from ai_edge_litert.interpreter import Interpreter as kind
+        from ai_edge_litert.interpreter import Interpreter
 
         if all_tensors:
             options["experimental_disable_delegate_node_fusion"] = True
     elif runtime == "tensorflow":
         try:
-            from tensorflow.lite.python.interpreter import Interpreter as kind
+            from tensorflow.lite.python.interpreter import Interpreter
         except ImportError as error:
             raise InputError(f"tensorflow cannot be used ({error}); pip install 'qhyvit[reference]'") from error
     else:
         raise InputError(f"unknown runtime {runtime!r}; known: litert, tensorflow")
     with warnings.catch_warnings():  # about the memory that keeping all tensors takes: it is wanted here
         warnings.simplefilter("ignore", UserWarning)
-        interpreter = kind(model_content=data, num_threads=threads, **options)
+        interpreter = Interpreter(model_content=data, num_threads=threads, **options)
     interpreter.allocate_tensors()
     return interpreter
 

@@ -1,0 +1,74 @@
+"""Tables in the documents, from the result files: what lies between ``<!-- table NAME -->`` and ``<!-- end -->``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks._files import RESULTS
+from qhyvit import files
+
+ROOT = RESULTS.parent.parent
+DOCUMENTS = ("README.md",)
+MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _markdown(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [columns, ["---", *["--:"] * (len(columns) - 1)], *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    with (RESULTS / name).open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+WHAT = {
+    ("stock export", "float"): "float (timm through litert-torch)",
+    ("stock export", "static_wi8_ai8"): "ai-edge-quantizer static int8",
+    ("stock export", "dynamic_wi8_afp32"): "ai-edge-quantizer dynamic int8",
+    ("own export", "qhyvit"): "**qhyvit, fully integer**",
+}
+
+
+def stock() -> str:
+    """Deployed accuracy beside the stock converter."""
+    rows = []
+    for r in _rows("stock.csv"):
+        what = WHAT.get((r["export"], r["recipe"]))
+        if what:
+            size = f"{int(r['size_bytes']) / 1e6:.1f}"
+            rows.append([what, r["top1_percent"], r["agreement_percent"], r["float_tensors"], r["ops"], size])
+    return _markdown(["", "top-1 %", "agrees with float %", "float tensors", "ops", "MB"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"stock": stock}
+
+
+def filled(text: str) -> str:
+    """The document with its tables as the result files give them."""
+    return MARKED.sub(lambda m: m[1] + TABLES[m[2]]() + m[3], text)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a table is out of date")
+    args = parser.parse_args()
+    stale = []
+    for name in DOCUMENTS:
+        text = (ROOT / name).read_text()
+        if filled(text) != text:
+            stale.append(name)
+            if not args.check:
+                files.write_text(ROOT / name, filled(text))
+    if args.check and stale:
+        sys.exit(f"out of date: {', '.join(stale)}; run python -m benchmarks.tables")
+
+
+if __name__ == "__main__":
+    main()
