@@ -7,7 +7,6 @@ import csv
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from benchmarks._files import RESULTS
 from qhyvit import files
