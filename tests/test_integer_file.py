@@ -20,9 +20,10 @@ from qhyvit.verify.report import verify
 
 @pytest.fixture(scope="module")
 def solved(small, inputs):
-    solution = method("qhyvit").search(Problem(small.graph, inputs[:8]), {"rounds": 2, "folds": True})
+    chosen = method("qhyvit")
+    solution = chosen.search(Problem(small.graph, inputs[:8]), {**chosen.defaults, "rounds": 2})
     plan = QuantPlan(solution.tensors, "qhyvit")
-    return solution.graph, plan, quantize(solution.graph, plan)
+    return solution.shipped, plan, quantize(solution.shipped, plan)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def _bytes(model, data, tensor):
 
 def test_verification_passes_and_compares_every_op(solved, inputs, codes):
     graph, plan, data = solved
-    report = verify(graph, plan, data, inputs, codes)
+    report = verify(graph, graph, plan, data, inputs, codes)
     # random weights leave many near-ties between classes: decisions are checked on trained weights elsewhere
     ops = {c.name: c.passed for c in report.checks if "decide" not in c.name}
     assert all(ops.values()), report.checks
@@ -79,7 +80,7 @@ def test_verification_finds_a_file_that_is_not_the_plans(solved, inputs, codes):
     conv = next(n for n in graph.nodes if n.op == "CONV_2D")
     name = graph.tensors[conv.outputs[0]].name
     wrong = replace(plan.tensors[name], scale=(plan.tensors[name].scale[0] * 1.2,))
-    report = verify(graph, replace(plan, tensors={**plan.tensors, name: wrong}), data, inputs[:2], codes[:2])
+    report = verify(graph, graph, replace(plan, tensors={**plan.tensors, name: wrong}), data, inputs[:2], codes[:2])
     assert not report.passed
     assert any("CONV_2D" in c.name and not c.passed for c in report.checks)
 

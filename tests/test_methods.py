@@ -41,7 +41,7 @@ def test_the_gradient_is_taken_where_it_is_no_noise(problem, solutions):
 
 def test_the_search_beats_min_max_on_the_images_it_saw(problem, solutions):
     target = float_logits(problem.graph, problem)
-    found = {name: mean_kl(problem.on(s.graph), s.tensors, target) for name, s in solutions.items()}
+    found = {name: mean_kl(problem.on(s.shipped), s.tensors, target) for name, s in solutions.items()}
     assert found["qhyvit"] < found["minmax"]
 
 
@@ -87,7 +87,7 @@ def test_dead_channels_keep_their_bias():
 def test_progress_and_log_are_told(problem):
     said, shares = [], []
     talkative = Problem(problem.graph, problem.images[:4], progress=lambda w, s: shares.append(s), log=said.append)
-    method("qhyvit").search(talkative, {"rounds": 1, "folds": False})
+    method("qhyvit").search(talkative, {**method("qhyvit").defaults, "rounds": 1, "folds": False})
     assert said
     assert all(0 <= s <= 1 for s in shares)
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qhyvit.errors import InputError, OutputError
 
@@ -107,3 +113,24 @@ def read_bytes(path: Path, what: str) -> bytes:
 def sha256(data: bytes) -> str:
     """Hex digest."""
     return hashlib.sha256(data).hexdigest()
+
+
+def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Named arrays as the bytes of an ``.npz``; names may hold any character."""
+    stream = io.BytesIO()
+    named: dict[str, Any] = {str(i): a for i, a in enumerate(arrays.values())}
+    np.savez(stream, names=np.array(list(arrays)), **named)
+    return stream.getvalue()
+
+
+def unpack_arrays(data: bytes, what: str) -> dict[str, NDArray[Any]]:
+    """What :func:`pack_arrays` packed; pickles are refused.
+
+    Raises:
+        InputError: damaged, or not such a file.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as found:
+            return {str(name): found[str(i)] for i, name in enumerate(found["names"])}
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{what} is damaged: {error}; calibrate again") from error

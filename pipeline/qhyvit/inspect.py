@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qhyvit import _console, files
 from qhyvit.errors import InputError
-from qhyvit.stages import FOLDED, MODEL, PLAN, Work, solved
+from qhyvit.stages import FOLDED, MODEL, PLAN, Work, plan_of, solved
 from qhyvit.verify.census import Census, census
 
 
@@ -42,10 +42,10 @@ def inspect(path: Path, *, graph: bool, tensors: bool, as_json: bool) -> None:
 def _print_plan(work: Work, *, graph: bool, as_json: bool) -> None:
     from qhyvit.graph.dump import dump
 
-    folded, plan = solved(work)
     if graph:
-        print(dump(folded), end="")
+        print(dump(solved(work).folded), end="")
         return
+    plan = plan_of(work)
     if as_json:
         print(plan.to_json(), end="")
         return

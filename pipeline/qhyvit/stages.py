@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from qhyvit.graph.ir import Graph
     from qhyvit.verify.report import Report
 
-FLOAT, FACTS, FOLDED, PLAN, MODEL, VERIFY, STATE = (
-    "float.tflite", "export.json", "folded.tflite", "plan.json", "model.tflite", "verify.json", "state.json",
+FLOAT, FACTS, FOLDED, PLAN, CONSTANTS, MODEL, VERIFY, STATE = (
+    "float.tflite", "export.json", "folded.tflite", "plan.json", "plan.npz", "model.tflite", "verify.json",
+    "state.json",
 )  # fmt: skip
 
 
@@ -86,7 +87,10 @@ class Work:
         return files.sha256(self.read(name))
 
 
-MADE_BY = {FLOAT: "export", FACTS: "export", FOLDED: "calibrate", PLAN: "calibrate", MODEL: "convert", VERIFY: "verify"}
+MADE_BY = {
+    FLOAT: "export", FACTS: "export", FOLDED: "calibrate", PLAN: "calibrate", CONSTANTS: "calibrate",
+    MODEL: "convert", VERIFY: "verify",
+}  # fmt: skip
 
 
 def export(work: Work, model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> None:
@@ -140,7 +144,7 @@ def float_graph(work: Work) -> Graph:
 def calibrate(
     work: Work, images: Path, method: str, count: int, seed: int, options: Mapping[str, Any], mode: str | None
 ) -> None:
-    """Stage 2: ``folded.tflite`` (the float graph with its folds) and ``plan.json``."""
+    """Stage 2: ``folded.tflite`` (the float graph with its folds), ``plan.json`` and ``plan.npz`` (new constants)."""
     from qhyvit.methods import method as find_method
 
     chosen, facts = find_method(method), work.json(FACTS)
@@ -180,9 +184,10 @@ def calibrate(
             image_hashes=tuple(hashes),
         )
         files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
+        files.write_bytes(work.folder / CONSTANTS, files.pack_arrays(solution.constants))
         files.write_text(work.folder / PLAN, plan.to_json())
 
-    work.stage("calibrate", key, (FOLDED, PLAN), make)
+    work.stage("calibrate", key, (FOLDED, CONSTANTS, PLAN), make)
 
 
 def bridge_report(problem: Any) -> dict[str, str]:
@@ -207,11 +212,28 @@ def bridge_report(problem: Any) -> dict[str, str]:
     return lines
 
 
-def solved(work: Work) -> tuple[Graph, QuantPlan]:
-    """The folded graph and its plan."""
+@dataclass(frozen=True)
+class Solved:
+    """What calibration left: the float graph with its folds, the same with the constants that ship, the plan."""
+
+    folded: Graph
+    shipped: Graph
+    plan: QuantPlan
+
+
+def plan_of(work: Work) -> QuantPlan:
+    """The plan alone."""
+    return QuantPlan.from_json(work.read(PLAN).decode())
+
+
+def solved(work: Work) -> Solved:
+    """Read what calibration wrote."""
+    from qhyvit.graph import edit
     from qhyvit.tflite.read import read
 
-    return read(work.read(FOLDED)), QuantPlan.from_json(work.read(PLAN).decode())
+    folded = read(work.read(FOLDED))
+    constants = files.unpack_arrays(work.read(CONSTANTS), CONSTANTS)
+    return Solved(folded, edit.with_named(folded, constants), plan_of(work))
 
 
 def refuse_int16(work: Work) -> None:
@@ -220,20 +242,21 @@ def refuse_int16(work: Work) -> None:
     Raises:
         PlanError: it does.
     """
-    wide = [name for name, quant in solved(work)[1].tensors.items() if quant.bits == 16]
+    wide = [name for name, quant in plan_of(work).tensors.items() if quant.bits == 16]
     if wide:
         raise PlanError(f"{len(wide)} tensors are int16, first {wide[0]!r}; the method's options allow that")
 
 
 def convert(work: Work) -> None:
     """Stage 3: ``model.tflite``."""
-    key = {"folded": work.hash(FOLDED), "plan": work.hash(PLAN)}
+    key = {name: work.hash(name) for name in (FOLDED, CONSTANTS, PLAN)}
 
     def make() -> None:
         from qhyvit.tflite.write import quantize as write
 
         work.progress("convert", 0.0)
-        files.write_bytes(work.folder / MODEL, write(*solved(work)))
+        found = solved(work)
+        files.write_bytes(work.folder / MODEL, write(found.shipped, found.plan))
 
     work.stage("convert", key, (MODEL,), make)
 
@@ -248,7 +271,7 @@ def runtimes_here() -> list[str]:
 def verify(work: Work, images: Path, count: int, seed: int, mode: str | None) -> Report | None:
     """Stage 4: ``verify.json``, on images that calibration did not use, where there are enough; None if kept."""
     facts = work.json(FACTS)
-    _, plan = solved(work)
+    plan = plan_of(work)
     everything = images_in(images)
     fresh = [p for p, h in zip(everything, data.hash_files(everything), strict=True) if h not in plan.image_hashes]
     paths = data.choose(fresh or everything, count, seed + 1)
@@ -262,12 +285,13 @@ def verify(work: Work, images: Path, count: int, seed: int, mode: str | None) ->
         from qhyvit.verify.report import verify as check
 
         work.progress("verify", 0.0)
-        graph, plan = solved(work)
+        found = solved(work)
         pixels = load_pixels(paths, facts["input_size"], how)
-        entry = plan.tensors[graph.tensors[graph.inputs[0]].name]
+        entry = plan.tensors[found.folded.tensors[found.folded.inputs[0]].name]
         codes = [quantize(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pixels]
         floats = torch.from_numpy(normalize(pixels, how))
-        outcome.append(check(graph, plan, work.read(MODEL), floats, codes, runtimes_here()))
+        model = work.read(MODEL)
+        outcome.append(check(found.folded, found.shipped, plan, model, floats, codes, runtimes_here()))
         files.write_text(work.folder / VERIFY, json.dumps(outcome[0].to_json(), indent=1) + "\n")
 
     work.stage("verify", key, (VERIFY,), make)
@@ -278,7 +302,7 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
     """Stage 5: the folder that ships."""
     from qhyvit.bundle import read_label_names, write_bundle
 
-    facts, (_, plan) = work.json(FACTS), solved(work)
+    facts, plan = work.json(FACTS), plan_of(work)
     verified = work.json(VERIFY)
     created = {
         "command": command, "method": plan.method, "options": dict(plan.options), "seed": plan.seed,

@@ -1,12 +1,13 @@
 """The SiLU split: x / r and SiLU(x) / r get one scale a channel, exactly.
 
-The producing convolution divides its output channels by r; a 1x1 depthwise convolution with weights r restores x
+The producing layer divides its output channels by r; a 1x1 depthwise convolution with weights r restores x
 for the sigmoid alone, where large values are flat and may be clipped; MUL(x / r, sigmoid(x)) = SiLU(x) / r; the
 readers multiply their input channels by r.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -14,21 +15,23 @@ import numpy as np
 from qhyvit.folds._fold import Fold, Place
 from qhyvit.folds._scaling import CannotScaleError, Scaling
 from qhyvit.graph import edit
-from qhyvit.graph.ir import Graph, Node
+from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.ops import spec
 from qhyvit.ops.depthwise_conv_2d import DepthwiseConv2DAttrs
+from qhyvit.ops.reshape import ReshapeAttrs
 
 
 def _pattern(graph: Graph, node: Node) -> tuple[int, Node, Node] | None:
-    """(x, LOGISTIC, MUL) if ``node`` is the LOGISTIC of a SiLU on a rank-4 convolution output."""
+    """(x, LOGISTIC, MUL) if ``node`` is the LOGISTIC of a SiLU behind a convolution or linear."""
     if node.op != "LOGISTIC":
         return None
     x = node.inputs[0]
     users = graph.users(x)
     muls = [n for n in users if n.op == "MUL" and set(n.inputs) == {x, node.outputs[0]}]
     producer = graph.producer(x)
-    if len(users) != 2 or len(muls) != 1 or producer is None or len(graph.tensors[x].shape) != 4:
+    if len(users) != 2 or len(muls) != 1 or producer is None:
         return None
-    weighted = producer.op in ("CONV_2D", "DEPTHWISE_CONV_2D") and producer.attrs.fused_activation_function == "NONE"
+    weighted = spec(producer.op).weight_input >= 0 and producer.attrs.fused_activation_function == "NONE"
     return (x, node, muls[0]) if weighted and len(graph.users(node.outputs[0])) == 1 else None
 
 
@@ -80,17 +83,34 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
     """
     x, logistic, mul = _find(graph, place)
     graph = _scaled(graph, x, mul, np.asarray(r, np.float64))
-    tensor = graph.tensors[x]
+    tensor, current = graph.tensors[x], next(n for n in graph.nodes if n.outputs == logistic.outputs)
+    as_map = (1, math.prod(tensor.shape[:-1]), 1, tensor.shape[-1])
+    if len(tensor.shape) == 4 and tensor.shape[0] == 1:
+        graph, restored = _restore(graph, current, x, tensor, r)
+    else:  # a depthwise convolution reads maps: the tokens become one, and tokens again
+        graph, tokens = _reshape(graph, current, x, f"{tensor.name}.map", as_map)
+        graph, restored = _restore(graph, current, tokens, graph.tensors[tokens], r)
+        graph, restored = _reshape(graph, current, restored, f"{tensor.name}.tokens", tensor.shape)
+    return edit.replace_node(graph, current, replace(current, inputs=(restored,)))
+
+
+def _restore(graph: Graph, before: Node, x: int, tensor: Tensor, r: np.ndarray) -> tuple[Graph, int]:
+    """x * r by a depthwise convolution on [1, H, W, C]."""
     weight_data = np.asarray(r, np.float32).reshape(1, 1, 1, -1)
     graph, weight = edit.add_tensor(graph, f"{tensor.name}.restore:weight", weight_data.shape, "FLOAT32", weight_data)
-    zeros = np.zeros(place.channels, np.float32)
+    zeros = np.zeros(len(r), np.float32)
     graph, bias = edit.add_tensor(graph, f"{tensor.name}.restore:bias", zeros.shape, "FLOAT32", zeros)
     graph, restored = edit.add_tensor(graph, f"{tensor.name}.restore", tensor.shape, "FLOAT32")
     attrs = DepthwiseConv2DAttrs(padding="VALID", depth_multiplier=1)
-    node = Node("DEPTHWISE_CONV_2D", attrs, (x, weight, bias), (restored,), logistic.block)
-    current = next(n for n in graph.nodes if n.outputs == logistic.outputs)
-    graph = edit.insert_before(graph, current, node)
-    return edit.replace_node(graph, current, replace(current, inputs=(restored,)))
+    node = Node("DEPTHWISE_CONV_2D", attrs, (x, weight, bias), (restored,), before.block)
+    return edit.insert_before(graph, before, node), restored
+
+
+def _reshape(graph: Graph, before: Node, x: int, name: str, shape: tuple[int, ...]) -> tuple[Graph, int]:
+    data = np.array(shape, np.int32)
+    graph, wanted = edit.add_tensor(graph, f"{name}:shape", data.shape, "INT32", data)
+    graph, out = edit.add_tensor(graph, name, shape, "FLOAT32")
+    return edit.insert_before(graph, before, Node("RESHAPE", ReshapeAttrs(), (x, wanted), (out,), before.block)), out
 
 
 FOLD = Fold("silu_split", "one scale a channel through SiLU, by a 1x1 depthwise convolution", places, apply)

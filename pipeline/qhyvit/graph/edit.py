@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qhyvit.errors import GraphError
 from qhyvit.graph.ir import Graph, Node, Tensor
 
 
@@ -18,6 +19,19 @@ def with_constants(graph: Graph, values: Mapping[int, NDArray[Any]]) -> Graph:
     for t, data in values.items():
         tensors[t] = replace(tensors[t], data=np.ascontiguousarray(data, dtype=graph.constant(t).dtype))
     return replace(graph, tensors=tensors)
+
+
+def with_named(graph: Graph, values: Mapping[str, NDArray[Any]]) -> Graph:
+    """Replace the values of constants by name (same shapes).
+
+    Raises:
+        GraphError: no such constant, or another shape.
+    """
+    for name, data in values.items():
+        tensor = graph.by_name.get(name)
+        if tensor is None or tensor.data is None or tensor.shape != data.shape:
+            raise GraphError(f"constant {name!r} of shape {list(data.shape)} does not fit the graph")
+    return with_constants(graph, {graph.by_name[name].id: data for name, data in values.items()})
 
 
 def add_tensor(graph: Graph, name: str, shape: Sequence[int], dtype: str, data: Any = None) -> tuple[Graph, int]:
@@ -52,3 +66,9 @@ def own_constant(graph: Graph, node: Node, position: int) -> tuple[Graph, Node]:
     inputs = tuple(copy if i == position else v for i, v in enumerate(node.inputs))
     new = replace(node, inputs=inputs)
     return replace_node(graph, node, new), new
+
+
+def remove_node(graph: Graph, node: Node) -> Graph:
+    """Take out a node whose outputs nobody reads, and those outputs."""
+    tensors = {t: v for t, v in graph.tensors.items() if t not in node.outputs}
+    return replace(graph, nodes=tuple(n for n in graph.nodes if n is not node), tensors=tensors)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
+from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
 from qhyvit.plan import FoldNote, TensorQuant
 
@@ -56,11 +58,20 @@ class Problem:
 
 @dataclass(frozen=True)
 class Solution:
-    """What a method decided: the graph with its folds, a quantization for every tensor, the folds made."""
+    """What a method decided: the float-equal graph with its folds, a quantization for every tensor, the folds made.
+
+    ``constants``: by name, values that take the place of the graph's own in the file (rounded weights, biases).
+    """
 
     graph: Graph
     tensors: Mapping[str, TensorQuant]
     folds: tuple[FoldNote, ...] = ()
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def shipped(self) -> Graph:
+        """The graph with the constants that the file will hold."""
+        return edit.with_named(self.graph, self.constants)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from qhyvit.methods._hessian import Statistics, gather
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import finish, group_quant, minmax_weights, spread
+from qhyvit.methods._reconstruct import reconstruct
 from qhyvit.methods._weights import search_weights
 from qhyvit.observers._histogram import merge
 from qhyvit.observers._search import Found, search
@@ -106,9 +107,14 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
         energies = {t: e.double().numpy() for t, e in statistics.energy.items()}
         weights = search_weights(problem.graph, {} if folding else energies)
     graph = problem.graph
-    return Solution(graph, finish(graph, {**spread(graph, chosen), **weights}), notes)
+    quants = finish(graph, {**spread(graph, chosen), **weights})
+    if not (options["ridge"] or options["rounding"] or options["bias"]):
+        return Solution(graph, quants, notes)
+    constants, quants = reconstruct(problem, quants, options)
+    return Solution(graph, quants, notes, constants)
 
 
+DEFAULTS = {"rounds": 4, "folds": True, "ridge": 1.0, "rounding": True, "bias": True}
 METHOD = Method(
-    "qhyvit", "Hessian-weighted search of scale, granularity and scheme", find, {"rounds": 4, "folds": True}
+    "qhyvit", "Hessian-weighted search of scale, granularity and scheme; closed-form weights", find, DEFAULTS
 )

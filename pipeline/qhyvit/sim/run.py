@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from qhyvit.errors import GraphError
@@ -38,6 +39,10 @@ class Executor:
             floating = t.dtype.startswith("FLOAT")
             self._constants[t.id] = torch.tensor(t.data, dtype=dtype, device=device) if floating else t.data
         self._last_use = self._lifetimes()
+
+    def set_constant(self, tensor: int, data: np.ndarray) -> None:
+        """Use ``data`` for a float constant from now on."""
+        self._constants[tensor] = torch.tensor(data, dtype=self.dtype, device=self.device)
 
     def _lifetimes(self) -> dict[int, int]:
         last: dict[int, int] = {}

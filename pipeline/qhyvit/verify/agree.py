@@ -82,7 +82,8 @@ def _sqnr(signal: np.ndarray, noise: np.ndarray) -> float:
 
 
 def op_by_op(
-    graph: Graph,
+    folded: Graph,
+    shipped: Graph,
     quants: Mapping[str, TensorQuant],
     model: bytes,
     pixels: torch.Tensor,
@@ -92,13 +93,15 @@ def op_by_op(
     """Compare every op of ``model`` with the simulation, and every tensor with the float graph.
 
     Args:
-        graph: the float graph that was quantized (after folds).
+        folded: the float graph (after folds), to measure the error against.
+        shipped: the same with the constants that the file holds.
         quants: quantization of every tensor.
         model: the integer file.
         pixels: float input images [N, H, W, 3]; ``codes``: the same as the file's input codes.
         runtime: see :func:`qhyvit.verify.probe.make_interpreter`.
     """
-    result, simulator, plain = Agreement(), _Simulator(graph, quants), Executor(graph)
+    graph = shipped
+    result, simulator, plain = Agreement(), _Simulator(shipped, quants), Executor(folded)
     power: dict[str, tuple[float, float]] = {}
     interpreter = make_interpreter(model, runtime, all_tensors=True)
     ids = [t.id for t in graph.activations()]

@@ -32,15 +32,15 @@ class Decisions:
 
 
 def decisions(
-    graph: Graph, quants: Mapping[str, TensorQuant], model: bytes, pixels: torch.Tensor, codes: Sequence[np.ndarray],
-    runtime: str = "litert",
+    folded: Graph, shipped: Graph, quants: Mapping[str, TensorQuant], model: bytes, pixels: torch.Tensor,
+    codes: Sequence[np.ndarray], runtime: str = "litert",
 ) -> Decisions:  # fmt: skip
     """Run file, simulation and float graph on the same images ([N, H, W, 3] float, and their input codes)."""
     interpreter = make_interpreter(model, runtime)
     found = np.stack([run(interpreter, c).ravel() for c in codes]).astype(np.int64)
-    exact = quantized_biases(constants_on_grid_of(graph, quants), quants)
-    simulated, plain, hook = Executor(exact, torch.float64), Executor(graph), ExactQuant(exact, quants)
-    out = quants[graph.tensors[graph.outputs[0]].name]
+    exact = quantized_biases(constants_on_grid_of(shipped, quants), quants)
+    simulated, plain, hook = Executor(exact, torch.float64), Executor(folded), ExactQuant(exact, quants)
+    out = quants[shipped.tensors[shipped.outputs[0]].name]
     with torch.no_grad():
         sim = torch.cat([simulated.logits(x[None], hook) for x in pixels]).numpy()
         floats = torch.cat([plain.logits(x[None]) for x in pixels]).numpy()

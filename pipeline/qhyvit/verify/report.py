@@ -89,21 +89,22 @@ def _census_checks(found: Census, plan: QuantPlan) -> list[Check]:
 
 
 def verify(
-    graph: Graph, plan: QuantPlan, model: bytes, pixels: torch.Tensor, codes: Sequence[np.ndarray],
+    folded: Graph, shipped: Graph, plan: QuantPlan, model: bytes, pixels: torch.Tensor, codes: Sequence[np.ndarray],
     runtimes: Sequence[str] = ("litert",), op_images: int = 4,
 ) -> Report:  # fmt: skip
-    """Check ``model`` against ``graph`` and ``plan`` on images; op by op on the first ``op_images`` of them.
+    """Check ``model`` against ``shipped`` and ``plan`` on images; op by op on the first ``op_images`` of them.
 
     Args:
-        graph: the float graph that was quantized, after folds.
+        folded: the float graph after folds, to measure the error against.
+        shipped: the same with the constants that the file holds.
         pixels: float images [N, H, W, 3]; ``codes``: the same images as input codes [1, H, W, 3].
     """
     found = census(model)
     checks = _census_checks(found, plan)
     agreements, outcomes = {}, {}
     for runtime in runtimes:
-        agreement = op_by_op(graph, plan.tensors, model, pixels[:op_images], codes[:op_images], runtime)
-        outcome = decisions(graph, plan.tensors, model, pixels, codes, runtime)
+        agreement = op_by_op(folded, shipped, plan.tensors, model, pixels[:op_images], codes[:op_images], runtime)
+        outcome = decisions(folded, shipped, plan.tensors, model, pixels, codes, runtime)
         agreements[runtime], outcomes[runtime] = agreement, outcome
         checks += _op_checks(runtime, agreement)
         detail = f"{outcome.simulation_agrees} of {outcome.images} images"

@@ -1,0 +1,244 @@
+"""Closed-form reconstruction: weights and biases that undo the error of everything before them, rounded with care.
+
+Float and quantized graph run in lockstep over all calibration images. At each op with weights the quantized inputs
+X and the float outputs Y are at hand; the weights that bring X nearest to Y solve a ridge regression around the float
+ones, W + (Y - W X) X^T (X X^T + lambda)^-1, and the bias takes the mean. The result is rounded column by column, each
+column's error handed on to those that follow (GPTQ, arXiv 2210.17323), and the op's output goes on quantized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from qhyvit.graph import edit
+from qhyvit.graph.ir import Node
+from qhyvit.methods._problem import Problem
+from qhyvit.methods._ranges import bias_floor, weight_quant
+from qhyvit.methods._weights import search_weight
+from qhyvit.ops import spec
+from qhyvit.ops._conv import pad_nchw, to_nchw
+from qhyvit.plan import TensorQuant
+from qhyvit.sim.fakequant import fake_quantize
+from qhyvit.sim.run import Executor
+from qhyvit.tflite.write import constants_on_grid_of
+
+DAMP = 0.01  # of the mean variance, added for the rounding
+NOISE = 1e-5  # of the mean square: what float32 sums leave uncertain in a covariance
+
+
+@dataclass
+class Gram:
+    """Sums over samples for G independent groups of channels: inputs [G, K], residuals of O outputs [G, O].
+
+    ``xx`` [G, K, K], ``rx`` [G, O, K], ``x`` [G, K], ``r`` [G, O]; float64.
+    """
+
+    xx: torch.Tensor
+    rx: torch.Tensor
+    x: torch.Tensor
+    r: torch.Tensor
+    samples: int
+
+    def centred(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Covariance of the inputs [G, K, K], and of residuals with inputs [G, O, K]."""
+        n = max(self.samples, 1)
+        mx, mr = self.x / n, self.r / n
+        return self.xx / n - mx[:, :, None] * mx[:, None, :], self.rx / n - mr[:, :, None] * mx[:, None, :]
+
+    def level(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean variance of the inputs [G], and a diagonal that makes their covariance positive definite [G]."""
+        raw = self.xx.diagonal(dim1=1, dim2=2).mean(dim=1) / max(self.samples, 1)
+        variance = self.centred()[0].diagonal(dim1=1, dim2=2).mean(dim=1)
+        return variance.clamp_min(0.0), NOISE * raw + 1e-12
+
+
+def patches(node: Node, x: torch.Tensor, weight_shape: tuple[int, ...]) -> torch.Tensor:
+    """What each output position reads: [G, samples, K], G = 1, or the channels of a depthwise convolution."""
+    if node.op == "FULLY_CONNECTED":
+        return x.reshape(1, -1, weight_shape[1])
+    attrs: Any = node.attrs
+    kernel = weight_shape[1:3]
+    stride, dilation = (attrs.stride_h, attrs.stride_w), (attrs.dilation_h_factor, attrs.dilation_w_factor)
+    image = pad_nchw(to_nchw(x), kernel, stride, dilation, attrs.padding)
+    columns = F.unfold(image, kernel, dilation=dilation, stride=stride)  # [N, C * kh * kw, L]
+    channels, taps = image.shape[1], kernel[0] * kernel[1]
+    columns = columns.unflatten(1, (channels, taps))  # [N, C, taps, L]
+    if node.op == "DEPTHWISE_CONV_2D":
+        return columns.permute(1, 0, 3, 2).reshape(channels, -1, taps)
+    return columns.permute(0, 3, 2, 1).reshape(1, -1, taps * channels)  # taps before channels, as the weight has them
+
+
+def as_rows(node: Node, weight: np.ndarray) -> torch.Tensor:
+    """Weights as [G, O, K] in float64."""
+    w = torch.from_numpy(weight.astype(np.float64))
+    if node.op == "DEPTHWISE_CONV_2D":
+        return w.reshape(-1, w.shape[3]).T[:, None, :]  # [1, kh, kw, C] -> [C, 1, taps]
+    return w.reshape(1, w.shape[0], -1)
+
+
+def from_rows(node: Node, rows: torch.Tensor, shape: tuple[int, ...]) -> np.ndarray:
+    """The inverse of :func:`as_rows`."""
+    if node.op == "DEPTHWISE_CONV_2D":
+        return rows[:, 0, :].T.reshape(shape).numpy()
+    return rows.reshape(shape).numpy()
+
+
+def _gram(node: Node, x: torch.Tensor, residual: torch.Tensor, shape: tuple[int, ...]) -> Gram:
+    """Sums over all images, one image at a time; ``residual`` [B, *file shape]."""
+    total: Gram | None = None
+    for image, r in zip(x, residual, strict=True):
+        rows = patches(node, image[None], shape)
+        out = r.reshape(-1, r.shape[-1])
+        out = out.T[:, :, None] if node.op == "DEPTHWISE_CONV_2D" else out[None]  # [G, samples, O]
+        rt = out.transpose(1, 2)
+        part = Gram(
+            (rows.transpose(1, 2) @ rows).double(), (rt @ rows).double(), rows.sum(1).double(), out.sum(1).double(),
+            rows.shape[1],
+        )  # fmt: skip
+        if total is None:
+            total = part
+        else:
+            total = Gram(
+                total.xx + part.xx, total.rx + part.rx, total.x + part.x, total.r + part.r,
+                total.samples + part.samples,
+            )  # fmt: skip
+    assert total is not None
+    return total
+
+
+def ridge(w: torch.Tensor, gram: Gram, strength: float) -> torch.Tensor:
+    """Weights [G, O, K] that bring the inputs nearest to the float outputs, held near ``w`` by ``strength``."""
+    xx, rx = gram.centred()
+    level, least = gram.level()
+    # few samples say little: the pull towards the float weights grows with K / samples
+    pull = strength * level * (1 + 50.0 * xx.shape[1] / gram.samples) + least
+    system = xx + torch.diag_embed(pull[:, None].expand(-1, xx.shape[1]))
+    return w + torch.linalg.solve(system, rx.transpose(1, 2)).transpose(1, 2)
+
+
+def round_with_care(w: torch.Tensor, scale: torch.Tensor, gram: Gram, limit: int = 127) -> torch.Tensor:
+    """GPTQ: values on the grid [G, O, K] of ``scale`` [G, O, 1] with a small error in the inputs' covariance.
+
+    Columns go in order of falling variance; each one's error is spread over those not yet rounded.
+    """
+    xx, _ = gram.centred()
+    level, least = gram.level()
+    k = xx.shape[1]
+    system = xx + torch.diag_embed((DAMP * level + least)[:, None].expand(-1, k))
+    order = system.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)  # [G, K]
+    system = system.gather(1, order[:, :, None].expand(-1, -1, k)).gather(2, order[:, None, :].expand(-1, k, -1))
+    index = order[:, None, :].expand(-1, w.shape[1], -1)
+    rest = w.gather(2, index).clone()
+    factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(system))).transpose(1, 2)  # upper
+    done = torch.empty_like(rest)
+    for j in range(k):
+        column = rest[:, :, j : j + 1]
+        done[:, :, j : j + 1] = torch.clamp(torch.round(column / scale), -limit, limit) * scale
+        error = (column - done[:, :, j : j + 1]) / factor[:, None, j : j + 1, j]
+        rest[:, :, j + 1 :] -= error * factor[:, None, j, j + 1 :]
+    return torch.empty_like(w).scatter_(2, index, done)
+
+
+class Lockstep:
+    """Float and quantized graph side by side over all images, node by node."""
+
+    def __init__(self, problem: Problem, quants: Mapping[str, TensorQuant], options: Mapping[str, Any]) -> None:
+        self.problem, self.graph, self.quants, self.options = problem, problem.graph, dict(quants), options
+        self.float = Executor(self.graph)
+        self.quantized = Executor(constants_on_grid_of(self.graph, quants))
+        self.constants: dict[int, np.ndarray] = {}
+
+    def run(self) -> None:
+        """Go through the graph once; ``constants`` and ``quants`` then hold what was found."""
+        graph, source = self.graph, self.graph.inputs[0]
+        x = self.problem.images.unsqueeze(1)
+        exact, rough = {source: x}, {source: self._rounded(source, x)}
+        last = {t: i for i, node in enumerate(graph.nodes) for t in node.inputs if t >= 0}
+        for index, node in enumerate(graph.nodes):
+            self.problem.progress("reconstruct", index / len(graph.nodes))
+            for values, executor in ((exact, self.float), (rough, self.quantized)):
+                if values is rough and spec(node.op).weight_input >= 0:
+                    self._solve(node, exact, rough)
+                operands = [executor.operand(node, i, values, None) for i in range(len(node.inputs))]
+                for t, y in zip(node.outputs, executor.apply(node, operands), strict=True):
+                    values[t] = y if values is exact else self._rounded(t, y)
+            for t in node.inputs:
+                if t >= 0 and last[t] == index:
+                    exact.pop(t, None)
+                    rough.pop(t, None)
+
+    def _rounded(self, t: int, y: torch.Tensor) -> torch.Tensor:
+        quant = self.quants.get(self.graph.tensors[t].name)
+        return y if quant is None else fake_quantize(y, quant)
+
+    def _linear(self, executor: Executor, node: Node, values: dict[int, torch.Tensor]) -> torch.Tensor:
+        """The op without its fused activation."""
+        operands = [executor.operand(node, i, values, None) for i in range(len(node.inputs))]
+        y = spec(node.op).forward(operands, node.attrs)
+        assert isinstance(y, torch.Tensor)
+        return y
+
+    def _solve(self, node: Node, exact: dict[int, torch.Tensor], rough: dict[int, torch.Tensor]) -> None:
+        """New weights and bias of one op."""
+        op, graph = spec(node.op), self.graph
+        weight, bias = graph.tensors[node.inputs[op.weight_input]], node.inputs[op.bias_input]
+        w, b = graph.constant(weight.id), graph.constant(bias).astype(np.float64)
+        x = rough[node.inputs[0]]
+        with torch.no_grad():
+            # what the float weights still get wrong on quantized inputs
+            residual = self._linear(self.float, node, exact) - self._linear(self.float, node, rough)
+            gram = _gram(node, x, residual, weight.shape)
+        rows = as_rows(node, w)
+        better = ridge(rows, gram, self.options["ridge"]) if self.options["ridge"] else rows
+        quant, fixed = self._round(node, better, gram, weight.shape)
+        # the bias takes the mean of what is left: E[Y] - E[W_q X]
+        n = max(gram.samples, 1)
+        mean = gram.r / n - ((fixed - rows) * (gram.x / n)[:, None, :]).sum(dim=2)
+        new_bias = b + mean.reshape(-1).numpy() if self.options["bias"] else b
+        self.quants[weight.name] = quant
+        self._store(weight.id, from_rows(node, fixed, weight.shape))
+        self._store(bias, new_bias)
+
+    def _round(
+        self, node: Node, w: torch.Tensor, gram: Gram, shape: tuple[int, ...]
+    ) -> tuple[TensorQuant, torch.Tensor]:
+        axis = spec(node.op).weight_axis
+        data = from_rows(node, w, shape)
+        energy = gram.centred()[0].diagonal(dim1=1, dim2=2).clamp_min(0.0)[:, None, :].expand_as(w)
+        scale = search_weight(data, axis, from_rows(node, energy.contiguous(), shape))
+        if node.op == "DEPTHWISE_CONV_2D":
+            steps = torch.from_numpy(scale)[:, None, None]
+        else:
+            steps = torch.from_numpy(scale)[None, :, None]
+        if self.options["rounding"]:
+            fixed = round_with_care(w, steps, gram)
+        else:
+            fixed = torch.clamp(torch.round(w / steps), -127, 127) * steps
+        return weight_quant(scale, axis, "reconstruct"), fixed
+
+    def _store(self, t: int, data: np.ndarray) -> None:
+        self.constants[t] = data.astype(np.float32)
+        self.quantized.set_constant(t, self.constants[t])
+
+
+def reconstruct(
+    problem: Problem, quants: Mapping[str, TensorQuant], options: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, TensorQuant]]:
+    """New constants by tensor name (weights on their grids, biases), and the quantizations with new weight scales.
+
+    Args:
+        options: ``ridge`` (strength of the pull towards the float weights; 0: weights stay), ``rounding`` (GPTQ),
+            ``bias`` (biases take the mean of what is left).
+    """
+    lockstep = Lockstep(problem, quants, options)
+    with torch.no_grad():
+        lockstep.run()
+    changed = edit.with_constants(problem.graph, lockstep.constants)
+    constants = {problem.graph.tensors[t].name: changed.constant(t) for t in lockstep.constants}
+    return constants, bias_floor(changed, lockstep.quants)
