@@ -47,12 +47,22 @@ def command_line() -> str:
     return f"python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(words)}"
 
 
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV; none where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def have_rows(path: Path, key: Mapping[str, Any]) -> bool:
+    """Whether a row with these values is there."""
+    return any(all(r.get(k) == str(v) for k, v in key.items()) for r in read_rows(path))
+
+
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> None:
     """Put rows into a CSV, in place of those with the same ``key`` columns; the file appears whole."""
-    old: list[dict[str, Any]] = []
-    if path.is_file():
-        with path.open(newline="") as stream:
-            old = list(csv.DictReader(stream))
+    old = read_rows(path)
     new = {tuple(str(r[k]) for k in key) for r in rows}
     kept = [r for r in old if tuple(str(r.get(k)) for k in key) not in new]
     columns = list(dict.fromkeys([*(c for r in rows for c in r), *(c for r in kept for c in r)]))

@@ -10,7 +10,7 @@ FLOORS = [
     {"errors"},
     {"registry"},
     {"affine", "plan", "graph", "data", "files"},
-    {"ops"},
+    {"ops", "store"},
     {"tflite", "sim"},
     {"rewrites", "observers", "folds"},
     {"methods", "models", "verify"},

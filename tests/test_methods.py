@@ -52,7 +52,7 @@ def test_the_search_is_the_same_twice(problem, solutions):
 
 def test_folds_are_made_only_where_the_objective_gains(problem, solutions):
     assert all(note.gain > 0 for note in solutions["qhyvit"].folds)
-    without = method("qhyvit").search(problem, {**method("qhyvit").defaults, "folds": False})
+    without = method("qhyvit").search(problem, {**method("qhyvit").defaults, "folds": "none"})
     assert without.graph is problem.graph
     assert without.folds == ()
 
@@ -87,7 +87,7 @@ def test_dead_channels_keep_their_bias():
 def test_progress_and_log_are_told(problem):
     said, shares = [], []
     talkative = Problem(problem.graph, problem.images[:4], progress=lambda w, s: shares.append(s), log=said.append)
-    method("qhyvit").search(talkative, {**method("qhyvit").defaults, "rounds": 1, "folds": False})
+    method("qhyvit").search(talkative, {**method("qhyvit").defaults, "rounds": 1, "folds": "none"})
     assert said
     assert all(0 <= s <= 1 for s in shares)
 

@@ -53,7 +53,7 @@ def rounding_errors(seed):
         d = (v - w)[0, 0]
         return float(d @ cov @ d)
 
-    careful = round_with_care(w, scale, gram)
+    careful = round_with_care(w, scale, gram, 127)
     assert torch.equal(torch.round(careful / scale) * scale, careful)
     floors = torch.floor(w / scale)
     every = [error((floors + torch.tensor(bits).reshape(1, 1, 4)) * scale) for bits in product((0.0, 1.0), repeat=4)]

@@ -29,10 +29,16 @@ class Grid:
         return self.qmax - self.qmin
 
 
-def grid(bits: int = 8, *, narrow: bool = False) -> Grid:
-    """Signed grid of ``bits``; ``narrow`` drops the lowest code (weights: [-127, 127])."""
+def grid(bits: int = 8, *, narrow: bool = False, centred: bool = True) -> Grid:
+    """Signed grid of ``bits``; ``narrow`` drops the lowest code (weights: [-127, 127]).
+
+    Fewer than 8 bits in an int8 tensor: ``centred`` around 0 for zero point 0, else from -128 up, where int8 itself
+    clamps the lower end.
+    """
     half = 1 << (bits - 1)
-    return Grid(-half + (1 if narrow else 0), half - 1)
+    if narrow or centred or bits > 8:
+        return Grid(-half + (1 if narrow else 0), half - 1)
+    return Grid(-128, 2 * half - 129)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from qhyvit.errors import InputError, PlanError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Scheme(StrEnum):
@@ -22,6 +22,15 @@ class Scheme(StrEnum):
 
     ASYMMETRIC = "asymmetric"
     SYMMETRIC = "symmetric"
+
+
+class Codes(StrEnum):
+    """What a code stands for: steps of a scale; or, for values >= 0, halves or 1 / sqrt(2) of it; or two scales."""
+
+    UNIFORM = "uniform"
+    LOG2 = "log2"
+    LOG_SQRT2 = "log_sqrt2"
+    TWIN = "twin"
 
 
 class Granularity(StrEnum):
@@ -44,11 +53,15 @@ class Choice:
 class TensorQuant:
     """The result for one tensor.
 
+    Codes other than UNIFORM are the rivals': TFLite cannot express them, they exist in simulation only.
+
     Args:
         scale: one value, or one a channel of ``axis``; float32 values held as Python floats.
         zero_point: integers of the same length, inside the grid of ``bits``.
         axis: channel axis in the file's shape; None for one scale.
         bits: 4 to 8 in an int8 tensor, 16 in an int16 one.
+        low: the lowest code; None for -2^(bits - 1).
+        codes: what a code stands for; ``second``: the scale of the upper half of TWIN codes.
         choice: the wish it came from.
         overflow: how far, in codes, the range's own zero point lay outside the grid (0 = inside).
         resolution_loss: how much coarser the grid is because the range was extended to hold zero (1 = not).
@@ -59,6 +72,9 @@ class TensorQuant:
     zero_point: tuple[int, ...]
     axis: int | None = None
     bits: int = 8
+    low: int | None = None
+    codes: Codes = Codes.UNIFORM
+    second: float | None = None
     choice: Choice = field(default_factory=Choice)
     overflow: int = 0
     resolution_loss: float = 1.0
@@ -69,9 +85,15 @@ class TensorQuant:
             raise PlanError(f"{len(self.scale)} scales and {len(self.zero_point)} zero points for axis {self.axis}")
         if not all(s > 0 for s in self.scale):
             raise PlanError(f"scales must be positive, got {min(self.scale)}")
-        half = 1 << (self.bits - 1)
-        if not all(-half <= z < half for z in self.zero_point):
-            raise PlanError(f"zero point {self.zero_point} is outside {self.bits} bits")
+        low, high = self.limits
+        if not all(low <= z <= high for z in self.zero_point):
+            raise PlanError(f"zero point {self.zero_point} is outside {self.bits} bits, codes {low} to {high}")
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Lowest and highest code."""
+        low = -(1 << (self.bits - 1)) if self.low is None else self.low
+        return low, low + (1 << self.bits) - 1
 
 
 @dataclass(frozen=True)
@@ -131,7 +153,18 @@ class QuantPlan:
 def _tensor_quant(raw: dict[str, Any]) -> TensorQuant:
     wish = dict(raw.pop("choice"))
     choice = Choice(Granularity(wish.pop("granularity")), Scheme(wish.pop("scheme")), **wish)
-    return TensorQuant(tuple(raw.pop("scale")), tuple(raw.pop("zero_point")), choice=choice, **raw)
+    codes = Codes(raw.pop("codes"))
+    return TensorQuant(tuple(raw.pop("scale")), tuple(raw.pop("zero_point")), choice=choice, codes=codes, **raw)
+
+
+def quants_to_json(quants: Mapping[str, TensorQuant]) -> dict[str, Any]:
+    """Plain data by tensor name."""
+    return {name: asdict(quant) for name, quant in quants.items()}
+
+
+def quants_from_json(raw: Mapping[str, Any]) -> dict[str, TensorQuant]:
+    """What :func:`quants_to_json` gave."""
+    return {name: _tensor_quant(dict(value)) for name, value in raw.items()}
 
 
 def load(path: Path) -> QuantPlan:

@@ -15,6 +15,7 @@ import numpy as np
 from qhyvit import __version__, data, files
 from qhyvit.errors import InputError, PlanError, UsageError
 from qhyvit.plan import QuantPlan
+from qhyvit.store import Store
 from qhyvit_device.preprocess import (
     Preprocess,
     folder_preprocess,
@@ -87,6 +88,7 @@ class Work:
         return files.sha256(self.read(name))
 
 
+PIECES = "calibrate.part"  # finished pieces of a calibration that goes on
 MADE_BY = {
     FLOAT: "export", FACTS: "export", FOLDED: "calibrate", PLAN: "calibrate", CONSTANTS: "calibrate",
     MODEL: "convert", VERIFY: "verify",
@@ -142,8 +144,9 @@ def float_graph(work: Work) -> Graph:
 
 
 def calibrate(
-    work: Work, images: Path, method: str, count: int, seed: int, options: Mapping[str, Any], mode: str | None
-) -> None:
+    work: Work, images: Path, method: str, count: int, seed: int, options: Mapping[str, Any], mode: str | None,
+    bits: int = 8,
+) -> None:  # fmt: skip
     """Stage 2: ``folded.tflite`` (the float graph with its folds), ``plan.json`` and ``plan.npz`` (new constants)."""
     from qhyvit.methods import method as find_method
 
@@ -157,7 +160,7 @@ def calibrate(
     hashes = data.hash_files(paths)
     full = {**chosen.defaults, **options}
     images_key = {"images": hashes, "how": asdict(how), "seed": seed}
-    key = {"float": work.hash(FLOAT), **images_key, "method": method, "options": full}
+    key = {"float": work.hash(FLOAT), **images_key, "method": method, "options": full, "bits": bits}
 
     def make() -> None:
         import torch
@@ -168,7 +171,9 @@ def calibrate(
         graph, started = float_graph(work), time.monotonic()
         pixels = torch.from_numpy(normalize(load_pixels(paths, facts["input_size"], how), how))
         torch.manual_seed(seed)
-        problem = Problem(graph, pixels, seed=seed, progress=work.progress, log=work.log)
+        store = Store(work.folder / PIECES)
+        store.open(files.sha256(json.dumps({"version": __version__, **key}, sort_keys=True, default=str).encode()))
+        problem = Problem(graph, pixels, seed=seed, bits=bits, store=store, progress=work.progress, log=work.log)
         solution = chosen.search(problem, full)
         plan = QuantPlan(
             solution.tensors,
@@ -186,6 +191,7 @@ def calibrate(
         files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
         files.write_bytes(work.folder / CONSTANTS, files.pack_arrays(solution.constants))
         files.write_text(work.folder / PLAN, plan.to_json())
+        store.close()
 
     work.stage("calibrate", key, (FOLDED, CONSTANTS, PLAN), make)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qhyvit.graph.ir import Graph
+from qhyvit.ops import spec
 from qhyvit.tflite.legal import groups
 
 READS_MAP = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONCATENATION", "ADD", "MUL", "LOGISTIC", "PAD", "MEAN")
@@ -21,6 +22,18 @@ class Bridge:
 
     tensor: int
     entry: bool
+
+
+@dataclass(frozen=True)
+class BridgeBlock:
+    """The part of the graph that the hybrid objective reconstructs as one.
+
+    ``inside``: ids from the bridge tensor on; ``outputs``: the outputs of the next ops with weights.
+    """
+
+    bridge: Bridge
+    inside: tuple[int, ...]
+    outputs: tuple[int, ...]
 
 
 def _spatial(shape: tuple[int, ...]) -> bool:
@@ -53,3 +66,19 @@ def bridges(graph: Graph) -> list[Bridge]:
             found.append(Bridge(tensor, entry=not becomes_map))
     order = {t.id: i for i, t in enumerate(graph.activations())}
     return sorted(found, key=lambda b: order.get(b.tensor, -1))
+
+
+def bridge_blocks(graph: Graph) -> list[BridgeBlock]:
+    """The block of each bridge: from its tensor, through ops that read nothing else, to the next ops with weights."""
+    return [_block(graph, bridge) for bridge in bridges(graph)]
+
+
+def _block(graph: Graph, bridge: Bridge) -> BridgeBlock:
+    inside: list[int] = [bridge.tensor]
+    outputs: list[int] = []
+    for node in graph.nodes:
+        sources = [t for t in node.inputs if t >= 0 and not graph.tensors[t].is_constant]
+        if not sources or any(t not in inside for t in sources):
+            continue
+        (outputs if spec(node.op).weight_input >= 0 else inside).extend(node.outputs)
+    return BridgeBlock(bridge, tuple(inside), tuple(outputs))

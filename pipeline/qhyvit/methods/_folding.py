@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,12 +34,23 @@ class Candidate:
     gain: float
 
 
+def to_facts(candidate: Candidate) -> dict[str, Any]:
+    """Plain data."""
+    return {**asdict(candidate), "r": candidate.r.tolist()}
+
+
+def from_facts(raw: Mapping[str, Any]) -> Candidate:
+    """What :func:`to_facts` gave."""
+    place = Place(raw["place"]["name"], tuple(raw["place"]["tensors"]), raw["place"]["channels"])
+    return Candidate(raw["fold"], place, np.array(raw["r"]), raw["gain"])
+
+
 def all_places(graph: Graph) -> list[tuple[str, Place]]:
     """Every place of every fold."""
     return [(name, place) for name, fold in all_folds().items() for place in fold.places(graph)]
 
 
-def _readers_weight_error(graph: Graph, tensor: int, r: np.ndarray, statistics: Statistics) -> float:
+def _readers_weight_error(graph: Graph, tensor: int, r: np.ndarray, statistics: Statistics, bits: int) -> float:
     """Weighted error that rounding the readers' weights makes, with their input channels multiplied by r.
 
     Per output channel o: sum(g_o^2) * s_o^2 / 12 * sum_c E[x_c^2] / r_c^2, s_o = max_c |W_oc r_c| / 127.
@@ -51,14 +63,14 @@ def _readers_weight_error(graph: Graph, tensor: int, r: np.ndarray, statistics: 
             continue  # a depthwise reader has a scale for each channel anyway
         w = np.abs(graph.constant(node.inputs[op.weight_input]).astype(np.float64)) * r
         taps = w[0].size // w.shape[-1]
-        step = w.reshape(len(w), -1).max(axis=1) / 127
+        step = w.reshape(len(w), -1).max(axis=1) / affine.grid(bits).qmax
         total += float((statistics.weight[out].double().numpy() * step**2).sum() / 12 * energy.sum() * taps)
     return total
 
 
-def _error(statistics: Statistics, tensor: int, r: np.ndarray) -> float:
+def _error(statistics: Statistics, tensor: int, r: np.ndarray, bits: int) -> float:
     row = merge(statistics.by_channel[tensor].channels(), r)
-    return search(row, affine.grid()).error
+    return search(row, affine.grid(bits)).error
 
 
 def _scale(statistics: Statistics, place: Place, power: float) -> np.ndarray:
@@ -68,7 +80,7 @@ def _scale(statistics: Statistics, place: Place, power: float) -> np.ndarray:
 
 
 def candidates(
-    graph: Graph, places: Sequence[tuple[str, Place]], statistics: Statistics, total: float
+    graph: Graph, places: Sequence[tuple[str, Place]], statistics: Statistics, total: float, bits: int = 8
 ) -> list[Candidate]:
     """The fold and scale with the largest gain at each place, largest first, those above the threshold."""
     found = []
@@ -79,8 +91,8 @@ def candidates(
         reader = place.tensors[-1]
 
         def cost(r: np.ndarray, place: Place = place, reader: int = reader) -> float:
-            own = sum(_error(statistics, t, r) for t in place.tensors)
-            return own + _readers_weight_error(graph, reader, r, statistics)
+            own = sum(_error(statistics, t, r, bits) for t in place.tensors)
+            return own + _readers_weight_error(graph, reader, r, statistics, bits)
 
         plain = cost(ones)
         options = [(plain - cost(r), r) for r in (_scale(statistics, place, p) for p in POWERS)]

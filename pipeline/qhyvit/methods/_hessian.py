@@ -6,7 +6,7 @@ still runs in float the KL is zero and its gradient rounding noise.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from qhyvit.errors import CalibrationError
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.methods._blocks import BridgeBlock
 from qhyvit.methods._problem import Problem
 from qhyvit.observers._histogram import Histogram
 from qhyvit.plan import TensorQuant
@@ -47,7 +48,11 @@ class Capture:
 
 @dataclass(frozen=True)
 class Step:
-    """One batch of the gradient pass: float values and gradients at the wanted tensors, KL of each image [B]."""
+    """One batch of the gradient pass: float values and squared-error weights at the wanted tensors, KL of each [B].
+
+    ``gradients``: where a tensor's own error counts, dKL/dx; inside a bridge block a random combination of the
+    errors that reach the block's outputs, whose square has the mean sum_o (g_o dO_o/dx)^2.
+    """
 
     values: Mapping[int, torch.Tensor]
     gradients: Mapping[int, torch.Tensor]
@@ -57,8 +62,15 @@ class Step:
 class GradientPass:
     """Runs float and quantized graph side by side, batch by batch."""
 
-    def __init__(self, problem: Problem, quants: Mapping[str, TensorQuant], wanted: Collection[int]) -> None:
-        self.problem, self.quants, self.wanted = problem, quants, list(wanted)
+    def __init__(
+        self,
+        problem: Problem,
+        quants: Mapping[str, TensorQuant],
+        wanted: Collection[int],
+        blocks: Sequence[BridgeBlock] = (),
+    ) -> None:
+        self.problem, self.quants, self.wanted, self.blocks = problem, quants, list(wanted), blocks
+        self.random = torch.Generator().manual_seed(problem.seed)
         self.float = Executor(problem.graph)
         self.quantized = Executor(constants_on_grid_of(problem.graph, quants))
 
@@ -74,12 +86,33 @@ class GradientPass:
         capture = Capture(self.quants, self.wanted)
         logits = self.quantized.logits(images, capture)
         loss = kl(values[output].flatten(1), logits)
-        grads = torch.autograd.grad(loss.sum(), [capture.kept[t] for t in self.wanted], allow_unused=True)
+        kept = [capture.kept[t] for t in self.wanted]
+        grads = torch.autograd.grad(loss.sum(), kept, allow_unused=True, retain_graph=bool(self.blocks))
         gradients = {t: g for t, g in zip(self.wanted, grads, strict=True) if g is not None}
+        for block in self.blocks:
+            gradients.update(self._through(block, capture, gradients))
         for t, g in gradients.items():
             if not bool(torch.isfinite(g).all()):
                 raise CalibrationError(f"the gradient at {self.problem.graph.tensors[t].name!r} is not finite")
         return Step(values, gradients, loss.detach())
+
+    def _through(
+        self, block: BridgeBlock, capture: Capture, gradients: Mapping[int, torch.Tensor]
+    ) -> dict[int, torch.Tensor]:
+        """What stands for the gradients inside ``block``: random signs v times g at its outputs, carried back.
+
+        E_v[(J^T (g v))_i^2] = sum_o (g_o J_oi)^2: the diagonal of the quadratic form of the block's output error.
+        """
+        ends = [t for t in block.outputs if t in gradients]
+        inside = [t for t in block.inside if t in gradients]
+        if not ends or not inside:
+            return {}
+        signs = [torch.randint(0, 2, gradients[t].shape, generator=self.random) * 2.0 - 1.0 for t in ends]
+        carried = torch.autograd.grad(
+            [capture.kept[t] for t in ends], [capture.kept[t] for t in inside],
+            [gradients[t] * v for t, v in zip(ends, signs, strict=True)], allow_unused=True, retain_graph=True,
+        )  # fmt: skip
+        return {t: u for t, u in zip(inside, carried, strict=True) if u is not None}
 
 
 class Statistics:
@@ -121,9 +154,10 @@ def gather(
     wanted: Collection[int],
     by_channel: Collection[int],
     label: str,
+    blocks: Sequence[BridgeBlock] = (),
 ) -> Statistics:
     """One gradient pass over all calibration images with the network quantized by ``quants``."""
-    statistics, passes = Statistics(wanted, by_channel), GradientPass(problem, quants, wanted)
+    statistics, passes = Statistics(wanted, by_channel), GradientPass(problem, quants, wanted, blocks)
     for done, images in enumerate(problem.batches()):
         problem.progress(label, done / problem.batch_count)
         statistics.add(passes.step(images), len(images) / len(problem.images))

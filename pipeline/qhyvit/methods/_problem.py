@@ -13,6 +13,7 @@ import torch
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
 from qhyvit.plan import FoldNote, TensorQuant
+from qhyvit.store import Store
 
 Progress = Callable[[str, float], None]  # (what is done now, share of it done so far 0..1)
 Log = Callable[[str], None]
@@ -30,6 +31,8 @@ class Problem:
         graph: float graph, the one that ships.
         images: preprocessed calibration images, [N, H, W, 3] float32, no labels.
         bridge: names of the tensors inside bridge blocks.
+        bits: of activations and weights, 4 to 8.
+        store: where finished pieces are kept.
         batch: images that run at once (memory: a batch holds all activations and their gradients).
         progress: told how far the work is; ``log``: told what was found.
     """
@@ -39,12 +42,21 @@ class Problem:
     bridge: frozenset[str] = frozenset()
     batch: int = 4
     seed: int = 0
+    bits: int = 8
+    store: Store = field(default_factory=Store)
     progress: Progress = field(default=silent)
     log: Log = field(default=silent)
 
     def on(self, graph: Graph) -> Problem:
         """The same problem on an edited graph."""
         return replace(self, graph=graph)
+
+    def some(self, count: int) -> Problem:
+        """The same problem on ``count`` of the images, drawn by the seed; all if there are no more."""
+        if len(self.images) <= count:
+            return self
+        picked = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed))[:count]
+        return replace(self, images=self.images[picked.sort().values])
 
     def batches(self) -> Iterator[torch.Tensor]:
         """Images, ``batch`` at a time."""

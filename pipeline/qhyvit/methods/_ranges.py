@@ -15,25 +15,35 @@ from qhyvit.tflite.legal import Group, groups, weights
 # XNNPACK takes int8 ADD and SUB only for s_in / s_out in [2^-10, 2^8): a constant far below the other operand
 # (the eps of a norm) gets a grid just coarse enough.
 FINEST_TERM = 2.0**-9
-WEIGHT_HALF = 127
 
 
 def group_quant(
-    group: Group, low: float, high: float, observer: str, score: float | None = None, *, symmetric: bool = False
-) -> TensorQuant:
-    """Quantization of a group from its range, with the scheme that its readers force."""
+    group: Group, low: float, high: float, observer: str, score: float | None = None, *,
+    symmetric: bool = False, bits: int = 8,
+) -> TensorQuant:  # fmt: skip
+    """Quantization of a group from its range, with the scheme that its readers force.
+
+    Prescribed scales keep their 8 bits.
+    """
     if group.fixed is not None:
         scale, zero = group.fixed
         return TensorQuant((float(np.float32(scale)),), (zero,), choice=Choice(observer="fixed"))
     symmetric = symmetric or group.symmetric
     if group.low_at_zero:
         low, high = 0.0, max(high, 0.0)
-    params = affine.fit(low, high, affine.grid(), symmetric=symmetric)
+    grid = grid_for(bits, symmetric=symmetric)
+    params = affine.fit(low, high, grid, symmetric=symmetric)
     scheme = Scheme.SYMMETRIC if symmetric else Scheme.ASYMMETRIC
     return TensorQuant(
         (float(params.scale),), (int(params.zero_point),), choice=Choice(Granularity.LAYER, scheme, observer),
-        overflow=int(params.overflow), resolution_loss=float(params.resolution_loss), score=score,
+        overflow=int(params.overflow), resolution_loss=float(params.resolution_loss), score=score, bits=bits,
+        low=grid.qmin,
     )  # fmt: skip
+
+
+def grid_for(bits: int, *, symmetric: bool) -> affine.Grid:
+    """Codes of an activation."""
+    return affine.grid(bits, centred=symmetric)
 
 
 def spread(graph: Graph, chosen: Mapping[Group, TensorQuant]) -> dict[str, TensorQuant]:
@@ -41,23 +51,23 @@ def spread(graph: Graph, chosen: Mapping[Group, TensorQuant]) -> dict[str, Tenso
     return {graph.tensors[t].name: quant for group, quant in chosen.items() for t in group.members}
 
 
-def weight_scales(data: np.ndarray, axis: int, shrink: np.ndarray | float = 1.0) -> np.ndarray:
-    """Symmetric scale of each output channel: max |w| * shrink / 127, floored."""
+def weight_scales(data: np.ndarray, axis: int, shrink: np.ndarray | float = 1.0, bits: int = 8) -> np.ndarray:
+    """Symmetric scale of each output channel: max |w| * shrink / (2^(bits - 1) - 1), floored."""
     other = tuple(i for i in range(data.ndim) if i != axis)
-    scale = np.abs(data.astype(np.float64)).max(axis=other) * shrink / WEIGHT_HALF
+    scale = np.abs(data.astype(np.float64)).max(axis=other) * shrink / affine.grid(bits).qmax
     return np.maximum(scale, affine.SCALE_FLOOR).astype(np.float32).astype(np.float64)
 
 
-def weight_quant(scales: np.ndarray, axis: int, observer: str) -> TensorQuant:
+def weight_quant(scales: np.ndarray, axis: int, observer: str, bits: int = 8) -> TensorQuant:
     """Per-channel symmetric quantization of a weight."""
     choice = Choice(Granularity.CHANNEL, Scheme.SYMMETRIC, observer)
-    return TensorQuant(tuple(float(s) for s in scales), (0,) * len(scales), axis=axis, choice=choice)
+    return TensorQuant(tuple(float(s) for s in scales), (0,) * len(scales), axis=axis, bits=bits, choice=choice)
 
 
-def minmax_weights(graph: Graph) -> dict[str, TensorQuant]:
+def minmax_weights(graph: Graph, bits: int = 8) -> dict[str, TensorQuant]:
     """Min-max quantization of all weights."""
     return {
-        tensor.name: weight_quant(weight_scales(graph.constant(tensor.id), axis), axis, "minmax")
+        tensor.name: weight_quant(weight_scales(graph.constant(tensor.id), axis, bits=bits), axis, "minmax", bits)
         for _, tensor, axis in weights(graph)
     }
 
@@ -73,7 +83,9 @@ def bias_floor(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, Ten
             continue
         s_in = raised[graph.tensors[node.inputs[0]].name].scale[0]
         bias = np.abs(graph.constant(node.inputs[position]).astype(np.float64)).ravel()
-        quant = raised[weight.name]
+        quant = raised.get(weight.name)
+        if quant is None:  # a rival's weights on a grid of their own, in simulation only
+            continue
         least = bias / (s_in * 2.0**30)
         scale = np.maximum(np.asarray(quant.scale), least).astype(np.float32)
         raised[weight.name] = replace(quant, scale=tuple(float(s) for s in scale))
@@ -93,6 +105,25 @@ def delegable_constants(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict
                 scale = float(np.float32(out * FINEST_TERM))
                 changed[tensor.name] = replace(changed[tensor.name], scale=(scale,))
     return changed
+
+
+def ends(quant: TensorQuant) -> tuple[float, float]:
+    """Lowest and highest value of a per-tensor quantization."""
+    low, high = quant.limits
+    return (low - quant.zero_point[0]) * quant.scale[0], (high - quant.zero_point[0]) * quant.scale[0]
+
+
+def multiples_of(
+    start: Mapping[Group, TensorQuant], multiples: np.ndarray, bits: int, *, symmetric: bool
+) -> dict[int, list[TensorQuant]]:
+    """For every member of a group that is free: its range times each of ``multiples``."""
+    found: dict[int, list[TensorQuant]] = {}
+    for group, quant in start.items():
+        if group.fixed is None:
+            low, high = ends(quant)
+            tries = [group_quant(group, m * low, m * high, "search", symmetric=symmetric, bits=bits) for m in multiples]
+            found |= dict.fromkeys(group.members, tries)
+    return found
 
 
 def constant_ranges(graph: Graph, group: Group) -> tuple[float, float] | None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from qhyvit import affine
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Node
 from qhyvit.methods._problem import Problem
@@ -23,7 +24,7 @@ from qhyvit.methods._ranges import bias_floor, weight_quant
 from qhyvit.methods._weights import search_weight
 from qhyvit.ops import spec
 from qhyvit.ops._conv import pad_nchw, to_nchw
-from qhyvit.plan import TensorQuant
+from qhyvit.plan import TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.fakequant import fake_quantize
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.write import constants_on_grid_of
@@ -122,7 +123,7 @@ def ridge(w: torch.Tensor, gram: Gram, strength: float) -> torch.Tensor:
     return w + torch.linalg.solve(system, rx.transpose(1, 2)).transpose(1, 2)
 
 
-def round_with_care(w: torch.Tensor, scale: torch.Tensor, gram: Gram, limit: int = 127) -> torch.Tensor:
+def round_with_care(w: torch.Tensor, scale: torch.Tensor, gram: Gram, limit: int) -> torch.Tensor:
     """GPTQ: values on the grid [G, O, K] of ``scale`` [G, O, 1] with a small error in the inputs' covariance.
 
     Columns go in order of falling variance; each one's error is spread over those not yet rounded.
@@ -163,8 +164,9 @@ class Lockstep:
         for index, node in enumerate(graph.nodes):
             self.problem.progress("reconstruct", index / len(graph.nodes))
             for values, executor in ((exact, self.float), (rough, self.quantized)):
-                if values is rough and spec(node.op).weight_input >= 0:
+                if values is rough and spec(node.op).weight_input >= 0 and not self._kept(index, node):
                     self._solve(node, exact, rough)
+                    self._keep(index, node)
                 operands = [executor.operand(node, i, values, None) for i in range(len(node.inputs))]
                 for t, y in zip(node.outputs, executor.apply(node, operands), strict=True):
                     values[t] = y if values is exact else self._rounded(t, y)
@@ -172,6 +174,28 @@ class Lockstep:
                 if t >= 0 and last[t] == index:
                     exact.pop(t, None)
                     rough.pop(t, None)
+
+    def _kept(self, index: int, node: Node) -> bool:
+        """Take what an earlier run solved here, if it did."""
+        piece = self.problem.store.get(f"op{index}")
+        if piece is None:
+            return False
+        self.quants.update(quants_from_json(piece.facts))
+        for t, data in zip(self._constants(node), (piece.arrays["weight"], piece.arrays["bias"]), strict=True):
+            self._store(t, data)
+        return True
+
+    def _keep(self, index: int, node: Node) -> None:
+        weight, bias = self._constants(node)
+        name = self.graph.tensors[weight].name
+        arrays = {"weight": self.constants[weight], "bias": self.constants[bias]}
+        self.problem.store.put(f"op{index}", quants_to_json({name: self.quants[name]}), arrays)
+
+    @staticmethod
+    def _constants(node: Node) -> tuple[int, int]:
+        """Ids of weight and bias."""
+        op = spec(node.op)
+        return node.inputs[op.weight_input], node.inputs[op.bias_input]
 
     def _rounded(self, t: int, y: torch.Tensor) -> torch.Tensor:
         quant = self.quants.get(self.graph.tensors[t].name)
@@ -208,19 +232,22 @@ class Lockstep:
     def _round(
         self, node: Node, w: torch.Tensor, gram: Gram, shape: tuple[int, ...]
     ) -> tuple[TensorQuant, torch.Tensor]:
-        axis = spec(node.op).weight_axis
+        axis, bits = spec(node.op).weight_axis, self.problem.bits
+        top = affine.grid(bits).qmax
         data = from_rows(node, w, shape)
         energy = gram.centred()[0].diagonal(dim1=1, dim2=2).clamp_min(0.0)[:, None, :].expand_as(w)
-        scale = search_weight(data, axis, from_rows(node, energy.contiguous(), shape))
+        scale = search_weight(data, axis, from_rows(node, energy.contiguous(), shape), bits)
+        if not self.options.get("scales", True):
+            scale = np.asarray(self.quants[self.graph.tensors[self._constants(node)[0]].name].scale)
         if node.op == "DEPTHWISE_CONV_2D":
             steps = torch.from_numpy(scale)[:, None, None]
         else:
             steps = torch.from_numpy(scale)[None, :, None]
         if self.options["rounding"]:
-            fixed = round_with_care(w, steps, gram)
+            fixed = round_with_care(w, steps, gram, top)
         else:
-            fixed = torch.clamp(torch.round(w / steps), -127, 127) * steps
-        return weight_quant(scale, axis, "reconstruct"), fixed
+            fixed = torch.clamp(torch.round(w / steps), -top, top) * steps
+        return weight_quant(scale, axis, "reconstruct", bits), fixed
 
     def _store(self, t: int, data: np.ndarray) -> None:
         self.constants[t] = data.astype(np.float32)
@@ -234,7 +261,7 @@ def reconstruct(
 
     Args:
         options: ``ridge`` (strength of the pull towards the float weights; 0: weights stay), ``rounding`` (GPTQ),
-            ``bias`` (biases take the mean of what is left).
+            ``bias`` (biases take the mean of what is left), ``scales`` (weight scales searched again; default true).
     """
     lockstep = Lockstep(problem, quants, options)
     with torch.no_grad():

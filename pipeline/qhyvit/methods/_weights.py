@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from qhyvit import affine
 from qhyvit.graph.ir import Graph
 from qhyvit.methods._ranges import weight_quant, weight_scales
 from qhyvit.plan import TensorQuant
@@ -21,26 +22,27 @@ def _input_energy(shape: tuple[int, ...], op: str, energy: np.ndarray | None) ->
     return np.broadcast_to(energy, shape)
 
 
-def search_weight(data: np.ndarray, axis: int, energy: np.ndarray) -> np.ndarray:
+def search_weight(data: np.ndarray, axis: int, energy: np.ndarray, bits: int = 8) -> np.ndarray:
     """Best scale of each output channel, [O]; ``energy`` has the shape of ``data``."""
     w = np.moveaxis(data.astype(np.float64), axis, 0).reshape(data.shape[axis], -1)
     e = np.moveaxis(energy, axis, 0).reshape(w.shape)
+    top = affine.grid(bits).qmax
     best = np.full(len(w), np.inf)
     chosen = np.ones(len(w))
     for shrink in SHRINKS[::-1]:
-        scale = weight_scales(data, axis, shrink)
-        codes = np.clip(np.rint(w / scale[:, None]), -127, 127)
+        scale = weight_scales(data, axis, shrink, bits)
+        codes = np.clip(np.rint(w / scale[:, None]), -top, top)
         error = (e * (w - codes * scale[:, None]) ** 2).sum(axis=1)
         better = error < best
         best, chosen = np.where(better, error, best), np.where(better, shrink, chosen)
-    return weight_scales(data, axis, chosen)
+    return weight_scales(data, axis, chosen, bits)
 
 
-def search_weights(graph: Graph, energies: Mapping[int, np.ndarray]) -> dict[str, TensorQuant]:
+def search_weights(graph: Graph, energies: Mapping[int, np.ndarray], bits: int = 8) -> dict[str, TensorQuant]:
     """All weights of a graph; ``energies``: mean square a channel of the tensors that they read, by id."""
     found = {}
     for node, tensor, axis in weights(graph):
         data = graph.constant(tensor.id)
         energy = _input_energy(tensor.shape, node.op, energies.get(node.inputs[0]))
-        found[tensor.name] = weight_quant(search_weight(data, axis, energy), axis, "hessian")
+        found[tensor.name] = weight_quant(search_weight(data, axis, energy, bits), axis, "hessian", bits)
     return found

@@ -15,8 +15,8 @@ def search(problem: Problem, options: Mapping[str, Any]) -> Solution:
     name = str(options["observer"])
     graph = problem.graph
     ranges = observe(problem, groups(graph), name)
-    chosen = {group: group_quant(group, low, high, name) for group, (low, high) in ranges.items()}
-    return Solution(graph, finish(graph, {**spread(graph, chosen), **minmax_weights(graph)}))
+    chosen = {group: group_quant(group, low, high, name, bits=problem.bits) for group, (low, high) in ranges.items()}
+    return Solution(graph, finish(graph, {**spread(graph, chosen), **minmax_weights(graph, problem.bits)}))
 
 
 METHOD = Method("minmax", "ranges of one observer, no search", search, {"observer": "minmax"})

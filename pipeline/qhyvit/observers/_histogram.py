@@ -6,6 +6,7 @@ S2 - 2 v S1 + v^2 S0, exact when all of the bin goes to that code. ``w`` is 1, o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,7 @@ class Row:
         return np.where(self.s0 > 0, self.s1 / np.where(self.s0 > 0, self.s0, 1), centre)
 
 
-def merge(rows: list[Row], divisors: np.ndarray, bins: int = BINS) -> Row:
+def merge(rows: list[Row], divisors: Sequence[float] | np.ndarray, bins: int = BINS) -> Row:
     """One row of many: row i holds x / divisors[i], and its weights count x's own units (error * divisors[i]^2).
 
     So the error of a grid on x / r is given as the error that it makes in x.

@@ -11,6 +11,7 @@ from qhyvit.observers._histogram import Row
 
 # Each end moves alone: shrink factors of the extreme, geometric (outliers can be 50 times the useful range).
 COARSE = np.geomspace(1.0, 0.02, 20)
+MULTIPLES = np.linspace(0.01, 1.2, 101)  # of min-max: the paper's candidates
 CHUNK = 64  # candidates scored at once, bounds memory to CHUNK * bins
 
 
@@ -45,10 +46,22 @@ def _pairs(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return a.ravel(), b.ravel()
 
 
-def search(row: Row, g: affine.Grid, *, symmetric: bool = False, pin_low: float | None = None) -> Found:
-    """Best range, coarse then refined twice. ``pin_low`` fixes the lower end (0 where a kernel wants it)."""
+def search(
+    row: Row, g: affine.Grid, *, symmetric: bool = False, pin_low: float | None = None, joint: bool = False
+) -> Found:
+    """Best range, coarse then refined. ``pin_low`` fixes the lower end (0 where a kernel wants it).
+
+    ``joint``: the 101 multiples of the min-max range in [0.01, 1.2] that the paper searches, both ends together.
+    """
     lowest, highest = extremes(row)
     lowest, highest = min(lowest, 0.0), max(highest, 0.0)
+    if joint:
+        span = max(-lowest, highest, 1e-12)
+        below, above = (-span, span) if symmetric else (lowest if pin_low is None else pin_low, highest)
+        errors = score(row, below * MULTIPLES, above * MULTIPLES, g, symmetric=symmetric)
+        best = int(np.argmin(errors))
+        low, high = float(below * MULTIPLES[best]), float(above * MULTIPLES[best])
+        return Found(low, high, affine.fit(low, high, g, symmetric=symmetric), float(errors[best]))
     if symmetric:
         span = max(-lowest, highest, 1e-12)
         lows, highs = -span * COARSE, span * COARSE

@@ -7,18 +7,37 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from qhyvit import affine
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
-from qhyvit.plan import TensorQuant
+from qhyvit.plan import Codes, Scheme, TensorQuant
 
 TIE_DECIMALS = 9  # a tie stays a tie whatever the last bit of the division
 
 
-def _limits(quant: TensorQuant) -> tuple[int, int]:
-    g = affine.grid(quant.bits)
-    return g.qmin, g.qmax
+def _straight_through(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The values of ``y`` with the gradient of ``x``."""
+    return x + (y - x).detach()
+
+
+def _log_codes(x: torch.Tensor, quant: TensorQuant) -> torch.Tensor:
+    """scale * base^-code, code 0 .. 2^bits - 1, for values >= 0 (FQ-ViT, RepQ-ViT)."""
+    step = 1.0 if quant.codes is Codes.LOG2 else 2.0
+    top = 2**quant.bits - 1
+    codes = torch.round(-step * torch.log2((x / quant.scale[0]).clamp_min(1e-30)))
+    y = quant.scale[0] * torch.exp2(-codes.clamp(0, top) / step)
+    return torch.where(codes > top, torch.zeros_like(y), y)
+
+
+def _twin_codes(x: torch.Tensor, quant: TensorQuant) -> torch.Tensor:
+    """Half of the codes on one scale, half on ``second`` (PTQ4ViT): signed tensors by sign, others by size."""
+    assert quant.second is not None
+    half = 2 ** (quant.bits - 1) - 1
+    first = torch.round(x / quant.scale[0])
+    second = torch.round(x / quant.second).clamp(0, half) * quant.second
+    if quant.choice.scheme is Scheme.SYMMETRIC:  # the first scale serves values < 0
+        return torch.where(x < 0, first.clamp(-half - 1, 0) * quant.scale[0], second)
+    return torch.where(first <= half, first.clamp(0, half) * quant.scale[0], second)
 
 
 def fake_quantize(x: torch.Tensor, quant: TensorQuant) -> torch.Tensor:
@@ -26,7 +45,11 @@ def fake_quantize(x: torch.Tensor, quant: TensorQuant) -> torch.Tensor:
 
     ``quant.axis`` counts in the file's shape; ``x`` has the images' dimension before it.
     """
-    low, high = _limits(quant)
+    if quant.codes is Codes.TWIN:
+        return _straight_through(x, _twin_codes(x, quant))
+    if quant.codes is not Codes.UNIFORM:
+        return _straight_through(x, _log_codes(x, quant))
+    low, high = quant.limits
     if quant.axis is None:
         return torch.fake_quantize_per_tensor_affine(x, quant.scale[0], quant.zero_point[0], low, high)
     scale = torch.tensor(quant.scale, dtype=torch.float32, device=x.device)
@@ -65,7 +88,7 @@ def _round(steps: np.ndarray, zero_point: int, rounding: str) -> np.ndarray:
 
 def exact_codes(y: torch.Tensor, quant: TensorQuant, rounding: str = "half_even") -> np.ndarray:
     """Codes of float64 values as the kernels round them (int64, shape of ``y``), zero point included."""
-    low, high = _limits(quant)
+    low, high = quant.limits
     steps = y.detach().cpu().numpy().astype(np.float64) / quant.scale[0]
     return np.clip(_round(steps, quant.zero_point[0], rounding), low, high).astype(np.int64)
 
@@ -87,7 +110,7 @@ class ExactQuant:
         quant = self.quants[tensor.name]
         if node is None or not spec(node.op).accumulates:
             return exact_codes(y, quant, "half_even" if node is None else spec(node.op).rounding)
-        low, high = _limits(quant)
+        low, high = quant.limits
         a, b = (np.asarray(self._quant(t).scale, np.float64) for t in node.inputs[:2])
         sums = np.rint(y.detach().cpu().numpy() / (a * b)).astype(np.float32)  # the kernel's integer accumulator
         factor = a.astype(np.float32) * b.astype(np.float32) / np.float32(quant.scale[0])

@@ -12,7 +12,7 @@ from qhyvit.errors import PlanError
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
 from qhyvit.ops._spec import Fixed, Tied
-from qhyvit.plan import QuantPlan, TensorQuant
+from qhyvit.plan import Codes, QuantPlan, TensorQuant
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,9 @@ def _check_group(graph: Graph, plan: QuantPlan, group: Group) -> list[str]:
         quant = plan.tensors.get(name)
         if quant is None:
             bad.append(f"{name!r}: missing from the plan")
+            continue
+        if quant.codes is not Codes.UNIFORM:
+            bad.append(f"{name!r} has {quant.codes} codes: TFLite's are uniform; this method runs in simulation only")
             continue
         if quant.axis is not None:
             bad.append(f"activation {name!r} is channel-wise: TFLite has one scale a tensor; fold it or use layer")

@@ -1,0 +1,240 @@
+"""Accuracy of every method on one model: simulated (partial, full) and deployed, over seeds, and the ablation.
+
+Each run is a process of its own (its peak memory is measured) and its rows are written as soon as it ends; a second
+call makes only what is missing. Example:
+
+    python -m benchmarks.accuracy mobilevitv2_075 --weights W.safetensors --images train/ --evaluate val/ \\
+        --resize-mode squash --work build/v2 --seeds 0,1,2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from benchmarks._files import RESULTS, command_line, have_rows, logits_of, pixels_of, write_rows
+from qhyvit import data, stages
+from qhyvit.errors import InputError, PlanError
+from qhyvit.graph.ir import Graph
+from qhyvit.methods import method
+from qhyvit.methods._problem import Problem, Solution
+from qhyvit.plan import QuantPlan, TensorQuant
+from qhyvit.sim.fakequant import FakeQuant
+from qhyvit.sim.partial import partial
+from qhyvit.sim.run import Executor
+from qhyvit.tflite.write import constants_on_grid_of
+from qhyvit.tflite.write import quantize as write
+from qhyvit.verify.accuracy import count
+from qhyvit_device.preprocess import Preprocess, images_in, normalize
+
+KEY = ("model", "row", "bits", "seed", "counted")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a method with options, and whether it belongs to the ablation."""
+
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    deploy: bool = True
+    table: str = "methods"
+
+
+PLAIN = {"folds": "none", "bridge": False, "ridge": 0.0, "rounding": False, "bias": False}
+SCALE = {**PLAIN, "ends": "joint", "scheme": "symmetric"}
+ROWS: dict[str, Row] = {
+    "minmax": Row("minmax"),
+    "percentile": Row("percentile"),
+    "easyquant": Row("easyquant"),
+    "fqvit": Row("fqvit", deploy=False),
+    "fqvit, as TFLite has it": Row("fqvit", {"expressible": True}),
+    "ptq4vit": Row("ptq4vit", deploy=False),
+    "ptq4vit, uniform codes": Row("ptq4vit", {"twin": False}),
+    "repqvit": Row("repqvit", deploy=False),
+    "repqvit, as TFLite has it": Row("repqvit", {"expressible": True}),
+    "hyq": Row("hyq", deploy=False),
+    "hyq, as TFLite has it": Row("hyq", {"expressible": True}),
+    "qhyvit": Row("qhyvit"),
+    "scale": Row("qhyvit", SCALE, table="ablation"),
+    "+ granularity": Row("qhyvit", {**SCALE, "folds": "channel_scale"}, table="ablation"),
+    "+ scheme": Row("qhyvit", {**SCALE, "folds": "channel_scale", "scheme": "search"}, table="ablation"),
+    "+ bridge blocks": Row(
+        "qhyvit", {**SCALE, "folds": "channel_scale", "scheme": "search", "bridge": True}, table="ablation"
+    ),
+    "+ independent ends": Row("qhyvit", {**PLAIN, "folds": "channel_scale", "bridge": True}, table="ablation"),
+    "+ SiLU split": Row("qhyvit", {**PLAIN, "folds": "all", "bridge": True}, table="ablation"),
+    "+ bias correction": Row("qhyvit", {**PLAIN, "folds": "all", "bridge": True, "bias": True}, table="ablation"),
+    "+ careful rounding": Row("qhyvit", {"ridge": 0.0}, table="ablation"),
+    "+ ridge (all)": Row("qhyvit", {}, table="ablation"),
+}
+
+
+@dataclass
+class Setup:
+    """Everything that does not depend on the method."""
+
+    graph: Graph
+    how: Preprocess
+    calibration: torch.Tensor
+    pixels: np.ndarray
+    classes: np.ndarray
+    float_logits: np.ndarray
+
+
+def _setup(args: argparse.Namespace, seed: int) -> Setup:
+    work = stages.Work(args.work)
+    stages.export(work, args.model, args.weights, None, None, 0)
+    facts = work.json(stages.FACTS)
+    size = facts["input_size"]
+    how = stages.preprocess_for(args.images, stages.default_preprocess(facts), None)
+    paths = data.choose(images_in(args.images), args.count, seed)
+    labelled = data.read_labels(args.evaluate, None)
+    shared = set(data.hash_files(paths)) & set(data.hash_files(labelled.paths))
+    if shared:
+        raise InputError(f"{len(shared)} images are in both folders: calibration and evaluation must differ")
+    test = stages.preprocess_for(args.evaluate, stages.default_preprocess(facts), args.resize_mode)
+    pixels = pixels_of(labelled.paths, size, test)
+    cache = args.work / f"float-{data.combined_hash(data.hash_files(labelled.paths))[:16]}-{test.mode}.npy"
+    if not cache.is_file():
+        np.save(cache, logits_of(work.read(stages.FLOAT), pixels, test))
+    calibration = torch.from_numpy(normalize(pixels_of(paths, size, how), how))
+    return Setup(stages.float_graph(work), test, calibration, pixels, labelled.classes, np.load(cache))
+
+
+def simulated(graph: Graph, quants: Mapping[str, TensorQuant], pixels: np.ndarray, how: Preprocess) -> np.ndarray:
+    """Logits of the fake-quantized graph."""
+    executor, hook = Executor(constants_on_grid_of(graph, quants)), FakeQuant(quants)
+    with torch.no_grad():
+        found = [
+            executor.logits(torch.from_numpy(normalize(pixels[i : i + 4], how)), hook)
+            for i in track(range(0, len(pixels), 4), "simulate", disable=not sys.stderr.isatty())
+        ]
+    return torch.cat(found).double().numpy()
+
+
+def mean_sqnr(solution: Solution, images: torch.Tensor) -> float:
+    """Mean over all quantized activations of their SQNR in the quantized network, dB."""
+    graph, quants = solution.graph, solution.tensors
+    ids = [t.id for t in graph.activations() if t.name in quants]
+    with torch.no_grad():
+        exact = Executor(graph).run(images, None, ids)
+        rough = Executor(constants_on_grid_of(solution.shipped, quants)).run(images, FakeQuant(quants), ids)
+    ratios = []
+    for t in ids:
+        signal, noise = float((exact[t] ** 2).sum()), float(((exact[t] - rough[t]) ** 2).sum())
+        if signal > 0 and noise > 0:
+            ratios.append(10 * np.log10(signal / noise))
+    return float(np.mean(ratios))
+
+
+def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
+    """Rows of one run."""
+    row, setup = ROWS[name], _setup(args, seed)
+    torch.manual_seed(seed)
+    chosen, started = method(row.method), time.monotonic()
+    problem = Problem(setup.graph, setup.calibration, seed=seed, bits=args.bits)
+    solution = chosen.search(problem, {**chosen.defaults, **row.options})
+    seconds = time.monotonic() - started
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    base = {
+        "model": args.model, "table": row.table, "row": name, "bits": args.bits, "seed": seed,
+        "images": len(setup.pixels), "calibration_images": args.count, "seconds": f"{seconds:.0f}",
+        "peak_gib": f"{memory:.2f}", "sqnr_db": f"{mean_sqnr(solution, setup.calibration[:8]):.2f}",
+        "folds": len(solution.folds),
+    }  # fmt: skip
+    logits: dict[str, np.ndarray] = {}
+    if "full" in args.counted:
+        logits["full"] = simulated(solution.shipped, solution.tensors, setup.pixels, setup.how)
+    if "partial" in args.counted:
+        logits["partial"] = simulated(*partial(solution.shipped, solution.tensors), setup.pixels, setup.how)
+    if "deployed" in args.counted and row.deploy and args.bits == 8:
+        model = write(solution.shipped, QuantPlan(solution.tensors, row.method))
+        logits["deployed integer"] = logits_of(model, setup.pixels, setup.how)
+    return [{**base, "counted": way, **_score(setup, found), **_beside(logits, way)} for way, found in logits.items()]
+
+
+def _beside(logits: Mapping[str, np.ndarray], way: str) -> dict[str, str]:
+    """Share of images on which the full simulation and the file decide alike."""
+    if way != "deployed integer" or "full" not in logits:
+        return {}
+    same = (logits[way].argmax(1) == logits["full"].argmax(1)).mean()
+    return {"same_as_full_percent": f"{100 * float(same):.2f}"}
+
+
+def _score(setup: Setup, logits: np.ndarray) -> dict[str, str]:
+    found = count(logits, setup.classes, setup.float_logits)
+    n, plain = found.images, count(setup.float_logits, setup.classes)
+    return {
+        "top1_percent": f"{100 * found.top1 / n:.2f}", "float_top1_percent": f"{100 * plain.top1 / n:.2f}",
+        "top5_percent": f"{100 * found.top5 / n:.2f}", "agreement_percent": f"{100 * (found.agree or 0) / n:.2f}",
+        "gained": str(found.gained), "lost": str(found.lost), "p_mcnemar": f"{found.p_value or 0:.3g}",
+    }  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True, help="folder of calibration images")
+    parser.add_argument("--evaluate", type=Path, required=True, help="labelled folder")
+    parser.add_argument("--resize-mode", choices=("crop", "squash"), default="crop", help="of the labelled folder")
+    parser.add_argument("--work", type=Path, required=True, help="work directory for the export")
+    parser.add_argument("--count", type=int, default=32, help="calibration images")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--bits", type=int, default=8)
+    parser.add_argument("--rows", default="all", help=f"all, methods, ablation, or names with ';': {'; '.join(ROWS)}")
+    parser.add_argument("--counted", default="partial,full,deployed", help="ways to count, with commas")
+    parser.add_argument("--again", action="store_true", help="make rows again that are there")
+    parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.csv")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    return parser
+
+
+def _named(wanted: str) -> list[str]:
+    if wanted in ("all", "methods", "ablation"):
+        return [name for name, row in ROWS.items() if wanted in ("all", row.table)]
+    return [name.strip() for name in wanted.split(";")]
+
+
+def _child(argv: Sequence[str], name: str, seed: int) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "benchmarks.accuracy", *argv, "--one", name, "--seeds", str(seed)]
+    found = subprocess.run(command, stdout=subprocess.PIPE, check=False, text=True)
+    if found.returncode:
+        raise PlanError(f"row {name!r}, seed {seed}: exit code {found.returncode}")
+    rows: list[dict[str, Any]] = json.loads(found.stdout.splitlines()[-1])
+    return rows
+
+
+def main() -> None:
+    """Command line."""
+    args = _parser().parse_args()
+    if args.one:
+        print(json.dumps(one(args, args.one, int(args.seeds))))
+        return
+    for seed in (int(s) for s in args.seeds.split(",")):
+        for name in _named(args.rows):
+            first = "full" if "full" in args.counted else args.counted.split(",")[0]
+            first = "deployed integer" if first == "deployed" else first
+            key = {"model": args.model, "row": name, "bits": args.bits, "seed": seed, "counted": first}
+            if not args.again and have_rows(args.out, key):
+                continue
+            rows = _child(sys.argv[1:], name, seed)
+            for row in rows:
+                print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
+            write_rows(args.out, [{**row, "command": command_line()} for row in rows], KEY)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Layers as PTQ papers see them: sampled inputs and outputs of every op with weights, and candidate searches on them.
+
+The rivals search scale by scale on the error of a layer's own output; rows sampled from all images keep that cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from qhyvit import affine
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.methods._hessian import GradientPass
+from qhyvit.methods._problem import Problem
+from qhyvit.methods._ranges import weight_quant, weight_scales
+from qhyvit.methods._reconstruct import as_rows, patches
+from qhyvit.ops import spec
+from qhyvit.ops._spec import activate
+from qhyvit.plan import TensorQuant
+from qhyvit.sim.fakequant import fake_quantize
+
+POSITIONS = 32  # sampled an image and layer
+# metric(float [G, n, O], quantized [G, n, O], gradients [G, n, O] or None) -> goodness of each output channel [G, O]
+Metric = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Tensor]
+
+
+@dataclass
+class Layer:
+    """One op with weights: sampled input rows [G, n, K], outputs and their gradients [G, n, O], weights [G, O, K]."""
+
+    node: Node
+    weight_name: str
+    source: int
+    x: torch.Tensor
+    y: torch.Tensor
+    g: torch.Tensor | None
+    w: torch.Tensor
+    bias: torch.Tensor
+    fused: str
+    axis: int
+    shape: tuple[int, ...]
+
+    def output(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        """[G, n, O] of other inputs and weights."""
+        return activate(x @ w.transpose(1, 2) + self.bias, self.fused)
+
+    def rounded_weights(self, scale: np.ndarray, bits: int) -> torch.Tensor:
+        """Weights on the grid of ``scale`` [O]."""
+        steps = torch.from_numpy(scale).float()
+        steps = steps[:, None, None] if self.node.op == "DEPTHWISE_CONV_2D" else steps[None, :, None]
+        top = affine.grid(bits).qmax
+        return torch.clamp(torch.round(self.w / steps), -top, top) * steps
+
+
+def cosine(y: torch.Tensor, z: torch.Tensor, g: torch.Tensor | None) -> torch.Tensor:
+    """Cosine similarity (EasyQuant)."""
+    return torch.nn.functional.cosine_similarity(y, z, dim=1, eps=1e-12)
+
+
+def hessian(y: torch.Tensor, z: torch.Tensor, g: torch.Tensor | None) -> torch.Tensor:
+    """-sum g^2 (y - z)^2 (PTQ4ViT, Q-HyViT)."""
+    assert g is not None
+    return -((g * (y - z)) ** 2).sum(dim=1)
+
+
+class _Sampler:
+    """Collects rows at random positions, the same for inputs, outputs and gradients."""
+
+    def __init__(self, graph: Graph, seed: int) -> None:
+        self.graph, self.random = graph, torch.Generator().manual_seed(seed)
+        self.nodes = [n for n in graph.nodes if spec(n.op).weight_input >= 0]
+        self.rows: dict[int, tuple[list[torch.Tensor], ...]] = {n.outputs[0]: ([], [], []) for n in self.nodes}
+
+    @property
+    def tensors(self) -> list[int]:
+        """Ids whose values are needed."""
+        return list(dict.fromkeys(t for n in self.nodes for t in (n.inputs[0], n.outputs[0])))
+
+    def add(self, values: Mapping[int, torch.Tensor], gradients: Mapping[int, torch.Tensor]) -> None:
+        """Take one batch."""
+        for node in self.nodes:
+            out, shape = node.outputs[0], self.graph.tensors[node.inputs[1]].shape
+            for i in range(len(values[out])):
+                rows = patches(node, values[node.inputs[0]][i : i + 1], shape)
+                at = torch.randint(0, rows.shape[1], (POSITIONS,), generator=self.random)
+                self.rows[out][0].append(rows[:, at])
+                for place, source in ((1, values), (2, gradients)):
+                    if out in source:
+                        self.rows[out][place].append(_outputs(node, source[out][i])[:, at])
+
+    def layers(self) -> list[Layer]:
+        """What was collected."""
+        found = []
+        for node in self.nodes:
+            op, (x, y, g) = spec(node.op), self.rows[node.outputs[0]]
+            weight = self.graph.tensors[node.inputs[op.weight_input]]
+            bias = torch.from_numpy(self.graph.constant(node.inputs[op.bias_input]).astype(np.float32)).reshape(-1)
+            bias = bias[:, None, None] if node.op == "DEPTHWISE_CONV_2D" else bias[None, None, :]
+            found.append(
+                Layer(
+                    node, weight.name, node.inputs[0], torch.cat(x, 1), torch.cat(y, 1), torch.cat(g, 1) if g else None,
+                    as_rows(node, self.graph.constant(weight.id)).float(), bias,
+                    getattr(node.attrs, "fused_activation_function", "NONE"), op.weight_axis, weight.shape,
+                )
+            )  # fmt: skip
+        return found
+
+
+def _outputs(node: Node, y: torch.Tensor) -> torch.Tensor:
+    """[*file shape] -> [G, positions, O]."""
+    rows = y.reshape(-1, y.shape[-1])
+    return rows.T[:, :, None] if node.op == "DEPTHWISE_CONV_2D" else rows[None]
+
+
+def sample(problem: Problem, start: Mapping[str, TensorQuant]) -> list[Layer]:
+    """Layers with gradients of KL(float || network quantized by ``start``)."""
+    sampler = _Sampler(problem.graph, problem.seed)
+    passes = GradientPass(problem, start, sampler.tensors)
+    for done, images in enumerate(problem.batches()):
+        problem.progress("sample layers", done / problem.batch_count)
+        step = passes.step(images)
+        sampler.add(step.values, step.gradients)
+    return sampler.layers()
+
+
+@dataclass
+class LayerSearch:
+    """Alternating search of weight scales and of the quantization of the tensors that layers read.
+
+    Args:
+        candidates: for an activation's id, the quantizations to try.
+        multiples: of the min-max weight scale, to try.
+    """
+
+    problem: Problem
+    layers: Sequence[Layer]
+    metric: Metric
+    candidates: Mapping[int, Sequence[TensorQuant]]
+    multiples: np.ndarray
+    weights: dict[str, TensorQuant] = field(default_factory=dict)
+    chosen: dict[int, TensorQuant] = field(default_factory=dict)
+
+    def run(self, rounds: int) -> None:
+        """``weights`` and ``chosen`` then hold the best found."""
+        for number in range(rounds):
+            for done, layer in enumerate(self.layers):
+                share = (number + done / len(self.layers)) / rounds
+                self.problem.progress("search layers", share)
+                self._search_weights(layer)
+            for source in dict.fromkeys(layer.source for layer in self.layers):
+                self._search_source(source)
+
+    def _rounded_input(self, layer: Layer) -> torch.Tensor:
+        quant = self.chosen.get(layer.source)
+        return layer.x if quant is None else fake_quantize(layer.x, quant)
+
+    def _search_weights(self, layer: Layer) -> None:
+        x, bits = self._rounded_input(layer), self.problem.bits
+        data = self.problem.graph.constant(layer.node.inputs[1])
+        scores = []
+        for m in self.multiples:
+            w = layer.rounded_weights(weight_scales(data, layer.axis, m, bits), bits)
+            scores.append(self.metric(layer.y, layer.output(x, w), layer.g).flatten())
+        best = torch.stack(scores).argmax(dim=0).numpy()  # [O], each output channel on its own
+        scale = weight_scales(data, layer.axis, self.multiples[best], bits)
+        self.weights[layer.weight_name] = weight_quant(scale, layer.axis, "search", bits)
+
+    def _search_source(self, source: int) -> None:
+        """One quantization for all layers that read ``source``."""
+        tries = self.candidates.get(source, ())
+        total = torch.zeros(len(tries))
+        if not len(tries):
+            return
+        for layer in self.layers:
+            if layer.source != source:
+                continue
+            w = layer.rounded_weights(np.asarray(self.weights[layer.weight_name].scale), self.problem.bits)
+            scores = [self.metric(layer.y, layer.output(fake_quantize(layer.x, q), w), layer.g).mean() for q in tries]
+            total += torch.stack(scores)
+        self.chosen[source] = tries[int(total.argmax())]

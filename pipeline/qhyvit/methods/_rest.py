@@ -1,0 +1,58 @@
+"""For what a paper leaves open: the observer whose ranges give the least KL on the calibration images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from qhyvit.graph.ir import Graph
+from qhyvit.methods._hessian import float_logits, mean_kl
+from qhyvit.methods._observe import observe
+from qhyvit.methods._problem import Problem
+from qhyvit.methods._ranges import finish, group_quant, spread
+from qhyvit.plan import TensorQuant
+from qhyvit.tflite.legal import Group, groups
+
+OBSERVERS = ("minmax", "moving_average", "percentile", "mse")
+
+
+def observed(problem: Problem, name: str) -> dict[Group, TensorQuant]:
+    """Every group by the observer ``name``, asymmetric where its readers allow it."""
+    ranges = observe(problem, groups(problem.graph), name)
+    return {g: group_quant(g, low, high, name, bits=problem.bits) for g, (low, high) in ranges.items()}
+
+
+def assembled(
+    problem: Problem,
+    rest: Mapping[Group, TensorQuant],
+    own: Mapping[int, TensorQuant],
+    weights: Mapping[str, TensorQuant],
+) -> dict[str, TensorQuant]:
+    """The rest's ranges with a method's ``own`` choices (by tensor id) in place of their groups'."""
+    graph = problem.graph
+    quants = spread(graph, rest)
+    by_member = {t: g for g in rest for t in g.members}
+    for t, quant in own.items():
+        put(graph, quants, by_member[t], t, quant)
+    return finish(graph, {**quants, **weights})
+
+
+def put(graph: Graph, quants: dict[str, TensorQuant], group: Group, tensor: int, quant: TensorQuant) -> None:
+    """Set ``quant`` for a whole group; a channel-wise one for its root alone, the others copy its values."""
+    for t in group.members:
+        quants.pop(graph.tensors[t].name, None)
+    root = tensor if tensor in group.roots else group.roots[0]
+    for t in (root,) if quant.axis is not None else group.members:
+        quants[graph.tensors[t].name] = quant
+
+
+def best(problem: Problem, tries: Sequence[tuple[str, Mapping[str, TensorQuant]]]) -> dict[str, TensorQuant]:
+    """Of several named quantizations of everything, the one with the least KL on the calibration images."""
+    if len(tries) == 1:
+        return dict(tries[0][1])
+    target = float_logits(problem.graph, problem)
+    scores = []
+    for done, (name, quants) in enumerate(tries):
+        problem.progress("compare settings", done / len(tries))
+        scores.append(mean_kl(problem, quants, target))
+        problem.log(f"{name}: KL {scores[-1]:.4f}")
+    return dict(tries[scores.index(min(scores))][1])

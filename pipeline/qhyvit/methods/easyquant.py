@@ -1,0 +1,39 @@
+"""easyquant: scales searched in turn for the best cosine similarity of each layer's output (arXiv 2006.16669).
+
+Weights, then activations, each scale among 100 multiples in [0.5, 2] of min-max, symmetric; weights a channel, as
+TFLite has them. What the paper does not cover (norms, sums, products) takes the best observer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from qhyvit.methods._layers import LayerSearch, cosine, sample
+from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._ranges import finish, minmax_weights, multiples_of, spread
+from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
+
+MULTIPLES = np.linspace(0.5, 2.0, 100)
+ACTIVATIONS = np.concatenate([np.geomspace(0.05, 0.5, 20, endpoint=False), MULTIPLES[::2]])  # hybrids have outliers
+
+
+def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
+    """Alternate ``rounds`` times; ``scheme`` of the activations: symmetric (the paper) or asymmetric."""
+    start = observed(problem, "minmax")
+    quants = finish(problem.graph, {**spread(problem.graph, start), **minmax_weights(problem.graph, problem.bits)})
+    layers = sample(problem, quants)
+    tries = []
+    for scheme in ("symmetric", "asymmetric") if options["scheme"] == "best" else (options["scheme"],):
+        tried = multiples_of(start, ACTIVATIONS, problem.bits, symmetric=scheme == "symmetric")
+        search = LayerSearch(problem, layers, cosine, tried, MULTIPLES)
+        search.run(int(options["rounds"]))
+        for name in OBSERVERS:
+            rest = observed(problem, name)
+            tries.append((f"{scheme}, rest {name}", assembled(problem, rest, search.chosen, search.weights)))
+    return Solution(problem.graph, best(problem, tries))
+
+
+METHOD = Method("easyquant", "cosine similarity of layer outputs", find, {"rounds": 2, "scheme": "best"})

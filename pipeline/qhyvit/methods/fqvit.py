@@ -1,0 +1,46 @@
+"""fqvit: fully quantized transformers by power-of-two factors and log2 softmax (IJCAI 2022, arXiv 2111.13824).
+
+Weights by min-max a channel, activations by the best of its observers; norm inputs on one scale times 1, 2, 4 or 8 a
+channel (PTF); softmax outputs as halves (log2). PTF and log2 are beyond TFLite: ``expressible`` leaves them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from qhyvit.methods._channels import power_of_two_factors
+from qhyvit.methods._patterns import norms, softmax_outputs
+from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._ranges import minmax_weights
+from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
+from qhyvit.plan import Choice, Codes, TensorQuant
+
+
+def log2_softmax(graph: Any, bits: int, codes: Codes = Codes.LOG2) -> dict[int, TensorQuant]:
+    """Every softmax output as scale * base^-code."""
+    quant = TensorQuant((1.0,), (0,), bits=bits, codes=codes, choice=Choice(observer=codes.value))
+    return dict.fromkeys(softmax_outputs(graph), quant)
+
+
+def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
+    """The observer, and softmax codes uniform or log2, with the least KL on the calibration images."""
+    graph, bits = problem.graph, problem.bits
+    weights = minmax_weights(graph, bits)
+    owns: list[tuple[str, dict[int, TensorQuant]]] = [("as TFLite has it", {})]
+    if not options["expressible"]:
+        factors = power_of_two_factors(problem, list(dict.fromkeys(n.source for n in norms(graph))))
+        owns = [("PTF", factors), ("PTF, log2", {**factors, **log2_softmax(graph, int(options["softmax_bits"]))})]
+    with torch.no_grad():
+        tries = [
+            (f"{what}, {name}", assembled(problem, observed(problem, name), own, weights))
+            for name in OBSERVERS
+            for what, own in owns
+        ]
+        return Solution(graph, best(problem, tries))
+
+
+DEFAULTS = {"expressible": False, "softmax_bits": 4}
+METHOD = Method("fqvit", "power-of-two factors at norms, log2 softmax", find, DEFAULTS)

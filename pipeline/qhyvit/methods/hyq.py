@@ -1,0 +1,123 @@
+"""hyq: hardware-friendly quantization of hybrids (IJCAI 2024): learned input-channel scales of 1x1 convolutions.
+
+QADS: x / alpha, W alpha for the expand and project convolutions of inverted residual blocks, alpha learned by Adam on
+the squared error of the convolution's output (1000 steps, cosine decay); SiLU outputs begin at -0.2785; power-of-two
+factors at norms. A channel scale behind SiLU is beyond TFLite: ``expressible`` leaves QADS and factors out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from qhyvit.graph import edit
+from qhyvit.methods._channels import power_of_two_factors
+from qhyvit.methods._layers import Layer, sample
+from qhyvit.methods._patterns import norms, pointwise_beside_depthwise, silu_outputs
+from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._ranges import ends, finish, group_quant, minmax_weights, spread
+from qhyvit.methods._reconstruct import from_rows
+from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
+from qhyvit.plan import Choice, Granularity, Scheme, TensorQuant
+from qhyvit.tflite.legal import Group
+
+SILU_LOWEST = -0.2785
+RATE = 1e-2
+
+
+def learn_alpha(layer: Layer, bits: int, steps: int) -> tuple[torch.Tensor, float]:
+    """alpha [C] with the least squared error at the layer's output, and that error over the one at alpha = 1."""
+    alpha = torch.ones(layer.w.shape[2], requires_grad=True)
+    optimizer = torch.optim.Adam([alpha], lr=RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    kept, least, first = torch.ones_like(alpha), float("inf"), 0.0
+    for step in range(steps):
+        a = alpha.clamp_min(1e-3)
+        y = layer.output(_rounded(layer.x / a, bits), _rounded_weights(layer.w * a, bits))
+        loss = ((y - layer.y) ** 2).mean()
+        first = float(loss) if step == 0 else first
+        if float(loss) < least:
+            least, kept = float(loss), a.detach().clone()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return kept, least / max(first, 1e-30)
+
+
+def _rounded(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """Asymmetric, straight-through, the range moving with what it holds."""
+    top = 2**bits - 1
+    low, high = x.amin().clamp(max=0.0), x.amax()
+    scale = (high - low).clamp_min(1e-8) / top
+    zero = torch.round(-low / scale)
+    steps = x / scale
+    steps = steps + (torch.round(steps) - steps).detach()
+    return (torch.clamp(steps + zero, 0, top) - zero) * scale
+
+
+def _rounded_weights(w: torch.Tensor, bits: int) -> torch.Tensor:
+    top = 2 ** (bits - 1) - 1
+    scale = w.abs().amax(dim=2, keepdim=True).clamp_min(1e-8) / top
+    steps = w / scale
+    return (steps + (torch.round(steps) - steps).detach()).clamp(-top, top) * scale
+
+
+def _scaled(problem: Problem, layers: Sequence[Layer], start: Mapping[Group, TensorQuant], steps: int) -> tuple[
+    dict[int, TensorQuant], dict[str, np.ndarray]
+]:  # fmt: skip
+    """Quantization of the inputs, and the rounded weights by name, of the scaled convolutions."""
+    graph, bits = problem.graph, problem.bits
+    wanted = {n.outputs[0] for n in pointwise_beside_depthwise(graph)}
+    by_member = {t: g for g in start for t in g.members}
+    own: dict[int, TensorQuant] = {}
+    constants: dict[str, np.ndarray] = {}
+    chosen = [layer for layer in layers if layer.node.outputs[0] in wanted and layer.source in by_member]
+    for done, layer in enumerate(chosen):
+        problem.progress("learn channel scales", done / len(chosen))
+        if layer.source in own:
+            continue
+        alpha, gain = learn_alpha(layer, bits, steps)
+        if gain >= 1:
+            continue
+        x = layer.x / alpha
+        quant = group_quant(by_member[layer.source], float(x.min()), float(x.max()), "qads", bits=bits)
+        scale = tuple(float(s) for s in quant.scale[0] * alpha.double())
+        choice = Choice(Granularity.CHANNEL, Scheme.ASYMMETRIC, "qads")
+        axis = len(graph.tensors[layer.source].shape) - 1
+        own[layer.source] = TensorQuant(scale, quant.zero_point * len(scale), axis, bits, quant.low, choice=choice)
+        # stored as W alpha: seen from W, the grid has a step for each row and column
+        fixed = _rounded_weights(layer.w * alpha, bits) / alpha
+        constants[layer.weight_name] = from_rows(layer.node, fixed, layer.shape).astype(np.float32)
+    return own, constants
+
+
+def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
+    """Learn the scales, then take the best observer for the rest."""
+    graph, bits = problem.graph, problem.bits
+    start = observed(problem, "minmax")
+    weights = minmax_weights(graph, bits)
+    own: dict[int, TensorQuant] = {}
+    constants: dict[str, np.ndarray] = {}
+    if not options["expressible"]:
+        own |= power_of_two_factors(problem, list(dict.fromkeys(n.source for n in norms(graph))))
+        layers = sample(problem, finish(graph, {**spread(graph, start), **weights}))
+        scaled, constants = _scaled(problem, layers, start, int(options["steps"]))
+        own |= scaled
+        weights = {name: quant for name, quant in weights.items() if name not in constants}
+    silus = set(silu_outputs(graph))
+    tries = []
+    for name in OBSERVERS:
+        rest = observed(problem, name)
+        for group, quant in rest.items():
+            if silus & set(group.roots) and not group.symmetric:
+                rest[group] = group_quant(group, SILU_LOWEST, ends(quant)[1], name, bits=bits)
+        tries.append((name, assembled(problem, rest, own, weights)))
+    found = best(problem.on(edit.with_named(graph, constants)), tries)
+    return Solution(graph, found, constants=constants)
+
+
+METHOD = Method("hyq", "learned channel scales of 1x1 convolutions", find, {"steps": 300, "expressible": False})

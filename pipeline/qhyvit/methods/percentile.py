@@ -1,0 +1,23 @@
+"""percentile: every range at a percentile of the values, weights by their extremes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._ranges import minmax_weights
+from qhyvit.methods._rest import assembled, best, observed
+
+OBSERVERS = ("percentile_99.9", "percentile", "percentile_99.999")
+
+
+def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
+    """The percentile with the least KL on the calibration images, or the one named."""
+    names = OBSERVERS if options["observer"] == "best" else (str(options["observer"]),)
+    weights = minmax_weights(problem.graph, problem.bits)
+    tries = [(name, assembled(problem, observed(problem, name), {}, weights)) for name in names]
+    return Solution(problem.graph, best(problem, tries))
+
+
+METHOD = Method("percentile", "ranges at 99.9, 99.99 or 99.999 % of the values", find, {"observer": "best"})

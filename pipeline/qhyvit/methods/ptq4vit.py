@@ -1,0 +1,79 @@
+"""ptq4vit: Hessian-guided scales and twin uniform codes (ECCV 2022, arXiv 2111.12293).
+
+Weights, then activations, 100 multiples in [0, 1.2] of min-max, symmetric, by g^2 at the layer's output; softmax and
+SiLU outputs (GELU in the paper) on two scales; the mean error of linear layers goes into their biases. TFLite has no
+twin codes: with ``twin`` the result runs in simulation only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from qhyvit.methods._channels import values_of
+from qhyvit.methods._layers import LayerSearch, hessian, sample
+from qhyvit.methods._patterns import silu_outputs, softmax_outputs
+from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._ranges import ends, finish, minmax_weights, multiples_of, spread
+from qhyvit.methods._reconstruct import reconstruct
+from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
+from qhyvit.plan import Choice, Codes, Scheme, TensorQuant
+from qhyvit.sim.fakequant import fake_quantize
+
+MULTIPLES = np.linspace(0.01, 1.2, 100)
+SILU_LOWEST = 0.2785
+SOFTMAX_SPLIT = range(1, 12)  # powers of two at which the softmax's upper scale begins
+
+
+def _twin_silu(high: float, bits: int) -> list[TensorQuant]:
+    """Negative codes on a fixed scale, positive ones on each candidate."""
+    half = 2 ** (bits - 1)
+    choice = Choice(scheme=Scheme.SYMMETRIC, observer="twin")
+    below = TensorQuant((SILU_LOWEST / half,), (0,), bits=bits, codes=Codes.TWIN, choice=choice)
+    return [replace(below, second=m * high / (half - 1)) for m in MULTIPLES]
+
+
+def _twin_softmax(bits: int) -> Sequence[TensorQuant]:
+    """[0, 2^-m) finely, [0, 1] coarsely, for each m."""
+    half = 2 ** (bits - 1) - 1
+    choice = Choice(scheme=Scheme.ASYMMETRIC, observer="twin")
+    return [
+        TensorQuant((2.0**-m / half,), (0,), bits=bits, codes=Codes.TWIN, second=1.0 / half, choice=choice)
+        for m in SOFTMAX_SPLIT
+    ]  # fmt: skip
+
+
+def _softmax_codes(problem: Problem) -> dict[int, TensorQuant]:
+    """For each softmax the split with the least squared error."""
+    found = {}
+    for t, x in values_of(problem, softmax_outputs(problem.graph)).items():
+        tries = _twin_softmax(problem.bits)
+        found[t] = min(tries, key=lambda q, x=x: float(((fake_quantize(x, q) - x) ** 2).sum()))  # type: ignore[misc]
+    return found
+
+
+def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
+    """Alternate ``rounds`` times; then choose the observer of the rest, and correct biases."""
+    graph, bits = problem.graph, problem.bits
+    start = observed(problem, "minmax")
+    quants = finish(graph, {**spread(graph, start), **minmax_weights(graph, bits)})
+    tried = multiples_of(start, MULTIPLES, bits, symmetric=True)
+    if options["twin"]:
+        for t in silu_outputs(graph):
+            if t in tried:
+                tried[t] = _twin_silu(ends(quants[graph.tensors[t].name])[1], bits)
+    search = LayerSearch(problem, sample(problem, quants), hessian, tried, MULTIPLES[20:])
+    search.run(int(options["rounds"]))
+    own = dict(search.chosen)
+    if options["twin"]:
+        own |= _softmax_codes(problem)
+    tries = [(name, assembled(problem, observed(problem, name), own, search.weights)) for name in OBSERVERS]
+    found = best(problem, tries)
+    constants, found = reconstruct(problem, found, {"ridge": 0.0, "rounding": False, "bias": True, "scales": False})
+    return Solution(graph, found, constants=constants)
+
+
+METHOD = Method("ptq4vit", "Hessian of layer outputs, twin uniform codes", find, {"rounds": 2, "twin": True})

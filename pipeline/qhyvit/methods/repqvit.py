@@ -1,0 +1,37 @@
+"""repqvit: channel-wise norm outputs made layer-wise by reparameterization, log sqrt2 softmax (ICCV 2023).
+
+arXiv 2212.08254. Activations at the percentile, 99.9, 99.99 or 99.999 %, with the least squared error; norm outputs
+are calibrated a channel, and the shift to one scale goes into gamma, beta and the next linear, exactly: in effect a
+scale and zero point a channel. Here gamma and beta live in the linears, so that form, like the softmax codes, exists
+in simulation only; ``expressible`` leaves both out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qhyvit.methods._channels import channel_wise
+from qhyvit.methods._patterns import norms
+from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._ranges import minmax_weights
+from qhyvit.methods._rest import assembled, best, observed
+from qhyvit.methods.fqvit import log2_softmax
+from qhyvit.plan import Codes
+
+
+def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
+    """Percentiles by squared error; channel-wise norm outputs; softmax codes with the least KL."""
+    graph, bits = problem.graph, problem.bits
+    weights, rest = minmax_weights(graph, bits), observed(problem, "best_percentile")
+    if options["expressible"]:
+        return Solution(graph, assembled(problem, rest, {}, weights))
+    channels = channel_wise(problem, list(dict.fromkeys(n.output for n in norms(graph))))
+    logs = {**channels, **log2_softmax(graph, bits, Codes.LOG_SQRT2)}
+    tries = [
+        (what, assembled(problem, rest, own, weights)) for what, own in (("uniform softmax", channels), ("log", logs))
+    ]
+    return Solution(graph, best(problem, tries))
+
+
+METHOD = Method("repqvit", "channel-wise norm outputs, log softmax", find, {"expressible": False})

@@ -1,0 +1,8 @@
+"""Percentiles of the values: clips the rarest 0.1 %."""
+
+from __future__ import annotations
+
+from qhyvit.observers._base import Observer
+from qhyvit.observers._percentiles import at
+
+OBSERVER = Observer("percentile_99.9", "clips the rarest 0.1 % of the values", at(1e-3))

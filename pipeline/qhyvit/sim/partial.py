@@ -1,0 +1,64 @@
+"""Partial quantization, as the paper's main table counts it: only what convolutions, linears and matmuls read.
+
+Norms, softmax, activation functions, sums and biases stay float. It is no file: TFLite would need float islands all
+over; it exists to compare with published figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from qhyvit.graph import edit
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import spec
+from qhyvit.ops.reshape import ReshapeAttrs
+from qhyvit.plan import TensorQuant
+
+COPIES = ("RESHAPE", "TRANSPOSE")
+
+
+def _origin(graph: Graph, tensor: int) -> int:
+    """The value that ``tensor`` copies, with a SUB that was made twice counted as one."""
+    node = graph.producer(tensor)
+    if node is not None and node.op in COPIES:
+        return _origin(graph, node.inputs[0])
+    return min(
+        (n.outputs[0] for n in graph.nodes if n.op == "SUB" and node and n.inputs == node.inputs), default=tensor
+    )
+
+
+def counted(graph: Graph, node: Node) -> list[int]:
+    """Positions of the operands that count: those of layers and of matmuls, but no norm's sum of squares."""
+    if spec(node.op).weight_input >= 0:
+        return [0]
+    if node.op != "BATCH_MATMUL" or _origin(graph, node.inputs[0]) == _origin(graph, node.inputs[1]):
+        return []
+    return [i for i in (0, 1) if not graph.tensors[node.inputs[i]].is_constant]
+
+
+def partial(graph: Graph, quants: Mapping[str, TensorQuant]) -> tuple[Graph, dict[str, TensorQuant]]:
+    """A graph where each counted operand is read through a copy, and the quantization of those copies and weights."""
+    kept = {n: quants[n] for n in (graph.tensors[w].name for w in _weights(graph)) if n in quants}
+    for original in graph.nodes:
+        node = original
+        for position in counted(graph, original):
+            source = graph.tensors[node.inputs[position]]
+            quant = quants.get(source.name) or quants.get(graph.tensors[_origin(graph, source.id)].name)
+            if quant is None:
+                continue
+            shape = np.array(source.shape, np.int32)
+            graph, wanted = edit.add_tensor(graph, f"{source.name}.read:shape", shape.shape, "INT32", shape)
+            graph, copy = edit.add_tensor(graph, f"{source.name}.read", source.shape, source.dtype)
+            reshape = Node("RESHAPE", ReshapeAttrs(), (source.id, wanted), (copy,), node.block)
+            graph = edit.insert_before(graph, node, reshape)
+            new = replace(node, inputs=tuple(copy if i == position else t for i, t in enumerate(node.inputs)))
+            graph, node = edit.replace_node(graph, node, new), new
+            kept[graph.tensors[copy].name] = quant
+    return graph, kept
+
+
+def _weights(graph: Graph) -> list[int]:
+    return [n.inputs[spec(n.op).weight_input] for n in graph.nodes if spec(n.op).weight_input >= 0]
