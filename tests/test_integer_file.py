@@ -15,6 +15,7 @@ from qhyvit.tflite import _flat
 from qhyvit.tflite.legal import check_plan, weights
 from qhyvit.tflite.write import quantize, write_float
 from qhyvit.verify.census import census
+from qhyvit.verify.probe import every_tensor, make_interpreter
 from qhyvit.verify.report import verify
 
 
@@ -133,3 +134,25 @@ def test_fake_quantization_rounds_as_the_exact_arithmetic(solved):
     codes = exact_codes(x.double(), quant)
     fake = fake_quantize(x, quant).double().numpy() / quant.scale[0] + quant.zero_point[0]
     assert (np.abs(np.rint(fake) - codes) > 0).mean() < 1e-3  # ties in float32 only
+
+
+@pytest.mark.parametrize("bits", [4, 6])
+def test_smaller_grids_are_kept_by_the_file(small_v1, inputs, bits):
+    solution = method("minmax").search(Problem(small_v1.graph, inputs[:4], bits=bits), {"observer": "percentile_99.9"})
+    graph, plan = solution.graph, QuantPlan(solution.tensors, "minmax")
+    data = quantize(graph, plan)
+    q = plan.tensors[graph.tensors[graph.inputs[0]].name]
+    low, high = q.limits
+    grid = affine.Grid(low, high)
+    codes = [affine.quantize(x[None].numpy(), q.scale[0], q.zero_point[0], grid).astype(np.int8) for x in inputs[4:6]]
+    report = verify(graph, graph, plan, data, inputs[4:6], codes)
+    ops = {c.name: c.detail for c in report.checks if "decide" not in c.name and not c.passed}
+    assert not ops
+    seen = 0
+    for found in every_tensor(make_interpreter(data, "litert", all_tensors=True), codes):
+        for name, values in found.items():
+            if name in plan.tensors and plan.tensors[name].bits == bits:
+                low, high = plan.tensors[name].limits
+                assert low <= values.min() and values.max() <= high, name
+                seen += values.max() == high
+    assert seen > 10  # the clamp is at work

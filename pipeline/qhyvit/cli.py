@@ -27,7 +27,8 @@ Classes = Annotated[int | None, typer.Option(min=2, help="Class count of fine-tu
 Size = Annotated[int | None, typer.Option(min=32, max=4096, help="Input height and width, pixels.")]
 Images = Annotated[Path, typer.Option(help="Folder of calibration images; no labels needed.")]
 WorkDir = Annotated[Path, typer.Option("--work", help="Work directory of the build.")]
-Method = Annotated[str, typer.Option(help="minmax or qhyvit.")]
+Method = Annotated[str, typer.Option(help="Calibration method; `qhyvit methods` lists them.")]
+Bits = Annotated[int, typer.Option(min=4, max=8, help="Of weights and activations; fewer than 8 is for studies.")]
 Count = Annotated[int, typer.Option(min=1, help="Calibration images.")]
 Seed = Annotated[int, typer.Option(help="Seed of all that is drawn.")]
 Mode = Annotated[str | None, typer.Option("--resize-mode", help="crop or squash; default: preprocess.json, else crop.")]
@@ -72,6 +73,23 @@ def models(as_json: Json = False) -> None:
     _console.table("", columns, [tuple(row.values()) for row in rows])
 
 
+@app.command(epilog="Example: `qhyvit methods --json`")
+def methods(as_json: Json = False) -> None:
+    """List the calibration methods and their options."""
+    from qhyvit.methods import all_methods
+
+    found = all_methods().values()
+    if as_json:
+        print(
+            json.dumps(
+                {"methods": [{"name": m.name, "summary": m.summary, "options": dict(m.defaults)} for m in found]}
+            )
+        )
+        return
+    rows = [(m.name, m.summary, ", ".join(f"{k}={v}" for k, v in m.defaults.items())) for m in found]
+    _console.table("", ("method", "summary", "options"), rows)
+
+
 @app.command(epilog="Example: `qhyvit export mobilevitv2_075 --weights W.safetensors --work build/v2`")
 def export(
     model: ModelName, work: WorkDir, weights: Weights = None, classes: Classes = None, input_size: Size = None,
@@ -87,13 +105,14 @@ def export(
 @app.command(epilog="Example: `qhyvit calibrate --work build/v2 --images train/ --method qhyvit --set rounds=3`")
 def calibrate(
     work: WorkDir, images: Images, method: Method = "qhyvit", count: Count = 32, seed: Seed = 0, mode: Mode = None,
-    options: Options = None, force: Force = False,
+    bits: Bits = 8, options: Options = None, force: Force = False,
 ) -> None:  # fmt: skip
     """Stage 2: choose scale, granularity and scheme of every tensor."""
     from qhyvit import stages
 
     with _console.talk() as talk:
-        stages.calibrate(_work(work, talk, force=force), images, method, count, seed, _method_options(options), mode)
+        w, chosen = _work(work, talk, force=force), _method_options(options)
+        stages.calibrate(w, images, method, count, seed, chosen, mode, bits)
 
 
 @app.command(epilog="Example: `qhyvit convert --work build/v2`")
@@ -151,7 +170,7 @@ def build(
     model: ModelName, images: Images, out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
     weights: Weights = None, method: Method = "qhyvit", classes: Classes = None, input_size: Size = None,
     labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
-    count: Count = 32, seed: Seed = 0, mode: Mode = None, options: Options = None,
+    count: Count = 32, seed: Seed = 0, mode: Mode = None, bits: Bits = 8, options: Options = None,
     no_int16: Annotated[bool, typer.Option("--no-int16", help="Keep the plan free of int16.")] = False,
     work: Annotated[Path | None, typer.Option(help="Work directory; default OUT.work. A second run resumes.")] = None,
     as_json: Json = False, force: Force = False,
@@ -164,7 +183,7 @@ def build(
         w = _work(work or out.with_name(out.name + ".work"), talk, force=force)
         images_in(images)
         stages.export(w, model, weights, classes, input_size, seed)
-        stages.calibrate(w, images, method, count, seed, _method_options(options), mode)
+        stages.calibrate(w, images, method, count, seed, _method_options(options), mode, bits)
         if no_int16:
             stages.refuse_int16(w)
         stages.convert(w)

@@ -23,7 +23,7 @@ from qhyvit.sim.run import Executor
 from qhyvit.tflite.legal import groups
 from qhyvit.tflite.write import constants_on_grid_of
 
-SCALE_RATE, ZERO_RATE = 2e-3, 0.05  # of the logarithm of a scale; in codes
+SCALE_RATE, ZERO_RATE = 1e-2, 0.025  # of the logarithm of a scale; in codes
 
 
 class _Quantizers:
@@ -85,7 +85,7 @@ def learn(problem: Problem, graph: Graph, quants: Mapping[str, TensorQuant], ste
         problem.progress("learn scales", step / steps)
         loss = kl(target[now], executor.logits(problem.images[now], hook)).mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         schedule.step()
     return finish(graph, hook.found())

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from qhyvit.graph.ir import Node, Tensor
+from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import constant_ranges
 from qhyvit.observers import observer
 from qhyvit.observers._base import State
+from qhyvit.observers._histogram import Histogram, share
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.legal import Group
 
@@ -18,25 +19,45 @@ from qhyvit.tflite.legal import Group
 class _Watch:
     """Hook that shows every root tensor to its state."""
 
-    def __init__(self, states: dict[int, State]) -> None:
+    def __init__(self, states: Mapping[int, Sequence[State]]) -> None:
         self.states = states
 
     def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
-        state = self.states.get(tensor.id)
-        if state is not None:
+        counted = False
+        for state in self.states.get(tensor.id, ()):
+            if isinstance(state, Histogram) and counted:
+                continue  # one histogram serves all observers that read one
+            counted |= isinstance(state, Histogram)
             state.update(x)
         return x
 
 
-def observe(problem: Problem, all_groups: Sequence[Group], name: str) -> dict[Group, tuple[float, float]]:
+Ranges = dict[Group, tuple[float, float]]
+
+
+def observe(problem: Problem, all_groups: Sequence[Group], name: str) -> Ranges:
     """Range of every group by the observer ``name``: the widest of its roots'."""
+    return observe_all(problem, all_groups, (name,))[name]
+
+
+def observe_all(problem: Problem, all_groups: Sequence[Group], names: Sequence[str]) -> dict[str, Ranges]:
+    """The same for several observers in one pass."""
     graph = problem.graph
-    states = {t: observer(name).new(None) for g in all_groups for t in g.roots if not graph.tensors[t].is_constant}
+    watched = [t for g in all_groups for t in g.roots if not graph.tensors[t].is_constant]
+    states = {t: [observer(name).new(None) for name in names] for t in watched}
     executor, watch = Executor(graph), _Watch(states)
     with torch.no_grad():
         for done, images in enumerate(problem.batches()):
             problem.progress("observe", done / problem.batch_count)
             executor.run(images, watch)
+    for found in states.values():
+        share([s for s in found if isinstance(s, Histogram)])
+    return {
+        name: _ranges(graph, all_groups, {t: found[i] for t, found in states.items()}) for i, name in enumerate(names)
+    }
+
+
+def _ranges(graph: Graph, all_groups: Sequence[Group], states: Mapping[int, State]) -> Ranges:
     ranges = {}
     for group in all_groups:
         fixed = constant_ranges(graph, group)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from qhyvit.graph.ir import Graph
 from qhyvit.methods._hessian import float_logits, mean_kl
-from qhyvit.methods._observe import observe
+from qhyvit.methods._observe import observe_all
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish, group_quant, spread
 from qhyvit.plan import TensorQuant
@@ -15,10 +15,13 @@ from qhyvit.tflite.legal import Group, groups
 OBSERVERS = ("minmax", "moving_average", "percentile", "mse")
 
 
-def observed(problem: Problem, name: str) -> dict[Group, TensorQuant]:
-    """Every group by the observer ``name``, asymmetric where its readers allow it."""
-    ranges = observe(problem, groups(problem.graph), name)
-    return {g: group_quant(g, low, high, name, bits=problem.bits) for g, (low, high) in ranges.items()}
+def observed(problem: Problem, *names: str) -> dict[str, dict[Group, TensorQuant]]:
+    """Every group by each of the observers, asymmetric where its readers allow it."""
+    found = observe_all(problem, groups(problem.graph), names)
+    return {
+        name: {g: group_quant(g, low, high, name, bits=problem.bits) for g, (low, high) in ranges.items()}
+        for name, ranges in found.items()
+    }
 
 
 def assembled(
@@ -37,11 +40,10 @@ def assembled(
 
 
 def put(graph: Graph, quants: dict[str, TensorQuant], group: Group, tensor: int, quant: TensorQuant) -> None:
-    """Set ``quant`` for a whole group; a channel-wise one for its root alone, the others copy its values."""
+    """Set ``quant`` for a whole group; a channel-wise one for ``tensor`` alone, whose copies it fits."""
     for t in group.members:
         quants.pop(graph.tensors[t].name, None)
-    root = tensor if tensor in group.roots else group.roots[0]
-    for t in (root,) if quant.axis is not None else group.members:
+    for t in (tensor,) if quant.axis is not None else group.members:
         quants[graph.tensors[t].name] = quant
 
 

@@ -22,7 +22,8 @@ ACTIVATIONS = np.concatenate([np.geomspace(0.05, 0.5, 20, endpoint=False), MULTI
 
 def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     """Alternate ``rounds`` times; ``scheme`` of the activations: symmetric (the paper) or asymmetric."""
-    start = observed(problem, "minmax")
+    rests = observed(problem, *OBSERVERS)
+    start = rests["minmax"]
     quants = finish(problem.graph, {**spread(problem.graph, start), **minmax_weights(problem.graph, problem.bits)})
     layers = sample(problem, quants)
     tries = []
@@ -30,8 +31,7 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
         tried = multiples_of(start, ACTIVATIONS, problem.bits, symmetric=scheme == "symmetric")
         search = LayerSearch(problem, layers, cosine, tried, MULTIPLES)
         search.run(int(options["rounds"]))
-        for name in OBSERVERS:
-            rest = observed(problem, name)
+        for name, rest in rests.items():
             tries.append((f"{scheme}, rest {name}", assembled(problem, rest, search.chosen, search.weights)))
     return Solution(problem.graph, best(problem, tries))
 

@@ -35,8 +35,8 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
         owns = [("PTF", factors), ("PTF, log2", {**factors, **log2_softmax(graph, int(options["softmax_bits"]))})]
     with torch.no_grad():
         tries = [
-            (f"{what}, {name}", assembled(problem, observed(problem, name), own, weights))
-            for name in OBSERVERS
+            (f"{what}, {name}", assembled(problem, rest, own, weights))
+            for name, rest in observed(problem, *OBSERVERS).items()
             for what, own in owns
         ]
         return Solution(graph, best(problem, tries))

@@ -98,7 +98,8 @@ def _scaled(problem: Problem, layers: Sequence[Layer], start: Mapping[Group, Ten
 def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     """Learn the scales, then take the best observer for the rest."""
     graph, bits = problem.graph, problem.bits
-    start = observed(problem, "minmax")
+    rests = observed(problem, *OBSERVERS)
+    start = rests["minmax"]
     weights = minmax_weights(graph, bits)
     own: dict[int, TensorQuant] = {}
     constants: dict[str, np.ndarray] = {}
@@ -110,8 +111,7 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
         weights = {name: quant for name, quant in weights.items() if name not in constants}
     silus = set(silu_outputs(graph))
     tries = []
-    for name in OBSERVERS:
-        rest = observed(problem, name)
+    for name, rest in rests.items():
         for group, quant in rest.items():
             if silus & set(group.roots) and not group.symmetric:
                 rest[group] = group_quant(group, SILU_LOWEST, ends(quant)[1], name, bits=bits)

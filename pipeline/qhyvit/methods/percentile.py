@@ -16,7 +16,7 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     """The percentile with the least KL on the calibration images, or the one named."""
     names = OBSERVERS if options["observer"] == "best" else (str(options["observer"]),)
     weights = minmax_weights(problem.graph, problem.bits)
-    tries = [(name, assembled(problem, observed(problem, name), {}, weights)) for name in names]
+    tries = [(name, assembled(problem, rest, {}, weights)) for name, rest in observed(problem, *names).items()]
     return Solution(problem.graph, best(problem, tries))
 
 

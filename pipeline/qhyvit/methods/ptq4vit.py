@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from qhyvit.methods._channels import values_of
+from qhyvit.methods._hessian import float_logits, mean_kl
 from qhyvit.methods._layers import LayerSearch, hessian, sample
 from qhyvit.methods._patterns import silu_outputs, softmax_outputs
 from qhyvit.methods._problem import Method, Problem, Solution
@@ -58,7 +59,8 @@ def _softmax_codes(problem: Problem) -> dict[int, TensorQuant]:
 def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     """Alternate ``rounds`` times; then choose the observer of the rest, and correct biases."""
     graph, bits = problem.graph, problem.bits
-    start = observed(problem, "minmax")
+    rests = observed(problem, *OBSERVERS)
+    start = rests["minmax"]
     quants = finish(graph, {**spread(graph, start), **minmax_weights(graph, bits)})
     tried = multiples_of(start, MULTIPLES, bits, symmetric=True)
     if options["twin"]:
@@ -70,10 +72,21 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     own = dict(search.chosen)
     if options["twin"]:
         own |= _softmax_codes(problem)
-    tries = [(name, assembled(problem, observed(problem, name), own, search.weights)) for name in OBSERVERS]
+    tries = [(name, assembled(problem, rest, own, search.weights)) for name, rest in rests.items()]
     found = best(problem, tries)
-    constants, found = reconstruct(problem, found, {"ridge": 0.0, "rounding": False, "bias": True, "scales": False})
-    return Solution(graph, found, constants=constants)
+    return corrected(problem, found)
+
+
+def corrected(problem: Problem, quants: Mapping[str, TensorQuant]) -> Solution:
+    """With bias correction where that lowers the KL on the calibration images."""
+    graph, target = problem.graph, float_logits(problem.graph, problem)
+    plain = Solution(graph, quants)
+    options = {"ridge": 0.0, "rounding": False, "bias": True, "scales": False}
+    constants, found = reconstruct(problem, quants, options)
+    moved = Solution(graph, found, constants=constants)
+    scores = [mean_kl(problem.on(s.shipped), s.tensors, target) for s in (plain, moved)]
+    problem.log(f"KL {scores[0]:.4f}, with bias correction {scores[1]:.4f}")
+    return moved if scores[1] < scores[0] else plain
 
 
 METHOD = Method("ptq4vit", "Hessian of layer outputs, twin uniform codes", find, {"rounds": 2, "twin": True})

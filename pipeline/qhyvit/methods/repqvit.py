@@ -23,7 +23,7 @@ from qhyvit.plan import Codes
 def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     """Percentiles by squared error; channel-wise norm outputs; softmax codes with the least KL."""
     graph, bits = problem.graph, problem.bits
-    weights, rest = minmax_weights(graph, bits), observed(problem, "best_percentile")
+    weights, rest = minmax_weights(graph, bits), observed(problem, "best_percentile")["best_percentile"]
     if options["expressible"]:
         return Solution(graph, assembled(problem, rest, {}, weights))
     channels = channel_wise(problem, list(dict.fromkeys(n.output for n in norms(graph))))

@@ -63,6 +63,10 @@ def merge(rows: list[Row], divisors: Sequence[float] | np.ndarray, bins: int = B
     return Row(total(count), total(s0), total(s1), total(s2), low + width * np.arange(bins + 1))
 
 
+def _sums(index: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
+    return torch.bincount(index, values.flatten(), minlength=size)
+
+
 class Histogram:
     """Collects one Row a channel; grows its range by powers of two of the bin width, merging bins."""
 
@@ -75,7 +79,7 @@ class Histogram:
     def update(self, x: torch.Tensor, weight: torch.Tensor | None = None) -> None:
         """Add a batch, with a weight for each value (default 1)."""
         values = rows(x, self.axis).double()
-        w = torch.ones_like(values) if weight is None else rows(weight, self.axis).double()
+        w = None if weight is None else rows(weight, self.axis).double()
         low, high = values.aminmax(dim=1)
         self._reserve(low, high)
         assert self.low is not None
@@ -85,10 +89,12 @@ class Histogram:
         index = ((values - self.low[:, None]) / self.width[:, None]).long().clamp_(0, self.bins - 1)
         index += torch.arange(channels, device=index.device)[:, None] * self.bins
         flat, size = index.flatten(), channels * self.bins
-        wx = w * values
-        for k, v in enumerate((None, w, wx, wx * values)):
-            total = torch.bincount(flat, None if v is None else v.flatten(), minlength=size)
-            self.moments[k] += total.reshape(channels, self.bins)
+        counts = torch.bincount(flat, minlength=size).reshape(channels, self.bins)
+        self.moments[0] += counts
+        self.moments[1] += counts if w is None else _sums(flat, w, size).reshape(channels, self.bins)
+        wx = values if w is None else w * values
+        self.moments[2] += _sums(flat, wx, size).reshape(channels, self.bins)
+        self.moments[3] += _sums(flat, wx * values, size).reshape(channels, self.bins)
 
     def _reserve(self, low: torch.Tensor, high: torch.Tensor) -> None:
         """Make sure that [low, high] is inside: the first batch sets the bins with a margin, later ones merge."""
@@ -133,3 +139,9 @@ class Histogram:
         """One value without an axis, else [channels]."""
         array = np.asarray(values, np.float64)
         return array[0] if self.axis is None else array
+
+
+def share(histograms: Sequence[Histogram]) -> None:
+    """Let all of them hold what the first one counted."""
+    for other in histograms[1:]:
+        other.low, other.width, other.moments = histograms[0].low, histograms[0].width, histograms[0].moments

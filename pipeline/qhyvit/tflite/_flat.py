@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 
 from qhyvit.errors import InputError
@@ -69,3 +70,10 @@ def op_name(model: Any, operator: Any) -> str:
 def text(value: Any) -> str:
     """Strings of the schema come as bytes."""
     return value.decode() if isinstance(value, bytes) else (value or "")
+
+
+def pack(model: Any) -> bytes:
+    """Serialize a ModelT."""
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=flat.IDENTIFIER)
+    return bytes(builder.Output())

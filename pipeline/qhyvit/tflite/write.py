@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -24,7 +23,7 @@ from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.tflite import _flat
 from qhyvit.tflite.legal import check_plan
-from qhyvit_device import flat
+from qhyvit.tflite.smaller import clamp
 
 
 def _options(node: Node) -> tuple[int, Any]:
@@ -80,13 +79,6 @@ def _signature(graph: Graph, index: Mapping[int, int]) -> Any:
     return signature
 
 
-def pack(model: Any) -> bytes:
-    """Serialize a ModelT."""
-    builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(model.Pack(builder), file_identifier=flat.IDENTIFIER)
-    return bytes(builder.Output())
-
-
 def write_float(graph: Graph) -> bytes:
     """The graph as a float ``.tflite``; constants that no node reads are left out."""
     graph.check()
@@ -111,7 +103,7 @@ def write_float(graph: Graph) -> bytes:
     model.subgraphs, model.buffers = [subgraph], buffers
     model.operatorCodes = [code for _, code in codes.values()]
     model.signatureDefs = [_signature(graph, index)]
-    return pack(model)
+    return _flat.pack(model)
 
 
 def _range(tensor: Tensor, quant: TensorQuant) -> dict[str, np.ndarray]:
@@ -127,11 +119,12 @@ def _range(tensor: Tensor, quant: TensorQuant) -> dict[str, np.ndarray]:
 
 
 def on_grid(data: np.ndarray, quant: TensorQuant) -> np.ndarray:
-    """Constant values rounded to their grid, float32. Weights keep to the narrow grid [-127, 127]."""
+    """Constant values rounded to their grid, float32. Weights leave out the lowest code: [-127, 127]."""
     per_channel = quant.axis is not None
     scale: object = quant.scale if per_channel else quant.scale[0]
     zero: object = quant.zero_point if per_channel else quant.zero_point[0]
-    codes = affine.quantize(data, scale, zero, affine.grid(quant.bits, narrow=per_channel), quant.axis)
+    low, high = quant.limits
+    codes = affine.quantize(data, scale, zero, affine.Grid(low + per_channel, high), quant.axis)
     return affine.dequantize(codes, scale, zero, quant.axis).astype(np.float32)
 
 
@@ -163,4 +156,4 @@ def quantize(graph: Graph, plan: QuantPlan) -> bytes:
     data = result.quantized_model
     if data is None:
         raise PlanError("the quantizer produced no model")
-    return bytes(data)
+    return clamp(bytes(data), graph, plan.tensors)

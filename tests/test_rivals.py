@@ -1,0 +1,126 @@
+"""Rival methods: what TFLite can express is expressible, the rest says so; codes and structures are as published."""
+
+import numpy as np
+import pytest
+import torch
+
+from qhyvit.errors import PlanError
+from qhyvit.methods import method
+from qhyvit.methods._layers import cosine, hessian, sample
+from qhyvit.methods._patterns import norms, pointwise_beside_depthwise, silu_outputs, softmax_outputs
+from qhyvit.methods._problem import Problem
+from qhyvit.methods._ranges import finish, minmax_weights, spread
+from qhyvit.methods._rest import observed
+from qhyvit.plan import Choice, Codes, QuantPlan, Scheme, TensorQuant
+from qhyvit.sim.fakequant import FakeQuant, fake_quantize
+from qhyvit.sim.partial import counted, partial
+from qhyvit.sim.run import Executor
+from qhyvit.tflite.legal import check_plan
+from qhyvit.tflite.write import constants_on_grid_of
+
+EXPRESSIBLE = {
+    "percentile": {}, "easyquant": {"rounds": 1, "scheme": "symmetric"}, "ptq4vit": {"rounds": 1, "twin": False},
+    "fqvit": {"expressible": True}, "repqvit": {"expressible": True}, "hyq": {"expressible": True},
+}  # fmt: skip
+SIMULATED = {"ptq4vit": {"rounds": 1}, "fqvit": {}, "repqvit": {}, "hyq": {"steps": 20}}
+
+
+@pytest.fixture(scope="module")
+def problem(small, inputs):
+    return Problem(small.graph, inputs[:4])
+
+
+def search(problem, name, options):
+    chosen = method(name)
+    return chosen.search(problem, {**chosen.defaults, **options})
+
+
+@pytest.mark.parametrize("name", EXPRESSIBLE)
+def test_what_tflite_can_express_passes_the_plans_check(problem, name):
+    solution = search(problem, name, EXPRESSIBLE[name])
+    check_plan(solution.graph, QuantPlan(solution.tensors, name))
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_what_it_cannot_runs_in_simulation_and_is_refused_for_a_file(problem, name):
+    solution = search(problem, name, SIMULATED[name])
+    quants = solution.tensors
+    with torch.no_grad():
+        logits = Executor(constants_on_grid_of(solution.shipped, quants)).logits(problem.images, FakeQuant(quants))
+    assert torch.isfinite(logits).all()
+    with pytest.raises(PlanError):
+        check_plan(solution.graph, QuantPlan(quants, name))
+
+
+@pytest.mark.parametrize(("codes", "base"), [(Codes.LOG2, 2.0), (Codes.LOG_SQRT2, 2.0**0.5)])
+def test_log_codes_are_the_nearest_powers(codes, base):
+    quant = TensorQuant((1.0,), (0,), bits=4, codes=codes)
+    x = torch.rand(500, dtype=torch.float64) ** 4
+    powers = torch.tensor([base**-k for k in range(16)], dtype=torch.float64)
+    distance = (torch.log(x)[:, None] - torch.log(powers)[None]).abs()
+    expected = torch.where(x < powers[-1] * base**-0.5, torch.zeros_like(x), powers[distance.argmin(dim=1)])
+    assert torch.allclose(fake_quantize(x, quant), expected, atol=1e-9)
+
+
+def test_twin_codes_of_a_signed_tensor_split_at_zero():
+    choice = Choice(scheme=Scheme.SYMMETRIC)
+    quant = TensorQuant((0.01,), (0,), bits=8, codes=Codes.TWIN, second=0.5, choice=choice)
+    x = torch.tensor([-0.234, -5.0, 0.3, 7.4, 1e3])
+    assert fake_quantize(x, quant).tolist() == pytest.approx([-0.23, -1.28, 0.5, 7.5, 63.5])
+
+
+def test_twin_codes_of_a_softmax_are_fine_below_the_split():
+    quant = TensorQuant((0.001,), (0,), bits=8, codes=Codes.TWIN, second=0.1, choice=Choice())
+    x = torch.tensor([0.0124, 0.1269, 0.3333])
+    assert fake_quantize(x, quant).tolist() == pytest.approx([0.012, 0.127, 0.3], abs=1e-6)
+
+
+def test_structures_are_found_where_the_ops_say(small):
+    graph = small.graph
+    ops = [n.op for n in graph.nodes]
+    assert len(norms(graph)) == ops.count("RSQRT")
+    assert len(silu_outputs(graph)) == ops.count("LOGISTIC")
+    assert len(softmax_outputs(graph)) == ops.count("SOFTMAX")
+    names = [graph.tensors[n.inputs[1]].name for n in pointwise_beside_depthwise(graph)]
+    inside = [n for n in names if "conv1_1x1" in n or "conv3_1x1" in n]
+    assert len(inside) >= 2
+    assert not [n for n in names if "transformer" in n]
+
+
+def test_metrics_are_best_for_equal_outputs():
+    y = torch.randn(1, 50, 3)
+    g = torch.randn(1, 50, 3)
+    for metric in (cosine, hessian):
+        assert (metric(y, y, g) >= metric(y, y + 0.1 * torch.randn_like(y), g)).all()
+
+
+def test_sampled_layers_give_their_own_outputs(problem):
+    quants = finish(problem.graph, {**spread(problem.graph, observed(problem, "minmax")["minmax"]),
+                                    **minmax_weights(problem.graph)})  # fmt: skip
+    for layer in sample(problem, quants):
+        assert torch.allclose(layer.output(layer.x, layer.w), layer.y, atol=2e-3 * float(layer.y.abs().max()))
+        assert layer.g is not None
+
+
+def test_partial_counts_layers_and_matmuls_only(problem):
+    graph = problem.graph
+    quants = finish(graph, {**spread(graph, observed(problem, "minmax")["minmax"]), **minmax_weights(graph)})
+    changed, kept = partial(graph, quants)
+    changed.check()
+    layers = [n for n in graph.nodes if counted(graph, n)]
+    assert {n.op for n in layers} <= {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"}
+    reads = [name for name in kept if name.endswith(".read")]
+    assert len(kept) == len(reads) + len(minmax_weights(graph))
+    with torch.no_grad():
+        plain, same = Executor(graph).logits(problem.images), Executor(changed).logits(problem.images)
+        assert torch.allclose(plain, same, atol=1e-5 * float(plain.abs().max()))
+        less = Executor(constants_on_grid_of(changed, kept)).logits(problem.images, FakeQuant(kept))
+        more = Executor(constants_on_grid_of(graph, quants)).logits(problem.images, FakeQuant(quants))
+    assert float(((less - plain) ** 2).mean()) < float(((more - plain) ** 2).mean())
+
+
+def test_norm_sums_of_squares_are_no_matmuls(small):
+    sums = [
+        n for n in small.graph.nodes if n.op == "BATCH_MATMUL" and np.prod(small.graph.tensors[n.outputs[0]].shape) == 1
+    ]
+    assert all(not counted(small.graph, n) for n in sums)
