@@ -1,16 +1,23 @@
 """Methods: the gradient is a signal, the search pays, constraints hold, bridges are found."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from qhyvit.methods import all_methods, method
-from qhyvit.methods._blocks import bridges
+from qhyvit.errors import UsageError
+from qhyvit.methods import method
+from qhyvit.methods._blocks import BridgeBlock, bridge_blocks, bridges
 from qhyvit.methods._hessian import GradientPass, float_logits, mean_kl
+from qhyvit.methods._learn import learn
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._weights import search_weight
+from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
+from qhyvit.store import Store
 from qhyvit.tflite.legal import check_plan, groups
+from qhyvit.tflite.write import constants_on_grid_of
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +25,13 @@ def problem(small, inputs):
     return Problem(small.graph, inputs[:8])
 
 
+QUICK = {**method("qhyvit").defaults, "rounds": 3, "learn": 8}
+
+
 @pytest.fixture(scope="module")
 def solutions(problem):
-    return {name: method(name).search(problem, m.defaults) for name, m in all_methods().items()}
+    minmax = method("minmax")
+    return {"minmax": minmax.search(problem, minmax.defaults), "qhyvit": method("qhyvit").search(problem, QUICK)}
 
 
 def test_every_solution_is_expressible(solutions):
@@ -46,13 +57,14 @@ def test_the_search_beats_min_max_on_the_images_it_saw(problem, solutions):
 
 
 def test_the_search_is_the_same_twice(problem, solutions):
-    again = method("qhyvit").search(problem, method("qhyvit").defaults)
+    again = method("qhyvit").search(problem, QUICK)
     assert again.tensors == solutions["qhyvit"].tensors
+    assert all(np.array_equal(again.constants[name], data) for name, data in solutions["qhyvit"].constants.items())
 
 
 def test_folds_are_made_only_where_the_objective_gains(problem, solutions):
     assert all(note.gain > 0 for note in solutions["qhyvit"].folds)
-    without = method("qhyvit").search(problem, {**method("qhyvit").defaults, "folds": "none"})
+    without = method("qhyvit").search(problem, {**QUICK, "folds": "none", "rounds": 2, "learn": 0})
     assert without.graph is problem.graph
     assert without.folds == ()
 
@@ -63,6 +75,74 @@ def test_three_bridge_blocks_as_the_paper_counts(small):
     assert sum(not b.entry for b in found) == 3
     names = [small.graph.tensors[b.tensor].name for b in found if b.entry]
     assert all("conv_1x1" in n for n in names)
+
+
+def test_a_bridge_block_reaches_from_the_bridge_to_the_next_layers(small):
+    graph = small.graph
+    for block in bridge_blocks(graph):
+        assert block.inside[0] == block.bridge.tensor
+        assert block.outputs
+        for t in block.outputs:
+            assert spec(graph.producer(t).op).weight_input >= 0
+            assert graph.producer(t).inputs[0] in block.inside
+        for t in block.inside[1:]:
+            assert spec(graph.producer(t).op).weight_input < 0
+
+
+def test_the_hybrid_weights_are_what_reaches_the_blocks_output(problem, solutions):
+    """Mean of (J^T (g v))^2 over random signs v = sum_o (g_o J_oi)^2, J from autograd itself."""
+    graph, quants = problem.graph, solutions["minmax"].tensors
+    block = next(b for b in bridge_blocks(graph) if b.bridge.entry)
+    source = next(t for t in reversed(block.inside) if t in {graph.producer(o).inputs[0] for o in block.outputs})
+    wanted = [source, *block.outputs]
+    images = problem.images[:1]
+    plain = GradientPass(problem, quants, wanted).step(images).gradients
+    passes = GradientPass(problem, quants, wanted, [BridgeBlock(block.bridge, (source,), block.outputs)])
+    draws = torch.stack([passes.step(images).gradients[source] for _ in range(60)])
+    mean_square = (draws**2).mean(dim=0).sum(dim=tuple(range(draws.dim() - 2)))  # [C]
+    expected = torch.zeros_like(mean_square)
+    for t in block.outputs:  # linears: J is the weight, o x c
+        w = torch.from_numpy(constants_on_grid_of(graph, quants).constant(graph.producer(t).inputs[1])).flatten(1)
+        g2 = (plain[t] ** 2).reshape(-1, w.shape[0]).sum(dim=0)
+        expected += (g2[:, None] * w**2).sum(dim=0)
+    assert float((mean_square.sum() / expected.sum() - 1).abs()) < 0.15
+
+
+def test_a_stopped_search_goes_on_from_its_last_piece(problem, solutions, tmp_path):
+    class StoppedError(Exception):
+        pass
+
+    def stop_in(what, at):
+        def progress(label, share):
+            if label.startswith(what) and share > at:
+                raise StoppedError
+
+        return progress
+
+    store, said = Store(tmp_path / "part"), []
+    store.open("key")
+    for what, at in (("round 3", 0.0), ("reconstruct", 0.5), ("learn", 0.0)):
+        with pytest.raises(StoppedError):
+            method("qhyvit").search(replace(problem, store=store, progress=stop_in(what, at)), QUICK)
+    found = method("qhyvit").search(replace(problem, store=store, log=said.append), QUICK)
+    assert not any(line.startswith("round") for line in said)  # nothing was made twice
+    assert found.tensors == solutions["qhyvit"].tensors
+    assert [n.place for n in found.folds] == [n.place for n in solutions["qhyvit"].folds]
+    assert all(np.array_equal(found.constants[name], data) for name, data in solutions["qhyvit"].constants.items())
+
+
+def test_learned_scales_lower_the_kl_on_the_images_they_saw(problem, solutions):
+    start, target = solutions["qhyvit"], float_logits(problem.graph, problem)
+    learned = learn(problem.on(start.graph), start.shipped, start.tensors, 16)
+    before, after = (mean_kl(problem.on(start.shipped), q, target) for q in (start.tensors, learned))
+    assert after < before
+    check_plan(start.graph, QuantPlan(learned, "qhyvit"))
+
+
+def test_options_that_cannot_be_are_refused(problem):
+    for option in ({"ends": "both"}, {"scheme": "odd"}, {"folds": "paper"}):
+        with pytest.raises(UsageError, match=next(iter(option))):
+            method("qhyvit").search(problem, {**QUICK, **option})
 
 
 def test_weight_scales_are_the_best_of_all_shrinks():
@@ -87,7 +167,7 @@ def test_dead_channels_keep_their_bias():
 def test_progress_and_log_are_told(problem):
     said, shares = [], []
     talkative = Problem(problem.graph, problem.images[:4], progress=lambda w, s: shares.append(s), log=said.append)
-    method("qhyvit").search(talkative, {**method("qhyvit").defaults, "rounds": 1, "folds": "none"})
+    method("qhyvit").search(talkative, {**QUICK, "rounds": 1, "folds": "none"})
     assert said
     assert all(0 <= s <= 1 for s in shares)
 

@@ -80,7 +80,10 @@ class Histogram:
         """Add a batch, with a weight for each value (default 1)."""
         values = rows(x, self.axis).double()
         w = None if weight is None else rows(weight, self.axis).double()
-        low, high = values.aminmax(dim=1)
+        if len(values) == 1:  # over everything at once all cores take part
+            low, high = (end[None] for end in values.aminmax())
+        else:
+            low, high = values.aminmax(dim=1)
         self._reserve(low, high)
         assert self.low is not None
         assert self.width is not None
