@@ -29,6 +29,7 @@ class Clock:
         self.label, self.since = "start", time.monotonic()
 
     def __call__(self, label: str, share: float) -> None:
+        """See :data:`qhyvit.methods._problem.Progress`."""
         now = time.monotonic()
         self.seconds[self.label] = self.seconds.get(self.label, 0.0) + now - self.since
         self.label, self.since = label, now
