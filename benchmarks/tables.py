@@ -12,7 +12,7 @@ from benchmarks._files import RESULTS
 from qhyvit import files
 
 ROOT = RESULTS.parent.parent
-DOCUMENTS = ("README.md",)
+DOCUMENTS = ("README.md", "docs/results.md")
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -45,7 +45,52 @@ def stock() -> str:
     return _markdown(["", "top-1 %", "agrees with float %", "float tensors", "ops", "MB"], rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"stock": stock}
+def _mean(rows: list[dict[str, str]], column: str) -> str:
+    """Mean over seeds, and lowest to highest where there are several."""
+    values = [float(r[column]) for r in rows]
+    if not values:
+        return ""
+    spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+    return f"{sum(values) / len(values):.2f}{spread}"
+
+
+def _runs(table: str) -> dict[str, list[dict[str, str]]]:
+    """Rows of one table of accuracy.csv, by row name in their own order."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for r in _rows("accuracy.csv"):
+        if r["table"] == table:
+            found.setdefault(r["row"], []).append(r)
+    return found
+
+
+def _of(rows: list[dict[str, str]], counted: str, bits: int = 8) -> list[dict[str, str]]:
+    return [r for r in rows if r["counted"] == counted and r["bits"] == str(bits)]
+
+
+def methods() -> str:
+    """All methods, simulated and deployed; mean over seeds and their range."""
+    rows = []
+    for name, found in _runs("methods").items():
+        eight = [_mean(_of(found, way), "top1_percent") for way in ("partial", "full", "deployed integer")]
+        agrees = _mean(_of(found, "deployed integer"), "agreement_percent")
+        rows.append([name, *eight, agrees, _mean(_of(found, "full", 6), "top1_percent")])
+    columns = ["top-1 %", "partial, simulated", "full, simulated", "**deployed**", "agrees with float %"]
+    return _markdown([*columns, "W6A6 full, simulated"], rows)
+
+
+def ablation() -> str:
+    """What each part brings, deployed."""
+    rows = []
+    for name, found in _runs("ablation").items():
+        deployed = _of(found, "deployed integer")
+        seeds = ", ".join(sorted({r["seed"] for r in deployed}))
+        rows.append([name, *(_mean(deployed, c) for c in ("top1_percent", "agreement_percent", "sqnr_db")), seeds])
+    return _markdown(
+        ["each row adds to the one above", "top-1 %", "agrees with float %", "mean SQNR, dB", "seeds"], rows
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {"stock": stock, "methods": methods, "ablation": ablation}
 
 
 def filled(text: str) -> str:

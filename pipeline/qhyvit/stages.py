@@ -14,7 +14,7 @@ import numpy as np
 
 from qhyvit import __version__, data, files
 from qhyvit.errors import InputError, PlanError, UsageError
-from qhyvit.plan import QuantPlan
+from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.store import Store
 from qhyvit_device.preprocess import (
     Preprocess,
@@ -184,7 +184,7 @@ def calibrate(
             images_sha256=data.combined_hash(hashes),
             image_count=len(paths),
             folds=solution.folds,
-            bridge=bridge_report(problem.on(solution.graph)),
+            bridge=bridge_report(problem.on(solution.graph), solution.tensors),
             seconds=round(time.monotonic() - started, 1),
             image_hashes=tuple(hashes),
         )
@@ -196,8 +196,8 @@ def calibrate(
     work.stage("calibrate", key, (FOLDED, CONSTANTS, PLAN), make)
 
 
-def bridge_report(problem: Any) -> dict[str, str]:
-    """What clamping the zero point into int8 cost at each bridge tensor, in words."""
+def bridge_report(problem: Any, quants: Mapping[str, TensorQuant]) -> dict[str, str]:
+    """At each bridge tensor: whether min-max would leave int8, what that costs, and what was chosen; in words."""
     from qhyvit import affine
     from qhyvit.methods._blocks import bridges
     from qhyvit.methods._observe import observe
@@ -214,7 +214,10 @@ def bridge_report(problem: Any) -> dict[str, str]:
             cost = f"zero point {overflow:+d} codes outside int8: range extended to zero, steps {loss:.2f} x as wide"
         for t in (t for t in group.roots if t in found):
             side = "entry" if found[t].entry else "exit"
-            lines[problem.graph.tensors[t].name] = f"{side}, range [{low:.4g}, {high:.4g}]: {cost}"
+            name = problem.graph.tensors[t].name
+            chosen = quants[name]
+            choice = f"{chosen.choice.granularity}, {chosen.choice.scheme}, zero point {chosen.zero_point[0]}"
+            lines[name] = f"{side}, range [{low:.4g}, {high:.4g}]: {cost}; chosen: {choice}"
     return lines
 
 
