@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,9 +31,9 @@ from qhyvit.graph.ir import Graph
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem, Solution
 from qhyvit.plan import QuantPlan, TensorQuant
-from qhyvit.sim.fakequant import FakeQuant
+from qhyvit.sim.fakequant import ExactQuant, FakeQuant, quantized_biases
 from qhyvit.sim.partial import partial
-from qhyvit.sim.run import Executor
+from qhyvit.sim.run import Executor, Hook
 from qhyvit.tflite.write import constants_on_grid_of
 from qhyvit.tflite.write import quantize as write
 from qhyvit.verify.accuracy import count
@@ -52,8 +52,9 @@ class Row:
     table: str = "methods"
 
 
-PLAIN = {"folds": "none", "bridge": False, "ridge": 0.0, "rounding": False, "bias": False}
+PLAIN = {"folds": "none", "bridge": False, "ridge": 0.0, "rounding": False, "bias": False, "learn": 0}
 SCALE = {**PLAIN, "ends": "joint", "scheme": "symmetric"}
+BRIDGE = {**PLAIN, "folds": "channel_scale", "bridge": True}
 ROWS: dict[str, Row] = {
     "minmax": Row("minmax"),
     "percentile": Row("percentile"),
@@ -70,14 +71,13 @@ ROWS: dict[str, Row] = {
     "scale": Row("qhyvit", SCALE, table="ablation"),
     "+ granularity": Row("qhyvit", {**SCALE, "folds": "channel_scale"}, table="ablation"),
     "+ scheme": Row("qhyvit", {**SCALE, "folds": "channel_scale", "scheme": "search"}, table="ablation"),
-    "+ bridge blocks": Row(
-        "qhyvit", {**SCALE, "folds": "channel_scale", "scheme": "search", "bridge": True}, table="ablation"
-    ),
-    "+ independent ends": Row("qhyvit", {**PLAIN, "folds": "channel_scale", "bridge": True}, table="ablation"),
-    "+ SiLU split": Row("qhyvit", {**PLAIN, "folds": "all", "bridge": True}, table="ablation"),
-    "+ bias correction": Row("qhyvit", {**PLAIN, "folds": "all", "bridge": True, "bias": True}, table="ablation"),
-    "+ careful rounding": Row("qhyvit", {"ridge": 0.0}, table="ablation"),
-    "+ ridge (all)": Row("qhyvit", {}, table="ablation"),
+    "+ bridge blocks": Row("qhyvit", {**BRIDGE, "ends": "joint"}, table="ablation"),
+    "+ independent ends": Row("qhyvit", BRIDGE, table="ablation"),
+    "+ SiLU split": Row("qhyvit", {**BRIDGE, "folds": "all"}, table="ablation"),
+    "+ bias correction": Row("qhyvit", {"ridge": 0.0, "rounding": False, "learn": 0}, table="ablation"),
+    "+ careful rounding": Row("qhyvit", {"ridge": 0.0, "learn": 0}, table="ablation"),
+    "+ ridge regression": Row("qhyvit", {"learn": 0}, table="ablation"),
+    "+ learned scales": Row("qhyvit", {}, table="ablation"),
 }
 
 
@@ -113,9 +113,15 @@ def _setup(args: argparse.Namespace, seed: int) -> Setup:
     return Setup(stages.float_graph(work), test, calibration, pixels, labelled.classes, np.load(cache))
 
 
-def simulated(graph: Graph, quants: Mapping[str, TensorQuant], pixels: np.ndarray, how: Preprocess) -> np.ndarray:
-    """Logits of the fake-quantized graph."""
-    executor, hook = Executor(constants_on_grid_of(graph, quants)), FakeQuant(quants)
+def simulated(
+    graph: Graph, quants: Mapping[str, TensorQuant], pixels: np.ndarray, how: Preprocess, *, exact: bool = False
+) -> np.ndarray:
+    """Logits of the fake-quantized graph; ``exact``: by the file's own arithmetic, where a file can be."""
+    on_grid = constants_on_grid_of(graph, quants)
+    executor, hook = Executor(on_grid), cast("Hook", FakeQuant(quants))
+    if exact:
+        on_grid = quantized_biases(on_grid, quants)
+        executor, hook = Executor(on_grid, torch.float64), ExactQuant(on_grid, quants)
     with torch.no_grad():
         found = [
             executor.logits(torch.from_numpy(normalize(pixels[i : i + 4], how)), hook)
@@ -156,7 +162,8 @@ def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
     }  # fmt: skip
     logits: dict[str, np.ndarray] = {}
     if "full" in args.counted:
-        logits["full"] = simulated(solution.shipped, solution.tensors, setup.pixels, setup.how)
+        exact = row.deploy and args.bits == 8
+        logits["full"] = simulated(solution.shipped, solution.tensors, setup.pixels, setup.how, exact=exact)
     if "partial" in args.counted:
         logits["partial"] = simulated(*partial(solution.shipped, solution.tensors), setup.pixels, setup.how)
     if "deployed" in args.counted and row.deploy and args.bits == 8:
@@ -208,6 +215,13 @@ def _named(wanted: str) -> list[str]:
     return [name.strip() for name in wanted.split(";")]
 
 
+def _ways(args: argparse.Namespace, name: str) -> list[str]:
+    """What the rows of a run will be called."""
+    asked = [w for w in args.counted.split(",") if w != "deployed"]
+    deployed = "deployed" in args.counted and ROWS[name].deploy and args.bits == 8
+    return [*asked, "deployed integer"] if deployed else asked
+
+
 def _child(argv: Sequence[str], name: str, seed: int) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "benchmarks.accuracy", *argv, "--one", name, "--seeds", str(seed)]
     found = subprocess.run(command, stdout=subprocess.PIPE, check=False, text=True)
@@ -225,10 +239,8 @@ def main() -> None:
         return
     for seed in (int(s) for s in args.seeds.split(",")):
         for name in _named(args.rows):
-            first = "full" if "full" in args.counted else args.counted.split(",")[0]
-            first = "deployed integer" if first == "deployed" else first
-            key = {"model": args.model, "row": name, "bits": args.bits, "seed": seed, "counted": first}
-            if not args.again and have_rows(args.out, key):
+            key = {"model": args.model, "row": name, "bits": args.bits, "seed": seed}
+            if not args.again and all(have_rows(args.out, {**key, "counted": way}) for way in _ways(args, name)):
                 continue
             rows = _child(sys.argv[1:], name, seed)
             for row in rows:

@@ -149,7 +149,10 @@ def round_with_care(w: torch.Tensor, scale: torch.Tensor, gram: Gram, limit: int
 class Lockstep:
     """Float and quantized graph side by side over all images, node by node."""
 
-    def __init__(self, problem: Problem, quants: Mapping[str, TensorQuant], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, problem: Problem, quants: Mapping[str, TensorQuant], options: Mapping[str, Any], pieces: str
+    ) -> None:
+        self.pieces = pieces
         self.problem, self.graph, self.quants, self.options = problem, problem.graph, dict(quants), options
         self.float = Executor(self.graph)
         self.quantized = Executor(constants_on_grid_of(self.graph, quants))
@@ -177,7 +180,7 @@ class Lockstep:
 
     def _kept(self, index: int, node: Node) -> bool:
         """Take what an earlier run solved here, if it did."""
-        piece = self.problem.store.get(f"op{index}")
+        piece = self.problem.store.get(f"{self.pieces}{index}")
         if piece is None:
             return False
         self.quants.update(quants_from_json(piece.facts))
@@ -189,7 +192,7 @@ class Lockstep:
         weight, bias = self._constants(node)
         name = self.graph.tensors[weight].name
         arrays = {"weight": self.constants[weight], "bias": self.constants[bias]}
-        self.problem.store.put(f"op{index}", quants_to_json({name: self.quants[name]}), arrays)
+        self.problem.store.put(f"{self.pieces}{index}", quants_to_json({name: self.quants[name]}), arrays)
 
     @staticmethod
     def _constants(node: Node) -> tuple[int, int]:
@@ -255,15 +258,16 @@ class Lockstep:
 
 
 def reconstruct(
-    problem: Problem, quants: Mapping[str, TensorQuant], options: Mapping[str, Any]
+    problem: Problem, quants: Mapping[str, TensorQuant], options: Mapping[str, Any], pieces: str = "op"
 ) -> tuple[dict[str, np.ndarray], dict[str, TensorQuant]]:
     """New constants by tensor name (weights on their grids, biases), and the quantizations with new weight scales.
 
     Args:
         options: ``ridge`` (strength of the pull towards the float weights; 0: weights stay), ``rounding`` (GPTQ),
             ``bias`` (biases take the mean of what is left), ``scales`` (weight scales searched again; default true).
+        pieces: what the store calls the solved ops.
     """
-    lockstep = Lockstep(problem, quants, options)
+    lockstep = Lockstep(problem, quants, options, pieces)
     with torch.no_grad():
         lockstep.run()
     changed = edit.with_constants(problem.graph, lockstep.constants)

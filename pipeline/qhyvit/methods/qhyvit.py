@@ -154,15 +154,26 @@ class _Search:
             problem.store.put(f"round{number + 1}", facts)
         graph = self.problem.graph
         quants = finish(graph, {**spread(graph, chosen or _start(self.problem)), **weights})
-        solution = Solution(graph, quants, self.notes)
-        if self.options["ridge"] or self.options["rounding"] or self.options["bias"]:
-            constants, quants = reconstruct(self.problem, quants, self.options)
-            solution = Solution(graph, quants, self.notes, constants)
+        solution = self._solved(quants, "op")
         if self.options["learn"]:
-            everything = replace(problem, graph=graph)
-            quants = learn(everything, solution.shipped, solution.tensors, int(self.options["learn"]))
-            solution = replace(solution, tensors=quants)
+            # ranges move with the weights as they will be, then the weights are solved once more for those ranges
+            solution = self._solved(self._learned(replace(problem, graph=graph), solution), "again")
         return solution
+
+    def _solved(self, quants: Mapping[str, TensorQuant], pieces: str) -> Solution:
+        """Weights and biases in closed form, as far as the options want them."""
+        if not (self.options["ridge"] or self.options["rounding"] or self.options["bias"]):
+            return Solution(self.problem.graph, quants, self.notes)
+        constants, found = reconstruct(self.problem, quants, self.options, pieces)
+        return Solution(self.problem.graph, found, self.notes, constants)
+
+    def _learned(self, problem: Problem, solution: Solution) -> Mapping[str, TensorQuant]:
+        kept = problem.store.get("learned")
+        if kept is not None:
+            return quants_from_json(kept.facts)
+        quants = learn(problem, solution.shipped, solution.tensors, int(self.options["learn"]))
+        problem.store.put("learned", quants_to_json(quants))
+        return quants
 
     def _round(
         self, number: int, chosen: Chosen, weights: Mapping[str, TensorQuant]
