@@ -34,6 +34,7 @@ from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.fakequant import ExactQuant, FakeQuant, quantized_biases
 from qhyvit.sim.partial import partial
 from qhyvit.sim.run import Executor, Hook
+from qhyvit.tflite.islands import with_profile
 from qhyvit.tflite.write import constants_on_grid_of
 from qhyvit.tflite.write import quantize as write
 from qhyvit.verify.accuracy import count
@@ -49,6 +50,7 @@ class Row:
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
     deploy: bool = True
+    profile: str = "integer"
     table: str = "methods"
 
 
@@ -68,6 +70,7 @@ ROWS: dict[str, Row] = {
     "hyq": Row("hyq", deploy=False),
     "hyq, as TFLite has it": Row("hyq", {"expressible": True}),
     "qhyvit": Row("qhyvit"),
+    "qhyvit, cpu profile": Row("qhyvit", profile="cpu"),
     "scale": Row("qhyvit", SCALE, table="ablation"),
     "+ granularity": Row("qhyvit", {**SCALE, "folds": "channel_scale"}, table="ablation"),
     "+ scheme": Row("qhyvit", {**SCALE, "folds": "channel_scale", "scheme": "search"}, table="ablation"),
@@ -150,7 +153,7 @@ def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
     row, setup = ROWS[name], _setup(args, seed)
     torch.manual_seed(seed)
     chosen, started = method(row.method), time.monotonic()
-    problem = Problem(setup.graph, setup.calibration, seed=seed, bits=args.bits)
+    problem = Problem(with_profile(setup.graph, row.profile), setup.calibration, seed=seed, bits=args.bits)
     solution = chosen.search(problem, {**chosen.defaults, **row.options})
     seconds = time.monotonic() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -167,14 +170,14 @@ def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
     if "partial" in args.counted:
         logits["partial"] = simulated(*partial(solution.shipped, solution.tensors), setup.pixels, setup.how)
     if "deployed" in args.counted and row.deploy and args.bits == 8:
-        model = write(solution.shipped, QuantPlan(solution.tensors, row.method))
-        logits["deployed integer"] = logits_of(model, setup.pixels, setup.how)
+        model = write(solution.shipped, QuantPlan(solution.tensors, row.method, profile=row.profile))
+        logits[f"deployed {row.profile}"] = logits_of(model, setup.pixels, setup.how)
     return [{**base, "counted": way, **_score(setup, found), **_beside(logits, way)} for way, found in logits.items()]
 
 
 def _beside(logits: Mapping[str, np.ndarray], way: str) -> dict[str, str]:
     """Share of images on which the full simulation and the file decide alike."""
-    if way != "deployed integer" or "full" not in logits:
+    if not way.startswith("deployed") or "full" not in logits:
         return {}
     same = (logits[way].argmax(1) == logits["full"].argmax(1)).mean()
     return {"same_as_full_percent": f"{100 * float(same):.2f}"}
@@ -219,7 +222,7 @@ def _ways(args: argparse.Namespace, name: str) -> list[str]:
     """What the rows of a run will be called."""
     asked = [w for w in args.counted.split(",") if w != "deployed"]
     deployed = "deployed" in args.counted and ROWS[name].deploy and args.bits == 8
-    return [*asked, "deployed integer"] if deployed else asked
+    return [*asked, f"deployed {ROWS[name].profile}"] if deployed else asked
 
 
 def _child(argv: Sequence[str], name: str, seed: int) -> list[dict[str, Any]]:

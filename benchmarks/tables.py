@@ -71,8 +71,9 @@ def methods() -> str:
     """All methods, simulated and deployed; mean over seeds and their range."""
     rows = []
     for name, found in _runs("methods").items():
-        eight = [_mean(_of(found, way), "top1_percent") for way in ("partial", "full", "deployed integer")]
-        agrees = _mean(_of(found, "deployed integer"), "agreement_percent")
+        deployed = _of(found, "deployed integer") or _of(found, "deployed cpu")
+        eight = [_mean(r, "top1_percent") for r in (_of(found, "partial"), _of(found, "full"), deployed)]
+        agrees = _mean(deployed, "agreement_percent")
         rows.append([name, *eight, agrees, _mean(_of(found, "full", 6), "top1_percent")])
     columns = ["top-1 %", "partial, simulated", "full, simulated", "**deployed**", "agrees with float %"]
     return _markdown([*columns, "W6A6 full, simulated"], rows)

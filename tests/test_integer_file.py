@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from qhyvit import affine
-from qhyvit.errors import PlanError
+from qhyvit.errors import PlanError, UsageError
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit.plan import QuantPlan, Scheme
 from qhyvit.tflite import _flat
-from qhyvit.tflite.legal import check_plan, weights
+from qhyvit.tflite.islands import with_profile
+from qhyvit.tflite.legal import check_plan, groups, weights
 from qhyvit.tflite.write import quantize, write_float
 from qhyvit.verify.census import census
 from qhyvit.verify.probe import every_tensor, make_interpreter
@@ -157,3 +158,35 @@ def test_smaller_grids_are_kept_by_the_file(small_v1, inputs, bits):
                 assert values.max() <= high, name
                 seen += values.max() == high
     assert seen > 10  # the clamp is at work
+
+
+def test_the_cpu_profile_has_float_islands_and_nothing_else_in_float(small, inputs):
+    graph = with_profile(small.graph, "cpu")
+    solution = method("minmax").search(Problem(graph, inputs[:4]), {"observer": "minmax"})
+    plan = QuantPlan(solution.tensors, "minmax", profile="cpu")
+    data = quantize(graph, plan)
+    q = plan.tensors[graph.tensors[graph.inputs[0]].name]
+    codes = [
+        affine.quantize(x[None].numpy(), q.scale[0], q.zero_point[0], affine.grid()).astype(np.int8) for x in inputs
+    ]
+    report = verify(graph, graph, plan, data, inputs[:4], codes[:4])
+    failed = {c.name: c.detail for c in report.checks if "decide" not in c.name and not c.passed}
+    assert not failed
+    found = census(data)
+    islands = {op for op, dtype in found.ops if dtype == "FLOAT32"}
+    assert islands == {"SOFTMAX", "RSQRT", "ADD", "DEQUANTIZE"}
+    assert not found.not_delegated  # softmax and roots run in XNNPACK now
+
+
+def test_a_softmax_in_float_has_a_range_of_its_own(small):
+    fixed = {t for g in groups(small.graph) if g.fixed for t in g.members}
+    free = {t for g in groups(with_profile(small.graph, "cpu")) if g.fixed for t in g.members}
+    outputs = {n.outputs[0] for n in small.graph.nodes if n.op == "SOFTMAX"}
+    assert outputs
+    assert outputs <= fixed
+    assert not outputs & free
+
+
+def test_an_unknown_profile_is_refused(small):
+    with pytest.raises(UsageError, match="gpu"):
+        with_profile(small.graph, "gpu")

@@ -26,8 +26,8 @@ SIMULATED = {"ptq4vit": {"rounds": 1}, "fqvit": {}, "repqvit": {}, "hyq": {"step
 
 
 @pytest.fixture(scope="module")
-def problem(small, inputs):
-    return Problem(small.graph, inputs[:4])
+def problem(small_v1, inputs):
+    return Problem(small_v1.graph, inputs[:4])
 
 
 def search(problem, name, options):

@@ -28,6 +28,7 @@ Size = Annotated[int | None, typer.Option(min=32, max=4096, help="Input height a
 Images = Annotated[Path, typer.Option(help="Folder of calibration images; no labels needed.")]
 WorkDir = Annotated[Path, typer.Option("--work", help="Work directory of the build.")]
 Method = Annotated[str, typer.Option(help="Calibration method; `qhyvit methods` lists them.")]
+Profile = Annotated[str, typer.Option(help="integer: no float at all; cpu: softmax and norms' roots in float.")]
 Bits = Annotated[int, typer.Option(min=4, max=8, help="Of weights and activations; fewer than 8 is for studies.")]
 Count = Annotated[int, typer.Option(min=1, help="Calibration images.")]
 Seed = Annotated[int, typer.Option(help="Seed of all that is drawn.")]
@@ -105,14 +106,14 @@ def export(
 @app.command(epilog="Example: `qhyvit calibrate --work build/v2 --images train/ --method qhyvit --set rounds=3`")
 def calibrate(
     work: WorkDir, images: Images, method: Method = "qhyvit", count: Count = 32, seed: Seed = 0, mode: Mode = None,
-    bits: Bits = 8, options: Options = None, force: Force = False,
+    bits: Bits = 8, profile: Profile = "integer", options: Options = None, force: Force = False,
 ) -> None:  # fmt: skip
     """Stage 2: choose scale, granularity and scheme of every tensor."""
     from qhyvit import stages
 
     with _console.talk() as talk:
         w, chosen = _work(work, talk, force=force), _method_options(options)
-        stages.calibrate(w, images, method, count, seed, chosen, mode, bits)
+        stages.calibrate(w, images, method, count, seed, chosen, mode, bits, profile)
 
 
 @app.command(epilog="Example: `qhyvit convert --work build/v2`")
@@ -170,7 +171,8 @@ def build(
     model: ModelName, images: Images, out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
     weights: Weights = None, method: Method = "qhyvit", classes: Classes = None, input_size: Size = None,
     labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
-    count: Count = 32, seed: Seed = 0, mode: Mode = None, bits: Bits = 8, options: Options = None,
+    count: Count = 32, seed: Seed = 0, mode: Mode = None, bits: Bits = 8,
+    profile: Profile = "integer", options: Options = None,
     no_int16: Annotated[bool, typer.Option("--no-int16", help="Keep the plan free of int16.")] = False,
     work: Annotated[Path | None, typer.Option(help="Work directory; default OUT.work. A second run resumes.")] = None,
     as_json: Json = False, force: Force = False,
@@ -183,7 +185,7 @@ def build(
         w = _work(work or out.with_name(out.name + ".work"), talk, force=force)
         images_in(images)
         stages.export(w, model, weights, classes, input_size, seed)
-        stages.calibrate(w, images, method, count, seed, _method_options(options), mode, bits)
+        stages.calibrate(w, images, method, count, seed, _method_options(options), mode, bits, profile)
         if no_int16:
             stages.refuse_int16(w)
         stages.convert(w)

@@ -24,13 +24,14 @@ class Evaluation:
     integer: Accuracy
     floating: Accuracy | None
     resize_mode: str
+    profile: str = "integer"
 
     columns = ("model", "top-1 %", "top-5 %", "agrees with float %", "gained / lost", "p (McNemar)")
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Table rows."""
         found: list[tuple[Any, ...]] = []
-        for name, a in (("float", self.floating), ("integer", self.integer)):
+        for name, a in (("float", self.floating), (self.profile, self.integer)):
             if a is None:
                 continue
             shares = [f"{100 * v / a.images:.2f}" for v in (a.top1, a.top5)]
@@ -44,7 +45,7 @@ class Evaluation:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         floating = None if self.floating is None else self.floating.to_json()
-        facts = {"images": self.images, "resize_mode": self.resize_mode}
+        facts = {"images": self.images, "resize_mode": self.resize_mode, "profile": self.profile}
         return {**facts, "integer": self.integer.to_json(), "float": floating}
 
 
@@ -107,4 +108,6 @@ def evaluate(
             floating.append(reference.run(normalize(pixels, how)))
     float_logits = np.stack(floating) if floating else None
     scored = None if float_logits is None else count(float_logits, found.classes)
-    return Evaluation(len(integer), count(np.stack(integer), found.classes, float_logits), scored, how.mode)
+    return Evaluation(
+        len(integer), count(np.stack(integer), found.classes, float_logits), scored, how.mode, facts.profile
+    )

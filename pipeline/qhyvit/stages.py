@@ -135,21 +135,24 @@ def load_pixels(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray
     return np.stack([to_pixels(load_image(p), size, size, how) for p in paths])
 
 
-def float_graph(work: Work) -> Graph:
-    """The exported graph after the rewrites that every graph gets."""
+def float_graph(work: Work, profile: str = "integer") -> Graph:
+    """The exported graph after the rewrites that every graph gets, with the profile's float islands marked."""
     from qhyvit.rewrites import rewrite
+    from qhyvit.tflite.islands import with_profile
     from qhyvit.tflite.read import read
 
-    return rewrite(read(work.read(FLOAT), work.json(FACTS)["modules"]))
+    return with_profile(rewrite(read(work.read(FLOAT), work.json(FACTS)["modules"])), profile)
 
 
 def calibrate(
     work: Work, images: Path, method: str, count: int, seed: int, options: Mapping[str, Any], mode: str | None,
-    bits: int = 8,
+    bits: int = 8, profile: str = "integer",
 ) -> None:  # fmt: skip
     """Stage 2: ``folded.tflite`` (the float graph with its folds), ``plan.json`` and ``plan.npz`` (new constants)."""
     from qhyvit.methods import method as find_method
 
+    if bits < 8 and profile != "integer":
+        raise UsageError(f"--bits {bits} needs --profile integer: float islands have no smaller grid")
     chosen, facts = find_method(method), work.json(FACTS)
     unknown = sorted(set(options) - set(chosen.defaults))
     if unknown:
@@ -160,7 +163,7 @@ def calibrate(
     hashes = data.hash_files(paths)
     full = {**chosen.defaults, **options}
     images_key = {"images": hashes, "how": asdict(how), "seed": seed}
-    key = {"float": work.hash(FLOAT), **images_key, "method": method, "options": full, "bits": bits}
+    key = {"float": work.hash(FLOAT), **images_key, "method": method, "options": full, "bits": bits, "profile": profile}
 
     def make() -> None:
         import torch
@@ -168,7 +171,7 @@ def calibrate(
         from qhyvit.methods._problem import Problem
         from qhyvit.tflite.write import write_float
 
-        graph, started = float_graph(work), time.monotonic()
+        graph, started = float_graph(work, profile), time.monotonic()
         pixels = torch.from_numpy(normalize(load_pixels(paths, facts["input_size"], how), how))
         torch.manual_seed(seed)
         store = Store(work.folder / PIECES)
@@ -180,6 +183,7 @@ def calibrate(
             method,
             full,
             seed,
+            profile,
             model_sha256=work.hash(FLOAT),
             images_sha256=data.combined_hash(hashes),
             image_count=len(paths),
@@ -238,11 +242,13 @@ def plan_of(work: Work) -> QuantPlan:
 def solved(work: Work) -> Solved:
     """Read what calibration wrote."""
     from qhyvit.graph import edit
+    from qhyvit.tflite.islands import with_profile
     from qhyvit.tflite.read import read
 
-    folded = read(work.read(FOLDED))
+    plan = plan_of(work)
+    folded = with_profile(read(work.read(FOLDED)), plan.profile)
     constants = files.unpack_arrays(work.read(CONSTANTS), CONSTANTS)
-    return Solved(folded, edit.with_named(folded, constants), plan_of(work))
+    return Solved(folded, edit.with_named(folded, constants), plan)
 
 
 def refuse_int16(work: Work) -> None:

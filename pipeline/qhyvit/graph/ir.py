@@ -47,13 +47,27 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Tensors by id, nodes in execution order, ids of inputs and outputs. Edits make a new Graph."""
+    """Tensors by id, nodes in execution order, ids of inputs and outputs. Edits make a new Graph.
+
+    ``floats``: ids of the node outputs that the integer file computes in float (see ``tflite/islands.py``).
+    """
 
     tensors: Mapping[int, Tensor]
     nodes: tuple[Node, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    floats: frozenset[int] = frozenset()
+
+    def is_float(self, node: Node) -> bool:
+        """Whether the integer file computes ``node`` in float."""
+        return any(t in self.floats for t in node.outputs)
+
+    def stays_float(self, tensor: int) -> bool:
+        """Whether the integer file holds ``tensor`` in float only: a float node's output or constant, read by such."""
+        here = tensor in self.floats or self.tensors[tensor].is_constant
+        users = self.users(tensor)
+        return here and tensor not in self.outputs and bool(users) and all(self.is_float(u) for u in users)
 
     @cached_property
     def _producers(self) -> dict[int, Node]:

@@ -98,6 +98,8 @@ def delegable_constants(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict
     for node in graph.nodes:
         if node.op not in ("ADD", "SUB"):
             continue
+        if graph.is_float(node):
+            continue
         out = changed[graph.tensors[node.outputs[0]].name].scale[0]
         for t in node.inputs:
             tensor = graph.tensors[t]

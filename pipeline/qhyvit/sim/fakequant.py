@@ -108,8 +108,10 @@ class ExactQuant:
     def codes(self, tensor: Tensor, y: torch.Tensor, node: Node | None) -> np.ndarray:
         """Codes that the kernel of ``node`` makes of its exact real result ``y``, int64."""
         quant = self.quants[tensor.name]
-        if node is None or not spec(node.op).accumulates:
-            return exact_codes(y, quant, "half_even" if node is None else spec(node.op).rounding)
+        if node is None or self.graph.is_float(node):  # QUANTIZE of a float value
+            return exact_codes(y, quant)
+        if not spec(node.op).accumulates:
+            return exact_codes(y, quant, spec(node.op).rounding)
         low, high = quant.limits
         a, b = (np.asarray(self._quant(t).scale, np.float64) for t in node.inputs[:2])
         sums = np.rint(y.detach().cpu().numpy() / (a * b)).astype(np.float32)  # the kernel's integer accumulator
@@ -118,7 +120,9 @@ class ExactQuant:
 
     def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
         """See :data:`qhyvit.sim.run.Hook`."""
-        quant = self.quants[tensor.name]
+        quant = self.quants.get(tensor.name)
+        if quant is None:  # inside a float island
+            return x
         return torch.from_numpy((self.codes(tensor, x, node) - quant.zero_point[0]) * quant.scale[0]).to(x.device)
 
 

@@ -59,12 +59,12 @@ def quantized_operands(graph: Graph) -> list[int]:
             tensor = graph.tensors[node.inputs[i]]
             if tensor.is_constant and tensor.dtype == "FLOAT32":
                 ids.append(tensor.id)
-    return list(dict.fromkeys(ids))
+    return [t for t in dict.fromkeys(ids) if not graph.stays_float(t)]
 
 
 def _tied_inputs(graph: Graph, node: Node) -> Iterable[int]:
     contract = spec(node.op).out
-    if not isinstance(contract, Tied):
+    if not isinstance(contract, Tied) or graph.is_float(node):
         return ()
     positions = operand_positions(node) if contract.inputs is None else contract.inputs
     return [node.inputs[i] for i in positions if graph.tensors[node.inputs[i]].dtype == "FLOAT32"]
@@ -99,12 +99,14 @@ def _group(graph: Graph, members: tuple[int, ...]) -> Group:
     roots, symmetric, low = [], False, False
     for t in members:
         producer = graph.producer(t)
-        contract = spec(producer.op).out if producer is not None else None
+        contract = spec(producer.op).out if producer is not None and not graph.is_float(producer) else None
         if isinstance(contract, Fixed):
             fixed.add((contract.scale, contract.zero_point))
         if not isinstance(contract, Tied) or contract.rounds:
             roots.append(t)
         for user in graph.users(t):
+            if graph.is_float(user):
+                continue
             op = spec(user.op)
             positions = [i for i, v in enumerate(user.inputs) if v == t]
             symmetric |= any(i in op.symmetric_inputs for i in positions)
@@ -141,7 +143,7 @@ def check_plan(graph: Graph, plan: QuantPlan) -> None:
                        f"{weight.shape[axis]} on axis {axis}")  # fmt: skip
     for node in graph.nodes:
         op = spec(node.op)
-        if not (op.int8_kernel and op.quantizer):
+        if not (op.int8_kernel and op.quantizer) and not graph.is_float(node):
             why = "would stay float" if op.int8_kernel else "has no int8 kernel that is right"
             bad.append(f"{node.op} {graph.tensors[node.outputs[0]].name!r} {why}: rewrite it")
     if bad:

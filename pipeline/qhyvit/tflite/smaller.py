@@ -25,6 +25,8 @@ def clamped_tensors(graph: Graph, quants: Mapping[str, TensorQuant]) -> list[str
     """Names of the activations that are rounded on a smaller grid than int8's."""
     names = []
     for node in graph.nodes:
+        if graph.is_float(node):
+            continue
         for t in node.outputs:
             name = graph.tensors[t].name
             if quants[name].bits < 8 and not isinstance(spec(node.op).out, Tied):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -137,6 +138,15 @@ def constants_on_grid_of(graph: Graph, quants: Mapping[str, TensorQuant]) -> Gra
     return edit.with_constants(graph, values)
 
 
+def _islands(graph: Graph) -> list[dict[str, Any]]:
+    """Recipe entries that leave the float nodes alone, by the names of their outputs."""
+    return [
+        {"regex": f"^{re.escape(graph.tensors[node.outputs[0]].name)};?$", "operation": node.op,
+         "algorithm_key": "no_quantize", "op_config": {}}
+        for node in graph.nodes if graph.is_float(node)
+    ]  # fmt: skip
+
+
 def quantize(graph: Graph, plan: QuantPlan) -> bytes:
     """The integer ``.tflite`` of ``graph`` as ``plan`` says.
 
@@ -149,7 +159,7 @@ def quantize(graph: Graph, plan: QuantPlan) -> bytes:
     graph = constants_on_grid_of(graph, plan.tensors)
     float_model = write_float(graph)
     ranges = {t.name: _range(t, plan.tensors[t.name]) for t in graph.tensors.values() if t.name in plan.tensors}
-    tool = quantizer.Quantizer(bytearray(float_model), recipe.static_wi8_ai8())
+    tool = quantizer.Quantizer(bytearray(float_model), [*recipe.static_wi8_ai8(), *_islands(graph)])
     noise = io.StringIO()
     with contextlib.redirect_stdout(noise), contextlib.redirect_stderr(noise):
         result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from qhyvit.graph.ir import Graph, Node
+from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.plan import TensorQuant
-from qhyvit.sim.fakequant import ExactQuant, quantized_biases
+from qhyvit.sim.fakequant import ExactQuant, exact_codes, quantized_biases
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.write import constants_on_grid_of
 from qhyvit.verify.probe import every_tensor, make_interpreter
@@ -64,11 +64,19 @@ class _Simulator:
         """Dequantized activations, [1, *file shape]."""
         result = {}
         for tensor in self.graph.activations():
-            if tensor.name in codes:
-                q = self.quants[tensor.name]
-                x = (codes[tensor.name].astype(np.float64) - q.zero_point[0]) * q.scale[0]
-                result[tensor.id] = torch.from_numpy(x).unsqueeze(0)
+            if tensor.name not in codes:
+                continue
+            x, quant = codes[tensor.name].astype(np.float64), self.quants.get(tensor.name)
+            if quant is not None:
+                x = (self.rounded(tensor, codes[tensor.name]) - quant.zero_point[0]) * quant.scale[0]
+            result[tensor.id] = torch.from_numpy(x).unsqueeze(0)
         return result
+
+    def rounded(self, tensor: Tensor, found: np.ndarray) -> np.ndarray:
+        """Codes of what the interpreter holds: its own, or those that QUANTIZE makes of a float island's output."""
+        if not np.issubdtype(found.dtype, np.floating):
+            return found.astype(np.int64)
+        return exact_codes(torch.from_numpy(found.astype(np.float64)), self.quants[tensor.name])
 
     def codes(self, node: Node, values: dict[int, torch.Tensor]) -> list[np.ndarray]:
         """Output codes of one node."""
@@ -131,6 +139,9 @@ def _compare_node(
     if unread:
         result.missing += [n for n in unread if n not in result.missing]
         return
+    if all(name not in simulator.quants for name in names):
+        return  # inside a float island: what it gives is compared at its end
     row = result.ops.setdefault(node.op, OpAgreement(node.op))
-    for name, expected in zip(names, simulator.codes(node, values), strict=True):
-        row.add(np.abs(found[name].astype(np.int64).reshape(expected.shape) - expected), name)
+    for t, expected in zip(node.outputs, simulator.codes(node, values), strict=True):
+        tensor = graph.tensors[t]
+        row.add(np.abs(simulator.rounded(tensor, found[tensor.name]).reshape(expected.shape) - expected), tensor.name)

@@ -60,9 +60,12 @@ def _delegation(data: bytes) -> tuple[int, dict[str, int]]:
         return 0, dict(Counter(_flat.op_name(model, o) for o in model.subgraphs[0].operators))
     # The details do not tell which nodes are inside a partition: the op facts do.
     left: Counter[str] = Counter()
+    dtype = [_flat.TENSOR_TYPE[t.type] for t in model.subgraphs[0].tensors]
     for operator in model.subgraphs[0].operators:
         op = _flat.op_name(model, operator)
         spec = all_ops().get(op)
+        if dtype[operator.outputs[0]].startswith("FLOAT"):
+            continue
         if spec is None or spec.delegate or not _right_zero(model, operator, spec.symmetric_inputs):
             left[op] += 1
     return count, dict(left)

@@ -74,13 +74,23 @@ def _op_checks(runtime: str, agreement: Agreement) -> list[Check]:
     return checks
 
 
-def _census_checks(found: Census, plan: QuantPlan) -> list[Check]:
+def _float_check(found: Census, graph: Graph) -> Check:
+    """No float tensor; or, with float islands, none but theirs."""
+    floats = found.float_tensors
+    if not graph.floats:
+        first = f", first {floats[0]}" if floats else ""
+        return Check("no float tensor", not floats, f"{len(floats)} float tensors{first}")
+    own = {graph.tensors[t].name for n in graph.nodes if graph.is_float(n) for t in (*n.inputs, *n.outputs) if t >= 0}
+    stray = [name for name in floats if name.removesuffix("_dequant") not in own]
+    first = f", elsewhere {len(stray)}, first {stray[0]}" if stray else ", none elsewhere"
+    return Check("float only where planned", not stray, f"{len(floats)} float tensors in islands{first}")
+
+
+def _census_checks(found: Census, plan: QuantPlan, graph: Graph) -> list[Check]:
     wide = {name for name, quant in plan.tensors.items() if quant.bits == 16}
     unplanned = [name for name in found.int16_tensors if name not in wide]
-    floats = found.float_tensors
-    first = f", first {floats[0]}" if floats else ""
     return [
-        Check("no float tensor", not floats, f"{len(floats)} float tensors{first}"),
+        _float_check(found, graph),
         Check("int16 only where planned", not unplanned, f"{len(found.int16_tensors)} int16 tensors"),
         Check("XNNPACK takes the graph", found.partitions > 0,
               f"{found.partitions} partitions; builtin kernels run {sum(found.not_delegated.values())} ops: "
@@ -100,7 +110,7 @@ def verify(
         pixels: float images [N, H, W, 3]; ``codes``: the same images as input codes [1, H, W, 3].
     """
     found = census(model)
-    checks = _census_checks(found, plan)
+    checks = _census_checks(found, plan, shipped)
     agreements, outcomes = {}, {}
     for runtime in runtimes:
         agreement = op_by_op(folded, shipped, plan.tensors, model, pixels[:op_images], codes[:op_images], runtime)
