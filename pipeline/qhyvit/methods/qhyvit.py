@@ -18,7 +18,7 @@ from qhyvit.folds import all_folds
 from qhyvit.graph.ir import Graph
 from qhyvit.methods import _folding
 from qhyvit.methods._blocks import bridge_blocks
-from qhyvit.methods._hessian import Statistics, gather
+from qhyvit.methods._hessian import Statistics, float_logits, gather, mean_kl
 from qhyvit.methods._learn import learn
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Method, Problem, Solution
@@ -157,8 +157,17 @@ class _Search:
         solution = self._solved(quants, "op")
         if self.options["learn"]:
             # ranges move with the weights as they will be, then the weights are solved once more for those ranges
-            solution = self._solved(self._learned(replace(problem, graph=graph), solution), "again")
+            learned = self._solved(self._learned(replace(problem, graph=graph), solution), "again")
+            solution = self._better(solution, learned)
         return solution
+
+    def _better(self, before: Solution, after: Solution) -> Solution:
+        """The one with the smaller KL on the calibration images: learning must never harm."""
+        problem = self.problem
+        target = float_logits(problem.graph, problem)
+        first, last = (mean_kl(problem.on(s.shipped), s.tensors, target) for s in (before, after))
+        problem.log(f"KL {first:.4f}, with learned scales {last:.4f}")
+        return after if last < first else before
 
     def _solved(self, quants: Mapping[str, TensorQuant], pieces: str) -> Solution:
         """Weights and biases in closed form, as far as the options want them."""

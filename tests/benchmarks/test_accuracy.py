@@ -1,0 +1,63 @@
+"""The accuracy benchmark: its rows exist, are not made twice, and its sums are those of the files."""
+
+import numpy as np
+import torch
+
+from benchmarks import accuracy, plots
+from benchmarks._files import have_rows, write_rows
+from qhyvit.methods import method
+from qhyvit.methods._problem import Problem
+from qhyvit.plan import QuantPlan
+from qhyvit.tflite.write import quantize
+from qhyvit.verify.probe import make_interpreter, run
+from qhyvit_device.preprocess import Preprocess
+from qhyvit_device.preprocess import quantize as codes_of
+
+
+def test_every_row_names_options_that_its_method_has():
+    for name, row in accuracy.ROWS.items():
+        assert set(row.options) <= set(method(row.method).defaults), name
+
+
+def test_a_row_that_is_there_is_found_by_its_values(tmp_path):
+    path = tmp_path / "r.csv"
+    assert not have_rows(path, {"row": "a"})
+    write_rows(path, [{"row": "a", "seed": 0}], ("row", "seed"))
+    assert have_rows(path, {"row": "a", "seed": 0})
+    assert not have_rows(path, {"row": "a", "seed": 1})
+
+
+def test_the_exact_simulation_gives_the_files_logits(small_v1, pictures, inputs):
+    chosen = method("minmax")
+    solution = chosen.search(Problem(small_v1.graph, inputs[:4]), chosen.defaults)
+    model = quantize(solution.shipped, QuantPlan(solution.tensors, "minmax"))
+    how = Preprocess("squash", 128, "bicubic", (0.0,) * 3, (1.0,) * 3)
+    logits = accuracy.simulated(solution.shipped, solution.tensors, pictures[:4], how, exact=True)
+    graph = solution.graph
+    first, last = (solution.tensors[graph.tensors[t].name] for t in (graph.inputs[0], graph.outputs[0]))
+    interpreter = make_interpreter(model, "litert")
+    for picture, found in zip(pictures[:4], logits, strict=True):
+        codes = run(interpreter, codes_of(picture, how, first.scale[0], first.zero_point[0], "int8")[None]).ravel()
+        expected = (codes.astype(np.float64) - last.zero_point[0]) * last.scale[0]
+        assert np.abs(found - expected).max() <= 2 * last.scale[0]
+
+
+def test_mean_sqnr_falls_with_fewer_bits(small_v1, inputs):
+    chosen = method("minmax")
+    found = []
+    for bits in (8, 5):
+        solution = chosen.search(Problem(small_v1.graph, inputs[:4], bits=bits), chosen.defaults)
+        found.append(accuracy.mean_sqnr(solution, inputs[:2]))
+    assert found[0] > found[1] + 6
+    assert torch.isfinite(torch.tensor(found)).all()
+
+
+def test_the_picture_is_drawn(tmp_path, monkeypatch):
+    base = {"counted": "deployed integer", "bits": 8, "float_top1_percent": 80}
+    rows = [
+        {**base, "table": "methods", "row": "qhyvit", "seed": s, "top1_percent": 79 + s} for s in (0, 1)
+    ] + [{**base, "table": "ablation", "row": "scale", "seed": 0, "top1_percent": 60}]  # fmt: skip
+    write_rows(tmp_path / "accuracy.csv", rows, ("row", "seed"))
+    monkeypatch.setattr(plots, "RESULTS", tmp_path)
+    plots.draw(tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
