@@ -98,6 +98,8 @@ class OpSpec:
         macs: (input shapes, output shape) -> multiply-accumulates, for reports; None counts output elements.
         rounding: how the int8 kernel (XNNPACK's where it has one) makes a code of a result: "half_even" or "truncate"
             before the zero point is added; "half_away" (of the code, zero point included) or "half_up".
+        kernel_steps: (real result, input scale, output scale) -> steps of the output scale, where the int8 kernel's
+            own arithmetic gives another code near ties; None where rounding says it all.
         accumulates: the int8 kernel sums products of codes in an integer and multiplies that, as float32, by one
             float32 factor s_a * s_b / s_out (XNNPACK).
     """
@@ -119,6 +121,7 @@ class OpSpec:
     since_runtime: str = ""
     macs: Callable[[Sequence[Shape], Shape], int] | None = None
     rounding: str = "half_even"
+    kernel_steps: Callable[[Any, float, float], Any] | None = None
     accumulates: bool = False
 
 
