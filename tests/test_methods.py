@@ -81,7 +81,7 @@ def test_a_bridge_block_reaches_from_the_bridge_to_the_next_layers(small):
     graph = small.graph
     for block in bridge_blocks(graph):
         assert block.inside[0] == block.bridge.tensor
-        assert block.outputs
+        assert block.outputs or not block.bridge.entry  # an exit may go straight into a sum with the local part
         for t in block.outputs:
             assert spec(graph.producer(t).op).weight_input >= 0
             assert graph.producer(t).inputs[0] in block.inside
@@ -89,21 +89,23 @@ def test_a_bridge_block_reaches_from_the_bridge_to_the_next_layers(small):
             assert spec(graph.producer(t).op).weight_input < 0
 
 
-def test_the_hybrid_weights_are_what_reaches_the_blocks_output(problem, solutions):
+def test_the_hybrid_weights_are_what_reaches_the_blocks_output(small_v1, inputs):
     """Mean of (J^T (g v))^2 over random signs v = sum_o (g_o J_oi)^2, J from autograd itself."""
-    graph, quants = problem.graph, solutions["minmax"].tensors
+    problem = Problem(small_v1.graph, inputs[:8])
+    graph, quants = problem.graph, method("minmax").search(problem, {"observer": "minmax"}).tensors
     block = next(b for b in bridge_blocks(graph) if b.bridge.entry)
     source = next(t for t in reversed(block.inside) if t in {graph.producer(o).inputs[0] for o in block.outputs})
     wanted = [source, *block.outputs]
     images = problem.images[:1]
-    plain = GradientPass(problem, quants, wanted).step(images).gradients
+    step = GradientPass(problem, quants, wanted).step(images)
+    plain, values = step.gradients, step.values
     passes = GradientPass(problem, quants, wanted, [BridgeBlock(block.bridge, (source,), block.outputs)])
     draws = torch.stack([passes.step(images).gradients[source] for _ in range(60)])
     mean_square = (draws**2).mean(dim=0).sum(dim=tuple(range(draws.dim() - 2)))  # [C]
     expected = torch.zeros_like(mean_square)
     for t in block.outputs:  # linears: J is the weight, o x c
         w = torch.from_numpy(constants_on_grid_of(graph, quants).constant(graph.producer(t).inputs[1])).flatten(1)
-        g2 = (plain[t] ** 2).reshape(-1, w.shape[0]).sum(dim=0)
+        g2 = (plain[t] ** 2 * (values[t] != 0)).reshape(-1, w.shape[0]).sum(dim=0)
         expected += (g2[:, None] * w**2).sum(dim=0)
     assert float((mean_square.sum() / expected.sum() - 1).abs()) < 0.15
 
@@ -132,7 +134,7 @@ def test_a_stopped_search_goes_on_from_its_last_piece(problem, solutions, tmp_pa
 
 
 def test_learned_scales_lower_the_kl_on_the_images_they_saw(problem, solutions):
-    start, target = solutions["qhyvit"], float_logits(problem.graph, problem)
+    start, target = solutions["minmax"], float_logits(problem.graph, problem)
     learned = learn(problem.on(start.graph), start.shipped, start.tensors, 16)
     before, after = (mean_kl(problem.on(start.shipped), q, target) for q in (start.tensors, learned))
     assert after < before

@@ -109,14 +109,13 @@ def test_partial_counts_layers_and_matmuls_only(problem):
     changed.check()
     layers = [n for n in graph.nodes if counted(graph, n)]
     assert {n.op for n in layers} <= {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL"}
-    reads = [name for name in kept if name.endswith(".read")]
+    reads = [name for name in kept if ".read" in name]
     assert len(kept) == len(reads) + len(minmax_weights(graph))
     with torch.no_grad():
         plain, same = Executor(graph).logits(problem.images), Executor(changed).logits(problem.images)
         assert torch.allclose(plain, same, atol=1e-5 * float(plain.abs().max()))
-        less = Executor(constants_on_grid_of(changed, kept)).logits(problem.images, FakeQuant(kept))
-        more = Executor(constants_on_grid_of(graph, quants)).logits(problem.images, FakeQuant(quants))
-    assert float(((less - plain) ** 2).mean()) < float(((more - plain) ** 2).mean())
+    outside = {"LOGISTIC", "RSQRT", "SOFTMAX", "ADD", "MEAN"}
+    assert not {graph.tensors[n.outputs[0]].name for n in graph.nodes if n.op in outside} & set(kept)
 
 
 def test_norm_sums_of_squares_are_no_matmuls(small):

@@ -82,6 +82,9 @@ def kernel_steps(y: np.ndarray, in_scale: float, out_scale: float) -> np.ndarray
     unique, where = np.unique(q, return_inverse=True)
     steps = []
     for value in unique:
+        if value == 0:  # the kernel gives its highest code
+            steps.append(HIGHEST)
+            continue
         inverse, right = _inverse_root(int(value))
         data = _scaled(1, inverse, right + DATA_SHIFT)
         steps.append(_scaled(data, multiplier, shift - DATA_SHIFT))
