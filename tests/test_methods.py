@@ -9,12 +9,13 @@ import torch
 from qhyvit.errors import UsageError
 from qhyvit.methods import method
 from qhyvit.methods._blocks import BridgeBlock, bridge_blocks, bridges
-from qhyvit.methods._hessian import GradientPass, float_logits, mean_kl
+from qhyvit.methods._hessian import Capture, GradientPass, float_logits, mean_kl
 from qhyvit.methods._learn import learn
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._weights import search_weight
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
+from qhyvit.sim.run import Executor
 from qhyvit.store import Store
 from qhyvit.tflite.legal import check_plan, groups
 from qhyvit.tflite.write import constants_on_grid_of
@@ -89,23 +90,27 @@ def test_a_bridge_block_reaches_from_the_bridge_to_the_next_layers(small):
             assert spec(graph.producer(t).op).weight_input < 0
 
 
-def test_the_hybrid_weights_are_what_reaches_the_blocks_output(small_v1, inputs):
+def _passes(graph, tensor, value):
+    return value.detach() > 0 if graph.producer(tensor).attrs.fused_activation_function == "RELU" else 1.0
+
+
+def test_the_hybrid_weights_are_what_reaches_the_blocks_output(problem, solutions):
     """Mean of (J^T (g v))^2 over random signs v = sum_o (g_o J_oi)^2, J from autograd itself."""
-    problem = Problem(small_v1.graph, inputs[:8])
-    graph, quants = problem.graph, method("minmax").search(problem, {"observer": "minmax"}).tensors
+    graph, quants = problem.graph, solutions["minmax"].tensors
     block = next(b for b in bridge_blocks(graph) if b.bridge.entry)
     source = next(t for t in reversed(block.inside) if t in {graph.producer(o).inputs[0] for o in block.outputs})
     wanted = [source, *block.outputs]
     images = problem.images[:1]
-    step = GradientPass(problem, quants, wanted).step(images)
-    plain, values = step.gradients, step.values
+    plain = GradientPass(problem, quants, wanted).step(images).gradients
+    kept = Capture(quants, wanted)  # what passes a fused activation passes it in the quantized network
+    Executor(constants_on_grid_of(graph, quants)).run(images, kept)
     passes = GradientPass(problem, quants, wanted, [BridgeBlock(block.bridge, (source,), block.outputs)])
     draws = torch.stack([passes.step(images).gradients[source] for _ in range(60)])
     mean_square = (draws**2).mean(dim=0).sum(dim=tuple(range(draws.dim() - 2)))  # [C]
     expected = torch.zeros_like(mean_square)
     for t in block.outputs:  # linears: J is the weight, o x c
         w = torch.from_numpy(constants_on_grid_of(graph, quants).constant(graph.producer(t).inputs[1])).flatten(1)
-        g2 = (plain[t] ** 2 * (values[t] != 0)).reshape(-1, w.shape[0]).sum(dim=0)
+        g2 = (plain[t] ** 2 * _passes(graph, t, kept.kept[t])).reshape(-1, w.shape[0]).sum(dim=0)
         expected += (g2[:, None] * w**2).sum(dim=0)
     assert float((mean_square.sum() / expected.sum() - 1).abs()) < 0.15
 

@@ -68,11 +68,16 @@ class Work:
         loaded: dict[str, Any] = json.loads(self.read(name))
         return loaded
 
+    @staticmethod
+    def digest(key: Mapping[str, Any]) -> str:
+        """Hash of what a stage depends on, this version of the project included."""
+        return files.sha256(json.dumps({"version": __version__, **key}, sort_keys=True, default=str).encode())
+
     def stage(self, name: str, key: Mapping[str, Any], outputs: Sequence[str], make: Callable[[], None]) -> bool:
         """Run ``make`` unless this stage ran with the same key and its outputs are there; True if it ran."""
         state_path = self.folder / STATE
         state = json.loads(state_path.read_text()) if state_path.is_file() else {}
-        digest = files.sha256(json.dumps({"version": __version__, **key}, sort_keys=True, default=str).encode())
+        digest = self.digest(key)
         if not self.force and state.get(name) == digest and all((self.folder / o).is_file() for o in outputs):
             self.log(f"{name}: unchanged, kept")
             return False
@@ -175,7 +180,7 @@ def calibrate(
         pixels = torch.from_numpy(normalize(load_pixels(paths, facts["input_size"], how), how))
         torch.manual_seed(seed)
         store = Store(work.folder / PIECES)
-        store.open(files.sha256(json.dumps({"version": __version__, **key}, sort_keys=True, default=str).encode()))
+        store.open(work.digest(key))
         problem = Problem(graph, pixels, seed=seed, bits=bits, store=store, progress=work.progress, log=work.log)
         solution = chosen.search(problem, full)
         plan = QuantPlan(

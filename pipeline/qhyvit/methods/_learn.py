@@ -17,7 +17,7 @@ from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.methods._hessian import float_logits, kl
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish
-from qhyvit.plan import TensorQuant
+from qhyvit.plan import Scheme, TensorQuant
 from qhyvit.sim.fakequant import fake_quantize
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.legal import groups
@@ -42,7 +42,7 @@ class _Quantizers:
             quant = quants[names[0]]
             self.group_of |= dict.fromkeys(names, i)
             self.log_scale[i] = torch.tensor([np.log(quant.scale[0])], dtype=torch.float32, requires_grad=True)
-            free = not (group.symmetric or group.low_at_zero) and quant.zero_point[0] != 0
+            free = not (group.symmetric or group.low_at_zero) and quant.choice.scheme is Scheme.ASYMMETRIC
             self.zero[i] = torch.tensor([float(quant.zero_point[0])], requires_grad=free)
             if free:
                 self.free_zero.add(i)

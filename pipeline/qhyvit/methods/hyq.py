@@ -120,4 +120,4 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     return Solution(graph, found, constants=constants)
 
 
-METHOD = Method("hyq", "learned channel scales of 1x1 convolutions", find, {"steps": 300, "expressible": False})
+METHOD = Method("hyq", "learned channel scales of 1x1 convolutions", find, {"steps": 1000, "expressible": False})
