@@ -23,7 +23,7 @@ from qhyvit.verify.report import verify
 @pytest.fixture(scope="module")
 def solved(small, inputs):
     chosen = method("qhyvit")
-    solution = chosen.search(Problem(small.graph, inputs[:8]), {**chosen.defaults, "rounds": 2, "learn": 8})
+    solution = chosen.search(Problem(small.graph, inputs[:8]), {**chosen.defaults, "rounds": 2, "learn": 8, "codes": 4})
     plan = QuantPlan(solution.tensors, "qhyvit")
     return solution.shipped, plan, quantize(solution.shipped, plan)
 

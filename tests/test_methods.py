@@ -17,7 +17,7 @@ from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
 from qhyvit.store import Store
-from qhyvit.tflite.legal import check_plan, groups
+from qhyvit.tflite.legal import check_plan, groups, weights
 from qhyvit.tflite.write import constants_on_grid_of
 
 
@@ -26,7 +26,7 @@ def problem(small, inputs):
     return Problem(small.graph, inputs[:8])
 
 
-QUICK = {**method("qhyvit").defaults, "rounds": 3, "learn": 8}
+QUICK = {**method("qhyvit").defaults, "rounds": 3, "learn": 8, "codes": 4}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_the_search_is_the_same_twice(problem, solutions):
 
 def test_folds_are_made_only_where_the_objective_gains(problem, solutions):
     assert all(note.gain > 0 for note in solutions["qhyvit"].folds)
-    without = method("qhyvit").search(problem, {**QUICK, "folds": "none", "rounds": 2, "learn": 0})
+    without = method("qhyvit").search(problem, {**QUICK, "folds": "none", "rounds": 2, "learn": 0, "codes": 0})
     assert without.graph is problem.graph
     assert without.folds == ()
 
@@ -141,9 +141,29 @@ def test_a_stopped_search_goes_on_from_its_last_piece(problem, solutions, tmp_pa
 def test_learned_scales_lower_the_kl_on_the_images_they_saw(problem, solutions):
     start, target = solutions["minmax"], float_logits(problem.graph, problem)
     learned = learn(problem.on(start.graph), start.shipped, start.tensors, 16)
-    before, after = (mean_kl(problem.on(start.shipped), q, target) for q in (start.tensors, learned))
+    before, after = (mean_kl(problem.on(start.shipped), q, target) for q in (start.tensors, learned.quants))
     assert after < before
-    check_plan(start.graph, QuantPlan(learned, "qhyvit"))
+    check_plan(start.graph, QuantPlan(learned.quants, "qhyvit"))
+
+
+def test_learned_roundings_lower_the_kl_further_and_stay_on_their_grids(problem, solutions):
+    start, target = solutions["minmax"], float_logits(problem.graph, problem)
+    scales = learn(problem, start.shipped, start.tensors, 16)
+    both = learn(problem, start.shipped, start.tensors, 16, roundings=True)
+    moved = replace(start, tensors=both.quants, constants=both.constants)
+    with_scales = mean_kl(problem.on(start.shipped), scales.quants, target)
+    assert mean_kl(problem.on(moved.shipped), moved.tensors, target) < with_scales
+    before = constants_on_grid_of(start.shipped, start.tensors)
+    changed = 0
+    for node, tensor, axis in weights(start.graph):
+        quant = both.quants[tensor.name]
+        shape = [1] * len(tensor.shape)
+        shape[axis] = -1
+        codes = both.constants[tensor.name] / np.array(quant.scale).reshape(shape)
+        assert np.allclose(codes, np.rint(codes), atol=1e-3), node.op
+        assert np.abs(codes).max() < 127.5
+        changed += int((np.abs(both.constants[tensor.name] - before.constant(tensor.id)) > 1e-9).sum())
+    assert changed > 0
 
 
 def test_options_that_cannot_be_are_refused(problem):

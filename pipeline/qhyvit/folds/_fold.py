@@ -14,22 +14,19 @@ from qhyvit.graph.ir import Graph
 class Place:
     """Where a fold can act.
 
-    ``tensors``: ids whose channels will be divided by r (their last axis), all by the same r;
-    ``signed``: ids whose largest absolute values define r.
+    ``tensors``: ids whose channels will be divided by r (their last axis), all by the same r; ``cost_ms``: what the
+    ops that come in take on one core, roughly.
     """
 
     name: str
     tensors: tuple[int, ...]
     channels: int
+    cost_ms: float = 0.0
 
 
 @dataclass(frozen=True)
 class Fold:
-    """``places(graph)`` finds candidates; ``apply(graph, place, r)`` edits, float output unchanged (tested).
-
-    ``free`` says that the consumers' weights keep their precision (depthwise readers), so r may be the full
-    ratio of channel maxima; else a smaller power balances activations against weights.
-    """
+    """``places(graph)`` finds candidates; ``apply(graph, place, r)`` edits, float output unchanged (tested)."""
 
     name: str
     summary: str

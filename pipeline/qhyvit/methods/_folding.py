@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,29 @@ from qhyvit.folds._scaling import CannotScaleError
 from qhyvit.graph.ir import Graph
 from qhyvit.methods._hessian import Statistics
 from qhyvit.observers._histogram import merge
-from qhyvit.observers._search import search
+from qhyvit.observers._search import Found, search
 from qhyvit.ops import spec
 from qhyvit.plan import FoldNote
 
-POWERS = (1.0, 0.5)  # full equalization, and the balance between activations and their readers' weights
-SMALLEST_RATIO = 2.0**-10
-LEAST_GAIN = 0.002  # of the whole objective: below, a fold is not worth an op
+# Full equalization, and the balance between activations and their readers' weights. A floor keeps channels of small
+# values from taking the codes of all others: SiLU's negative side is -0.28 in each, and -0.28 / r where r is small.
+POWERS_AND_FLOORS = ((1.0, 2.0**-10), (1.0, 2.0**-6), (1.0, 2.0**-4), (1.0, 2.0**-3), (0.5, 2.0**-10))
+LEAST_GAIN = 0.002  # of the whole objective: below, a fold is not worth an edit
+GAIN_PER_MS = 0.05  # what a millisecond must gain of it
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One fold at one place, its channel scale [C] and what the objective loses by it (positive is good)."""
+    """One fold at one place, its channel scale [C] and what the objective loses by it (positive is good).
+
+    ``ranges``: the best of each of the place's tensors once they are divided by r.
+    """
 
     fold: str
     place: Place
     r: np.ndarray
     gain: float
+    ranges: tuple[tuple[float, float], ...] = ()
 
 
 def to_facts(candidate: Candidate) -> dict[str, Any]:
@@ -41,8 +47,8 @@ def to_facts(candidate: Candidate) -> dict[str, Any]:
 
 def from_facts(raw: Mapping[str, Any]) -> Candidate:
     """What :func:`to_facts` gave."""
-    place = Place(raw["place"]["name"], tuple(raw["place"]["tensors"]), raw["place"]["channels"])
-    return Candidate(raw["fold"], place, np.array(raw["r"]), raw["gain"])
+    place = Place(**{**raw["place"], "tensors": tuple(raw["place"]["tensors"])})
+    return Candidate(raw["fold"], place, np.array(raw["r"]), raw["gain"], tuple((a, b) for a, b in raw["ranges"]))
 
 
 def all_places(graph: Graph) -> list[tuple[str, Place]]:
@@ -68,15 +74,26 @@ def _readers_weight_error(graph: Graph, tensor: int, r: np.ndarray, statistics: 
     return total
 
 
-def _error(statistics: Statistics, tensor: int, r: np.ndarray, bits: int) -> float:
+def _best(statistics: Statistics, tensor: int, r: np.ndarray, bits: int) -> Found:
     row = merge(statistics.by_channel[tensor].channels(), r)
-    return search(row, affine.grid(bits)).error
+    return search(row, affine.grid(bits))
 
 
-def _scale(statistics: Statistics, place: Place, power: float) -> np.ndarray:
+def _scales(statistics: Statistics, place: Place) -> list[np.ndarray]:
     """r from the true channel maxima of the tensor that the readers see: clipped outliers cost more than all else."""
     peak = statistics.peak[place.tensors[-1]].double().numpy()
-    return np.maximum(peak / max(float(peak.max()), 1e-12), SMALLEST_RATIO) ** power
+    ratio = peak / max(float(peak.max()), 1e-12)
+    tried = [np.maximum(ratio, floor) ** power for power, floor in POWERS_AND_FLOORS]
+    return list({r.tobytes(): r for r in tried}.values())
+
+
+def _option(
+    graph: Graph, name: str, place: Place, r: np.ndarray, statistics: Statistics, bits: int
+) -> Candidate:
+    """The fold with this scale; ``gain`` is minus the objective's part that it governs."""
+    best = [_best(statistics, t, r, bits) for t in place.tensors]
+    cost = sum(b.error for b in best) + _readers_weight_error(graph, place.tensors[-1], r, statistics, bits)
+    return Candidate(name, place, r, -cost, tuple((b.low, b.high) for b in best))
 
 
 def candidates(
@@ -87,18 +104,12 @@ def candidates(
     for name, place in places:
         if any(t not in statistics.peak for t in place.tensors):
             continue
-        ones = np.ones(place.channels)
-        reader = place.tensors[-1]
-
-        def cost(r: np.ndarray, place: Place = place, reader: int = reader) -> float:
-            own = sum(_error(statistics, t, r, bits) for t in place.tensors)
-            return own + _readers_weight_error(graph, reader, r, statistics, bits)
-
-        plain = cost(ones)
-        options = [(plain - cost(r), r) for r in (_scale(statistics, place, p) for p in POWERS)]
-        gain, r = max(options, key=lambda o: o[0])
-        if gain > LEAST_GAIN * total:
-            found.append(Candidate(name, place, r, gain))
+        options = [_option(graph, name, place, r, statistics, bits) for r in _scales(statistics, place)]
+        plain = _option(graph, name, place, np.ones(place.channels), statistics, bits)
+        best = min(options, key=lambda o: -o.gain)
+        gain = best.gain - plain.gain
+        if gain > (LEAST_GAIN + GAIN_PER_MS * place.cost_ms) * total:
+            found.append(replace(best, gain=gain))
     return sorted(found, key=lambda c: -c.gain)
 
 

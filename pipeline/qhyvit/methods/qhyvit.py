@@ -13,13 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from qhyvit.errors import UsageError
 from qhyvit.folds import all_folds
 from qhyvit.graph.ir import Graph
 from qhyvit.methods import _folding
 from qhyvit.methods._blocks import bridge_blocks
 from qhyvit.methods._hessian import Statistics, float_logits, gather, mean_kl
-from qhyvit.methods._learn import learn
+from qhyvit.methods._learn import Learned, learn
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import finish, grid_for, group_quant, minmax_weights, spread
@@ -28,6 +30,7 @@ from qhyvit.methods._weights import search_weights
 from qhyvit.observers._histogram import merge
 from qhyvit.observers._search import Found, search
 from qhyvit.plan import FoldNote, TensorQuant, quants_from_json, quants_to_json
+from qhyvit.sim.run import Executor
 from qhyvit.tflite.legal import Group, groups
 
 Chosen = dict[Group, TensorQuant]
@@ -41,9 +44,12 @@ DEFAULTS: dict[str, Any] = {
     "ridge": 1.0,  # weights that undo the error before them; the pull towards the float ones; 0: off
     "rounding": True,  # weights rounded with care (GPTQ)
     "bias": True,  # biases take the mean error
-    "learn": 128,  # steps of learned scales at the end, on all images; 0: off
+    "learn": 96,  # steps of learned scales, on all images; 0: off
+    "codes": 128,  # steps of learned scales and roundings of weights together, at the end; 0: off
     "search_images": 32,  # of all, for everything before
 }
+SIGMOID_FLAT = 8.0  # beyond, the sigmoid is within a code of 0 or 1
+FOLD_ROUNDS = (1, 2)  # once ranges are chosen; and again, for what the first folds hid
 CHOICES = {"ends": ("independent", "joint"), "scheme": ("search", "asymmetric", "symmetric")}
 
 
@@ -98,13 +104,27 @@ class _Ranges:
         return chosen, total
 
 
-def _start(problem: Problem, keep: Mapping[str, TensorQuant] | None = None) -> Chosen:
-    """Min-max ranges, or what ``keep`` holds for tensors that are as they were."""
-    all_groups = groups(problem.graph)
-    chosen = {}
-    for group, (low, high) in observe(problem, all_groups, "minmax").items():
-        known = (keep or {}).get(problem.graph.tensors[group.members[0]].name)
-        chosen[group] = known or group_quant(group, low, high, "minmax", bits=problem.bits)
+def _start(problem: Problem) -> Chosen:
+    """Min-max ranges, as Algorithm 1 begins."""
+    found = observe(problem, groups(problem.graph), "minmax")
+    return {g: group_quant(g, low, high, "minmax", bits=problem.bits) for g, (low, high) in found.items()}
+
+
+def _resume(problem: Problem, keep: Mapping[str, TensorQuant], ranges: Mapping[int, tuple[float, float]]) -> Chosen:
+    """Ranges behind folds: what ``keep`` holds for tensors that are as they were, ``ranges`` for those scaled.
+
+    For new tensors percentiles; one that only a sigmoid reads begins where the sigmoid is not flat. Gradients taken
+    with outliers in a few tensors would mislead the next round for all.
+    """
+    graph, chosen = problem.graph, {}
+    for group, (low, high) in observe(problem, groups(graph), "percentile").items():
+        known = keep.get(graph.tensors[group.members[0]].name)
+        scaled = [ranges[t] for t in group.members if t in ranges]
+        if scaled:
+            low, high = scaled[0]
+        elif all(u.op == "LOGISTIC" for t in group.members for u in graph.users(t)):
+            low, high = max(low, -SIGMOID_FLAT), min(high, SIGMOID_FLAT)
+        chosen[group] = known or group_quant(group, low, high, "percentile", bits=problem.bits)
     return chosen
 
 
@@ -113,16 +133,29 @@ def _wanted(graph: Graph, chosen: Chosen) -> list[int]:
     return [t for g in chosen if g.fixed is None for t in g.roots if not graph.tensors[t].is_constant]
 
 
-def _unchanged(before: Graph, after: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, TensorQuant]:
-    """Quantizations of activations whose values the folds did not change: their producers' constants are the same."""
-    changed = {t for t in after.tensors if t in before.tensors and after.tensors[t].data is not before.tensors[t].data}
-    touched: set[int] = set()
-    for node in after.nodes:  # a changed constant divides its node's output, or undoes a division of its input
-        if any(i in changed for i in node.inputs):
-            touched |= {*node.outputs, *(i for i in node.inputs if i >= 0)}
-        elif any(i in touched for i in node.inputs):
-            touched |= set(node.outputs)
-    return {t.name: quants[t.name] for t in after.tensors.values() if t.id not in touched and t.name in quants}
+def _unchanged(before: Problem, after: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, TensorQuant]:
+    """Quantizations of the tensors whose values the folds did not change, seen on one image."""
+    same = {}
+    old, new = (_values(graph, before.images[:1]) for graph in (before.graph, after))
+    for tensor in after.tensors.values():
+        x, y, quant = old.get(tensor.name), new.get(tensor.name), quants.get(tensor.name)
+        if quant is None:
+            continue
+        if x is None or y is None:  # a constant operand
+            known = before.graph.by_name.get(tensor.name)
+            is_same = known is not None and known.data is tensor.data
+        else:
+            is_same = x.shape == y.shape and float((x - y).abs().max()) <= 1e-4 * float(x.abs().max())
+        if is_same:
+            same[tensor.name] = quant
+    return same
+
+
+def _values(graph: Graph, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """All activations of the float graph, by name."""
+    with torch.no_grad():
+        found = Executor(graph).run(images, None, [t.id for t in graph.activations()])
+    return {graph.tensors[t].name: x for t, x in found.items()}
 
 
 @dataclass
@@ -135,38 +168,69 @@ class _Search:
 
     def run(self) -> Solution:
         """All rounds, then the closed form."""
-        rounds, problem = int(self.options["rounds"]), self.problem
+        problem = self.problem
         self.problem = problem.some(int(self.options["search_images"]))
-        chosen: Chosen | None = None
-        weights = minmax_weights(problem.graph, problem.bits)
-        for number in range(rounds):
-            kept = problem.store.get(f"round{number + 1}")
-            if kept is not None:
-                self._fold([_folding.from_facts(c) for c in kept.facts["folds"]])
-                known = quants_from_json(kept.facts["quants"])
-                graph = self.problem.graph
-                chosen = {g: known[graph.tensors[g.members[0]].name] for g in groups(graph)}
-                weights = {n: q for n, q in known.items() if q.axis is not None}
-                continue
-            chosen, weights, folded = self._round(number, chosen or _start(self.problem), weights)
-            quants = {**spread(self.problem.graph, chosen), **weights}
-            facts = {"quants": quants_to_json(quants), "folds": [_folding.to_facts(c) for c in folded]}
-            problem.store.put(f"round{number + 1}", facts)
+        chosen, weights = self._rounds(int(self.options["rounds"]))
         graph = self.problem.graph
-        quants = finish(graph, {**spread(graph, chosen or _start(self.problem)), **weights})
+        quants = finish(graph, {**spread(graph, chosen), **weights})
         solution = self._solved(quants, "op")
         if self.options["learn"]:
             # ranges move with the weights as they will be, then the weights are solved once more for those ranges
-            learned = self._solved(self._learned(replace(problem, graph=graph), solution), "again")
-            solution = self._better(solution, learned)
+            learned = self._learned(replace(problem, graph=graph), solution, "learn")
+            solution = self._better(solution, self._solved(learned.quants, "again"), "learned scales")
+        if self.options["codes"]:
+            learned = self._learned(replace(problem, graph=graph), solution, "codes")
+            constants = {**solution.constants, **learned.constants}
+            after = replace(solution, tensors=learned.quants, constants=constants)
+            solution = self._better(solution, after, "learned roundings")
         return solution
 
-    def _better(self, before: Solution, after: Solution) -> Solution:
+    def _rounds(self, count: int) -> tuple[Chosen, Mapping[str, TensorQuant]]:
+        """Ranges and weights after ``count`` rounds, or before one of them if the KL was smaller there.
+
+        Every group chooses as if the others stayed; where many move at once the network can come out worse.
+        """
+        weights: Mapping[str, TensorQuant] = minmax_weights(self.problem.graph, self.problem.bits)
+        chosen = _start(self.problem)
+        seen: list[tuple[float, Chosen, Mapping[str, TensorQuant]]] = []
+        for number in range(count):
+            before = chosen, weights
+            chosen, weights, folds, kl = self._kept(number) or self._made(number, chosen, weights)
+            seen = [] if folds else [*seen, (kl, *before)]
+        if not seen:
+            return chosen, weights
+        graph = self.problem.graph
+        quants = finish(graph, {**spread(graph, chosen), **weights})
+        seen.append((mean_kl(self.problem, quants, float_logits(graph, self.problem)), chosen, weights))
+        self.problem.log("KL of the rounds since the last fold: " + ", ".join(f"{s[0]:.4f}" for s in seen))
+        return min(seen, key=lambda s: s[0])[1:]
+
+    def _kept(self, number: int) -> tuple[Chosen, Mapping[str, TensorQuant], bool, float] | None:
+        """A round that an earlier run made."""
+        kept = self.problem.store.get(f"round{number + 1}")
+        if kept is None:
+            return None
+        self._fold([_folding.from_facts(c) for c in kept.facts["folds"]])
+        known, graph = quants_from_json(kept.facts["quants"]), self.problem.graph
+        chosen = {g: known[graph.tensors[g.members[0]].name] for g in groups(graph)}
+        weights = {n: q for n, q in known.items() if q.axis is not None}
+        return chosen, weights, bool(kept.facts["folds"]), float(kept.facts["kl"])
+
+    def _made(
+        self, number: int, chosen: Chosen, weights: Mapping[str, TensorQuant]
+    ) -> tuple[Chosen, Mapping[str, TensorQuant], bool, float]:
+        chosen, weights, folded, kl = self._round(number, chosen, weights)
+        quants = {**spread(self.problem.graph, chosen), **weights}
+        facts = {"quants": quants_to_json(quants), "folds": [_folding.to_facts(c) for c in folded], "kl": kl}
+        self.problem.store.put(f"round{number + 1}", facts)
+        return chosen, weights, bool(folded), kl
+
+    def _better(self, before: Solution, after: Solution, what: str) -> Solution:
         """The one with the smaller KL on the calibration images: learning must never harm."""
         problem = self.problem
         target = float_logits(problem.graph, problem)
         first, last = (mean_kl(problem.on(s.shipped), s.tensors, target) for s in (before, after))
-        problem.log(f"KL {first:.4f}, with learned scales {last:.4f}")
+        problem.log(f"KL {first:.4f}, with {what} {last:.4f}")
         return after if last < first else before
 
     def _solved(self, quants: Mapping[str, TensorQuant], pieces: str) -> Solution:
@@ -176,20 +240,22 @@ class _Search:
         constants, found = reconstruct(self.problem, quants, self.options, pieces)
         return Solution(self.problem.graph, found, self.notes, constants)
 
-    def _learned(self, problem: Problem, solution: Solution) -> Mapping[str, TensorQuant]:
-        kept = problem.store.get("learned")
+    def _learned(self, problem: Problem, solution: Solution, option: str) -> Learned:
+        """Scales, and where ``option`` is "codes" the roundings of weights, after as many steps as it says."""
+        kept = problem.store.get(option)
         if kept is not None:
-            return quants_from_json(kept.facts)
-        quants = learn(problem, solution.shipped, solution.tensors, int(self.options["learn"]))
-        problem.store.put("learned", quants_to_json(quants))
-        return quants
+            return Learned(quants_from_json(kept.facts), dict(kept.arrays))
+        steps, roundings = int(self.options[option]), option == "codes"
+        learned = learn(problem, solution.shipped, solution.tensors, steps, roundings=roundings)
+        problem.store.put(option, quants_to_json(learned.quants), learned.constants)
+        return learned
 
     def _round(
         self, number: int, chosen: Chosen, weights: Mapping[str, TensorQuant]
-    ) -> tuple[Chosen, dict[str, TensorQuant], list[_folding.Candidate]]:
-        """Gradients, ranges, and in the second round the folds."""
+    ) -> tuple[Chosen, dict[str, TensorQuant], list[_folding.Candidate], float]:
+        """Gradients, ranges, and in some rounds the folds."""
         problem, graph = self.problem, self.problem.graph
-        names = _fold_names(self.options) if number == 1 else []
+        names = _fold_names(self.options) if number in FOLD_ROUNDS else []
         places = [(name, place) for name, place in _folding.all_places(graph) if name in names]
         by_channel = {t for _, place in places for t in place.tensors}
         quants = finish(graph, {**spread(graph, chosen), **weights})
@@ -202,12 +268,13 @@ class _Search:
         if candidates:
             before = len(self.notes)
             self._fold(candidates)
-            keep = _unchanged(graph, self.problem.graph, spread(graph, chosen))
-            chosen = _start(self.problem, keep)
+            keep = _unchanged(problem, self.problem.graph, spread(graph, chosen))
+            ranges = {t: r for c in candidates for t, r in zip(c.place.tensors, c.ranges, strict=True)}
+            chosen = _resume(self.problem, keep, ranges)
             for note in self.notes[before:]:
                 problem.log(f"fold {note.fold} at {note.place}: objective -{note.gain / total:.1%}")
         energies = {} if candidates else {t: e.double().numpy() for t, e in statistics.energy.items()}
-        return chosen, search_weights(self.problem.graph, energies, problem.bits), candidates
+        return chosen, search_weights(self.problem.graph, energies, problem.bits), candidates, statistics.kl
 
     def _fold(self, candidates: Sequence[_folding.Candidate]) -> None:
         graph, notes = _folding.apply(self.problem.graph, candidates)

@@ -46,7 +46,7 @@ class _Uniform(torch.autograd.Function):
     """Round [*] to codes of one scale and back, in vectorised passes: ten times torch's own fake quantization."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: torch.Tensor, scale: float, zero_point: int, low: int, high: int
     ) -> torch.Tensor:
         """Bounds are whole codes, so clamping before rounding is the same as after."""
@@ -55,7 +55,7 @@ class _Uniform(torch.autograd.Function):
         return (x * (1.0 / scale)).clamp_(low - zero_point, high - zero_point).round_().mul_(scale)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         """1 inside the range, 0 outside."""
         (x,) = ctx.saved_tensors
         return torch.ops.aten.hardtanh_backward(grad, x, *ctx.ends), None, None, None, None
@@ -68,7 +68,7 @@ class LearnedUniform(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor, low: int, high: int
     ) -> torch.Tensor:
         """``scale`` and ``zero_point`` are [1]; the zero point is rounded into the codes."""
@@ -79,7 +79,7 @@ class LearnedUniform(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: Any, grad: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None]:
         """Gradients of the values [*], the scale [1] and the zero point [1]."""
@@ -89,6 +89,20 @@ class LearnedUniform(torch.autograd.Function):
         d_scale = (torch.dot(g, y.reshape(-1)) - torch.dot(kept, x.reshape(-1))) / ctx.scale
         d_zero = (kept.sum() - g.sum()) * ctx.scale
         return inside, d_scale.reshape(1), d_zero.reshape(1), None, None
+
+
+class RoundThrough(torch.autograd.Function):
+    """Nearest whole number [*], the gradient passes (straight-through)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        """Half to even."""
+        return torch.round(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        """As it came."""
+        return grad
 
 
 def fake_quantize(x: torch.Tensor, quant: TensorQuant) -> torch.Tensor:
