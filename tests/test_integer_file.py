@@ -19,11 +19,13 @@ from qhyvit.verify.census import census
 from qhyvit.verify.probe import every_tensor, make_interpreter
 from qhyvit.verify.report import verify
 
+QUICK = {"rounds": 2, "learn": 8, "codes": 4, "int16_ms": 0}
+
 
 @pytest.fixture(scope="module")
 def solved(small, inputs):
     chosen = method("qhyvit")
-    solution = chosen.search(Problem(small.graph, inputs[:8]), {**chosen.defaults, "rounds": 2, "learn": 8, "codes": 4})
+    solution = chosen.search(Problem(small.graph, inputs[:8]), {**chosen.defaults, **QUICK})
     plan = QuantPlan(solution.tensors, "qhyvit")
     return solution.shipped, plan, quantize(solution.shipped, plan)
 

@@ -185,9 +185,10 @@ def build(
         w = _work(work or out.with_name(out.name + ".work"), talk, force=force)
         images_in(images)
         stages.export(w, model, weights, classes, input_size, seed)
-        stages.calibrate(w, images, method, count, seed, _method_options(options), mode, bits, profile)
+        chosen = _method_options(options)
         if no_int16:
-            stages.refuse_int16(w)
+            chosen |= stages.without_int16(method)
+        stages.calibrate(w, images, method, count, seed, chosen, mode, bits, profile)
         stages.convert(w)
         stages.verify(w, images, VERIFY_IMAGES, seed, mode)
         verdict = w.json(stages.VERIFY)

@@ -14,7 +14,7 @@ from typing import Any
 
 from qhyvit.errors import InputError, PlanError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Scheme(StrEnum):
@@ -121,6 +121,7 @@ class QuantPlan:
     bridge: Mapping[str, str] = field(default_factory=dict)  # bridge tensor -> what clamping cost, in words
     seconds: float = 0.0
     image_hashes: tuple[str, ...] = ()
+    wide: tuple[str, ...] = ()  # tensors that int16 kernels compute, in int8 again behind them
 
     def to_json(self) -> str:
         """One line a tensor; repr of a float64 that holds a float32 value reads back exactly."""
@@ -144,7 +145,7 @@ class QuantPlan:
                 raise InputError(f"plan: schema_version is not {SCHEMA_VERSION}; calibrate again")
             raw["tensors"] = {name: _tensor_quant(value) for name, value in raw["tensors"].items()}
             raw["folds"] = tuple(FoldNote(**f) for f in raw["folds"])
-            raw["image_hashes"] = tuple(raw["image_hashes"])
+            raw["image_hashes"], raw["wide"] = tuple(raw["image_hashes"]), tuple(raw["wide"])
             return QuantPlan(**raw)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"plan: not a quantization plan: {error}; calibrate again") from error

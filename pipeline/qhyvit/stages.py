@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qhyvit import __version__, data, files
-from qhyvit.errors import InputError, PlanError, UsageError
+from qhyvit.errors import InputError, UsageError
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.store import Store
 from qhyvit_device.preprocess import (
@@ -196,6 +196,7 @@ def calibrate(
             bridge=bridge_report(problem.on(solution.graph), solution.tensors),
             seconds=round(time.monotonic() - started, 1),
             image_hashes=tuple(hashes),
+            wide=tuple(t.name for t in solution.graph.activations() if t.id in solution.graph.wide),
         )
         files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
         files.write_bytes(work.folder / CONSTANTS, files.pack_arrays(solution.constants))
@@ -247,24 +248,20 @@ def plan_of(work: Work) -> QuantPlan:
 def solved(work: Work) -> Solved:
     """Read what calibration wrote."""
     from qhyvit.graph import edit
-    from qhyvit.tflite.islands import with_profile
+    from qhyvit.tflite.islands import widened, with_profile
     from qhyvit.tflite.read import read
 
     plan = plan_of(work)
-    folded = with_profile(read(work.read(FOLDED)), plan.profile)
+    folded = widened(with_profile(read(work.read(FOLDED)), plan.profile), plan.wide)
     constants = files.unpack_arrays(work.read(CONSTANTS), CONSTANTS)
     return Solved(folded, edit.with_named(folded, constants), plan)
 
 
-def refuse_int16(work: Work) -> None:
-    """For runtimes without int16 kernels: the plan must not hold any.
+def without_int16(method: str) -> dict[str, Any]:
+    """The options that keep a method's plans free of int16, for runtimes without such kernels."""
+    from qhyvit.methods import method as find_method
 
-    Raises:
-        PlanError: it does.
-    """
-    wide = [name for name, quant in plan_of(work).tensors.items() if quant.bits == 16]
-    if wide:
-        raise PlanError(f"{len(wide)} tensors are int16, first {wide[0]!r}; the method's options allow that")
+    return {"int16_ms": 0} if "int16_ms" in find_method(method).defaults else {}
 
 
 def convert(work: Work) -> None:

@@ -49,7 +49,8 @@ class Node:
 class Graph:
     """Tensors by id, nodes in execution order, ids of inputs and outputs. Edits make a new Graph.
 
-    ``floats``: ids of the node outputs that the integer file computes in float (see ``tflite/islands.py``).
+    ``floats``: ids of the node outputs that the file computes outside int8 (see ``tflite/islands.py``): in float, or
+    in int16 if they are in ``wide`` as well.
     """
 
     tensors: Mapping[int, Tensor]
@@ -58,13 +59,14 @@ class Graph:
     outputs: tuple[int, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
     floats: frozenset[int] = frozenset()
+    wide: frozenset[int] = frozenset()
 
     def is_float(self, node: Node) -> bool:
-        """Whether the integer file computes ``node`` in float."""
+        """Whether the file computes ``node`` outside int8, so that a QUANTIZE behind it makes the codes."""
         return any(t in self.floats for t in node.outputs)
 
     def stays_float(self, tensor: int) -> bool:
-        """Whether the integer file holds ``tensor`` in float only: a float node's output or constant, read by such."""
+        """Whether the file holds ``tensor`` outside int8 only: such a node's output or constant, read by such."""
         here = tensor in self.floats or self.tensors[tensor].is_constant
         users = self.users(tensor)
         return here and tensor not in self.outputs and bool(users) and all(self.is_float(u) for u in users)

@@ -18,7 +18,7 @@ import torch
 from qhyvit.errors import UsageError
 from qhyvit.folds import all_folds
 from qhyvit.graph.ir import Graph
-from qhyvit.methods import _folding
+from qhyvit.methods import _folding, _wide
 from qhyvit.methods._blocks import bridge_blocks
 from qhyvit.methods._hessian import Statistics, float_logits, gather, mean_kl
 from qhyvit.methods._learn import Learned, learn
@@ -31,6 +31,7 @@ from qhyvit.observers._histogram import merge
 from qhyvit.observers._search import Found, search
 from qhyvit.plan import FoldNote, TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.run import Executor
+from qhyvit.tflite.islands import widened
 from qhyvit.tflite.legal import Group, groups
 
 Chosen = dict[Group, TensorQuant]
@@ -40,6 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "ends": "independent",  # both ends of a range searched; "joint": multiples of the min-max range, as in the paper
     "scheme": "search",  # or "asymmetric", "symmetric"
     "folds": "all",  # or "none", or names of folds with commas: channel_scale,silu_split
+    "int16_ms": 0.2,  # milliseconds that int16 kernels may add where the objective gains by them; 0: none
     "bridge": True,  # block outputs as the objective inside bridge blocks
     "ridge": 1.0,  # weights that undo the error before them; the pull towards the float ones; 0: off
     "rounding": True,  # weights rounded with care (GPTQ)
@@ -121,7 +123,7 @@ def _resume(problem: Problem, keep: Mapping[str, TensorQuant], ranges: Mapping[i
         known = keep.get(graph.tensors[group.members[0]].name)
         scaled = [ranges[t] for t in group.members if t in ranges]
         if scaled:
-            low, high = scaled[0]
+            low, high, known = *scaled[0], None
         elif all(u.op == "LOGISTIC" for t in group.members for u in graph.users(t)):
             low, high = max(low, -SIGMOID_FLAT), min(high, SIGMOID_FLAT)
         chosen[group] = known or group_quant(group, low, high, "percentile", bits=problem.bits)
@@ -195,8 +197,8 @@ class _Search:
         seen: list[tuple[float, Chosen, Mapping[str, TensorQuant]]] = []
         for number in range(count):
             before = chosen, weights
-            chosen, weights, folds, kl = self._kept(number) or self._made(number, chosen, weights)
-            seen = [] if folds else [*seen, (kl, *before)]
+            chosen, weights, edited, kl = self._kept(number) or self._made(number, chosen, weights)
+            seen = [] if edited else [*seen, (kl, *before)]
         if not seen:
             return chosen, weights
         graph = self.problem.graph
@@ -210,20 +212,27 @@ class _Search:
         kept = self.problem.store.get(f"round{number + 1}")
         if kept is None:
             return None
+        self.problem = self.problem.on(widened(self.problem.graph, kept.facts["wide"]))
         self._fold([_folding.from_facts(c) for c in kept.facts["folds"]])
         known, graph = quants_from_json(kept.facts["quants"]), self.problem.graph
         chosen = {g: known[graph.tensors[g.members[0]].name] for g in groups(graph)}
         weights = {n: q for n, q in known.items() if q.axis is not None}
-        return chosen, weights, bool(kept.facts["folds"]), float(kept.facts["kl"])
+        return chosen, weights, bool(kept.facts["edited"]), float(kept.facts["kl"])
 
     def _made(
         self, number: int, chosen: Chosen, weights: Mapping[str, TensorQuant]
     ) -> tuple[Chosen, Mapping[str, TensorQuant], bool, float]:
+        wide = self.problem.graph.wide
         chosen, weights, folded, kl = self._round(number, chosen, weights)
-        quants = {**spread(self.problem.graph, chosen), **weights}
-        facts = {"quants": quants_to_json(quants), "folds": [_folding.to_facts(c) for c in folded], "kl": kl}
+        graph = self.problem.graph
+        new = [graph.tensors[t].name for t in sorted(graph.wide - wide)]
+        edited = bool(folded or new)
+        facts = {
+            "quants": quants_to_json({**spread(graph, chosen), **weights}), "kl": kl, "edited": edited, "wide": new,
+            "folds": [_folding.to_facts(c) for c in folded],
+        }  # fmt: skip
         self.problem.store.put(f"round{number + 1}", facts)
-        return chosen, weights, bool(folded), kl
+        return chosen, weights, edited, kl
 
     def _better(self, before: Solution, after: Solution, what: str) -> Solution:
         """The one with the smaller KL on the calibration images: learning must never harm."""
@@ -261,20 +270,34 @@ class _Search:
         quants = finish(graph, {**spread(graph, chosen), **weights})
         blocks = bridge_blocks(graph) if self.options["bridge"] else []
         label = f"round {number + 1} of {self.options['rounds']}"
-        statistics = gather(problem, quants, _wanted(graph, chosen), by_channel, label, blocks)
+        budget = float(self.options["int16_ms"]) if number in FOLD_ROUNDS and problem.bits == 8 else 0.0
+        wanted = [*_wanted(graph, chosen), *(_wide.candidates(graph) if budget else ())]
+        statistics = gather(problem, quants, wanted, by_channel, label, blocks)
         chosen, total = _Ranges(problem.bits, self.options).all(list(chosen), statistics, chosen)
         problem.log(f"round {number + 1}: KL before {statistics.kl:.4f}, objective {total:.4g}")
         candidates = _folding.candidates(graph, places, statistics, total, problem.bits)
-        if candidates:
-            before = len(self.notes)
-            self._fold(candidates)
-            keep = _unchanged(problem, self.problem.graph, spread(graph, chosen))
-            ranges = {t: r for c in candidates for t, r in zip(c.place.tensors, c.ranges, strict=True)}
-            chosen = _resume(self.problem, keep, ranges)
-            for note in self.notes[before:]:
-                problem.log(f"fold {note.fold} at {note.place}: objective -{note.gain / total:.1%}")
+        wide = _wide.choose(graph, statistics, total, budget) if budget else {}
+        if candidates or wide:
+            chosen = self._edit(candidates, wide, chosen, total)
         energies = {} if candidates else {t: e.double().numpy() for t, e in statistics.energy.items()}
         return chosen, search_weights(self.problem.graph, energies, problem.bits), candidates, statistics.kl
+
+    def _edit(
+        self, candidates: Sequence[_folding.Candidate], wide: Mapping[int, tuple[float, float]], chosen: Chosen,
+        total: float,
+    ) -> Chosen:  # fmt: skip
+        """Make the folds and mark the int16 nodes; ranges of what is as it was, and of what is new."""
+        problem, before = self.problem, len(self.notes)
+        names = [problem.graph.tensors[t].name for t in wide]
+        self.problem = problem.on(widened(problem.graph, names))
+        self._fold(candidates)
+        for note in self.notes[before:]:
+            problem.log(f"fold {note.fold} at {note.place}: objective -{note.gain / total:.1%}")
+        for name in names:
+            problem.log(f"int16 kernel for {name}")
+        keep = _unchanged(problem, self.problem.graph, spread(problem.graph, chosen))
+        ranges = {t: r for c in candidates for t, r in zip(c.place.tensors, c.ranges, strict=True)}
+        return _resume(self.problem, keep, {**ranges, **wide})
 
     def _fold(self, candidates: Sequence[_folding.Candidate]) -> None:
         graph, notes = _folding.apply(self.problem.graph, candidates)

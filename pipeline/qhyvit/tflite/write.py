@@ -139,10 +139,14 @@ def constants_on_grid_of(graph: Graph, quants: Mapping[str, TensorQuant]) -> Gra
 
 
 def _islands(graph: Graph) -> list[dict[str, Any]]:
-    """Recipe entries that leave the float nodes alone, by the names of their outputs."""
+    """Recipe entries that leave the float nodes alone, or give them int16, by the names of their outputs."""
+    from ai_edge_quantizer import recipe
+
+    no_change = {"algorithm_key": "no_quantize", "op_config": {}}
+    (wide,) = recipe.static_wi8_ai16()
     return [
-        {"regex": f"^{re.escape(graph.tensors[node.outputs[0]].name)};?$", "operation": node.op,
-         "algorithm_key": "no_quantize", "op_config": {}}
+        {**(wide if graph.wide.intersection(node.outputs) else no_change),
+         "regex": f"^{re.escape(graph.tensors[node.outputs[0]].name)};?$", "operation": node.op}
         for node in graph.nodes if graph.is_float(node)
     ]  # fmt: skip
 

@@ -42,6 +42,9 @@ class OpAgreement:
         return {**vars(self), "equal_share": self.equal / share, "within_one_share": self.within_one / share}
 
 
+WIDE_STEP = 2.0**-15  # of an int16 softmax output: prescribed
+
+
 @dataclass
 class Agreement:
     """All op types, and the SQNR of each tensor of the file against the float graph, in dB."""
@@ -73,10 +76,11 @@ class _Simulator:
         return result
 
     def rounded(self, tensor: Tensor, found: np.ndarray) -> np.ndarray:
-        """Codes of what the interpreter holds: its own, or those that QUANTIZE makes of a float island's output."""
-        if not np.issubdtype(found.dtype, np.floating):
+        """Codes of what the interpreter holds: its own, or those that QUANTIZE makes of an island's output."""
+        if found.dtype == np.int8:
             return found.astype(np.int64)
-        return exact_codes(torch.from_numpy(found.astype(np.float64)), self.quants[tensor.name])
+        step = 1.0 if np.issubdtype(found.dtype, np.floating) else WIDE_STEP
+        return exact_codes(torch.from_numpy(found.astype(np.float64) * step), self.quants[tensor.name])
 
     def codes(self, node: Node, values: dict[int, torch.Tensor]) -> list[np.ndarray]:
         """Output codes of one node."""

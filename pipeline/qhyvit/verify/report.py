@@ -76,19 +76,25 @@ def _op_checks(runtime: str, agreement: Agreement) -> list[Check]:
 
 def _float_check(found: Census, graph: Graph) -> Check:
     """No float tensor; or, with float islands, none but theirs."""
-    floats = found.float_tensors
-    if not graph.floats:
+    floats, planned = found.float_tensors, graph.floats - graph.wide
+    if not planned:
         first = f", first {floats[0]}" if floats else ""
         return Check("no float tensor", not floats, f"{len(floats)} float tensors{first}")
-    own = {graph.tensors[t].name for n in graph.nodes if graph.is_float(n) for t in (*n.inputs, *n.outputs) if t >= 0}
+    own = _around(graph, planned)
     stray = [name for name in floats if name.removesuffix("_dequant") not in own]
     first = f", elsewhere {len(stray)}, first {stray[0]}" if stray else ", none elsewhere"
     return Check("float only where planned", not stray, f"{len(floats)} float tensors in islands{first}")
 
 
-def _census_checks(found: Census, plan: QuantPlan, graph: Graph) -> list[Check]:
-    wide = {name for name, quant in plan.tensors.items() if quant.bits == 16}
-    unplanned = [name for name in found.int16_tensors if name not in wide]
+def _around(graph: Graph, outputs: frozenset[int]) -> set[str]:
+    """Names of all that the nodes which write ``outputs`` read or write."""
+    nodes = [n for n in graph.nodes if outputs.intersection(n.outputs)]
+    return {graph.tensors[t].name for n in nodes for t in (*n.inputs, *n.outputs) if t >= 0}
+
+
+def _census_checks(found: Census, graph: Graph) -> list[Check]:
+    wide = _around(graph, graph.wide)
+    unplanned = [name for name in found.int16_tensors if name.removesuffix("_quantized") not in wide]
     return [
         _float_check(found, graph),
         Check("int16 only where planned", not unplanned, f"{len(found.int16_tensors)} int16 tensors"),
@@ -110,7 +116,7 @@ def verify(
         pixels: float images [N, H, W, 3]; ``codes``: the same images as input codes [1, H, W, 3].
     """
     found = census(model)
-    checks = _census_checks(found, plan, shipped)
+    checks = _census_checks(found, shipped)
     agreements, outcomes = {}, {}
     for runtime in runtimes:
         agreement = op_by_op(folded, shipped, plan.tensors, model, pixels[:op_images], codes[:op_images], runtime)

@@ -1,0 +1,64 @@
+"""A mean or sum over more than 8192 neighbouring values becomes two: over the last axis, then over the others.
+
+XNNPACK's int8 reduction for AVX2 adds pairs of codes in 16-bit lanes and empties them too late: from 8193 values on
+they overflow where the codes' mean is beyond about 64, and the result is the lowest or highest code.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from qhyvit.graph import edit
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops._reduce import ReducerAttrs, axes_of
+from qhyvit.rewrites._rewrite import Rewrite
+
+REDUCTIONS = ("MEAN", "SUM")
+LONGEST = 8192
+
+
+def neighbours(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
+    """How many values beside each other in memory go into one result; 1 if the last axis stays."""
+    count = 1
+    for axis in reversed(range(len(shape))):
+        if axis not in axes and shape[axis] > 1:
+            break
+        count *= shape[axis]
+    return count
+
+
+def _split(graph: Graph, node: Node) -> Graph:
+    source, last = graph.tensors[node.inputs[0]], len(graph.tensors[node.inputs[0]].shape) - 1
+    axes = axes_of(graph.constant(node.inputs[1]), last + 1)
+    name = graph.tensors[node.outputs[0]].name
+    # where axes go, the last one, of length 1 by then, goes with the others
+    first, rest = [last], [a for a in axes if a != last or not node.attrs.keep_dims]
+    graph, first_axis = _axes(graph, f"{name}.rows:axis", first)
+    graph, rest_axes = _axes(graph, f"{name}:axes", rest)
+    graph, rows = edit.add_tensor(graph, f"{name}.rows", (*source.shape[:-1], 1), source.dtype)
+    before = Node(node.op, ReducerAttrs(keep_dims=True), (source.id, first_axis), (rows,), node.block)
+    graph = edit.insert_before(graph, node, before)
+    return edit.replace_node(graph, node, replace(node, inputs=(rows, rest_axes)))
+
+
+def _axes(graph: Graph, name: str, axes: list[int]) -> tuple[Graph, int]:
+    data = np.array(axes, np.int32)
+    return edit.add_tensor(graph, name, data.shape, "INT32", data)
+
+
+def apply(graph: Graph) -> Graph:
+    """Value-preserving: the mean of means of equally many values."""
+    for node in graph.nodes:
+        if node.op not in REDUCTIONS:
+            continue
+        shape = graph.tensors[node.inputs[0]].shape
+        axes = axes_of(graph.constant(node.inputs[1]), len(shape))
+        if neighbours(shape, axes) > LONGEST and math.prod(shape[:-1]) > 1:
+            graph = _split(graph, node)
+    return graph
+
+
+REWRITE = Rewrite("short_reductions", "no mean or sum over more than 8192 neighbouring values", apply)
