@@ -44,7 +44,7 @@ from qhyvit.tflite.write import quantize as write
 from qhyvit.verify.accuracy import count
 from qhyvit_device.preprocess import Preprocess, images_in, normalize
 
-KEY = ("model", "row", "bits", "seed", "counted")
+KEY = ("model", "row", "bits", "seed", "calibration_images", "counted")
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--evaluate", type=Path, required=True, help="labelled folder")
     parser.add_argument("--resize-mode", choices=("crop", "squash"), default="crop", help="of the labelled folder")
     parser.add_argument("--work", type=Path, required=True, help="work directory for the export")
-    parser.add_argument("--count", type=int, default=32, help="calibration images")
+    parser.add_argument("--count", type=int, default=128, help="calibration images")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--bits", type=int, default=8)
     parser.add_argument("--rows", default="all", help=f"all, methods, ablation, or names with ';': {'; '.join(ROWS)}")
@@ -265,7 +265,7 @@ def main() -> None:
 
 
 def _have(args: argparse.Namespace, name: str, seed: int) -> bool:
-    key = {"model": args.model, "row": name, "bits": args.bits, "seed": seed}
+    key = {"model": args.model, "row": name, "bits": args.bits, "seed": seed, "calibration_images": args.count}
     return all(have_rows(args.out, {**key, "counted": way}) for way in _ways(args, name))
 
 

@@ -105,7 +105,7 @@ def export(
 
 @app.command(epilog="Example: `qhyvit calibrate --work build/v2 --images train/ --method qhyvit --set rounds=3`")
 def calibrate(
-    work: WorkDir, images: Images, method: Method = "qhyvit", count: Count = 32, seed: Seed = 0, mode: Mode = None,
+    work: WorkDir, images: Images, method: Method = "qhyvit", count: Count = 128, seed: Seed = 0, mode: Mode = None,
     bits: Bits = 8, profile: Profile = "integer", options: Options = None, force: Force = False,
 ) -> None:  # fmt: skip
     """Stage 2: choose scale, granularity and scheme of every tensor."""
@@ -171,7 +171,7 @@ def build(
     model: ModelName, images: Images, out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
     weights: Weights = None, method: Method = "qhyvit", classes: Classes = None, input_size: Size = None,
     labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
-    count: Count = 32, seed: Seed = 0, mode: Mode = None, bits: Bits = 8,
+    count: Count = 128, seed: Seed = 0, mode: Mode = None, bits: Bits = 8,
     profile: Profile = "integer", options: Options = None,
     no_int16: Annotated[bool, typer.Option("--no-int16", help="Keep the plan free of int16.")] = False,
     work: Annotated[Path | None, typer.Option(help="Work directory; default OUT.work. A second run resumes.")] = None,
