@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from qhyvit.errors import InputError
@@ -77,3 +78,11 @@ def pack(model: Any) -> bytes:
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=flat.IDENTIFIER)
     return bytes(builder.Output())
+
+
+def embed(model: Any, data: bytes) -> None:
+    """Bring weights that lie behind the flatbuffer into it."""
+    for buffer in model.buffers:
+        if buffer.offset and buffer.offset > 1:
+            raw = data[buffer.offset : buffer.offset + buffer.size]
+            buffer.data, buffer.offset, buffer.size = np.frombuffer(raw, np.uint8), 0, 0

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from qhyvit.graph.ir import Graph
@@ -38,14 +37,6 @@ def _shifts(quant: TensorQuant) -> list[int]:
     """What is added to the final zero point, from the op's own output to the tensor before the last."""
     low, high = quant.limits
     return [127 - high] if low == -128 else [127 - high, -128 - low]
-
-
-def _embed(model: Any, data: bytes) -> None:
-    """Bring weights that lie behind the flatbuffer into it."""
-    for buffer in model.buffers:
-        if buffer.offset and buffer.offset > 1:
-            raw = data[buffer.offset : buffer.offset + buffer.size]
-            buffer.data, buffer.offset, buffer.size = np.frombuffer(raw, np.uint8), 0, 0
 
 
 def _quantize_code(model: Any) -> int:
@@ -77,7 +68,7 @@ def clamp(data: bytes, graph: Graph, quants: Mapping[str, TensorQuant]) -> bytes
     if not names:
         return data
     model = _flat.load_model(data)
-    _embed(model, data)
+    _flat.embed(model, data)
     subgraph, code = model.subgraphs[0], _quantize_code(model)
     index = {_flat.text(t.name): i for i, t in enumerate(subgraph.tensors)}
     chains = {}

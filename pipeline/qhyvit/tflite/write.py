@@ -25,6 +25,7 @@ from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.tflite import _flat
 from qhyvit.tflite.legal import check_plan
 from qhyvit.tflite.smaller import clamp
+from qhyvit.tflite.wide import rescale
 
 
 def _options(node: Node) -> tuple[int, Any]:
@@ -170,4 +171,4 @@ def quantize(graph: Graph, plan: QuantPlan) -> bytes:
     data = result.quantized_model
     if data is None:
         raise PlanError("the quantizer produced no model")
-    return clamp(bytes(data), graph, plan.tensors)
+    return clamp(rescale(bytes(data), graph, plan.tensors), graph, plan.tensors)

@@ -42,7 +42,7 @@ class OpAgreement:
         return {**vars(self), "equal_share": self.equal / share, "within_one_share": self.within_one / share}
 
 
-WIDE_STEP = 2.0**-15  # of an int16 softmax output: prescribed
+NARROWED = "_quantized"  # what ai-edge-quantizer appends to the name of the int8 copy of an int16 tensor
 
 
 @dataclass
@@ -76,11 +76,10 @@ class _Simulator:
         return result
 
     def rounded(self, tensor: Tensor, found: np.ndarray) -> np.ndarray:
-        """Codes of what the interpreter holds: its own, or those that QUANTIZE makes of an island's output."""
-        if found.dtype == np.int8:
+        """Codes of what the interpreter holds: its own, or those that QUANTIZE makes of a float island's output."""
+        if not np.issubdtype(found.dtype, np.floating):
             return found.astype(np.int64)
-        step = 1.0 if np.issubdtype(found.dtype, np.floating) else WIDE_STEP
-        return exact_codes(torch.from_numpy(found.astype(np.float64) * step), self.quants[tensor.name])
+        return exact_codes(torch.from_numpy(found.astype(np.float64)), self.quants[tensor.name])
 
     def codes(self, node: Node, values: dict[int, torch.Tensor]) -> list[np.ndarray]:
         """Output codes of one node."""
@@ -117,7 +116,10 @@ def op_by_op(
     power: dict[str, tuple[float, float]] = {}
     interpreter = make_interpreter(model, runtime, all_tensors=True)
     ids = [t.id for t in graph.activations()]
-    for image, found in zip(pixels, every_tensor(interpreter, codes), strict=True):
+    wide = [graph.tensors[t].name for t in graph.wide]
+    for image, read in zip(pixels, every_tensor(interpreter, codes), strict=True):
+        # behind an int16 kernel the codes are those that the quantizer's QUANTIZE makes
+        found = {**read, **{name: read[f"{name}{NARROWED}"] for name in wide}}
         values = simulator.values(found)
         for node in graph.nodes:
             _compare_node(graph, node, found, values, simulator, result)
