@@ -47,16 +47,15 @@ class Attention(nn.Module):
         self.heads, self.size = source.num_heads, source.resolution[0]
         self.has_stride = source.stride_conv is not None
         self.stride_conv = folded_conv(source.stride_conv.conv, source.stride_conv.bn) if self.has_stride else None
-        query = folded_conv(source.q.conv, source.q.bn, source.scale)
-        key = folded_conv(source.k.conv, source.k.bn)
-        self.query, self.key = (linear(c.weight.flatten(1), c.bias) for c in (query, key))
+        self.query = folded_conv(source.q.conv, source.q.bn, source.scale)
+        self.key = folded_conv(source.k.conv, source.k.bn)
         self.value = folded_conv(source.v.conv, source.v.bn)
         self.v_local = folded_conv(source.v_local.conv, source.v_local.bn)
         self.proj = folded_conv(source.proj.conv, source.proj.bn, gain)
         first, second = source.talking_head1, source.talking_head2
         weight = first.weight.detach().flatten(1)
-        # [g, h] -> [g, 1, h * kd]
-        self.register_buffer("mix", weight.repeat_interleave(source.key_dim, dim=1).unsqueeze(1))
+        # [g, h] -> [g, 1, 1, h * kd]
+        self.register_buffer("mix", weight.repeat_interleave(source.key_dim, dim=1)[:, None, None])
         bias = torch.einsum("gh,hnm->gnm", weight, _gathered(source)) + first.bias.detach()[:, None, None]
         self.register_buffer("bias", bias.reshape(1, -1, bias.shape[2]))  # [g, N, M] -> [1, g * N, M]
         self.talk = linear(second.weight.flatten(1), second.bias)
@@ -64,11 +63,11 @@ class Attention(nn.Module):
     def _scores(self, x: torch.Tensor) -> torch.Tensor:
         """[1, C, H, W] -> [g, N, M]: the softmax of the scores that the first talking head mixed."""
         count = self.size * self.size
-        tokens = x.permute(0, 2, 3, 1).reshape(1, count, -1)  # [1, H, W, C] -> [1, N, C]
-        query = self.query(tokens) * self.mix  # [1, N, h * kd] * [g, 1, h * kd] -> [g, N, h * kd]
-        query = query.reshape(1, self.heads * count, -1)  # [g, N, h * kd] -> [1, g * N, h * kd]
+        query = self.query(x).permute(0, 2, 3, 1) * self.mix  # [1, H, W, h * kd] -> [g, H, W, h * kd]
+        query = query.reshape(1, self.heads * count, -1)  # [g, H, W, h * kd] -> [1, g * N, h * kd]
+        key = self.key(x).permute(0, 2, 3, 1).reshape(1, count, -1)  # [1, H, W, h * kd] -> [1, M, h * kd]
         # einsum, not bmm of a transposed key: one BATCH_MATMUL that reads the key as it lies
-        scores = torch.einsum("bnc,bmc->bnm", query, self.key(tokens)) + self.bias
+        scores = torch.einsum("bnc,bmc->bnm", query, key) + self.bias
         # [1, g * N, M] -> [g, N, M]
         return torch.softmax(scores, dim=-1).reshape(self.heads, count, count)
 
