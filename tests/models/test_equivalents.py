@@ -69,7 +69,8 @@ def test_random_parameters_of_every_kind_matter(name):
     """The same for one parameter of each kind (a layer scale, a bias table, ...), in the last stage where it can be."""
     reference, _ = made(name, 224)
     kinds = {re.sub(r"\d+", "", k): k for k, p in reference.named_parameters() if p.dim() == 1 or "biases" in k}
-    found = matters(reference, torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0)), [*kinds.values()])
+    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    found = matters(reference, x, [*kinds.values()])
     # the same constant for every score of a row, through a talking head too; all of qkv's bias is more than the key's
     hidden = ("k.conv.bias", "k.bn.bias", "talking_head1.bias")
     assert all(key.endswith(hidden) for key, changed in found.items() if not changed), found

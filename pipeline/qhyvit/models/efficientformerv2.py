@@ -7,6 +7,7 @@ The second is a linear over the heads as last axis. The softmax output and what 
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -112,11 +113,8 @@ class AttentionDownsample(nn.Module):
 
 def _with_subsampling(source: nn.Conv2d) -> nn.Conv2d:
     """A 3x3 depthwise convolution of stride 2 plus every second pixel of its input: 1 more in the centre."""
-    new = nn.Conv2d(source.in_channels, source.out_channels, 3, 2, 1, groups=source.groups)
-    assert source.bias is not None and new.bias is not None
-    new.weight.data = source.weight.detach().clone()
+    new = copy.deepcopy(source)
     new.weight.data[:, :, 1, 1] += 1.0
-    new.bias.data = source.bias.detach().clone()
     return new
 
 
@@ -183,8 +181,9 @@ def _build(variant: Variant, classes: int) -> nn.Module:
 
 
 def _rewrite(module: nn.Module, input_size: int) -> nn.Module:
+    stages: Any = module.stages
     for stage, stride in ((2, 16), (3, 32)):
-        for name, inner in module.stages[stage].named_modules():  # type: ignore[index, union-attr]
+        for name, inner in stages[stage].named_modules():
             if hasattr(inner, "talking_head1"):
                 grid = inner.resolution[0] * (1 if inner.stride_conv is None else 2)
                 check_grid(input_size, stride, grid, f"stages.{stage}.{name}")
