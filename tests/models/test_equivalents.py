@@ -1,5 +1,7 @@
 """Deployment-friendly equivalents against timm's own modules, every 1-D parameter random."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -8,9 +10,16 @@ from qhyvit.errors import ExportError, WeightsError
 from qhyvit.models import all_families, find_variant
 from qhyvit.models._export import module_of, scope_chains
 from qhyvit.models._weights import load_into, randomize
+from qhyvit.models.efficientformer import Pooling
 from qhyvit.models.mobilevit import centred
 
-VARIANTS = [v for f in all_families().values() for v in f.variants]
+LARGE = ("efficientformer_l3", "efficientformer_l7", "efficientformerv2_s2", "efficientformerv2_l")
+SMALL_SIZE = {"mobilevit": 128, "mobilevitv2": 128}  # pixels; tables of attention biases fit one size only
+VARIANTS = [
+    pytest.param(v.name, SMALL_SIZE.get(f.name, v.input_size), marks=[pytest.mark.slow] if v.name in LARGE else [])
+    for f in all_families().values()
+    for v in f.variants.values()
+]
 
 
 def made(name: str, size: int, seed: int = 1) -> tuple[nn.Module, nn.Module]:
@@ -21,13 +30,28 @@ def made(name: str, size: int, seed: int = 1) -> tuple[nn.Module, nn.Module]:
     return reference, family.rewrite(reference, size)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_equal_to_timm_with_every_parameter_random(name):
-    reference, equivalent = made(name, 128)
-    x = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(("name", "size"), VARIANTS)
+def test_equal_to_timm_with_every_parameter_random(name, size):
+    reference, equivalent = (m.double() for m in made(name, size))  # what differs is no rounding of long sums
+    x = torch.rand(1, size, size, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     with torch.no_grad():
         expected, found = reference(x.permute(0, 3, 1, 2)), equivalent(x)
     assert float((expected - found).abs().max()) < 1e-5 * float(expected.abs().max())
+
+
+def matters(reference: nn.Module, x: torch.Tensor, keys: list[str]) -> dict[str, bool]:
+    """Whether the logits change with each of these parameters."""
+    parameters, found = dict(reference.named_parameters()), {}
+    with torch.no_grad():
+        plain = reference(x)
+        for key in keys:
+            kept = parameters[key].data.clone()
+            noise = torch.randn(kept.shape, generator=torch.Generator().manual_seed(2))
+            parameters[key].data = kept + 0.3 * noise
+            reference.train().eval()  # timm keeps gathered attention biases from one run to the next
+            found[key] = not torch.equal(reference(x), plain)
+            parameters[key].data = kept
+    return found
 
 
 @pytest.mark.parametrize("name", ["mobilevit_xxs", "mobilevitv2_050"])
@@ -35,19 +59,21 @@ def test_random_parameters_matter(name):
     """Each 1-D parameter of timm's module changes its logits: none is hidden by an initial 0 or 1."""
     reference, _ = made(name, 128)
     x = torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        plain = reference(x)
-        for key, parameter in reference.named_parameters():
-            if parameter.dim() != 1:
-                continue
-            kept = parameter.data.clone()
-            parameter.data = kept + 0.3 * torch.randn(kept.shape, generator=torch.Generator().manual_seed(2))
-            changed = reference(x)
-            parameter.data = kept
-            # softmax does not see a constant added to every score of a row: a key's bias, and v2's query's
-            if not torch.equal(changed, plain):
-                continue
-            assert "qkv" in key, key
+    found = matters(reference, x, [k for k, p in reference.named_parameters() if p.dim() == 1])
+    # softmax does not see a constant added to every score of a row: a key's bias, and v2's query's
+    assert all("qkv" in key for key, changed in found.items() if not changed), found
+
+
+@pytest.mark.parametrize("name", ["efficientformer_l1", "efficientformerv2_s0"])
+def test_random_parameters_of_every_kind_matter(name):
+    """The same for one parameter of each kind (a layer scale, a bias table, ...), in the last stage where it can be."""
+    reference, _ = made(name, 224)
+    kinds = {re.sub(r"\d+", "", k): k for k, p in reference.named_parameters() if p.dim() == 1 or "biases" in k}
+    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    found = matters(reference, x, [*kinds.values()])
+    # the same constant for every score of a row, through a talking head too; all of qkv's bias is more than the key's
+    hidden = ("k.conv.bias", "k.bn.bias", "talking_head1.bias")
+    assert all(key.endswith(hidden) for key, changed in found.items() if not changed), found
 
 
 def test_rewriting_leaves_the_reference_as_it_was():
@@ -77,6 +103,51 @@ def test_other_sizes_are_equal_too():
     with torch.no_grad():
         expected = reference(x.permute(0, 3, 1, 2))
         assert torch.allclose(expected, equivalent(x), atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "equal_size"), [("efficientformer_l1", 192, 193), ("efficientformerv2_s0", 256, 210)]
+)
+def test_only_sizes_that_fit_the_bias_tables(name, size, equal_size):
+    with pytest.raises(ExportError, match=r"input size \d+ gives \d+x\d+ tokens, but the attention biases of stages"):
+        made(name, size)
+    reference, equivalent = made(name, equal_size)
+    x = torch.rand(1, equal_size, equal_size, 3, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = reference(x.permute(0, 3, 1, 2))
+        assert torch.allclose(expected, equivalent(x), atol=1e-5 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(("name", "size"), [("efficientformer_l1", 224), ("mobilevitv2_050", 256)])
+def test_preprocessing_is_timms(name, size):
+    family, variant = find_variant(name)
+    config = family.build(variant, 5).default_cfg
+    assert tuple(config["input_size"]) == (3, size, size)
+    assert variant.preprocess["mean"] == tuple(config["mean"])
+    assert variant.preprocess["std"] == tuple(config["std"])
+    assert variant.preprocess["interpolation"] == config["interpolation"]
+    assert variant.preprocess["resize"] == int(size / config["crop_pct"])
+
+
+def test_pooling_is_a_mean_of_the_pixels_inside():
+    gamma, x = torch.rand(5), torch.randn(1, 5, 7, 7)
+    pooled = torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    expected = x + gamma[:, None, None] * (pooled - x)
+    with torch.no_grad():
+        assert torch.allclose(Pooling(gamma, 7)(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["efficientformer_l1", "efficientformerv2_s0"])
+def test_a_state_dict_of_both_heads_loads_and_another_class_count_is_named(name, tmp_path):
+    family, variant = find_variant(name)
+    module = family.build(variant, 12)
+    path = tmp_path / "w.pt"
+    torch.save(module.state_dict(), path)
+    again = family.build(variant, 12)
+    load_into(again, path, name, 12)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in module.state_dict().items())
+    with pytest.raises(WeightsError, match="use --classes 12"):
+        load_into(family.build(variant, 5), path, name, 5)
 
 
 def test_weights_of_a_wider_model_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Deployment-friendly forms of the blocks that MobileViT v1 and v2 share, built from a timm module's own weights."""
+"""Deployment-friendly forms of the blocks that families share, built from a timm module's own weights."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import nn
 from qhyvit.errors import ExportError
 
 
-def folded_conv(conv: nn.Conv2d, norm: Any) -> nn.Conv2d:
-    """A convolution with the batch norm behind it folded in; always with a bias."""
+def folded_conv(conv: nn.Conv2d, norm: Any, gain: torch.Tensor | float = 1.0) -> nn.Conv2d:
+    """A convolution with the batch norm behind it folded in, and ``gain`` (a layer scale) behind that; with a bias."""
     scale = (norm.weight / torch.sqrt(norm.running_var + norm.eps)).detach()
     geometry: dict[str, Any] = {"stride": conv.stride, "padding": conv.padding, "dilation": conv.dilation}
     kernel: Any = conv.kernel_size
     new = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, groups=conv.groups, bias=True, **geometry)
     assert new.bias is not None
     bias = torch.zeros_like(scale) if conv.bias is None else conv.bias.detach()
-    new.weight.data = conv.weight.detach() * scale[:, None, None, None]
-    new.bias.data = norm.bias.detach() + (bias - norm.running_mean) * scale
+    new.weight.data = conv.weight.detach() * (scale * gain)[:, None, None, None]
+    new.bias.data = (norm.bias.detach() + (bias - norm.running_mean) * scale) * gain
     return new
 
 
@@ -36,6 +36,26 @@ def behind_norm(weight: torch.Tensor, bias: torch.Tensor | None, norm: Any, gain
     weight = weight.detach().reshape(weight.shape[0], -1)
     bias = torch.zeros(weight.shape[0]) if bias is None else bias.detach()
     return linear(weight * norm.weight.detach() * gain, bias + weight @ norm.bias.detach())
+
+
+def averaged_heads(source: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of one linear that gives the mean of ``head`` and ``head_dist``."""
+    heads = (source.head, source.head_dist)
+    weight, bias = (torch.stack([getattr(h, key).detach() for h in heads]).mean(dim=0) for key in ("weight", "bias"))
+    return weight, bias
+
+
+def check_grid(input_size: int, stride: int, grid: int, where: str) -> None:
+    """Refuse an input size that does not give the ``grid`` of tokens that a table of attention biases is for.
+
+    Raises:
+        ExportError: another grid.
+    """
+    found = -(-input_size // stride)  # convolutions of stride 2 round up
+    if found != grid:
+        sizes = f"{(grid - 1) * stride + 1} to {grid * stride}"
+        reason = f"the attention biases of {where} are for {grid}x{grid}; use {sizes}"
+        raise ExportError(f"input size {input_size} gives {found}x{found} tokens, but {reason}")
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:

@@ -78,6 +78,8 @@ def randomize(module: nn.Module, seed: int) -> None:
             value.data = 0.1 * noise
         elif value.dim() == 1 and name.endswith("weight"):
             value.data = 1.0 + 0.2 * noise
+        elif name.endswith("gamma"):  # a layer scale: a sum of 35 branches must not saturate softmax
+            value.data = 0.1 + 0.05 * noise
         elif value.dim() <= 1:
             value.data = 0.1 * noise
         else:

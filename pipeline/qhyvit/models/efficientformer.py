@@ -1,0 +1,187 @@
+"""EfficientFormer (arXiv 2206.01191), timm's efficientformer_*: pooling mixers on maps, then self-attention on tokens.
+
+A pooling mixer x + g (pool(x) - x) is a depthwise 3x3 convolution with taps g, times a map of 1 / (pixels inside the
+image), plus a depthwise 1x1 convolution with 1 - g: XNNPACK has int8 kernels for all of these, but none for
+AVERAGE_POOL_2D. The two depthwise terms stay apart: in one kernel, small taps would share a large centre's int8 scale.
+The tokens' residual stream is read through LayerNorm alone, and centred as in MobileViT.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from qhyvit.models._blocks import averaged_heads, behind_norm, check_grid, folded_conv
+from qhyvit.models._family import Family, Variant
+from qhyvit.models._timm import import_timm
+from qhyvit.models.mobilevit import Normalize, centred
+
+STRIDE = 32  # of the last stage
+
+
+class Pooling(nn.Module):
+    """x + gamma (pool(x) - x), pool the mean of those of 3x3 pixels that lie inside the map."""
+
+    share: torch.Tensor
+
+    def __init__(self, gamma: torch.Tensor, size: int) -> None:
+        super().__init__()
+        channels = gamma.shape[0]
+        self.around = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+        self.around.weight.data = gamma[:, None, None, None].repeat(1, 1, 3, 3)
+        self.keep = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
+        self.keep.weight.data = (1.0 - gamma)[:, None, None, None].clone()
+        inside = F.conv2d(torch.ones(1, 1, size, size), torch.ones(1, 1, 3, 3), padding=1)
+        self.register_buffer("share", 1.0 / inside)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, C, H, W] -> [1, C, H, W]."""
+        return self.around(x) * self.share + self.keep(x)
+
+
+class PoolingBlock(nn.Module):
+    """Pooling mixer and feed-forward on a map; layer scales inside."""
+
+    def __init__(self, source: Any, size: int) -> None:
+        super().__init__()
+        self.pooling = Pooling(source.ls1.gamma.detach(), size)
+        self.fc1 = folded_conv(source.mlp.fc1, source.mlp.norm1)
+        self.fc2 = folded_conv(source.mlp.fc2, source.mlp.norm2, source.ls2.gamma.detach())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, C, H, W] -> [1, C, H, W]."""
+        x = self.pooling(x)
+        return x + self.fc2(F.gelu(self.fc1(x)))
+
+
+class Attention(nn.Module):
+    """Self-attention with a bias for each pair of positions."""
+
+    bias: torch.Tensor
+
+    def __init__(self, source: Any, norm: Any, gain: torch.Tensor) -> None:
+        super().__init__()
+        self.heads, d = source.num_heads, source.key_dim
+        # rows of each head: d query, d key, then the values
+        weight = source.qkv.weight.detach().unflatten(0, (self.heads, -1))
+        bias = source.qkv.bias.detach().unflatten(0, (self.heads, -1))
+        rows = (slice(0, d), slice(d, 2 * d), slice(2 * d, None))
+        scales = (source.scale, 1.0, 1.0)
+        parts = [(weight[:, r].flatten(0, 1) * s, bias[:, r].flatten() * s) for r, s in zip(rows, scales, strict=True)]
+        self.query, self.key, self.value = (behind_norm(w, b, norm) for w, b in parts)
+        self.register_buffer("bias", source.attention_biases.detach()[:, source.attention_bias_idxs])
+        self.proj = centred(source.proj.weight * gain[:, None], source.proj.bias * gain)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, C] -> [N, C]."""
+        shape = (x.shape[0], self.heads, -1)
+        # [N, h * d] -> [N, h, d] -> [h, N, d], keys straight to [h, d, N]
+        query = self.query(x).reshape(shape).permute(1, 0, 2)
+        key = self.key(x).reshape(shape).permute(1, 2, 0)
+        value = self.value(x).reshape(shape).permute(1, 0, 2)
+        mixed = torch.bmm(torch.softmax(torch.bmm(query, key) + self.bias, dim=-1), value)
+        # [h, N, d] -> [N, h, d] -> [N, h * d]
+        return self.proj(mixed.permute(1, 0, 2).reshape(x.shape[0], -1))
+
+
+class AttentionBlock(nn.Module):
+    """Attention and feed-forward on a centred stream of tokens; layer scales inside."""
+
+    def __init__(self, source: Any, tokens: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = Normalize(source.norm1.eps, tokens), Normalize(source.norm2.eps, tokens)
+        self.attention = Attention(source.token_mixer, source.norm1, source.ls1.gamma.detach())
+        gain = source.ls2.gamma.detach()
+        self.fc1 = behind_norm(source.mlp.fc1.weight, source.mlp.fc1.bias, source.norm2)
+        self.fc2 = centred(source.mlp.fc2.weight * gain[:, None], source.mlp.fc2.bias * gain)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[N, C] -> [N, C]."""
+        x = x + self.attention(self.norm1(x))
+        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+
+
+class Flatten(nn.Module):
+    """A map as tokens with mean 0 over the channels."""
+
+    def __init__(self, *, is_centred: bool) -> None:
+        super().__init__()
+        self.is_centred = is_centred
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, C, H, W] -> [N, C]."""
+        x = x.permute(0, 2, 3, 1).flatten(0, 2)  # [1, H, W, C] -> [N, C]
+        return x if self.is_centred else x - x.mean(dim=1, keepdim=True)
+
+
+def _stage(source: Any, size: int) -> nn.Sequential:
+    """Downsampling and blocks; ``size`` of the map behind the downsampling."""
+    parts: list[nn.Module] = []
+    if not isinstance(source.downsample, nn.Identity):
+        parts.append(folded_conv(source.downsample.conv, source.downsample.norm))
+    for i, block in enumerate(source.blocks):
+        kind = type(block).__name__
+        if kind == "MetaBlock2d":
+            parts.append(PoolingBlock(block, size))
+        elif kind == "MetaBlock1d":
+            parts.append(AttentionBlock(block, size * size))
+        else:  # Flat: where only a convolution stands before it, that one's outputs are centred
+            if i == 0:
+                _centre(parts[-1])
+            parts.append(Flatten(is_centred=i == 0))
+    return nn.Sequential(*parts)
+
+
+def _centre(conv: Any) -> None:
+    """Take the channels' mean out of a convolution's outputs, in place."""
+    conv.weight.data -= conv.weight.data.mean(dim=0, keepdim=True)
+    conv.bias.data -= conv.bias.data.mean()
+
+
+class EfficientFormer(nn.Module):
+    """The whole model, from NHWC pixels to logits."""
+
+    def __init__(self, source: Any, input_size: int) -> None:
+        super().__init__()
+        stem = source.stem
+        self.conv1, self.conv2 = folded_conv(stem.conv1, stem.norm1), folded_conv(stem.conv2, stem.norm2)
+        sizes = [-(-input_size // stride) for stride in (4, 8, 16, STRIDE)]  # convolutions of stride 2 round up
+        self.stages = nn.Sequential(*[_stage(s, size) for s, size in zip(source.stages, sizes, strict=True)])
+        self.norm = Normalize(source.norm.eps, sizes[-1] ** 2)
+        self.head = behind_norm(*averaged_heads(source), source.norm)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, H, W, 3] -> [1, classes]."""
+        x = x.permute(0, 3, 1, 2)  # [1, H, W, 3] -> [1, 3, H, W]
+        x = F.relu(self.conv2(F.relu(self.conv1(x))))
+        return self.head(self.norm(self.stages(x)).mean(dim=0, keepdim=True))  # [N, C] -> [1, C]
+
+
+def _build(variant: Variant, classes: int) -> nn.Module:
+    return import_timm().create_model(variant.name, pretrained=False, num_classes=classes)
+
+
+def _rewrite(module: nn.Module, input_size: int) -> nn.Module:
+    for name, inner in module.named_modules():
+        if hasattr(inner, "attention_biases"):
+            table: Any = inner.attention_biases  # one bias for each distance: as many as there are tokens
+            check_grid(input_size, STRIDE, round(table.shape[1] ** 0.5), name)
+    return EfficientFormer(module, input_size).eval()
+
+
+def _variant(size: str) -> Variant:
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    facts = {"resize": 235, "interpolation": "bicubic", "mean": mean, "std": std}
+    return Variant(f"efficientformer_{size}", 224, 1, facts)
+
+
+FAMILY = Family(
+    "efficientformer",
+    "EfficientFormer: pooling mixers, then self-attention on tokens (timm)",
+    {v.name: v for v in map(_variant, ("l1", "l3", "l7"))},
+    _build,
+    _rewrite,
+)
