@@ -1,18 +1,20 @@
-"""Bridge blocks from the structure: where a spatial map becomes tokens, or tokens a map again.
+"""Bridge blocks from the structure: where a spatial map becomes tokens that mix globally, or such tokens a map again.
 
-A bridge tensor is one that is rounded on one side and read, through a TRANSPOSE that only copies codes, in the
-other layout: a spatial map [1, H, W, C] read as tokens (an entry, which counts one bridge block), or tokens read
-as a map (an exit).
+A bridge tensor is one that is rounded on one side and read, through RESHAPE and TRANSPOSE that only copy codes, in the
+other layout: a spatial map [_, H, W, C] read as tokens on their way to a product of two activations (attention), an
+entry; or tokens that come from such a product read as a map, an exit. Between the bridge and the product nothing
+spatial lies: no convolution with a kernel larger than 1, no pool, no resize.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qhyvit.graph.ir import Graph
+from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
-from qhyvit.tflite.legal import groups
+from qhyvit.sim.partial import counted
 
+COPIES = ("RESHAPE", "TRANSPOSE")
 READS_MAP = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONCATENATION", "ADD", "MUL", "LOGISTIC", "PAD", "MEAN")
 
 
@@ -37,15 +39,45 @@ class BridgeBlock:
 
 
 def _spatial(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 4 and shape[0] == 1 and shape[1] > 1 and shape[2] > 1
+    return len(shape) == 4 and shape[1] > 1 and shape[2] > 1
 
 
-def _copies(graph: Graph, tensor: int) -> list[tuple[str, int]]:
-    """(op, tensor) of everything that RESHAPE and TRANSPOSE make of ``tensor``."""
+def _looks_around(graph: Graph, node: Node) -> bool:
+    """Whether ``node`` is local: each result depends on neighbouring positions."""
+    if node.op in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+        return graph.tensors[node.inputs[1]].shape[1:3] != (1, 1)
+    return node.op in ("AVERAGE_POOL_2D", "MAX_POOL_2D", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
+
+
+@dataclass(frozen=True)
+class _Global:
+    """Tensors that lead to a product of two activations, and those that come from one, with nothing local between."""
+
+    leads: frozenset[int]
+    comes: frozenset[int]
+
+
+def _global(graph: Graph) -> _Global:
+    leads: set[int] = set()
+    comes: set[int] = set()
+    mixes = {n.outputs[0] for n in graph.nodes if n.op == "BATCH_MATMUL" and len(counted(graph, n)) == 2}
+    for node in reversed(graph.nodes):
+        on_the_way = not _looks_around(graph, node) and any(t in leads for t in node.outputs)
+        if on_the_way or node.outputs[0] in mixes:
+            leads.update(t for t in node.inputs if t >= 0 and not graph.tensors[t].is_constant)
+    for node in graph.nodes:
+        on_the_way = not _looks_around(graph, node) and any(t in comes for t in node.inputs)
+        if on_the_way or node.outputs[0] in mixes:
+            comes.update(node.outputs)
+    return _Global(frozenset(leads), frozenset(comes))
+
+
+def _copies(graph: Graph, tensor: int) -> list[int]:
+    """Everything that RESHAPE and TRANSPOSE make of ``tensor``."""
     found = []
     for user in graph.users(tensor):
-        if user.op in ("RESHAPE", "TRANSPOSE"):
-            found += [(user.op, user.outputs[0]), *_copies(graph, user.outputs[0])]
+        if user.op in COPIES:
+            found += [user.outputs[0], *_copies(graph, user.outputs[0])]
     return found
 
 
@@ -54,18 +86,30 @@ def _is_map(graph: Graph, tensor: int) -> bool:
     return _spatial(graph.tensors[tensor].shape) and any(u.op in READS_MAP for u in graph.users(tensor))
 
 
+def _is_tokens(graph: Graph, tensor: int) -> bool:
+    """Whether ``tensor`` is read, but not as a map nor to be copied only."""
+    return not _is_map(graph, tensor) and any(u.op not in COPIES for u in graph.users(tensor))
+
+
 def bridges(graph: Graph) -> list[Bridge]:
     """All bridges of a graph, in execution order."""
-    found = []
-    for tensor in sorted(t for group in groups(graph) for t in group.roots if t not in graph.inputs):
-        copies = _copies(graph, tensor)
-        if all(op != "TRANSPOSE" for op, _ in copies):
-            continue
-        becomes_map = any(_is_map(graph, t) for _, t in copies)
-        if _spatial(graph.tensors[tensor].shape) != becomes_map:
-            found.append(Bridge(tensor, entry=not becomes_map))
-    order = {t.id: i for i, t in enumerate(graph.activations())}
-    return sorted(found, key=lambda b: order.get(b.tensor, -1))
+    around, found = _global(graph), []
+    for tensor in (t for node in graph.nodes if node.op not in COPIES for t in node.outputs):
+        copies, is_map = _copies(graph, tensor), _spatial(graph.tensors[tensor].shape)
+        if is_map and any(_is_tokens(graph, t) and t in around.leads for t in copies):
+            found.append(Bridge(tensor, entry=True))
+        elif not is_map and tensor in around.comes and any(_is_map(graph, t) for t in copies):
+            found.append(Bridge(tensor, entry=False))
+    return found
+
+
+def excursions(graph: Graph) -> int:
+    """How often the network leaves the map: its exits, and one more if it ends among tokens.
+
+    One attention may have three entries, for query, key and value.
+    """
+    found = bridges(graph)
+    return sum(not b.entry for b in found) + bool(found and found[-1].entry)
 
 
 def bridge_blocks(graph: Graph) -> list[BridgeBlock]:
