@@ -6,9 +6,9 @@ from torch import nn
 
 from qhyvit.errors import ExportError, WeightsError
 from qhyvit.models import all_families, find_variant
+from qhyvit.models._blocks import centred
 from qhyvit.models._export import module_of, scope_chains
 from qhyvit.models._weights import load_into, randomize
-from qhyvit.models.mobilevit import centred
 
 VARIANTS = [v for f in all_families().values() for v in f.variants]
 

@@ -290,3 +290,8 @@ def make_block(word: str, channels: int, config: Config) -> tuple[nn.Module, int
         return LiteBlock(channels, out, expansion, int(stride), config.groups), out
     cls = {"D": DownBlock, "M": MobileFormerBlock}[kind]
     return cls(channels, out, expansion, config.groups, config.token_dim), out
+
+
+def make_model(size: str, classes: int) -> MobileFormer:
+    """The variant of a key of :data:`CONFIGS`, randomly initialised."""
+    return MobileFormer(CONFIGS[size], classes)
