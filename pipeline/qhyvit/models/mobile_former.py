@@ -154,7 +154,7 @@ class FirstMobileToFormer(nn.Module):
 
     def __init__(self, source: Any, tokens: torch.Tensor) -> None:
         super().__init__()
-        channels, count = source.q.out_features, tokens.shape[0]
+        channels = source.q.out_features
         mask = head_mask(BRIDGE_HEADS, channels)
         with torch.no_grad():
             query = source.q(tokens) * (channels // BRIDGE_HEADS) ** -0.5
