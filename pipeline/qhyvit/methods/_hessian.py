@@ -18,7 +18,7 @@ from qhyvit.methods._blocks import BridgeBlock
 from qhyvit.methods._problem import Problem
 from qhyvit.observers._histogram import Histogram
 from qhyvit.plan import TensorQuant
-from qhyvit.sim.fakequant import fake_quantize
+from qhyvit.sim.fakequant import fake_quantize, rounds
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.write import constants_on_grid_of
 
@@ -38,7 +38,7 @@ class Capture:
 
     def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
         quant = self.quants.get(tensor.name)
-        y = x if quant is None else fake_quantize(x, quant)
+        y = x if quant is None or not rounds(node) else fake_quantize(x, quant)
         if tensor.id in self.wanted:
             if not y.requires_grad:
                 y = y.detach().requires_grad_()
@@ -92,7 +92,7 @@ class GradientPass:
         for block in self.blocks:
             gradients.update(self._through(block, capture, gradients))
         for t, g in gradients.items():
-            if not bool(torch.isfinite(g).all()):
+            if not bool(torch.isfinite(g.sum())):
                 raise CalibrationError(f"the gradient at {self.problem.graph.tensors[t].name!r} is not finite")
         return Step(values, gradients, loss.detach())
 
@@ -124,6 +124,7 @@ class Statistics:
     """
 
     BINS_BY_CHANNEL = 512
+    SAMPLED = 2**16  # values of a tensor that one batch adds to its histogram, at the most
 
     def __init__(self, wanted: Collection[int], by_channel: Collection[int] = ()) -> None:
         self.histograms = {t: Histogram(None) for t in wanted}
@@ -137,15 +138,22 @@ class Statistics:
         """Take one batch; ``share`` is its part of all images."""
         self.kl += share * float(step.kl.mean())
         for t, g in step.gradients.items():
-            x, w = step.values[t], g * g
-            self.histograms[t].update(x, w)
+            rows, peak = self._sample(step.values[t])
+            weights, _ = self._sample(g)
+            # the rows drawn stand for all of them
+            weights = weights * weights * (g.numel() / weights.numel())
+            self.histograms[t].update(rows, weights)
             if t in self.by_channel:
-                self.by_channel[t].update(x, w)
-            rows, weights = x.reshape(-1, x.shape[-1]), w.reshape(-1, x.shape[-1])
-            energy, peak = (rows * rows).mean(dim=0) * share, rows.abs().amax(dim=0)
-            self.energy[t] = self.energy.get(t, 0.0) + energy
+                self.by_channel[t].update(rows, weights)
+            self.energy[t] = self.energy.get(t, 0.0) + (rows * rows).mean(dim=0) * share
             self.weight[t] = self.weight.get(t, 0.0) + weights.sum(dim=0)
             self.peak[t] = torch.maximum(self.peak[t], peak) if t in self.peak else peak
+
+    def _sample(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows [rows, C] evenly spaced over all positions of all images, and the largest |x| of all rows [C]."""
+        rows = x.reshape(-1, x.shape[-1])
+        step = -(-rows.numel() // self.SAMPLED)
+        return rows[:: step | 1], rows.abs().amax(dim=0)  # an odd step meets every column of an even width
 
 
 def gather(

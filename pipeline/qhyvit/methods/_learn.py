@@ -18,7 +18,7 @@ from qhyvit.methods._hessian import float_logits, kl
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish
 from qhyvit.plan import Scheme, TensorQuant
-from qhyvit.sim.fakequant import fake_quantize
+from qhyvit.sim.fakequant import LearnedUniform, fake_quantize, rounds
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.legal import groups
 from qhyvit.tflite.write import constants_on_grid_of
@@ -27,44 +27,52 @@ SCALE_RATE, ZERO_RATE = 1e-2, 0.025  # of the logarithm of a scale; in codes
 
 
 class _Quantizers:
-    """Hook with a learned scale and zero point for every group that is free."""
+    """Hook with a learned scale and zero point for every group that is free; all of them in two vectors."""
 
     def __init__(self, graph: Graph, quants: Mapping[str, TensorQuant]) -> None:
         self.quants = quants
-        self.log_scale: dict[int, torch.Tensor] = {}
-        self.zero: dict[int, torch.Tensor] = {}
-        self.free_zero: set[int] = set()
-        self.group_of: dict[str, int] = {}
-        for i, group in enumerate(groups(graph)):
+        self.row: dict[str, int] = {}  # of a tensor's name in the vectors
+        scales, zeros, free = [], [], []
+        for group in groups(graph):
             names = [graph.tensors[t].name for t in group.members]
             if group.fixed is not None or all(graph.tensors[t].is_constant for t in group.members):
                 continue
             quant = quants[names[0]]
-            self.group_of |= dict.fromkeys(names, i)
-            self.log_scale[i] = torch.tensor([np.log(quant.scale[0])], dtype=torch.float32, requires_grad=True)
-            free = not (group.symmetric or group.low_at_zero) and quant.choice.scheme is Scheme.ASYMMETRIC
-            self.zero[i] = torch.tensor([float(quant.zero_point[0])], requires_grad=free)
-            if free:
-                self.free_zero.add(i)
+            self.row |= dict.fromkeys(names, len(scales))
+            scales.append(np.log(quant.scale[0]))
+            zeros.append(float(quant.zero_point[0]))
+            pinned = group.symmetric or group.low_at_zero
+            free.append(not pinned and quant.choice.scheme is Scheme.ASYMMETRIC)
+        self.log_scale = torch.tensor(scales, dtype=torch.float32, requires_grad=True)
+        self.zero = torch.tensor(zeros, dtype=torch.float32, requires_grad=True)
+        self.free = torch.tensor(free)
+        self.start()
+
+    def start(self) -> None:
+        """Take the vectors as they are now; once before every pass."""
+        self.scales = self.log_scale.exp().split(1)
+        # a zero point that its readers or the scheme fix gets no gradient
+        self.zeros = torch.where(self.free, self.zero, self.zero.detach()).split(1)
 
     def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
         """See :data:`qhyvit.sim.run.Hook`."""
-        i = self.group_of.get(tensor.name)
+        i = self.row.get(tensor.name)
         if i is None:
             quant = self.quants.get(tensor.name)
             return x if quant is None else fake_quantize(x, quant)
-        low, high = self.quants[tensor.name].limits
-        learned = torch._fake_quantize_learnable_per_tensor_affine
-        found: torch.Tensor = learned(x, self.log_scale[i].exp(), self.zero[i], low, high, 1.0)
+        if not rounds(node):
+            return x
+        limits = self.quants[tensor.name].limits
+        found: torch.Tensor = LearnedUniform.apply(x, self.scales[i], self.zeros[i], *limits)
         return found
 
     def found(self) -> dict[str, TensorQuant]:
         """Quantizations with what was learned."""
         result = dict(self.quants)
-        for name, i in self.group_of.items():
-            low, high = self.quants[name].limits
-            scale = max(float(np.float32(self.log_scale[i].detach().exp().item())), affine.SCALE_FLOOR)
-            zero = int(np.clip(np.rint(self.zero[i].item()), low, high))
+        scales, zeros = self.log_scale.detach().exp().numpy(), self.zero.detach().numpy()
+        for name, i in self.row.items():
+            scale = max(float(np.float32(scales[i])), affine.SCALE_FLOOR)
+            zero = int(np.clip(np.rint(zeros[i]), *self.quants[name].limits))
             result[name] = replace(result[name], scale=(scale,), zero_point=(zero,))
         return result
 
@@ -77,12 +85,12 @@ def learn(problem: Problem, graph: Graph, quants: Mapping[str, TensorQuant], ste
     """
     target = float_logits(problem.graph, problem)
     executor, hook = Executor(constants_on_grid_of(graph, quants)), _Quantizers(graph, quants)
-    zeros = [hook.zero[i] for i in hook.free_zero]
-    parameters = [{"params": list(hook.log_scale.values()), "lr": SCALE_RATE}, {"params": zeros, "lr": ZERO_RATE}]
-    optimizer = torch.optim.Adam(parameters, betas=(0.9, 0.99))
+    rates = [{"params": [hook.log_scale], "lr": SCALE_RATE}, {"params": [hook.zero], "lr": ZERO_RATE}]
+    optimizer = torch.optim.Adam(rates, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step, now in enumerate(_draws(len(problem.images), problem.batch, steps, problem.seed)):
         problem.progress("learn scales", step / steps)
+        hook.start()
         loss = kl(target[now], executor.logits(problem.images[now], hook)).mean()
         optimizer.zero_grad()
         loss.backward()

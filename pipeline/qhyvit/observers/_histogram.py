@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,13 +29,26 @@ class Row:
     edges: np.ndarray
 
     def error(self, scale: np.ndarray, zero_point: np.ndarray, qmin: int, qmax: int) -> np.ndarray:
-        """Weighted squared error of each candidate grid; ``scale``, ``zero_point`` are [candidates]."""
-        used = self.count > 0
-        s0, s1, s2 = self.s0[used], self.s1[used], self.s2[used]
-        centre = self.centres()[used]
-        codes = np.clip(np.rint(centre[None] / scale[:, None] + zero_point[:, None]), qmin, qmax)
-        value = (codes - zero_point[:, None]) * scale[:, None]
-        return (s2 - 2 * value * s1 + value * value * s0).sum(axis=1)
+        """Weighted squared error of each candidate grid; ``scale``, ``zero_point`` are [candidates].
+
+        Where one code ends and the next begins, running sums tell what lies between: the cost of a grid does not
+        depend on the number of bins. A bin that a boundary cuts goes to the side where most of it lies.
+        """
+        codes = np.arange(qmin, qmax + 1)
+        value = (codes - zero_point[:, None]) * scale[:, None]  # [candidates, codes]
+        low, width = self.edges[0], (self.edges[-1] - self.edges[0]) / len(self.count)
+        ends = ((value[:, :-1] + value[:, 1:]) / 2 - low) / width
+        index = np.clip(np.rint(ends), 0, len(self.count)).astype(np.int64)
+        s0, s1, s2 = self._running
+        of_code = [np.diff(s[index], axis=1, prepend=0.0, append=s[-1]) for s in (s0, s1)]
+        error: np.ndarray = s2[-1] - (2 * value * of_code[1] - value * value * of_code[0]).sum(axis=1)
+        return np.maximum(error, 0.0)
+
+    @cached_property
+    def _running(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sums of the moments over the first i bins, [bins + 1] each."""
+        s0, s1, s2 = (np.concatenate([[0.0], np.cumsum(s)]) for s in (self.s0, self.s1, self.s2))
+        return s0, s1, s2
 
     def centres(self) -> np.ndarray:
         """A value inside each bin: the weighted mean where there is weight, else the centre."""

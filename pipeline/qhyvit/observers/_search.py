@@ -12,7 +12,6 @@ from qhyvit.observers._histogram import Row
 # Each end moves alone: shrink factors of the extreme, geometric (outliers can be 50 times the useful range).
 COARSE = np.geomspace(1.0, 0.02, 20)
 MULTIPLES = np.linspace(0.01, 1.2, 101)  # of min-max: the paper's candidates
-CHUNK = 64  # candidates scored at once, bounds memory to CHUNK * bins
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,7 @@ def extremes(row: Row) -> tuple[float, float]:
 def score(row: Row, low: np.ndarray, high: np.ndarray, g: affine.Grid, *, symmetric: bool) -> np.ndarray:
     """Error of each candidate range, [candidates]."""
     params = affine.fit(low, high, g, symmetric=symmetric)
-    parts = [
-        row.error(params.scale[i : i + CHUNK], params.zero_point[i : i + CHUNK].astype(float), g.qmin, g.qmax)
-        for i in range(0, len(low), CHUNK)
-    ]
-    return np.concatenate(parts)
+    return row.error(params.scale, params.zero_point.astype(float), g.qmin, g.qmax)
 
 
 def _pairs(lows: np.ndarray, highs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
