@@ -12,7 +12,6 @@ import torch
 
 from qhyvit.ops._spec import Forward, FusedActivation, Shape
 
-
 MULTIPLIER_BITS = 21  # of XNNPACK's sums
 
 

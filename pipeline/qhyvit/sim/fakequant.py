@@ -12,8 +12,7 @@ from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
 from qhyvit.ops._elementwise import align
-from qhyvit.ops._spec import activate
-from qhyvit.ops._spec import Tied
+from qhyvit.ops._spec import Tied, activate
 from qhyvit.plan import Codes, Scheme, TensorQuant
 
 TIE_DECIMALS = 9  # a tie stays a tie whatever the last bit of the division
