@@ -1,4 +1,4 @@
-"""Deployment-friendly equivalents against timm's own modules, every 1-D parameter random."""
+"""Deployment-friendly equivalents against the reference modules, every 1-D parameter random."""
 
 import pytest
 import torch
@@ -10,11 +10,14 @@ from qhyvit.models._blocks import centred
 from qhyvit.models._export import module_of, scope_chains
 from qhyvit.models._weights import load_into, randomize
 
-VARIANTS = [v for f in all_families().values() for v in f.variants]
+SLOW = [f"mobile_former_{size}" for size in ("26m", "96m", "151m", "214m", "294m", "508m")]
+VARIANTS = [
+    pytest.param(v, marks=pytest.mark.slow) if v in SLOW else v for f in all_families().values() for v in f.variants
+]
 
 
 def made(name: str, size: int, seed: int = 1) -> tuple[nn.Module, nn.Module]:
-    """timm's module with random parameters, and its equivalent."""
+    """The reference module with random parameters, and its equivalent."""
     family, variant = find_variant(name)
     reference = family.build(variant, 12).eval()
     randomize(reference, seed)
@@ -22,7 +25,7 @@ def made(name: str, size: int, seed: int = 1) -> tuple[nn.Module, nn.Module]:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_equal_to_timm_with_every_parameter_random(name):
+def test_equal_to_the_reference_with_every_parameter_random(name):
     reference, equivalent = made(name, 128)
     x = torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
