@@ -108,12 +108,13 @@ class Leaf(nn.Module):
 
 
 class Root(nn.Module):
-    """Two children whose names contain the separators of the exporter's names."""
+    """Children whose names contain the separators of the exporter's names, and a list, which leaves no trace there."""
 
     def __init__(self):
         super().__init__()
         self.conv_1x1 = nn.Sequential(Leaf(), Leaf())
         self.conv = Leaf()
+        self.blocks = nn.ModuleList([Leaf()])
 
 
 def test_a_tensor_name_tells_its_module():
@@ -121,5 +122,5 @@ def test_a_tensor_name_tells_its_module():
     for chain, path in chains.items():
         assert module_of(chain, chains) == path
         assert module_of(f"nothing;{chain};more", chains) == path
-    assert set(chains.values()) == {"conv_1x1", "conv_1x1.0", "conv_1x1.1", "conv"}
+    assert set(chains.values()) == {"conv_1x1", "conv_1x1.0", "conv_1x1.1", "conv", "blocks.0"}
     assert module_of("", chains) == module_of("serving_default", chains) == ""
