@@ -348,6 +348,8 @@ class Classifier(nn.Module):
 class Equivalent(nn.Module):
     """The network from NHWC pixels to logits."""
 
+    tokens: torch.Tensor
+
     def __init__(self, source: MobileFormer) -> None:
         super().__init__()
         self.stem = Depthwise(source.stem[0], source.stem[1], relu6=True)

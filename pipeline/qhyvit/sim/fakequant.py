@@ -193,9 +193,9 @@ class ExactQuant:
     def _sum_codes(self, quant: TensorQuant, node: Node, operands: Sequence[torch.Tensor]) -> np.ndarray:
         kernel = spec(node.op).kernel_sum
         assert kernel is not None
-        scales = [self._quant(t).scale[0] for t in node.inputs]
-        a, b = (np.rint(x.cpu().numpy() / s) for x, s in zip(align(*operands), scales, strict=True))
-        steps = kernel(a, b, *scales, quant.scale[0])
+        s_a, s_b = (self._quant(t).scale[0] for t in node.inputs)
+        a, b = (x.cpu().numpy() for x in align(*operands))
+        steps = kernel(np.rint(a / s_a), np.rint(b / s_b), s_a, s_b, quant.scale[0])
         whole = torch.tensor([-np.inf, np.inf], dtype=torch.float64)
         low, high = exact_codes(activate(whole, node.attrs.fused_activation_function), quant)
         return np.clip(steps + quant.zero_point[0], low, high).astype(np.int64)
