@@ -83,10 +83,10 @@ def expand(parts: Any) -> nn.Linear:
     return linear(made.weight[order], made.bias[order])
 
 
-class Depthwise(nn.Module):
-    """Depthwise convolution with its norm folded; perhaps with ReLU6."""
+class SpatialConv(nn.Module):
+    """Convolution with its norm folded, mostly depthwise; perhaps with ReLU6."""
 
-    def __init__(self, conv: nn.Conv2d, norm: Any, *, relu6: bool = False) -> None:
+    def __init__(self, conv: Any, norm: Any, *, relu6: bool = False) -> None:
         super().__init__()
         self.conv, self.relu6 = folded_conv(conv, norm), relu6
 
@@ -249,7 +249,7 @@ class MobileFormerMobile(nn.Module):
         self.conv1 = scaled(expand(source.conv1), 1 / 3)
         in_order = torch.arange(self.conv1.out_features)
         self.hyper1 = DyRelu(source.hyper1, before, in_order)
-        self.conv2 = Depthwise(source.conv2[0], source.conv2[1])
+        self.conv2 = SpatialConv(source.conv2[0], source.conv2[1])
         scaled(self.conv2.conv, 1 / 3)
         self.hyper2 = DyRelu(source.hyper2, before, in_order)
         self.conv3 = expand(source.conv3)
@@ -268,11 +268,11 @@ class DownMobile(nn.Module):
 
     def __init__(self, source: Any, before: nn.LayerNorm) -> None:
         super().__init__()
-        self.conv1 = Depthwise(source.conv1[0], source.conv1[1])
+        self.conv1 = SpatialConv(source.conv1[0], source.conv1[1])
         order1 = shuffled(source.conv1, source.conv1[0].out_channels)
         self.hyper1 = DyRelu(source.hyper1, before, order1)
         self.conv2 = pointwise(source.conv2[0], source.conv2[1], order1)
-        self.conv3 = Depthwise(source.conv3[0], source.conv3[1])
+        self.conv3 = SpatialConv(source.conv3[0], source.conv3[1])
         order3 = shuffled(source.conv3, source.conv3[0].out_channels)
         self.hyper3 = DyRelu(source.hyper3, before, order3)
         self.conv4 = pointwise(source.conv4[0], source.conv4[1], order3)
@@ -312,7 +312,7 @@ class Lite(nn.Module):
     def __init__(self, source: Any) -> None:
         super().__init__()
         depthwise, norm, _, mix, conv, last = source.conv
-        self.conv1 = Depthwise(depthwise, norm, relu6=True)
+        self.conv1 = SpatialConv(depthwise, norm, relu6=True)
         self.conv2 = pointwise(conv, last, shuffled([mix], conv.in_channels))
         self.shortcut = source.shortcut
 
@@ -352,7 +352,7 @@ class Equivalent(nn.Module):
 
     def __init__(self, source: MobileFormer) -> None:
         super().__init__()
-        self.stem = Depthwise(source.stem[0], source.stem[1], relu6=True)
+        self.stem = SpatialConv(source.stem[0], source.stem[1], relu6=True)
         self.lite = Lite(source.features[0])
         blocks: list[Any] = list(source.features)[1:]
         first = FirstMobileToFormer(blocks[0].local_global, source.tokens.weight.detach())
