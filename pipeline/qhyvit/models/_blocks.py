@@ -58,6 +58,13 @@ def check_grid(input_size: int, stride: int, grid: int, where: str) -> None:
         raise ExportError(f"input size {input_size} gives {found}x{found} tokens, but {reason}")
 
 
+def centred(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    """A linear whose outputs have mean 0 over the channels; [O, I] (or 1x1 convolution), [O]."""
+    weight = weight.detach().flatten(1)
+    centre = None if bias is None else bias.detach() - bias.detach().mean()
+    return linear(weight - weight.mean(dim=0, keepdim=True), centre)
+
+
 def silu(x: torch.Tensor) -> torch.Tensor:
     """x * sigmoid(x): LOGISTIC and MUL."""
     return x * torch.sigmoid(x)

@@ -83,9 +83,12 @@ def scope_chains(module: nn.Module) -> dict[str, str]:
 
     def walk(m: nn.Module, chain: str, path: str) -> None:
         for name, child in m.named_children():
-            below = f"{chain}/{qualified(child)}_{name}", f"{path}.{name}" if path else name
-            chains[below[0]] = below[1]
-            walk(child, *below)
+            below = f"{path}.{name}" if path else name
+            if isinstance(child, nn.ModuleList):  # is never called itself: no part of a chain
+                walk(child, chain, below)
+                continue
+            chains[f"{chain}/{qualified(child)}_{name}"] = below
+            walk(child, f"{chain}/{qualified(child)}_{name}", below)
 
     walk(module, qualified(module), "")
     return chains

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from qhyvit.errors import InputError, WeightsError
+
+CLASSIFIERS = ("head.fc.weight", "classifier.weight", "classifier.classifier.1.weight", "head.weight", "fc.weight")
+PARALLEL = "module."  # what data-parallel training puts before every name
 
 
 def load_state(path: Path) -> dict[str, torch.Tensor]:
@@ -23,18 +27,22 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
             import safetensors.torch
 
             return safetensors.torch.load_file(str(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # training scripts store their options beside the weights
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format raises its own kinds on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"weights file {path} cannot be read, it is truncated or no weights file: {reason}") from error
     state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise InputError(f"weights file {path} holds no state dict")
+    if state and all(key.startswith(PARALLEL) for key in state):
+        return {key.removeprefix(PARALLEL): value for key, value in state.items()}
     return state
 
 
 def _classifier_rows(state: dict[str, torch.Tensor]) -> int | None:
-    key = next((k for k in ("head.fc.weight", "classifier.weight", "head.weight", "fc.weight") if k in state), None)
+    key = next((k for k in CLASSIFIERS if k in state), None)
     return None if key is None else int(state[key].shape[0])
 
 

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qhyvit.models._blocks import averaged_heads, behind_norm, check_grid, folded_conv
+from qhyvit.models._blocks import averaged_heads, behind_norm, centred, check_grid, folded_conv
 from qhyvit.models._family import Family, Variant
 from qhyvit.models._timm import import_timm
-from qhyvit.models.mobilevit import Normalize, centred
+from qhyvit.models.mobilevit import Normalize
 
 STRIDE = 32  # of the last stage
 

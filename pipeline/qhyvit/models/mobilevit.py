@@ -12,16 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from qhyvit.models._blocks import Backbone, ConvNormAct, behind_norm, folded_conv, linear, rewrite_stages, silu
+from qhyvit.models._blocks import Backbone, ConvNormAct, behind_norm, centred, folded_conv, rewrite_stages, silu
 from qhyvit.models._family import Family, Variant
 from qhyvit.models._timm import import_timm
-
-
-def centred(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
-    """A linear whose outputs have mean 0 over the channels; [O, I] (or 1x1 convolution), [O]."""
-    weight = weight.detach().flatten(1)
-    centre = None if bias is None else bias.detach() - bias.detach().mean()
-    return linear(weight - weight.mean(dim=0, keepdim=True), centre)
 
 
 def centred_conv(source: nn.Conv2d) -> nn.Conv2d:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 
-from qhyvit.ops._elementwise import ElementwiseAttrs, binary, broadcast_shape
+from qhyvit.ops._elementwise import ElementwiseAttrs, binary, broadcast_shape, fixed_point_sum
 from qhyvit.ops._spec import OpSpec
 
 OP = OpSpec(
@@ -13,4 +13,5 @@ OP = OpSpec(
     attrs=ElementwiseAttrs,
     infer_shape=broadcast_shape,
     forward=binary(operator.add),
+    kernel_sum=fixed_point_sum(1),
 )

@@ -30,19 +30,36 @@ def _chain(graph: Graph, tensor: int) -> list[Node] | None:
     return None if before is None else [*before, node]
 
 
-def _own(graph: Graph, reader: Node, position: int) -> Graph:
-    chain = _chain(graph, reader.inputs[position])
-    if chain is None or all(len(graph.users(n.outputs[0])) == 1 for n in chain):
+def _right_readers(graph: Graph, tensor: int) -> list[Node]:
+    """The nodes that want ``tensor`` symmetric."""
+    return [n for n in graph.users(tensor) if any(n.inputs[i] == tensor for i in spec(n.op).symmetric_inputs)]
+
+
+def _is_alone(graph: Graph, chain: list[Node]) -> bool:
+    """Whether nobody else reads the chain's tensors."""
+    *before, last = chain
+    tensor = last.outputs[0]
+    only_right = all(
+        i in spec(n.op).symmetric_inputs for n in graph.users(tensor) for i, t in enumerate(n.inputs) if t == tensor
+    )
+    return only_right and all(len(graph.users(n.outputs[0])) == 1 for n in before)
+
+
+def _own(graph: Graph, tensor: int) -> Graph:
+    chain, readers = _chain(graph, tensor), _right_readers(graph, tensor)
+    if chain is None or _is_alone(graph, chain):
         return graph
     previous = -1
     for node in chain:
         old = graph.tensors[node.outputs[0]]
         graph, copy = edit.add_tensor(graph, f"{old.name}.right", old.shape, old.dtype)
         inputs = node.inputs if previous < 0 else (previous, *node.inputs[1:])
-        graph = edit.insert_before(graph, reader, replace(node, inputs=inputs, outputs=(copy,)))
+        graph = edit.insert_before(graph, readers[0], replace(node, inputs=inputs, outputs=(copy,)))
         previous = copy
-    inputs = tuple(previous if i == position else t for i, t in enumerate(reader.inputs))
-    graph = edit.replace_node(graph, reader, replace(reader, inputs=inputs))
+    for reader in readers:
+        wanted = spec(reader.op).symmetric_inputs
+        inputs = tuple(previous if t == tensor and i in wanted else t for i, t in enumerate(reader.inputs))
+        graph = edit.replace_node(graph, reader, replace(reader, inputs=inputs))
     for node in chain[1:]:  # copies that nobody reads any more
         if not graph.users(node.outputs[0]) and node.outputs[0] not in graph.outputs:
             graph = edit.remove_node(graph, node)
@@ -50,10 +67,10 @@ def _own(graph: Graph, reader: Node, position: int) -> Graph:
 
 
 def apply(graph: Graph) -> Graph:
-    """Value-preserving: the same arithmetic, twice."""
-    for node in graph.nodes:
-        for position in spec(node.op).symmetric_inputs:
-            graph = _own(graph, node, position)
+    """Value-preserving: the same arithmetic, twice; products with the same right operand share the second one."""
+    rights = [node.inputs[i] for node in graph.nodes for i in spec(node.op).symmetric_inputs]
+    for tensor in dict.fromkeys(rights):
+        graph = _own(graph, tensor)
     return graph
 
 

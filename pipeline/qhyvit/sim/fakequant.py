@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import torch
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
-from qhyvit.ops._spec import Tied
+from qhyvit.ops._elementwise import align
+from qhyvit.ops._spec import Tied, activate
 from qhyvit.plan import Codes, Scheme, TensorQuant
 
 TIE_DECIMALS = 9  # a tie stays a tie whatever the last bit of the division
@@ -173,12 +174,19 @@ class ExactQuant:
 
     def __init__(self, graph: Graph, quants: Mapping[str, TensorQuant]) -> None:
         self.graph, self.quants = graph, quants
+        self._summed = {t for node in graph.nodes if spec(node.op).kernel_sum is not None for t in node.inputs}
+        self._seen: dict[int, torch.Tensor] = {}  # as a hook: the rounded operands of sums
 
     def _quant(self, tensor: int) -> TensorQuant:
         return self.quants[self.graph.tensors[tensor].name]
 
-    def codes(self, tensor: Tensor, y: torch.Tensor, node: Node | None) -> np.ndarray:
-        """Codes that the kernel of ``node`` makes of its exact real result ``y``, int64."""
+    def codes(
+        self, tensor: Tensor, y: torch.Tensor, node: Node | None, operands: Sequence[torch.Tensor] | None = None
+    ) -> np.ndarray:
+        """Codes that the kernel of ``node`` makes of its exact real result ``y``, int64.
+
+        ``operands``: what it read, [B, *file shape]; a sum's kernel rounds them one by one.
+        """
         quant = self.quants[tensor.name]
         if node is None or self.graph.is_float(node):  # QUANTIZE of a float value
             return exact_codes(y, quant)
@@ -186,6 +194,8 @@ class ExactQuant:
         if own is not None:
             steps = own(y.detach().cpu().numpy(), self._quant(node.inputs[0]).scale[0], quant.scale[0])
             return np.clip(steps + quant.zero_point[0], *quant.limits).astype(np.int64)
+        if operands is not None and spec(node.op).kernel_sum is not None:
+            return self._sum_codes(quant, node, operands).reshape(y.shape)
         if not spec(node.op).accumulates:
             return exact_codes(y, quant, spec(node.op).rounding)
         low, high = quant.limits
@@ -194,12 +204,35 @@ class ExactQuant:
         factor = a.astype(np.float32) * b.astype(np.float32) / np.float32(quant.scale[0])
         return np.clip(np.rint(sums * factor) + quant.zero_point[0], low, high).astype(np.int64)
 
+    def _sum_codes(self, quant: TensorQuant, node: Node, operands: Sequence[torch.Tensor]) -> np.ndarray:
+        kernel = spec(node.op).kernel_sum
+        assert kernel is not None
+        s_a, s_b = (self._quant(t).scale[0] for t in node.inputs)
+        a, b = (x.cpu().numpy() for x in align(*operands))
+        steps = kernel(np.rint(a / s_a), np.rint(b / s_b), s_a, s_b, quant.scale[0])
+        whole = torch.tensor([-np.inf, np.inf], dtype=torch.float64)
+        low, high = exact_codes(activate(whole, node.attrs.fused_activation_function), quant)
+        return np.clip(steps + quant.zero_point[0], low, high).astype(np.int64)
+
+    def _operands(self, node: Node | None) -> list[torch.Tensor] | None:
+        """The operands of a sum, as the hook saw them."""
+        if node is None or self.graph.is_float(node) or spec(node.op).kernel_sum is None:
+            return None
+        return [
+            self._seen[t] if t in self._seen else torch.tensor(self.graph.constant(t), dtype=torch.float64)[None]
+            for t in node.inputs
+        ]
+
     def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
         """See :data:`qhyvit.sim.run.Hook`."""
         quant = self.quants.get(tensor.name)
         if quant is None:  # inside a float island
             return x
-        return torch.from_numpy((self.codes(tensor, x, node) - quant.zero_point[0]) * quant.scale[0]).to(x.device)
+        codes = self.codes(tensor, x, node, self._operands(node))
+        rounded = torch.from_numpy((codes - quant.zero_point[0]) * quant.scale[0]).to(x.device)
+        if tensor.id in self._summed:
+            self._seen[tensor.id] = rounded
+        return rounded
 
 
 def quantized_biases(graph: Graph, quants: Mapping[str, TensorQuant]) -> Graph:

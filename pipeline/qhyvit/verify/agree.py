@@ -85,7 +85,7 @@ class _Simulator:
         """Output codes of one node."""
         operands = [self.executor.operand(node, i, values, None) for i in range(len(node.inputs))]
         outputs = zip(node.outputs, self.executor.apply(node, operands), strict=True)
-        return [self.exact.codes(self.graph.tensors[t], y[0], node) for t, y in outputs]
+        return [self.exact.codes(self.graph.tensors[t], y[0], node, operands) for t, y in outputs]
 
 
 def _sqnr(signal: np.ndarray, noise: np.ndarray) -> float:

@@ -1,0 +1,399 @@
+"""Mobile-Former (arXiv 2108.05895), mobile_former_{26m..508m}: a MobileNet, a few tokens, and bridges between them.
+
+Features are [H * W, C] and tokens [T, Ct] wherever no depthwise convolution reads them, so that attention needs no
+transpose of a map. Heads are kept apart by zeros instead of by an axis: a vector with zeros outside one head's
+channels meets only those of the other operand.
+
+Norms come last here, so tokens are kept normalised (``n``), and ``gamma n + beta`` goes into the weights of whatever
+reads them. On the way to the next norm it is a linear too, which removes the mean over the channels as well; the
+update is centred likewise, and LayerNorm becomes x * rsqrt(mean(x^2) + eps), the mean and eps one more linear.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from qhyvit.models._blocks import behind_norm, centred, folded_conv, linear
+from qhyvit.models._family import Family, Variant
+from qhyvit.models._mobile_former_net import (
+    BRIDGE_HEADS,
+    CONFIGS,
+    FORMER_HEADS,
+    ChannelShuffle,
+    DownBlock,
+    MobileFormer,
+    MobileFormerBlock,
+    make_model,
+)
+
+
+def head_mask(heads: int, channels: int) -> torch.Tensor:
+    """[heads, channels], 1 where the channel is the head's."""
+    return torch.eye(heads).repeat_interleave(channels // heads, dim=1)
+
+
+def head_rows(source: nn.Linear, heads: int) -> nn.Linear:
+    """The linear once for each head, with zeros outside the head's channels: [O, I] -> [heads * O, I]."""
+    mask = head_mask(heads, source.out_features)
+    weight = mask[:, :, None] * source.weight.detach()
+    return linear(weight.flatten(0, 1), (mask * source.bias.detach()).flatten())
+
+
+def head_columns(weight: torch.Tensor, heads: int) -> torch.Tensor:
+    """Weights for an input of :func:`head_rows`: [O, I] -> [O, heads * I]."""
+    return (weight.detach()[:, None] * head_mask(heads, weight.shape[1])).flatten(1)
+
+
+def scaled(source: Any, factor: float | torch.Tensor) -> Any:
+    """A layer whose outputs are multiplied by ``factor``, a number or one for each channel; in place."""
+    factor = torch.as_tensor(factor)
+    source.weight.data = source.weight.data * factor.reshape(-1, *[1] * (source.weight.dim() - 1))
+    source.bias.data = source.bias.data * factor
+    return source
+
+
+def shuffled(parts: Any, channels: int) -> torch.Tensor:
+    """Which channel each one comes from, behind a sequence's shuffle, or in order where it has none."""
+    order = torch.arange(channels)
+    for part in parts:
+        if isinstance(part, ChannelShuffle):
+            order = part(order[None, :, None, None]).flatten()
+    return order
+
+
+def pointwise(conv: nn.Conv2d, norm: Any, order: torch.Tensor | None = None) -> nn.Linear:
+    """A 1x1 convolution with its norm folded, as a dense linear; ``order``: a shuffle of its input."""
+    folded, groups = folded_conv(conv, norm), conv.groups
+    # [g * o, i, 1, 1] -> g blocks [o, i] -> [O, I]: zeros cost less than a grouped convolution and a transpose
+    weight = torch.block_diag(*folded.weight.detach().flatten(1).chunk(groups))
+    if order is not None:
+        weight = weight[:, order.argsort()]
+    return linear(weight, folded.bias)
+
+
+def expand(parts: Any) -> nn.Linear:
+    """1x1 convolution, norm, and perhaps a shuffle."""
+    made = pointwise(parts[0], parts[1])
+    order = shuffled(parts, made.out_features)
+    return linear(made.weight[order], made.bias[order])
+
+
+class SpatialConv(nn.Module):
+    """Convolution with its norm folded, mostly depthwise; perhaps with ReLU6."""
+
+    def __init__(self, conv: Any, norm: Any, *, relu6: bool = False) -> None:
+        super().__init__()
+        self.conv, self.relu6 = folded_conv(conv, norm), relu6
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, H, W, C] -> [1, H', W', C']."""
+        x = self.conv(x.permute(0, 3, 1, 2))
+        return (F.relu6(x) if self.relu6 else x).permute(0, 2, 3, 1)
+
+
+class Normalize(nn.Module):
+    """x * rsqrt(mean(x^2) + eps) for each token of a centred stream."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        channels = norm.weight.shape[0]
+        self.mean = linear(torch.full((1, channels), 1 / channels), torch.tensor([norm.eps]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[T, Ct] -> [T, Ct]."""
+        return x * torch.rsqrt(self.mean(x * x))
+
+
+class Carry(nn.Module):
+    """Tokens on their way around a layer: centred gamma n + beta."""
+
+    def __init__(self, before: nn.LayerNorm) -> None:
+        super().__init__()
+        self.linear = centred(torch.diag(before.weight.detach()), before.bias)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """[T, Ct] -> [T, Ct]."""
+        return self.linear(tokens)
+
+
+class MobileToFormer(nn.Module):
+    """Tokens read the features."""
+
+    def __init__(self, source: Any, before: nn.LayerNorm) -> None:
+        super().__init__()
+        self.channels = source.q.out_features
+        scale = (self.channels // BRIDGE_HEADS) ** -0.5
+        self.query = head_rows(scaled(behind_norm(source.q.weight, source.q.bias, before), scale), BRIDGE_HEADS)
+        alpha = behind_norm(source.alpha[0].weight, source.alpha[0].bias + 3, before)
+        self.alpha = head_rows(alpha, BRIDGE_HEADS)
+        # 2 h_sigmoid(x) = relu6(x + 3) / 3
+        self.proj = centred(head_columns(source.proj.weight / 3, BRIDGE_HEADS), source.proj.bias)
+        self.carry = Carry(before)
+        self.norm = Normalize(source.layer_norm)
+
+    def forward(self, features: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """[H * W, C], [T, Ct] -> [T, Ct]."""
+        query = self.query(tokens).reshape(-1, self.channels)  # [T, h * C] -> [T * h, C]
+        scores = torch.softmax(query @ features.t(), dim=-1)
+        mixed = (scores @ features).reshape(tokens.shape[0], -1)  # [T * h, C] -> [T, h * C]
+        update = self.proj(mixed * F.relu6(self.alpha(tokens)))
+        return self.norm(self.carry(tokens) + update)
+
+
+class FirstMobileToFormer(nn.Module):
+    """The same for the embedded tokens: what does not depend on the image is a constant."""
+
+    query: torch.Tensor
+    alpha: torch.Tensor
+    tokens: torch.Tensor
+
+    def __init__(self, source: Any, tokens: torch.Tensor) -> None:
+        super().__init__()
+        channels = source.q.out_features
+        mask = head_mask(BRIDGE_HEADS, channels)
+        with torch.no_grad():
+            query = source.q(tokens) * (channels // BRIDGE_HEADS) ** -0.5
+            alpha = 2 * source.alpha(tokens)
+        # [T, 1, C] x [h, C] -> [T * h, C]
+        self.register_buffer("query", (query[:, None] * mask).flatten(0, 1))
+        self.register_buffer("alpha", (alpha[:, None] * mask).flatten(0, 1))
+        self.register_buffer("tokens", tokens - tokens.mean(dim=1, keepdim=True))
+        self.proj = centred(head_columns(source.proj.weight, BRIDGE_HEADS), source.proj.bias)
+        self.norm = Normalize(source.layer_norm)
+
+    def forward(self, features: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """[H * W, C] -> [T, Ct]."""
+        scores = torch.softmax(self.query @ features.t(), dim=-1)
+        mixed = scores @ features * self.alpha
+        # [T * h, C] -> [T, h * C]
+        return self.norm(self.tokens + self.proj(mixed.reshape(self.tokens.shape[0], -1)))
+
+
+class Former(nn.Module):
+    """Self-attention and feed-forward."""
+
+    mask: torch.Tensor
+
+    def __init__(self, source: Any, before: nn.LayerNorm) -> None:
+        super().__init__()
+        channels, between = source.q.out_features, source.layer_norm
+        # keys are gamma n + beta: softmax does not see beta, and gamma may as well weigh the query
+        weigh = before.weight.detach() * (channels // FORMER_HEADS) ** -0.5
+        self.query = scaled(behind_norm(source.q.weight, source.q.bias, before), weigh)
+        self.register_buffer("mask", head_mask(FORMER_HEADS, channels)[:, None])
+        mixed = behind_norm(source.channel_mlp.weight, source.channel_mlp.bias, before)
+        self.channel_mlp = centred(mixed.weight, mixed.bias)
+        self.carry1, self.norm1 = Carry(before), Normalize(between)
+        self.fc1 = behind_norm(source.ffn[0].weight, source.ffn[0].bias, between)
+        self.fc2 = centred(source.ffn[2].weight, source.ffn[2].bias)
+        self.carry2, self.norm2 = Carry(between), Normalize(source.ffn_norm)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """[T, Ct] -> [T, Ct]."""
+        heads = tokens * self.mask  # [T, Ct] x [h, 1, Ct] -> [h, T, Ct]
+        scores = torch.softmax(self.query(tokens) @ heads.transpose(1, 2), dim=-1)
+        mixed = (scores @ heads).sum(dim=0)  # [h, T, Ct] -> [T, Ct]
+        tokens = self.norm1(self.carry1(tokens) + self.channel_mlp(mixed))
+        return self.norm2(self.carry2(tokens) + self.fc2(F.gelu(self.fc1(tokens))))
+
+
+class FormerToMobile(nn.Module):
+    """Features read the tokens."""
+
+    mask: torch.Tensor
+
+    def __init__(self, source: Any, before: nn.LayerNorm) -> None:
+        super().__init__()
+        channels = source.k.out_features
+        # a key's bias is the same for every token: softmax does not see it
+        key = source.k.weight.detach() * before.weight.detach() * (channels // BRIDGE_HEADS) ** -0.5
+        self.key = linear(key, None)
+        self.value = behind_norm(source.proj.weight, source.proj.bias, before)
+        self.register_buffer("mask", head_mask(BRIDGE_HEADS, channels)[:, None])
+
+    def forward(self, features: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """[H * W, C], [T, Ct] -> [H * W, C]."""
+        key, value = self.key(tokens) * self.mask, self.value(tokens) * self.mask  # [h, T, C]
+        scores = torch.softmax(features @ key.transpose(1, 2), dim=-1)
+        return features + (scores @ value).sum(dim=0)  # [h, H * W, C] -> [H * W, C]
+
+
+class DyRelu(nn.Module):
+    """max(a1 x, a2 x). The caller's layer gives x / 3: a1 x = u1 (x / 3), a2 x = (u2 - 3) (x / 3)."""
+
+    def __init__(self, source: Any, before: nn.LayerNorm, order: torch.Tensor) -> None:
+        super().__init__()
+        first, second = source.hyper[0], source.hyper[2]
+        self.fc = behind_norm(first.weight, first.bias, before)
+        back = order.argsort()  # the channels' places before the shuffle
+        weights, biases = second.weight.detach().chunk(2), (second.bias.detach() + 3).chunk(2)
+        self.up, self.down = (linear(w[back], b[back]) for w, b in zip(weights, biases, strict=True))
+
+    def forward(self, x: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+        """[.., C], [1, Ct] -> [.., C]."""
+        hidden = F.relu(self.fc(token))
+        up, down = F.relu6(self.up(hidden)), F.relu6(self.down(hidden)) - 3
+        return torch.maximum(x * up, x * down)
+
+
+class MobileFormerMobile(nn.Module):
+    """Expand, depthwise, project."""
+
+    def __init__(self, source: Any, before: nn.LayerNorm) -> None:
+        super().__init__()
+        self.conv1 = scaled(expand(source.conv1), 1 / 3)
+        in_order = torch.arange(self.conv1.out_features)
+        self.hyper1 = DyRelu(source.hyper1, before, in_order)
+        self.conv2 = SpatialConv(source.conv2[0], source.conv2[1])
+        scaled(self.conv2.conv, 1 / 3)
+        self.hyper2 = DyRelu(source.hyper2, before, in_order)
+        self.conv3 = expand(source.conv3)
+        self.shortcut = source.shortcut
+
+    def forward(self, x: torch.Tensor, token: torch.Tensor, size: int) -> tuple[torch.Tensor, int]:
+        """[H * W, C], [1, Ct] -> [H * W, C'], and the height as it was."""
+        y = self.hyper1(self.conv1(x), token)
+        y = self.conv2(y.reshape(1, size, size, -1)).reshape(size * size, -1)  # [H * W, C] -> [1, H, W, C] and back
+        y = self.conv3(self.hyper2(y, token))
+        return (x + y if self.shortcut else y), size
+
+
+class DownMobile(nn.Module):
+    """Depthwise with stride 2, pointwise; depthwise, pointwise, shortcut."""
+
+    def __init__(self, source: Any, before: nn.LayerNorm) -> None:
+        super().__init__()
+        self.conv1 = SpatialConv(source.conv1[0], source.conv1[1])
+        order1 = shuffled(source.conv1, source.conv1[0].out_channels)
+        self.hyper1 = DyRelu(source.hyper1, before, order1)
+        self.conv2 = pointwise(source.conv2[0], source.conv2[1], order1)
+        self.conv3 = SpatialConv(source.conv3[0], source.conv3[1])
+        order3 = shuffled(source.conv3, source.conv3[0].out_channels)
+        self.hyper3 = DyRelu(source.hyper3, before, order3)
+        self.conv4 = pointwise(source.conv4[0], source.conv4[1], order3)
+        for depthwise in (self.conv1, self.conv3):
+            scaled(depthwise.conv, 1 / 3)
+
+    def forward(self, x: torch.Tensor, token: torch.Tensor, size: int) -> tuple[torch.Tensor, int]:
+        """[H * W, C], [1, Ct] -> [H * W / 4, C'], and the new height."""
+        x = self.conv1(x.reshape(1, size, size, -1))  # [H * W, C] -> [1, H, W, C]
+        x = self.conv2(self.hyper1(x, token))
+        x = x + self.conv4(self.hyper3(self.conv3(x), token))
+        return x.reshape(-1, x.shape[3]), x.shape[1]  # [1, H, W, C] -> [H * W, C]
+
+
+class HybridBlock(nn.Module):
+    """Tokens first, then the convolutions, then the way back."""
+
+    def __init__(self, source: Any, local_global: nn.Module) -> None:
+        super().__init__()
+        after = source.global_block.ffn_norm
+        self.local_global = local_global
+        self.global_block = Former(source.global_block, source.local_global.layer_norm)
+        kinds = {MobileFormerBlock: MobileFormerMobile, DownBlock: DownMobile}
+        self.mobile = kinds[type(source)](source, after)
+        self.global_local = FormerToMobile(source.global_local, after)
+
+    def forward(self, x: torch.Tensor, tokens: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """[H * W, C], [T, Ct], H to the same of the output."""
+        tokens = self.global_block(self.local_global(x, tokens))
+        x, size = self.mobile(x, tokens[:1], size)
+        return self.global_local(x, tokens), tokens, size
+
+
+class Lite(nn.Module):
+    """Depthwise, pointwise, shortcut."""
+
+    def __init__(self, source: Any) -> None:
+        super().__init__()
+        depthwise, norm, _, mix, conv, last = source.conv
+        self.conv1 = SpatialConv(depthwise, norm, relu6=True)
+        self.conv2 = pointwise(conv, last, shuffled([mix], conv.in_channels))
+        self.shortcut = source.shortcut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, H, W, C] -> [1, H', W', C']."""
+        y = self.conv2(self.conv1(x))
+        return x + y if self.shortcut else y
+
+
+class Classifier(nn.Module):
+    """Pooled features and the first token, two layers; h_swish(x) = x relu6(x + 3) / 6, its 1/6 in the next layer."""
+
+    def __init__(self, source: Any, before: nn.LayerNorm) -> None:
+        super().__init__()
+        mix, conv, norm, _ = source.conv
+        self.conv = pointwise(conv, norm, shuffled([mix], conv.in_channels))
+        fc, batch_norm, _ = source.fc
+        gain = (batch_norm.weight / torch.sqrt(batch_norm.running_var + batch_norm.eps)).detach()
+        bias = (fc.bias.detach() - batch_norm.running_mean) * gain + batch_norm.bias.detach()
+        pooled, token = (fc.weight.detach() * gain[:, None]).split([conv.out_channels, before.weight.shape[0]], dim=1)
+        token_part = behind_norm(token, bias, before)
+        self.fc = linear(torch.cat((pooled / 6, token_part.weight), dim=1), token_part.bias)
+        last = source.classifier[1]
+        self.classifier = linear(last.weight / 6, last.bias)
+
+    def forward(self, x: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+        """[H * W, C], [1, Ct] -> [1, classes]."""
+        pooled = F.relu6(self.conv(x)).mean(dim=0, keepdim=True)  # [H * W, C] -> [1, C]
+        y = self.fc(torch.cat((pooled * F.relu6(pooled + 3), token), dim=1))
+        return self.classifier(y * F.relu6(y + 3))
+
+
+class Equivalent(nn.Module):
+    """The network from NHWC pixels to logits."""
+
+    tokens: torch.Tensor
+
+    def __init__(self, source: MobileFormer) -> None:
+        super().__init__()
+        self.stem = SpatialConv(source.stem[0], source.stem[1], relu6=True)
+        self.lite = Lite(source.features[0])
+        blocks: list[Any] = list(source.features)[1:]
+        first = FirstMobileToFormer(blocks[0].local_global, source.tokens.weight.detach())
+        made = [HybridBlock(blocks[0], first)]
+        for previous, block in pairwise(blocks):
+            before = previous.global_block.ffn_norm
+            made.append(HybridBlock(block, MobileToFormer(block.local_global, before)))
+        self.features = nn.ModuleList(made)
+        self.local_global = MobileToFormer(source.local_global, blocks[-1].global_block.ffn_norm)
+        self.classifier = Classifier(source.classifier, source.local_global.layer_norm)
+        self.register_buffer("tokens", source.tokens.weight.detach())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, H, W, 3] -> [1, classes]."""
+        x = self.lite(self.stem(x))
+        size, x, tokens = x.shape[1], x.reshape(-1, x.shape[3]), self.tokens  # [1, H, W, C] -> [H * W, C]
+        for block in self.features:
+            x, tokens, size = block(x, tokens, size)
+        return self.classifier(x, self.local_global(x, tokens[:1]))  # the head reads no other token
+
+
+def _build(variant: Variant, classes: int) -> nn.Module:
+    return make_model(variant.name.removeprefix("mobile_former_"), classes)
+
+
+def _rewrite(module: nn.Module, input_size: int) -> nn.Module:
+    assert isinstance(module, MobileFormer)
+    with torch.no_grad():
+        return Equivalent(module).eval()
+
+
+def _variant(size: str) -> Variant:
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    facts = {"resize": 256, "interpolation": "bilinear", "mean": mean, "std": std}
+    return Variant(f"mobile_former_{size}", 224, 15, facts)
+
+
+FAMILY = Family(
+    "mobile_former",
+    "Mobile-Former: convolutions and a few tokens side by side",
+    {v.name: v for v in map(_variant, CONFIGS)},
+    _build,
+    _rewrite,
+)
