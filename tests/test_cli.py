@@ -118,10 +118,13 @@ def test_inspect_shows_census_plan_and_graph(work):
     assert "SOFTMAX" in qhyvit("inspect", work, "--graph").stdout
 
 
-def test_models_lists_ten_with_three_bridges():
+def test_models_lists_all_with_the_papers_bridge_blocks():
     found = json.loads(qhyvit("models", "--json").stdout)["models"]
-    assert len(found) == 10
-    assert {m["bridge_blocks"] for m in found} == {3}
+    assert len(found) == 24
+    counts = {m["family"]: m["bridge_blocks"] for m in found}
+    assert counts == {
+        "mobilevit": 3, "mobilevitv2": 3, "efficientformer": 1, "efficientformerv2": 2, "mobile_former": 15,
+    }  # fmt: skip
 
 
 COMMANDS = ["build", "export", "calibrate", "convert", "verify", "bundle", "evaluate", "inspect"]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from qhyvit.methods._blocks import bridges
 from qhyvit.models import all_families, find_variant
 from qhyvit.models._export import FLOAT_TOLERANCE, export
 from qhyvit.ops import spec
@@ -19,6 +20,11 @@ MOST_OPS = {
     "mobilevit": 412, "mobilevitv2": 434, "mobile_former": 783,  # any variant
     "efficientformer_l1": 163, "efficientformer_l3": 320, "efficientformer_l7": 506,
     "efficientformerv2_s0": 218, "efficientformerv2_s1": 260, "efficientformerv2_s2": 400, "efficientformerv2_l": 540,
+}  # fmt: skip
+# entries to the global part, and exits from it; docs/design.md sets them beside the paper's counts
+BRIDGES = {
+    "mobilevit": (3, 3), "mobilevitv2": (3, 3), "efficientformer": (1, 0), "efficientformerv2_s0": (15, 5),
+    "mobile_former_26m": (9, 8), "mobile_former_52m": (9, 8), "mobile_former_294m": (12, 10),
 }  # fmt: skip
 
 
@@ -53,6 +59,9 @@ def test_exports_small_and_equal(name):
     assert made.facts["float_error"] < FLOAT_TOLERANCE
     assert len(graph.nodes) <= MOST_OPS[name if name in MOST_OPS else family.name]
     assert all(spec(n.op).int8_kernel for n in graph.nodes)
+    sides = [b.entry for b in bridges(graph)]
+    expected = BRIDGES.get(name, BRIDGES.get(family.name))
+    assert expected is None or (sum(sides), len(sides) - sum(sides)) == expected
 
     executor = Executor(graph)
     interpreter = make_interpreter(write_float(graph), all_tensors=True)
