@@ -14,11 +14,12 @@ WAY = "deployed integer"
 
 
 def _bars(table: str) -> list[tuple[str, float, float, float]]:
-    """(row, mean, lowest, highest) agreement with float of the deployed files."""
+    """(row and calibration images, mean, lowest, highest) top-1 of the deployed files."""
     found: dict[str, list[float]] = {}
     for r in read_rows(RESULTS / "accuracy.csv"):
         if r["table"] == table and r["counted"] == WAY and r["bits"] == "8":
-            found.setdefault(r["row"], []).append(float(r["top1_percent"]))
+            label = f"{r['row']} ({r['calibration_images']})"
+            found.setdefault(label, []).append(float(r["top1_percent"]))
     return [(name, sum(v) / len(v), min(v), max(v)) for name, v in found.items()]
 
 

@@ -54,12 +54,12 @@ def _mean(rows: list[dict[str, str]], column: str) -> str:
     return f"{sum(values) / len(values):.2f}{spread}"
 
 
-def _runs(table: str) -> dict[str, list[dict[str, str]]]:
-    """Rows of one table of accuracy.csv, by row name in their own order."""
-    found: dict[str, list[dict[str, str]]] = {}
+def _runs(table: str) -> dict[tuple[str, str], list[dict[str, str]]]:
+    """Rows of one table of accuracy.csv, by row name and calibration images, in their own order."""
+    found: dict[tuple[str, str], list[dict[str, str]]] = {}
     for r in _rows("accuracy.csv"):
         if r["table"] == table:
-            found.setdefault(r["row"], []).append(r)
+            found.setdefault((r["row"], r["calibration_images"]), []).append(r)
     return found
 
 
@@ -70,25 +70,26 @@ def _of(rows: list[dict[str, str]], counted: str, bits: int = 8) -> list[dict[st
 def methods() -> str:
     """All methods, simulated and deployed; mean over seeds and their range."""
     rows = []
-    for name, found in _runs("methods").items():
+    for (name, images), found in _runs("methods").items():
         deployed = _of(found, "deployed integer") or _of(found, "deployed cpu")
         eight = [_mean(r, "top1_percent") for r in (_of(found, "partial"), _of(found, "full"), deployed)]
         agrees = _mean(deployed, "agreement_percent")
-        rows.append([name, *eight, agrees, _mean(_of(found, "full", 6), "top1_percent")])
-    columns = ["top-1 %", "partial, simulated", "full, simulated", "**deployed**", "agrees with float %"]
-    return _markdown([*columns, "W6A6 full, simulated"], rows)
+        seeds = str(len({r["seed"] for r in found}))
+        rows.append([name, images, seeds, *eight, agrees, _mean(_of(found, "full", 6), "top1_percent")])
+    columns = ["top-1 %", "calibration images", "seeds", "partial, simulated", "full, simulated", "**deployed**"]
+    return _markdown([*columns, "agrees with float %", "W6A6 full, simulated"], rows)
 
 
 def ablation() -> str:
     """What each part brings, deployed."""
     rows = []
-    for name, found in _runs("ablation").items():
+    for (name, images), found in _runs("ablation").items():
         deployed = _of(found, "deployed integer")
-        seeds = ", ".join(sorted({r["seed"] for r in deployed}))
-        rows.append([name, *(_mean(deployed, c) for c in ("top1_percent", "agreement_percent", "sqnr_db")), seeds])
-    return _markdown(
-        ["each row adds to the one above", "top-1 %", "agrees with float %", "mean SQNR, dB", "seeds"], rows
-    )
+        seeds = str(len({r["seed"] for r in deployed}))
+        means = [_mean(deployed, c) for c in ("top1_percent", "agreement_percent", "sqnr_db")]
+        rows.append([name, images, seeds, *means])
+    columns = ["each row adds to the one above", "calibration images", "seeds", "top-1 %", "agrees with float %"]
+    return _markdown([*columns, "mean SQNR, dB"], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {"stock": stock, "methods": methods, "ablation": ablation}
