@@ -101,8 +101,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=32, help="calibration images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="a build's work directory: its float and integer files too")
+    parser.add_argument("--own", action="store_true", help="only the rows of the build's files; others stay")
     parser.add_argument("--out", type=Path, default=RESULTS / "stock.csv")
     args = parser.parse_args()
+    if args.own and args.work is None:
+        parser.error("--own needs --work, a build's work directory")
 
     from qhyvit.models import find_variant
 
@@ -114,13 +117,16 @@ def main() -> None:
     labelled = data.read_labels(args.evaluate, None)
     pixels = pixels_of(labelled.paths, size, test_how)
 
-    stock = stock_export(args.model, args.weights, size)
-    files = {("stock export", "float"): stock}
-    files |= {("stock export", r): quantize(stock, r, calibration, how) for r in RECIPES}
+    files: dict[tuple[str, str], bytes] = {}
+    if not args.own:
+        stock = stock_export(args.model, args.weights, size)
+        files |= {("stock export", "float"): stock}
+        files |= {("stock export", r): quantize(stock, r, calibration, how) for r in RECIPES}
     if args.work is not None:
         own = (args.work / "float.tflite").read_bytes()
         files |= {("own export", "float"): own}
-        files |= {("own export", r): quantize(own, r, calibration, how) for r in RECIPES}
+        if not args.own:
+            files |= {("own export", r): quantize(own, r, calibration, how) for r in RECIPES}
         files |= {("own export", "qhyvit"): (args.work / "model.tflite").read_bytes()}
     rows: list[dict[str, Any]] = []
     reference = np.empty(0)

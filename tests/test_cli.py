@@ -213,7 +213,7 @@ def test_an_output_that_is_in_the_way_or_not_writable(place, bundle, weights):
 
 
 def test_unknown_names_say_what_there_is(place):
-    assert "known: mobilevit_xxs" in refused(place, "resnet50", "--images", place / "train")
+    assert "known: efficientformer_l1" in refused(place, "resnet50", "--images", place / "train")
     done = qhyvit("evaluate", Path("nowhere"), "--images", place / "val")
     assert done.returncode == 2
     assert "is this a bundle folder" in done.stderr

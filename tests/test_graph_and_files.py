@@ -54,7 +54,9 @@ def test_written_and_read_again_is_the_same_graph(small, inputs):
 def test_our_file_computes_what_the_exporters_does(small, inputs):
     theirs, ours = make_interpreter(small.tflite), make_interpreter(write_float(small.graph))
     x = inputs[:1].numpy()
-    assert np.allclose(run(theirs, x), run(ours, x), rtol=1e-5, atol=1e-6)
+    expected, found = run(theirs, x), run(ours, x)
+    # long means are taken in two steps here: float32 sums in another order, so the largest logit is the measure
+    assert np.abs(expected - found).max() < 1e-5 * np.abs(expected).max()
 
 
 def test_names_are_short_unique_and_tell_the_module(small):

@@ -11,6 +11,7 @@ from qhyvit.methods import method
 from qhyvit.methods._blocks import BridgeBlock, bridge_blocks, bridges
 from qhyvit.methods._hessian import Capture, GradientPass, float_logits, mean_kl
 from qhyvit.methods._learn import learn
+from qhyvit.methods._patterns import before
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._weights import search_weight
 from qhyvit.ops import spec
@@ -26,6 +27,7 @@ def problem(small, inputs):
     return Problem(small.graph, inputs[:8])
 
 
+ONLY_RANGES = {"folds": "none", "int16_ms": 0, "rounds": 2, "learn": 0, "codes": 0}
 QUICK = {**method("qhyvit").defaults, "rounds": 3, "learn": 8, "codes": 4}
 
 
@@ -65,7 +67,7 @@ def test_the_search_is_the_same_twice(problem, solutions):
 
 def test_folds_are_made_only_where_the_objective_gains(problem, solutions):
     assert all(note.gain > 0 for note in solutions["qhyvit"].folds)
-    without = method("qhyvit").search(problem, {**QUICK, "folds": "none", "rounds": 2, "learn": 0, "codes": 0})
+    without = method("qhyvit").search(problem, {**QUICK, **ONLY_RANGES})
     assert without.graph is problem.graph
     assert without.folds == ()
 
@@ -98,7 +100,7 @@ def test_the_hybrid_weights_are_what_reaches_the_blocks_output(problem, solution
     """Mean of (J^T (g v))^2 over random signs v = sum_o (g_o J_oi)^2, J from autograd itself."""
     graph, quants = problem.graph, solutions["minmax"].tensors
     block = next(b for b in bridge_blocks(graph) if b.bridge.entry)
-    source = next(t for t in reversed(block.inside) if t in {graph.producer(o).inputs[0] for o in block.outputs})
+    (source,) = {before(graph, graph.producer(o).inputs[0]) for o in block.outputs}  # query, key, value read one norm
     wanted = [source, *block.outputs]
     images = problem.images[:1]
     plain = GradientPass(problem, quants, wanted).step(images).gradients
@@ -148,8 +150,8 @@ def test_learned_scales_lower_the_kl_on_the_images_they_saw(problem, solutions):
 
 def test_learned_roundings_lower_the_kl_further_and_stay_on_their_grids(problem, solutions):
     start, target = solutions["minmax"], float_logits(problem.graph, problem)
-    scales = learn(problem, start.shipped, start.tensors, 16)
-    both = learn(problem, start.shipped, start.tensors, 16, roundings=True)
+    scales = learn(problem, start.shipped, start.tensors, 48)  # a code needs 17 steps to move by one half
+    both = learn(problem, start.shipped, start.tensors, 48, roundings=True)
     moved = replace(start, tensors=both.quants, constants=both.constants)
     with_scales = mean_kl(problem.on(start.shipped), scales.quants, target)
     assert mean_kl(problem.on(moved.shipped), moved.tensors, target) < with_scales
