@@ -59,7 +59,7 @@ class Row:
 
 
 NOT_LEARNED = {"learn": 0, "codes": 0}
-PLAIN = {"folds": "none", "bridge": False, "ridge": 0.0, "rounding": False, "bias": False, "learn": 0, "codes": 0}
+PLAIN = {"folds": "none", "bridge": False, "ridge": 0.0, "rounding": False, "bias": False, "int16_ms": 0, **NOT_LEARNED}
 SCALE = {**PLAIN, "ends": "joint", "scheme": "symmetric"}
 BRIDGE = {**PLAIN, "folds": "channel_scale", "bridge": True}
 ROWS: dict[str, Row] = {
@@ -82,6 +82,7 @@ ROWS: dict[str, Row] = {
     "+ bridge blocks": Row("qhyvit", {**BRIDGE, "ends": "joint"}, table="ablation"),
     "+ independent ends": Row("qhyvit", BRIDGE, table="ablation"),
     "+ SiLU split": Row("qhyvit", {**BRIDGE, "folds": "all"}, table="ablation"),
+    "+ int16 softmax": Row("qhyvit", {**BRIDGE, "folds": "all", "int16_ms": 0.2}, table="ablation"),
     "+ bias correction": Row("qhyvit", {**NOT_LEARNED, "ridge": 0.0, "rounding": False}, table="ablation"),
     "+ careful rounding": Row("qhyvit", {**NOT_LEARNED, "ridge": 0.0}, table="ablation"),
     "+ ridge regression": Row("qhyvit", NOT_LEARNED, table="ablation"),

@@ -11,9 +11,12 @@ from qhyvit.methods import method
 from qhyvit.methods._blocks import BridgeBlock, bridge_blocks, bridges
 from qhyvit.methods._hessian import Capture, GradientPass, float_logits, mean_kl
 from qhyvit.methods._learn import learn
+from qhyvit.methods._observe import observe
 from qhyvit.methods._patterns import before
 from qhyvit.methods._problem import Problem
+from qhyvit.methods._ranges import group_quant
 from qhyvit.methods._weights import search_weight
+from qhyvit.methods.qhyvit import _resume
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
@@ -70,6 +73,16 @@ def test_folds_are_made_only_where_the_objective_gains(problem, solutions):
     without = method("qhyvit").search(problem, {**QUICK, **ONLY_RANGES})
     assert without.graph is problem.graph
     assert without.folds == ()
+
+
+def test_behind_folds_only_what_a_sigmoid_alone_reads_is_clipped(problem, monkeypatch):
+    monkeypatch.setattr("qhyvit.methods.qhyvit.SIGMOID_FLAT", 1e-3)  # every range is wider
+    graph = problem.graph
+    seen = observe(problem, groups(graph), "percentile")
+    for group, quant in _resume(problem, {}, {}).items():
+        low, high = seen[group]
+        if group.fixed is None and not any(u.op == "LOGISTIC" for t in group.members for u in graph.users(t)):
+            assert quant == group_quant(group, low, high, "percentile")  # the logits too, which nobody reads
 
 
 def test_three_bridge_blocks_as_the_paper_counts(small):

@@ -124,7 +124,7 @@ def _resume(problem: Problem, keep: Mapping[str, TensorQuant], ranges: Mapping[i
         scaled = [ranges[t] for t in group.members if t in ranges]
         if scaled:
             low, high, known = *scaled[0], None
-        elif all(u.op == "LOGISTIC" for t in group.members for u in graph.users(t)):
+        elif {u.op for t in group.members for u in graph.users(t)} == {"LOGISTIC"}:
             low, high = max(low, -SIGMOID_FLAT), min(high, SIGMOID_FLAT)
         chosen[group] = known or group_quant(group, low, high, "percentile", bits=problem.bits)
     return chosen
