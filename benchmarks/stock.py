@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from benchmarks._files import RESULTS, command_line, feed_of, logits_of, pixels_of, write_rows
 from qhyvit import data
@@ -46,21 +45,10 @@ def convertible() -> Iterator[None]:
         mobilevit.LinearSelfAttention.forward = original
 
 
-class _ChannelsLast(nn.Module):
-    """[1, H, W, 3] in front of a module that takes [1, 3, H, W]."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[1, H, W, 3] -> [1, classes]."""
-        return self.module(x.permute(0, 3, 1, 2))
-
-
 def stock_export(model: str, weights: Path, size: int) -> bytes:
     """Float ``.tflite`` of timm's own module."""
     from qhyvit.models import find_variant
+    from qhyvit.models._blocks import ChannelsLast
     from qhyvit.models._export import convert
     from qhyvit.models._weights import load_into
 
@@ -68,7 +56,7 @@ def stock_export(model: str, weights: Path, size: int) -> bytes:
     module = family.build(variant, variant.classes).eval()
     load_into(module, weights, variant.name, variant.classes)
     with convertible():
-        return convert(_ChannelsLast(module), size)
+        return convert(ChannelsLast(module), size)
 
 
 def quantize(float_model: bytes, name: str, pixels: np.ndarray, how: Preprocess) -> bytes:

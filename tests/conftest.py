@@ -26,13 +26,12 @@ class Small:
 
 
 def export_small(name: str, weights: Path | None = None) -> Small:
-    from qhyvit.models import find_variant
     from qhyvit.models._export import export
+    from qhyvit.models._source import open_source
     from qhyvit.rewrites import rewrite
     from qhyvit.tflite.read import read
 
-    family, variant = find_variant(name)
-    made = export(family, variant, weights, 10, SIZE, seed=3)
+    made = export(open_source(name, weights, 10, SIZE, seed=3))
     return Small(made.tflite, made.facts, rewrite(read(made.tflite, made.facts["modules"])))
 
 

@@ -162,6 +162,14 @@ def test_weights_of_another_model_and_class_count(place, weights):
     assert "--classes 10" in line
 
 
+def test_a_model_is_named_once(place):
+    images = ("--images", place / "train")
+    assert "either a model's name or --model-py" in refused(place, *images)
+    assert "either a model's name or --model-py" in refused(place, "mobilevitv2_050", "--model-py", "a.py:f", *images)
+    assert "FILE.py:FUNCTION" in refused(place, "--model-py", "a.py", *images)
+    assert "a.py does not exist" in refused(place, "--model-py", "a.py:make", *images)
+
+
 def test_truncated_weights(place, weights):
     short = place / "short.safetensors"
     short.write_bytes(weights.read_bytes()[:5000])

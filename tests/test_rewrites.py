@@ -5,7 +5,7 @@ import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
-from qhyvit.rewrites import matrix_product, own_right_operand, rewrite
+from qhyvit.rewrites import explicit_bias, matrix_product, own_right_operand, quotients, rewrite, squares
 from qhyvit.sim.run import Executor
 
 
@@ -13,13 +13,15 @@ def product(op, left, right, out, **attrs):
     return Node(op, spec(op).attrs(**attrs), (left, right, *([-1] if op == "FULLY_CONNECTED" else [])), (out,))
 
 
-def sums_and_products(*nodes, shapes, outputs):
-    """y = x + 1, [1, 1, 4, 4] -> [4, 4], and what ``nodes`` make of tensor 3 = y."""
+def sums_and_products(*nodes, shapes, outputs, constants=()):
+    """y = x + 1, [1, 1, 4, 4] -> [4, 4], and what ``nodes`` make of tensor 3 = y; ``constants`` come after them."""
+    values = [np.array(c, np.float32) for c in constants]
     tensors = [
         Tensor(0, "x", (1, 1, 4, 4), "FLOAT32"), Tensor(1, "one", (), "FLOAT32", np.array(1, np.float32)),
         Tensor(2, "sum", (1, 1, 4, 4), "FLOAT32"), Tensor(3, "y", (4, 4), "FLOAT32"),
         Tensor(4, "shape", (2,), "INT32", np.array([4, 4], np.int32)),
         *[Tensor(5 + i, f"t{i}", shape, "FLOAT32") for i, shape in enumerate(shapes)],
+        *[Tensor(5 + len(shapes) + i, f"c{i}", v.shape, "FLOAT32", v) for i, v in enumerate(values)],
     ]  # fmt: skip
     first = Node("ADD", spec("ADD").attrs(), (0, 1), (2,)), Node("RESHAPE", spec("RESHAPE").attrs(), (2, 4), (3,))
     graph = Graph({t.id: t for t in tensors}, (*first, *nodes), (0,), outputs)
@@ -72,3 +74,56 @@ def test_a_right_operand_that_nobody_else_reads_stays():
     two = product("BATCH_MATMUL", 6, 3, 5), product("BATCH_MATMUL", 5, 3, 8)
     graph = sums_and_products(scale, flat, *two, shapes=[(4, 4), (4, 4), (1, 1, 4, 4), (4, 4)], outputs=(8,))
     assert own_right_operand.apply(graph).nodes == graph.nodes
+
+
+def node(op, *inputs, out):
+    return Node(op, spec(op).attrs(), inputs, (out,))
+
+
+def test_a_quotient_by_a_constant_is_a_product():
+    divisors = [3.0, 0.1, 7.0, 1e5]
+    graph = sums_and_products(node("DIV", 3, 6, out=5), shapes=[(4, 4)], outputs=(5,), constants=[divisors])
+    found = quotients.apply(graph)
+    assert [n.op for n in found.nodes] == ["ADD", "RESHAPE", "MUL"]
+    assert_equal(graph, found)
+
+
+def by_norm(floor):
+    """y / max(sqrt(|y| * |y|), floor): each value by its own size, through every op."""
+    nodes = (
+        node("ABS", 3, out=5), node("MUL", 5, 5, out=6), node("SQRT", 6, out=7), node("MAXIMUM", 7, 10, out=8),
+        node("DIV", 3, 8, out=9),
+    )  # fmt: skip
+    return sums_and_products(*nodes, shapes=[(4, 4)] * 5, outputs=(9,), constants=[floor])
+
+
+def test_a_quotient_by_a_norm_is_a_product_with_a_reciprocal_root():
+    graph = by_norm(1e-12)
+    found = quotients.apply(graph)
+    found.check()
+    assert [n.op for n in found.nodes][2:] == ["MUL", "ADD", "RSQRT", "MUL"]
+    assert_equal(graph, found)
+    assert torch.allclose(outputs_of(found)[9], torch.ones(2, 4, 4), atol=1e-6)
+
+
+def test_a_quotient_by_what_a_large_floor_changes_stays():
+    assert [n.op for n in quotients.apply(by_norm(0.5)).nodes][2:] == ["MUL", "SQRT", "MAXIMUM", "DIV"]
+
+
+def test_squares_are_products():
+    nodes = node("SQUARED_DIFFERENCE", 3, 7, out=5), node("SQUARE", 5, out=6)
+    graph = sums_and_products(*nodes, shapes=[(4, 4)] * 2, outputs=(6,), constants=[0.5])
+    found = squares.apply(graph)
+    found.check()
+    assert [n.op for n in found.nodes][2:] == ["SUB", "MUL", "MUL"]
+    assert_equal(graph, found)
+
+
+def test_a_bias_of_four_dimensions_becomes_flat():
+    weight, bias = np.random.default_rng(0).random((3, 4)), [[[[1.0, 2.0, 3.0]]]]
+    layer = node("FULLY_CONNECTED", 3, 6, 7, out=5)
+    graph = sums_and_products(layer, shapes=[(4, 3)], outputs=(5,), constants=[weight, bias])
+    found = explicit_bias.apply(graph)
+    assert found.tensors[found.nodes[-1].inputs[2]].shape == (3,)
+    y = (1 + INPUT[:, 0]) @ torch.from_numpy(weight).float().T + torch.tensor([1.0, 2.0, 3.0])
+    assert torch.allclose(outputs_of(found)[5], y, atol=1e-6)

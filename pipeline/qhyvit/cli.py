@@ -21,7 +21,8 @@ app = typer.Typer(
     help="Turns hybrid vision transformers into fully integer int8 TFLite files, and proves that they work.",
 )  # fmt: skip
 
-ModelName = Annotated[str, typer.Argument(help="Model name, see `qhyvit models`.")]
+ModelName = Annotated[str | None, typer.Argument(help="Name from `qhyvit models`, or timm/NAME for any of timm's.")]
+ModelPy = Annotated[str | None, typer.Option(help="FILE.py:FUNCTION, a factory of your own nn.Module.")]
 Weights = Annotated[Path | None, typer.Option(help=".safetensors or torch state dict; random without.")]
 Classes = Annotated[int | None, typer.Option(min=2, help="Class count of fine-tuned weights.")]
 Size = Annotated[int | None, typer.Option(min=32, max=4096, help="Input height and width, pixels.")]
@@ -50,6 +51,15 @@ def _method_options(given: list[str] | None) -> dict[str, Any]:
         except json.JSONDecodeError:
             options[key] = value
     return options
+
+
+def _model(name: str | None, model_py: str | None) -> str:
+    """What to export, as :func:`qhyvit.models._source.open_source` takes it."""
+    if (name is None) == (model_py is None):
+        raise UsageError("give either a model's name or --model-py FILE.py:FUNCTION")
+    if model_py is not None and not model_py.partition(".py:")[2].isidentifier():
+        raise UsageError(f"--model-py takes FILE.py:FUNCTION, got {model_py!r}")
+    return name or model_py or ""
 
 
 def _work(folder: Path, talk: _console.Talk, *, force: bool = False) -> Any:
@@ -93,14 +103,16 @@ def methods(as_json: Json = False) -> None:
 
 @app.command(epilog="Example: `qhyvit export mobilevitv2_075 --weights W.safetensors --work build/v2`")
 def export(
-    model: ModelName, work: WorkDir, weights: Weights = None, classes: Classes = None, input_size: Size = None,
-    seed: Seed = 0, force: Force = False,
+    work: WorkDir, model: ModelName = None, model_py: ModelPy = None, weights: Weights = None,
+    classes: Classes = None, input_size: Size = None, seed: Seed = 0, force: Force = False,
 ) -> None:  # fmt: skip
     """Stage 1: float .tflite of a model, in deployment-friendly form, checked against the original."""
     from qhyvit import stages
 
     with _console.talk() as talk:
-        stages.export(_work(work, talk, force=force), model, weights, classes, input_size, seed)
+        stages.export(
+            _work(work, talk, force=force), _model(model, model_py), weights, classes, input_size, seed
+        )  # fmt: skip
 
 
 @app.command(epilog="Example: `qhyvit calibrate --work build/v2 --images train/ --method qhyvit --set rounds=3`")
@@ -166,10 +178,14 @@ def bundle(
     print(out)
 
 
-@app.command(epilog="Example: `qhyvit build mobilevitv2_075 --weights W.safetensors --images train/ --out v2-int8`")
+@app.command(
+    epilog="Example: `qhyvit build mobilevitv2_075 --weights W.safetensors --images train/ --out v2-int8`; "
+    "of your own: `qhyvit build --model-py net.py:make --images train/ --out net-int8`"
+)
 def build(
-    model: ModelName, images: Images, out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
-    weights: Weights = None, method: Method = "qhyvit", classes: Classes = None, input_size: Size = None,
+    images: Images, out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
+    model: ModelName = None, model_py: ModelPy = None, weights: Weights = None,
+    method: Method = "qhyvit", classes: Classes = None, input_size: Size = None,
     labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
     count: Count = 128, seed: Seed = 0, mode: Mode = None, bits: Bits = 8,
     profile: Profile = "integer", options: Options = None,
@@ -180,11 +196,12 @@ def build(
     """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped."""
     from qhyvit import stages
 
+    source = _model(model, model_py)
     files.check_free(out, force=force)
     with _console.talk() as talk:
         w = _work(work or out.with_name(out.name + ".work"), talk, force=force)
         images_in(images)
-        stages.export(w, model, weights, classes, input_size, seed)
+        stages.export(w, source, weights, classes, input_size, seed)
         chosen = _method_options(options)
         if no_int16:
             chosen |= stages.without_int16(method)

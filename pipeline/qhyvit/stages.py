@@ -28,6 +28,7 @@ from qhyvit_device.preprocess import (
 
 if TYPE_CHECKING:
     from qhyvit.graph.ir import Graph
+    from qhyvit.models._source import Source
     from qhyvit.verify.report import Report
 
 FLOAT, FACTS, FOLDED, PLAN, CONSTANTS, MODEL, VERIFY, STATE = (
@@ -101,22 +102,39 @@ MADE_BY = {
 
 
 def export(work: Work, model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> None:
-    """Stage 1: ``float.tflite`` and ``export.json``."""
-    from qhyvit.models import find_variant
-
-    family, variant = find_variant(model)
+    """Stage 1: ``float.tflite`` and ``export.json`` of a model of the zoo, ``timm/NAME``, or ``FILE.py:FUNCTION``."""
     digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
     key = {"model": model, "weights": digest, "classes": classes, "size": size, "seed": seed}
+    opened = None
+    if ".py:" in model:  # what a factory gives is known only when it ran
+        opened = _opened(model, weights, classes, size, seed)
+        key["state"] = _state_digest(opened.reference)
 
     def make() -> None:
         from qhyvit.models._export import export as convert
 
         work.progress("export", 0.0)
-        made = convert(family, variant, weights, classes, size, seed)
+        source = opened or _opened(model, weights, classes, size, seed)
+        work.log(f"export: {source.name} by the {source.family} family, {source.weights} weights")
+        made = convert(source)
         files.write_bytes(work.folder / FLOAT, made.tflite)
         files.write_text(work.folder / FACTS, json.dumps({**made.facts, "weights_sha256": digest}, indent=1) + "\n")
 
     work.stage("export", key, (FLOAT, FACTS), make)
+
+
+def _opened(model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> Source:
+    from qhyvit.models._source import open_source
+
+    return open_source(model, weights, classes, size, seed)
+
+
+def _state_digest(module: Any) -> str:
+    """Hash of a module's structure and of all its parameters and buffers."""
+    parts = [str(module).encode()]
+    for name, value in module.state_dict().items():
+        parts += [name.encode(), np.ascontiguousarray(value.detach().cpu().float().numpy()).tobytes()]
+    return files.sha256(b"".join(parts))
 
 
 def default_preprocess(facts: Mapping[str, Any]) -> Preprocess:

@@ -7,6 +7,7 @@ import torch
 from qhyvit.methods._blocks import bridges
 from qhyvit.models import all_families, find_variant
 from qhyvit.models._export import FLOAT_TOLERANCE, export
+from qhyvit.models._source import open_source
 from qhyvit.ops import spec
 from qhyvit.rewrites import rewrite
 from qhyvit.sim.run import Executor
@@ -54,7 +55,7 @@ def real_pixels(size):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_exports_small_and_equal(name):
     family, variant = find_variant(name)
-    made = export(family, variant, None, None, None, seed=1)
+    made = export(open_source(name, seed=1))
     graph = rewrite(read(made.tflite, made.facts["modules"]))
     assert made.facts["float_error"] < FLOAT_TOLERANCE
     assert len(graph.nodes) <= MOST_OPS[name if name in MOST_OPS else family.name]

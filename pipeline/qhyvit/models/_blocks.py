@@ -70,6 +70,19 @@ def silu(x: torch.Tensor) -> torch.Tensor:
     return x * torch.sigmoid(x)
 
 
+class ChannelsLast(nn.Module):
+    """[1, H, W, 3] in front of a module that takes [1, 3, H, W]."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, H, W, 3] -> [1, classes]."""
+        found: torch.Tensor = self.net(x.permute(0, 3, 1, 2))
+        return found
+
+
 class ConvNormAct(nn.Module):
     """timm's ConvNormAct with its norm folded; SiLU or nothing behind."""
 

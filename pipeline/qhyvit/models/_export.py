@@ -19,12 +19,13 @@ import torch
 from torch import nn
 
 from qhyvit.errors import ExportError
-from qhyvit.models._family import Family, Variant
-from qhyvit.models._weights import load_into, randomize
+from qhyvit.models._source import Source
+from qhyvit.tflite.constants import without_constant_nodes
 
 # Of the largest logit. MobileViTv2's norms sum up to M = 262,144 squares one after the other in float32: a relative
 # error of about sqrt(M) * 2^-24 = 3e-5 each, 21 norms in a row. A wrong equivalent is off by 1e-2 and more.
 FLOAT_TOLERANCE = 5e-4
+WRAPPED = "net"  # what ChannelsLast calls the module within
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def _modules(data: bytes, module: nn.Module) -> dict[str, str]:
     chains = scope_chains(module)
     subgraph = _flat.load_model(data).subgraphs[0]
     names = [_flat.text(subgraph.tensors[t].name) for o in subgraph.operators for t in o.outputs]
-    return {name: module_of(name, chains) for name in names}
+    found = {name: module_of(name, chains) for name in names}
+    return {name: "" if path == WRAPPED else path.removeprefix(f"{WRAPPED}.") for name, path in found.items()}
 
 
 def float_error(data: bytes, reference: nn.Module, input_size: int, seed: int = 0) -> float:
@@ -137,32 +139,22 @@ def float_error(data: bytes, reference: nn.Module, input_size: int, seed: int = 
     return worst
 
 
-def export(
-    family: Family, variant: Variant, weights: Path | None, classes: int | None, input_size: int | None, seed: int
-) -> Exported:
-    """Build, load, rewrite, convert and check one model. Without weights they are random, by ``seed``.
+def export(source: Source) -> Exported:
+    """Rewrite, convert and check one model.
 
     Raises:
-        InputError, WeightsError: see :func:`qhyvit.models._weights.load_into`.
         ExportError: not convertible, or the file's logits are not those of the module.
     """
-    classes, size = classes or variant.classes, input_size or variant.input_size
-    reference = family.build(variant, classes).eval()
-    if weights is None:
-        randomize(reference, seed)
-    else:
-        load_into(reference, weights, variant.name, classes)
-    rewritten = family.rewrite(reference, size)
-    data = convert(rewritten, size)
-    error = float_error(data, reference, size)
+    size = source.input_size
+    rewritten = source.rewrite(source.reference, size)
+    data = without_constant_nodes(convert(rewritten, size))
+    error = float_error(data, source.reference, size)
     if not error < FLOAT_TOLERANCE:
-        raise ExportError(f"the exported file differs from {variant.name} by {error:.2e} of its largest logit")
-    preprocess = dict(variant.preprocess)
-    preprocess["resize"] = round(preprocess["resize"] * size / variant.input_size)
+        raise ExportError(f"the exported file differs from {source.name} by {error:.2e} of its largest logit")
     facts = {
-        "model": variant.name, "family": family.name, "classes": classes, "input_size": size,
-        "bridge_blocks": variant.bridge_blocks, "preprocess": preprocess, "float_error": error,
-        "weights": "random" if weights is None else weights.name, "modules": _modules(data, rewritten),
+        "model": source.name, "family": source.family, "classes": source.classes, "input_size": size,
+        "bridge_blocks": source.bridge_blocks, "preprocess": dict(source.preprocess), "float_error": error,
+        "weights": source.weights, "modules": _modules(data, rewritten),
         "versions": {name: metadata.version(name) for name in ("torch", "timm", "litert-torch", "ai-edge-quantizer")},
     }  # fmt: skip
     return Exported(data, facts)

@@ -39,6 +39,7 @@ class Family:
         build: (variant, classes) -> the reference torch module, NCHW input, randomly initialised.
         rewrite: (reference module in eval mode, input size) -> an equivalent module that takes [1, H, W, 3] and
             gives [1, classes], in forms that become few and quantizable TFLite ops.
+        matches: whether ``rewrite`` knows the blocks of a module that somebody else built.
     """
 
     name: str
@@ -46,3 +47,9 @@ class Family:
     variants: Mapping[str, Variant]
     build: Callable[[Variant, int], nn.Module]
     rewrite: Callable[[nn.Module, int], nn.Module]
+    matches: Callable[[nn.Module], bool]
+
+
+def holds(kind: str) -> Callable[[nn.Module], bool]:
+    """Whether a module is, or has within it, one of class ``kind``."""
+    return lambda module: any(type(m).__name__ == kind for m in module.modules())

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qhyvit.models._blocks import averaged_heads, behind_norm, centred, check_grid, folded_conv
-from qhyvit.models._family import Family, Variant
+from qhyvit.models._family import Family, Variant, holds
 from qhyvit.models._timm import import_timm
 from qhyvit.models.mobilevit import Normalize
 
@@ -184,4 +184,5 @@ FAMILY = Family(
     {v.name: v for v in map(_variant, ("l1", "l3", "l7"))},
     _build,
     _rewrite,
+    holds("EfficientFormer"),
 )

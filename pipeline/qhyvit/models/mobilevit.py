@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from qhyvit.models._blocks import Backbone, ConvNormAct, behind_norm, centred, folded_conv, rewrite_stages, silu
-from qhyvit.models._family import Family, Variant
+from qhyvit.models._family import Family, Variant, holds
 from qhyvit.models._timm import import_timm
 
 
@@ -129,4 +129,5 @@ FAMILY = Family(
     {v.name: v for v in map(_variant, ("xxs", "xs", "s"))},
     _build,
     _rewrite,
+    holds("MobileVitBlock"),
 )

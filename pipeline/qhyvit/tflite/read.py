@@ -97,13 +97,14 @@ def read(data: bytes, modules: Mapping[str, str] | None = None) -> Graph:
     if len(model.subgraphs) != 1:
         raise GraphError(f"the model has {len(model.subgraphs)} subgraphs; exactly one is supported")
     subgraph, table = model.subgraphs[0], all_ops()
-    unknown: dict[str, int] = {}
+    unknown: dict[str, list[str]] = {}
     for operator in subgraph.operators:
         op = _flat.op_name(model, operator)
         if op not in table:
-            unknown[op] = unknown.get(op, 0) + 1
+            name = _flat.text(subgraph.tensors[operator.outputs[0]].name)
+            unknown.setdefault(op, []).append((modules or {}).get(name) or name[-60:])
     if unknown:
-        listed = ", ".join(f"{n} x {op}" for op, n in sorted(unknown.items()))
+        listed = ", ".join(f"{len(where)} x {op} (first in {where[0]})" for op, where in sorted(unknown.items()))
         raise GraphError(f"the model holds ops that are not supported: {listed}")
     names, blocks = _names(model, modules or {})
     tensors = {}

@@ -1,0 +1,198 @@
+"""Where a model comes from: the zoo, timm (``timm/NAME``), or a user's own factory (``FILE.py:FUNCTION``)."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from qhyvit.errors import ExportError, InputError, UsageError
+from qhyvit.models import all_families, find_variant
+from qhyvit.models._blocks import ChannelsLast
+from qhyvit.models._timm import import_timm
+from qhyvit.models._weights import load_into, randomize
+
+TIMM = "timm/"
+GENERIC = "generic"  # family of a model whose blocks no family knows
+PREPROCESS_KEYS = ("resize", "interpolation", "mean", "std")
+# what most ImageNet models take, for a factory that does not say; resize in parts of the input size
+COMMON = {"interpolation": "bicubic", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+COMMON_CROP = 0.875
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model ready to be exported.
+
+    Args:
+        reference: torch module in eval mode, [1, 3, H, W] -> [1, classes], with its weights.
+        rewrite: see :class:`qhyvit.models._family.Family`.
+        bridge_blocks: how many the paper counts, None where it does not.
+        weights: what they are, in a word or a file's name.
+        preprocess: see :class:`qhyvit.models._family.Variant`; ``resize`` for ``input_size``.
+    """
+
+    name: str
+    family: str
+    reference: nn.Module
+    rewrite: Callable[[nn.Module, int], nn.Module]
+    classes: int
+    input_size: int
+    preprocess: Mapping[str, Any]
+    bridge_blocks: int | None
+    weights: str
+
+
+def is_own(model: str) -> bool:
+    """Whether ``model`` names a factory in a file: what it gives is known only when it ran."""
+    return ".py:" in model
+
+
+def open_source(
+    model: str, weights: Path | None = None, classes: int | None = None, size: int | None = None, seed: int = 0
+) -> Source:
+    """Build the model and give it its weights; without a file they are random by ``seed``, or the factory's own.
+
+    Raises:
+        UsageError: no such model, or facts missing that only the user knows.
+        InputError, WeightsError: see :func:`qhyvit.models._weights.load_into`.
+        ExportError: the factory failed, or gives no classifier.
+    """
+    if is_own(model):
+        return _own(model, weights, classes, size)
+    return _timm(model, weights, classes, size, seed) if model.startswith(TIMM) else _zoo(
+        model, weights, classes, size, seed
+    )  # fmt: skip
+
+
+def _filled(module: nn.Module, weights: Path | None, model: str, classes: int, seed: int) -> str:
+    if weights is None:
+        randomize(module, seed)
+        return "random"
+    load_into(module, weights, model, classes)
+    return weights.name
+
+
+def _zoo(model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> Source:
+    family, variant = find_variant(model)
+    classes, size = classes or variant.classes, size or variant.input_size
+    module = family.build(variant, classes).eval()
+    label = _filled(module, weights, variant.name, classes, seed)
+    preprocess = dict(variant.preprocess)
+    preprocess["resize"] = round(preprocess["resize"] * size / variant.input_size)
+    return Source(
+        model, family.name, module, family.rewrite, classes, size, preprocess, variant.bridge_blocks, label
+    )  # fmt: skip
+
+
+def _timm(model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> Source:
+    timm, name = import_timm(), model.removeprefix(TIMM)
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        raise UsageError(f"timm has no model {name!r}; near: {near}")
+    options = {} if classes is None else {"num_classes": classes}
+    module = timm.create_model(name, pretrained=False, **options).eval()
+    label = _filled(module, weights, model, module.num_classes, seed)
+    return _described(model, module, size, module.num_classes, label)
+
+
+def _own(model: str, weights: Path | None, classes: int | None, size: int | None) -> Source:
+    place, _, function = model.partition(".py:")
+    module = _call(Path(f"{place}.py"), function, classes)
+    found = _described(function, module.eval(), size, None, "the factory's" if weights is None else weights.name)
+    if weights is not None:
+        load_into(module, weights, function, found.classes)
+    if classes not in (None, found.classes):
+        raise UsageError(f"--classes {classes}, but {function} in {place}.py gives {found.classes} outputs")
+    return found
+
+
+def _call(path: Path, function: str, classes: int | None) -> nn.Module:
+    """Run a user's factory; ``classes`` is passed where it has a parameter ``num_classes``."""
+    if not path.is_file():
+        raise InputError(f"--model-py: file {path} does not exist")
+    spec = importlib.util.spec_from_file_location(f"qhyvit_own_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent.resolve()))  # for what the file imports from beside it
+    import_timm()  # beside a CPU torch, timm only imports this way
+    try:
+        spec.loader.exec_module(loaded)
+        factory = getattr(loaded, function, None)
+        if not callable(factory):
+            raise UsageError(f"--model-py: {path} has no function {function!r}")
+        made = factory(num_classes=classes) if classes is not None and _takes_classes(factory) else factory()
+    except UsageError:
+        raise
+    except Exception as error:  # a user's code may raise anything
+        raise ExportError(f"{function} in {path} failed: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    if not isinstance(made, nn.Module):
+        raise ExportError(f"{function} in {path} gives a {type(made).__name__}, not a torch.nn.Module")
+    return made
+
+
+def _takes_classes(factory: Callable[..., Any]) -> bool:
+    import inspect
+
+    return "num_classes" in inspect.signature(factory).parameters
+
+
+def _described(name: str, module: nn.Module, size: int | None, classes: int | None, weights: str) -> Source:
+    """A module with what it says of itself: ``pretrained_cfg`` (timm) or ``preprocess`` with ``input_size``."""
+    said = getattr(module, "preprocess", None) or _from_timm(getattr(module, "pretrained_cfg", None))
+    size = size or said.get("input_size")
+    if size is None:
+        raise UsageError(f"the input size of {name} is not known; give --input-size, pixels")
+    unknown = sorted(set(said) - {*PREPROCESS_KEYS, "input_size"})
+    if unknown:
+        keys = ", ".join((*PREPROCESS_KEYS, "input_size"))
+        raise UsageError(f"{name}.preprocess has the key {unknown[0]!r}; it may have {keys}")
+    scale = size / said.get("input_size", size)
+    resize = round(said["resize"] * scale) if "resize" in said else round(size / COMMON_CROP)
+    preprocess = {**COMMON, **{k: said[k] for k in PREPROCESS_KEYS if k in said}, "resize": resize}
+    found = _classes(name, module, size)
+    family = next((f for f in all_families().values() if f.matches(module)), None)
+    rewrite = _as_it_is if family is None else family.rewrite
+    label = GENERIC if family is None else family.name
+    return Source(name, label, module, rewrite, classes or found, size, preprocess, None, weights)
+
+
+def _from_timm(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    if not config or "input_size" not in config:
+        return {}
+    size = int(config["input_size"][-1])
+    return {
+        "input_size": size, "resize": int(size / config.get("crop_pct", COMMON_CROP)),
+        "interpolation": config.get("interpolation", "bicubic"),
+        "mean": tuple(config.get("mean", COMMON["mean"])), "std": tuple(config.get("std", COMMON["std"])),
+    }  # fmt: skip
+
+
+def _classes(name: str, module: nn.Module, size: int) -> int:
+    try:
+        with torch.no_grad():
+            logits = module(torch.zeros(1, 3, size, size))
+    except Exception as error:  # a user's module may raise anything
+        raise ExportError(f"{name} does not run on [1, 3, {size}, {size}]: {error}") from error
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 1:
+        got = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ExportError(f"{name} gives {got}; a classifier gives logits [1, classes]")
+    return int(logits.shape[1])
+
+
+def _as_it_is(module: nn.Module, input_size: int) -> nn.Module:
+    """The module itself, with branches merged that timm can merge, taking [1, H, W, 3]."""
+    import_timm()
+    from timm.utils.model import reparameterize_model
+
+    return ChannelsLast(reparameterize_model(copy.deepcopy(module)).eval())

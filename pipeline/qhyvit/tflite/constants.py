@@ -1,0 +1,60 @@
+"""Nodes that depend on constants alone are computed once, here, and not on every image.
+
+Position encodings come through the converter as chains of FLOOR_DIV, POW, SIN, COS: no op of them has to be known.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from qhyvit.tflite import _flat
+
+
+def _constant_operators(model: Any) -> list[int]:
+    """Positions of the operators whose operands are all known before the model runs."""
+    subgraph = model.subgraphs[0]
+    known = {i for i, t in enumerate(subgraph.tensors) if _has_data(model, t)}
+    found = []
+    for position, operator in enumerate(subgraph.operators):
+        operands = [int(t) for t in operator.inputs if t >= 0]
+        if operands and all(t in known for t in operands):
+            known |= {int(t) for t in operator.outputs}
+            found.append(position)
+    return found
+
+
+def _has_data(model: Any, tensor: Any) -> bool:
+    data = model.buffers[tensor.buffer].data if tensor.buffer else None
+    return data is not None and len(data) > 0
+
+
+def without_constant_nodes(data: bytes) -> bytes:
+    """The same model with such nodes replaced by their results; unchanged where there are none."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    from ai_edge_litert.schema_py_generated import BufferT
+
+    model = _flat.load_model(data)
+    positions = set(_constant_operators(model))
+    if not positions:
+        return data
+    _flat.embed(model, data)
+    interpreter = Interpreter(
+        model_content=data, num_threads=1, experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )  # fmt: skip
+    interpreter.allocate_tensors()
+    interpreter.invoke()  # on zeros: what is read depends on constants alone
+    subgraph = model.subgraphs[0]
+    kept = [o for i, o in enumerate(subgraph.operators) if i not in positions]
+    wanted = {int(t) for o in kept for t in o.inputs} | {int(t) for t in subgraph.outputs}
+    for position in sorted(positions):
+        for t in (int(t) for t in subgraph.operators[position].outputs):
+            if t in wanted:
+                buffer = BufferT()
+                buffer.data = np.frombuffer(np.ascontiguousarray(interpreter.get_tensor(t)).tobytes(), np.uint8)
+                model.buffers.append(buffer)
+                subgraph.tensors[t].buffer = len(model.buffers) - 1
+    subgraph.operators = kept
+    return _flat.pack(model)

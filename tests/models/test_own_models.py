@@ -1,0 +1,172 @@
+"""Models beyond the zoo: a user's factory, timm's other hybrids, and the rewrites that they need."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from qhyvit.errors import ExportError, GraphError, InputError, UsageError, WeightsError
+from qhyvit.methods import method
+from qhyvit.methods._problem import Problem
+from qhyvit.models._export import export
+from qhyvit.models._source import GENERIC, open_source
+from qhyvit.plan import QuantPlan
+from qhyvit.rewrites import rewrite
+from qhyvit.stages import Work
+from qhyvit.stages import export as export_stage
+from qhyvit.tflite.read import read
+from qhyvit.tflite.write import quantize as write
+from qhyvit.verify.report import verify
+from qhyvit_device.preprocess import Preprocess, quantize
+
+OWN = '''
+import torch
+from torch import nn
+from beside import WIDTH
+
+class Hybrid(nn.Module):
+    """Convolution, L2-normalized attention over positions with an encoding of sines, a quotient, a square."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, WIDTH, 4, 4), nn.BatchNorm2d(WIDTH), nn.GELU())
+        self.norm, self.qkv = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3 * WIDTH)
+        self.head = nn.Linear(WIDTH, num_classes)
+        self.preprocess = {"input_size": 32, "resize": 40, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+
+    def forward(self, x):
+        x = self.stem(x).flatten(2).transpose(1, 2)
+        x = x + torch.sin(torch.arange(x.shape[1])[:, None] / 10000 ** (torch.arange(WIDTH) / WIDTH))
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
+        q, k = nn.functional.normalize(q, dim=-1), nn.functional.normalize(k, dim=-1)
+        x = x + torch.softmax(q @ k.transpose(1, 2) / 0.1, dim=-1) @ v
+        return self.head(x.mean(dim=1))
+
+def make(num_classes=6):
+    torch.manual_seed(0)
+    return Hybrid(num_classes)
+
+def fixed():
+    return make()
+
+def broken():
+    raise RuntimeError("no such layer")
+
+def other():
+    return 3
+
+def features():
+    return nn.Conv2d(3, 4, 3)
+
+def known():
+    import timm
+    return timm.create_model("mobilevitv2_050", num_classes=4)
+'''
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "beside.py").write_text("WIDTH = 16\n")
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    return lambda function, **options: open_source(f"{path}:{function}", **options)
+
+
+def verified(made, size):
+    """The min-max integer file of an export, checked against its simulation."""
+    graph = rewrite(read(made.tflite, made.facts["modules"]))
+    raw = made.facts["preprocess"]
+    how = Preprocess("squash", size, raw["interpolation"], tuple(raw["mean"]), tuple(raw["std"]))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    floats = (torch.from_numpy(pixels) / 255 - torch.tensor(how.mean)) / torch.tensor(how.std)
+    minmax = method("minmax")
+    solution = minmax.search(Problem(graph, floats), minmax.defaults)
+    plan = QuantPlan(solution.tensors, "minmax", minmax.defaults)
+    entry = plan.tensors[graph.tensors[graph.inputs[0]].name]
+    codes = [quantize(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pixels]
+    model = write(solution.shipped, plan)
+    return graph, verify(solution.graph, solution.shipped, plan, model, floats, codes, ["litert"])
+
+
+def test_a_factory_of_ones_own_becomes_a_verified_integer_file(own):
+    source = own("make")
+    assert (source.family, source.classes, source.input_size) == (GENERIC, 6, 32)
+    graph, report = verified(export(source), 32)
+    assert report.passed, report.to_json()["checks"]
+    ops = {n.op for n in graph.nodes}
+    assert not ops & {"DIV", "SIN", "POW", "ABS", "SQRT", "MAXIMUM", "SQUARED_DIFFERENCE"}
+    assert {n.block for n in graph.nodes} >= {"norm", "stem.2"}
+
+
+def test_a_factory_takes_a_class_count_and_weights(own, tmp_path):
+    path = tmp_path / "w.pt"
+    torch.save(own("make", classes=9).reference.state_dict(), path)
+    loaded = own("make", classes=9, weights=path)
+    assert (loaded.classes, loaded.weights) == (9, "w.pt")
+    with pytest.raises(WeightsError, match="use --classes 9"):
+        own("make", weights=path)
+    with pytest.raises(UsageError, match="gives 6 outputs"):
+        own("fixed", classes=9)
+
+
+def test_blocks_of_a_known_family_get_its_form(own):
+    source = own("known", size=128)
+    assert (source.family, source.classes, source.preprocess["resize"]) == ("mobilevitv2", 4, 144)
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "kind", "words"),
+    [
+        ("nothing", {}, UsageError, "no function 'nothing'"),
+        ("broken", {}, ExportError, "RuntimeError: no such layer"),
+        ("other", {}, ExportError, "gives a int, not a torch.nn.Module"),
+        ("features", {}, UsageError, "give --input-size"),
+        ("features", {"size": 32}, ExportError, "a classifier gives logits"),
+        ("make", {"size": 3}, ExportError, "does not run"),
+    ],
+)
+def test_what_is_wrong_with_a_factory_is_said(own, function, options, kind, words):
+    with pytest.raises(kind, match=words):
+        own(function, **options)
+
+
+def test_a_missing_file_and_an_unknown_timm_model_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.py does not exist"):
+        open_source(f"{tmp_path}/gone.py:make")
+    with pytest.raises(UsageError, match="near: edgenext_base"):
+        open_source("timm/edgenext_nano")
+
+
+def test_the_stage_runs_again_where_the_factory_gives_other_weights(own, tmp_path):
+    work, spec = Work(tmp_path / "w"), f"{tmp_path}/own.py:make"
+    lines: list[str] = []
+    work.log = lines.append
+    export_stage(work, spec, None, None, None, 0)
+    first = work.read("float.tflite")
+    export_stage(work, spec, None, None, None, 0)
+    assert lines[-1] == "export: unchanged, kept"
+    (tmp_path / "own.py").write_text(OWN.replace("manual_seed(0)", "manual_seed(1)"))
+    export_stage(work, spec, None, None, None, 0)
+    assert lines[-1].startswith("export: done")
+    assert work.read("float.tflite") != first
+    assert json.loads(work.read("export.json"))["weights"] == "the factory's"
+
+
+WORKING = ("edgenext_xx_small", "fastvit_t8", "levit_128s", "mobilenetv4_hybrid_medium", "tiny_vit_5m_224")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORKING)
+def test_hybrids_that_no_family_knows_build(name):
+    source = open_source(f"timm/{name}", seed=1)
+    assert source.family == GENERIC
+    _, report = verified(export(source), source.input_size)
+    assert report.passed, report.to_json()["checks"]
+
+
+@pytest.mark.slow
+def test_a_hybrid_with_an_op_that_has_no_integer_form_names_op_and_module():
+    made = export(open_source("timm/efficientvit_b0", seed=1))
+    with pytest.raises(GraphError, match=r"4 x PADV2 \(first in stages\.2\.blocks\.1"):
+        read(made.tflite, made.facts["modules"])
