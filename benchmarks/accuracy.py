@@ -38,7 +38,6 @@ from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.fakequant import ExactQuant, FakeQuant, quantized_biases
 from qhyvit.sim.partial import partial
 from qhyvit.sim.run import Executor, Hook
-from qhyvit.tflite.islands import with_profile
 from qhyvit.tflite.write import constants_on_grid_of
 from qhyvit.tflite.write import quantize as write
 from qhyvit.verify.accuracy import count
@@ -103,7 +102,7 @@ class Setup:
     float_logits: np.ndarray
 
 
-def _setup(args: argparse.Namespace, seed: int) -> Setup:
+def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
     work = stages.Work(args.work)
     stages.export(work, args.model, args.weights, None, None, 0)
     facts = work.json(stages.FACTS)
@@ -120,7 +119,8 @@ def _setup(args: argparse.Namespace, seed: int) -> Setup:
     if not cache.is_file():
         np.save(cache, logits_of(work.read(stages.FLOAT), pixels, test))
     calibration = torch.from_numpy(normalize(pixels_of(paths, size, how), how))
-    return Setup(stages.float_graph(work), test, calibration, pixels, labelled.classes, np.load(cache))
+    graph = stages.float_graph(work, profile, int16=args.bits == 8)
+    return Setup(graph, test, calibration, pixels, labelled.classes, np.load(cache))
 
 
 def simulated(
@@ -157,10 +157,11 @@ def mean_sqnr(solution: Solution, images: torch.Tensor) -> float:
 
 def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
     """Rows of one run."""
-    row, setup = ROWS[name], _setup(args, seed)
+    row = ROWS[name]
+    setup = _setup(args, seed, row.profile)
     torch.manual_seed(seed)
     chosen, started = method(row.method), time.process_time()
-    problem = Problem(with_profile(setup.graph, row.profile), setup.calibration, seed=seed, bits=args.bits)
+    problem = Problem(setup.graph, setup.calibration, seed=seed, bits=args.bits)
     solution = chosen.search(problem, {**chosen.defaults, **row.options})
     seconds = time.process_time() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.methods import _wide, method
 from qhyvit.methods._hessian import gather
 from qhyvit.methods._problem import Problem
 from qhyvit.observers._histogram import Histogram
+from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
+from qhyvit.sim.run import Executor
 from qhyvit.tflite import _flat
-from qhyvit.tflite.islands import wide_cost_ms, widened
+from qhyvit.tflite.islands import long_softmaxes, wide_cost_ms, widened
 from qhyvit.tflite.legal import groups
 from qhyvit.tflite.write import quantize
 from qhyvit.verify.census import census
@@ -54,7 +57,7 @@ def test_the_file_holds_int16_only_there_and_agrees_with_the_simulation(small_v1
         assert int(narrow[f"{name}_quantized"].zeroPoint[0]) == plan.tensors[name].zero_point[0]
     softmax = report.agreements["litert"].ops["SOFTMAX"]
     assert softmax.compared > 0
-    assert softmax.worst <= 1
+    assert softmax.worst == 0
     assert QuantPlan.from_json(plan.to_json()).wide == plan.wide
 
 
@@ -105,3 +108,17 @@ def test_the_method_finds_and_keeps_them(small_v1, inputs, monkeypatch):
     assert {solution.graph.tensors[t].name for t in solution.graph.wide} == set(names)
     assert names
     assert min(solution.tensors[name].scale[0] for name in names) < 1 / 256
+
+
+def softmax_of(positions):
+    """x [1, positions] -> SOFTMAX."""
+    tensors = {i: Tensor(i, name, (1, positions), "FLOAT32") for i, name in enumerate(("x", "attention"))}
+    return Graph(tensors, (Node("SOFTMAX", spec("SOFTMAX").attrs(), (0,), (1,)),), (0,), (1,))
+
+
+@pytest.mark.parametrize(("positions", "wide"), [(511, []), (512, ["attention"])])
+def test_a_softmax_is_long_where_equal_weights_round_to_nothing(positions, wide):
+    graph = softmax_of(positions)
+    weight = Executor(graph).run(torch.zeros(1, positions))[1] * 256
+    assert bool(torch.round(weight).any()) == (not wide)
+    assert long_softmaxes(graph) == wide

@@ -37,6 +37,7 @@ Mode = Annotated[str | None, typer.Option("--resize-mode", help="crop or squash;
 Options = Annotated[list[str] | None, typer.Option("--set", help="Option of the method, KEY=VALUE; repeatable.")]
 Force = Annotated[bool, typer.Option("--force", help="Run again and overwrite.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object to stdout.")]
+NoInt16 = Annotated[bool, typer.Option("--no-int16", help="Keep the plan free of int16.")]
 VERIFY_IMAGES = 100
 
 
@@ -118,14 +119,15 @@ def export(
 @app.command(epilog="Example: `qhyvit calibrate --work build/v2 --images train/ --method qhyvit --set rounds=3`")
 def calibrate(
     work: WorkDir, images: Images, method: Method = "qhyvit", count: Count = 128, seed: Seed = 0, mode: Mode = None,
-    bits: Bits = 8, profile: Profile = "integer", options: Options = None, force: Force = False,
+    bits: Bits = 8, profile: Profile = "integer", options: Options = None, no_int16: NoInt16 = False,
+    force: Force = False,
 ) -> None:  # fmt: skip
     """Stage 2: choose scale, granularity and scheme of every tensor."""
     from qhyvit import stages
 
     with _console.talk() as talk:
         w, chosen = _work(work, talk, force=force), _method_options(options)
-        stages.calibrate(w, images, method, count, seed, chosen, mode, bits, profile)
+        stages.calibrate(w, images, method, count, seed, chosen, mode, bits, profile, int16=not no_int16)
 
 
 @app.command(epilog="Example: `qhyvit convert --work build/v2`")
@@ -189,7 +191,7 @@ def build(
     labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
     count: Count = 128, seed: Seed = 0, mode: Mode = None, bits: Bits = 8,
     profile: Profile = "integer", options: Options = None,
-    no_int16: Annotated[bool, typer.Option("--no-int16", help="Keep the plan free of int16.")] = False,
+    no_int16: NoInt16 = False,
     work: Annotated[Path | None, typer.Option(help="Work directory; default OUT.work. A second run resumes.")] = None,
     as_json: Json = False, force: Force = False,
 ) -> None:  # fmt: skip
@@ -203,9 +205,7 @@ def build(
         images_in(images)
         stages.export(w, source, weights, classes, input_size, seed)
         chosen = _method_options(options)
-        if no_int16:
-            chosen |= stages.without_int16(method)
-        stages.calibrate(w, images, method, count, seed, chosen, mode, bits, profile)
+        stages.calibrate(w, images, method, count, seed, chosen, mode, bits, profile, int16=not no_int16)
         stages.convert(w)
         stages.verify(w, images, VERIFY_IMAGES, seed, mode)
         verdict = w.json(stages.VERIFY)

@@ -158,20 +158,29 @@ def load_pixels(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray
     return np.stack([to_pixels(load_image(p), size, size, how) for p in paths])
 
 
-def float_graph(work: Work, profile: str = "integer") -> Graph:
-    """The exported graph after the rewrites that every graph gets, with the profile's float islands marked."""
+def float_graph(work: Work, profile: str = "integer", *, int16: bool = True) -> Graph:
+    """The exported graph after the rewrites that every graph gets, with the profile's islands marked.
+
+    Args:
+        int16: let long softmaxes be int16 (see :func:`qhyvit.tflite.islands.long_softmaxes`).
+    """
     from qhyvit.rewrites import rewrite
-    from qhyvit.tflite.islands import with_profile
+    from qhyvit.tflite.islands import long_softmaxes, widened, with_profile
     from qhyvit.tflite.read import read
 
-    return with_profile(rewrite(read(work.read(FLOAT), work.json(FACTS)["modules"])), profile)
+    graph = with_profile(rewrite(read(work.read(FLOAT), work.json(FACTS)["modules"])), profile)
+    return widened(graph, long_softmaxes(graph)) if int16 and profile == "integer" else graph
 
 
 def calibrate(
     work: Work, images: Path, method: str, count: int, seed: int, options: Mapping[str, Any], mode: str | None,
-    bits: int = 8, profile: str = "integer",
+    bits: int = 8, profile: str = "integer", *, int16: bool = True,
 ) -> None:  # fmt: skip
-    """Stage 2: ``folded.tflite`` (the float graph with its folds), ``plan.json`` and ``plan.npz`` (new constants)."""
+    """Stage 2: ``folded.tflite`` (the float graph with its folds), ``plan.json`` and ``plan.npz`` (new constants).
+
+    Args:
+        int16: False for runtimes without int16 kernels.
+    """
     from qhyvit.methods import method as find_method
 
     if bits < 8 and profile != "integer":
@@ -185,8 +194,12 @@ def calibrate(
     how = preprocess_for(images, default_preprocess(facts), mode)
     hashes = data.hash_files(paths)
     full = {**chosen.defaults, **options}
+    int16 = int16 and bits == 8
+    if not int16 and "int16_ms" in full:
+        full["int16_ms"] = 0
     images_key = {"images": hashes, "how": asdict(how), "seed": seed}
     key = {"float": work.hash(FLOAT), **images_key, "method": method, "options": full, "bits": bits, "profile": profile}
+    key["int16"] = int16
 
     def make() -> None:
         import torch
@@ -194,7 +207,7 @@ def calibrate(
         from qhyvit.methods._problem import Problem
         from qhyvit.tflite.write import write_float
 
-        graph, started = float_graph(work, profile), time.monotonic()
+        graph, started = float_graph(work, profile, int16=int16), time.monotonic()
         pixels = torch.from_numpy(normalize(load_pixels(paths, facts["input_size"], how), how))
         torch.manual_seed(seed)
         store = Store(work.folder / PIECES)
@@ -273,13 +286,6 @@ def solved(work: Work) -> Solved:
     folded = widened(with_profile(read(work.read(FOLDED)), plan.profile), plan.wide)
     constants = files.unpack_arrays(work.read(CONSTANTS), CONSTANTS)
     return Solved(folded, edit.with_named(folded, constants), plan)
-
-
-def without_int16(method: str) -> dict[str, Any]:
-    """The options that keep a method's plans free of int16, for runtimes without such kernels."""
-    from qhyvit.methods import method as find_method
-
-    return {"int16_ms": 0} if "int16_ms" in find_method(method).defaults else {}
 
 
 def convert(work: Work) -> None:

@@ -1,6 +1,6 @@
 """int16 where the objective says that it pays: kernels that prescribe a coarse int8 step, within a budget of time.
 
-A softmax over 256 tokens has a mean of one int8 step (1/256). An int16 kernel gives 1/32768, and the int8 codes made
+A softmax over 256 tokens has a mean of one int8 step (1/256). Its int16 output has 1/65536, and the int8 codes made
 of its output have whatever scale the objective likes best.
 """
 

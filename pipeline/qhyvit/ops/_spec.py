@@ -88,6 +88,7 @@ class OpSpec:
         weight_axis: axis of the weight's output channels.
         bias_input: index of the bias input (scale s_in * s_w, int32), -1 if none.
         out: the output's contract.
+        wide: grid of the int16 output that the int8 kernel can give instead of ``out``, None if it can't.
         symmetric_inputs: inputs that need zero point 0 for XNNPACK (BATCH_MATMUL: the right operand).
         input_zero_point: zero point that an input must have for the kernel to be right (RSQRT: -128), or None.
         int8_kernel: whether LiteRT has an int8 kernel that is right.
@@ -115,6 +116,7 @@ class OpSpec:
     weight_axis: int = 0
     bias_input: int = -1
     out: OutputContract = FREE
+    wide: Fixed | None = None
     symmetric_inputs: tuple[int, ...] = ()
     input_zero_point: int | None = None
     int8_kernel: bool = True

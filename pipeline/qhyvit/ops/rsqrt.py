@@ -8,47 +8,24 @@ as an integer, times a 31-bit multiplier.
 
 from __future__ import annotations
 
-import math
 from functools import cache
 
 import numpy as np
 import torch
 
+from qhyvit.ops._fixed_point import HIGHEST, halved, high_product, multiplier_of, scaled, widened
 from qhyvit.ops._spec import OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
 # A square that rounds to code 0 is 0: the kernel then gives its highest code. Here it must stay finite, or its
 # gradient (0 outside the range, times infinity) would be NaN in everything before it.
 LEAST = 1e-20
-HIGHEST = 2**31 - 1
 HALF_SQRT_2 = 1518500250  # Q0.31
 DATA_SHIFT = 20
 
 
 def _forward(x: torch.Tensor) -> torch.Tensor:
     return torch.rsqrt(x.clamp_min(LEAST))
-
-
-def _high_product(a: int, b: int) -> int:
-    """The high half of 2ab, rounded half away from zero."""
-    doubled = a * b + ((1 << 30) if a * b >= 0 else 1 - (1 << 30))
-    return (abs(doubled) >> 31) * (1 if doubled >= 0 else -1)
-
-
-def _halved(x: int, times: int) -> int:
-    """x / 2^times, rounded half away from zero."""
-    mask = (1 << times) - 1
-    return (x >> times) + ((x & mask) > (mask >> 1) + (x < 0))
-
-
-def _scaled(x: int, multiplier: int, shift: int) -> int:
-    """x * multiplier / 2^31 * 2^shift."""
-    return _halved(_high_product(x * (1 << max(shift, 0)), multiplier), max(-shift, 0))
-
-
-def _widened(raw: int, bits: int) -> int:
-    """The same value with ``bits`` fewer integer bits, saturating."""
-    return max(min(raw << bits, HIGHEST), -HIGHEST - 1)
 
 
 @cache
@@ -59,26 +36,19 @@ def _inverse_root(q: int) -> tuple[int, int]:
     pairs = (32 - q.bit_length() - 1) // 2 - 1
     shift = 11 - pairs
     value = (q << (2 * pairs)) >> 1  # Q3.28
-    half, three_halves, x = _halved(value, 1), (1 << 28) + (1 << 27), 1 << 28
+    half, three_halves, x = halved(value, 1), (1 << 28) + (1 << 27), 1 << 28
     for _ in range(5):
-        cube = _widened(_high_product(_high_product(x, x), x), 6)
-        x = _widened(_high_product(three_halves, x) - _high_product(half, cube), 3)
-    x = _high_product(x, HALF_SQRT_2)
+        cube = widened(high_product(high_product(x, x), x), 6)
+        x = widened(high_product(three_halves, x) - high_product(half, cube), 3)
+    x = high_product(x, HALF_SQRT_2)
     return (x << -shift, 0) if shift < 0 else (x, -shift)
-
-
-def _multiplier(scale: float) -> tuple[int, int]:
-    """A real factor as a 31-bit multiplier and a shift."""
-    fraction, shift = math.frexp(scale)
-    fixed = math.floor(fraction * 2**31 + 0.5)
-    return (fixed // 2, shift + 1) if fixed == 2**31 else (fixed, shift)
 
 
 def kernel_steps(y: np.ndarray, in_scale: float, out_scale: float) -> np.ndarray:
     """Steps of the output's scale that the int8 kernel gives where the real result is ``y`` (any shape, float64)."""
     q = np.rint(1.0 / (y * y * in_scale)).astype(np.int64)
     root = np.float32(np.sqrt(np.float32(in_scale)))
-    multiplier, shift = _multiplier(1.0 / float(root * np.float32(out_scale)))
+    multiplier, shift = multiplier_of(1.0 / float(root * np.float32(out_scale)))
     unique, where = np.unique(q, return_inverse=True)
     steps = []
     for value in unique:
@@ -86,8 +56,8 @@ def kernel_steps(y: np.ndarray, in_scale: float, out_scale: float) -> np.ndarray
             steps.append(HIGHEST)
             continue
         inverse, right = _inverse_root(int(value))
-        data = _scaled(1, inverse, right + DATA_SHIFT)
-        steps.append(_scaled(data, multiplier, shift - DATA_SHIFT))
+        data = scaled(1, inverse, right + DATA_SHIFT)
+        steps.append(scaled(data, multiplier, shift - DATA_SHIFT))
     return np.array(steps, np.float64)[where].reshape(y.shape)
 
 

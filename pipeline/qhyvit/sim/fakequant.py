@@ -12,6 +12,7 @@ from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
 from qhyvit.ops._elementwise import align
+from qhyvit.ops._fixed_point import requantized
 from qhyvit.ops._spec import Tied, activate
 from qhyvit.plan import Codes, Scheme, TensorQuant
 
@@ -188,8 +189,8 @@ class ExactQuant:
         ``operands``: what it read, [B, *file shape]; a sum's kernel rounds them one by one.
         """
         quant = self.quants[tensor.name]
-        if node is None or self.graph.is_float(node):  # QUANTIZE of a float value
-            return exact_codes(y, quant)
+        if node is None or self.graph.is_float(node):
+            return self._narrowed(y, node, quant) if tensor.id in self.graph.wide else exact_codes(y, quant)
         own = spec(node.op).kernel_steps
         if own is not None:
             steps = own(y.detach().cpu().numpy(), self._quant(node.inputs[0]).scale[0], quant.scale[0])
@@ -203,6 +204,18 @@ class ExactQuant:
         sums = np.rint(y.detach().cpu().numpy() / (a * b)).astype(np.float32)  # the kernel's integer accumulator
         factor = a.astype(np.float32) * b.astype(np.float32) / np.float32(quant.scale[0])
         return np.clip(np.rint(sums * factor) + quant.zero_point[0], low, high).astype(np.int64)
+
+    def _narrowed(self, y: torch.Tensor, node: Node | None, quant: TensorQuant) -> np.ndarray:
+        """int8 codes that QUANTIZE makes of the int16 ones that the kernel of ``node`` gives."""
+        assert node is not None
+        grid, kernel = spec(node.op).wide, spec(node.op).kernel_steps
+        assert grid is not None
+        assert kernel is not None
+        low, high = -(2**15) - grid.zero_point, 2**15 - 1 - grid.zero_point
+        steps = kernel(y.detach().cpu().numpy(), self._quant(node.inputs[0]).scale[0], grid.scale)
+        steps = np.clip(steps, low, high).astype(np.int64)
+        factor = float(np.float32(grid.scale)) / float(np.float32(quant.scale[0]))
+        return np.clip(requantized(steps, factor) + quant.zero_point[0], *quant.limits).astype(np.int64)
 
     def _sum_codes(self, quant: TensorQuant, node: Node, operands: Sequence[torch.Tensor]) -> np.ndarray:
         kernel = spec(node.op).kernel_sum

@@ -2,7 +2,7 @@
 
 SOFTMAX and RSQRT have no int8 kernel in XNNPACK and coarse ones in TFLite (softmax's output step is 1/256, whatever
 its range); in float they run on few elements between a DEQUANTIZE and a QUANTIZE. In the ``integer`` profile a softmax
-may run in int16, with a step of 1/32768, between two QUANTIZE: then its int8 codes have a scale of their own too.
+may write int16, with a step of 1/65536, before a QUANTIZE: then its int8 codes have a scale of their own too.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ FLOAT_OPS = ("SOFTMAX", "RSQRT")
 LEADS = ("ADD",)  # the eps before a reciprocal root
 # What int16 costs over int8, milliseconds an element on one core: the builtin kernels, and two QUANTIZE
 WIDE_MS = {"SOFTMAX": 7.5e-6}
+# Equal attention to so many positions has weights of 1/512, which int8 softmax rounds to zero, all of them
+LONG_SOFTMAX = 512
 
 
 def with_profile(graph: Graph, profile: str) -> Graph:
@@ -37,6 +39,12 @@ def widened(graph: Graph, names: Iterable[str]) -> Graph:
     """The graph with the nodes that write the tensors ``names`` computed in int16."""
     ids = {graph.by_name[name].id for name in names}
     return replace(graph, floats=graph.floats | ids, wide=graph.wide | ids)
+
+
+def long_softmaxes(graph: Graph) -> list[str]:
+    """Names of the softmax outputs that int8 softmax may round to nothing: every method needs int16 there."""
+    outputs = [graph.tensors[n.outputs[0]] for n in graph.nodes if n.op == "SOFTMAX"]
+    return [t.name for t in outputs if t.shape[-1] >= LONG_SOFTMAX]
 
 
 def wide_cost_ms(graph: Graph, tensor: int) -> float | None:

@@ -1,7 +1,8 @@
-"""int8 codes behind int16 kernels: the scale that the plan gives them.
+"""int16 kernels in the file: int8 codes in, int16 codes out on the kernel's own grid, and any int8 scale behind.
 
-ai-edge-quantizer derives the int8 scale behind an int16 softmax from what the kernel prescribes, [-1, 1], whatever
-range it is told; the QUANTIZE that makes the codes takes any scale.
+ai-edge-quantizer puts a QUANTIZE to int16 in front of an int16 softmax, whose kernel then takes five times as long as
+the one that reads int8, on a grid half as fine; and it derives the int8 scale behind from what the kernel prescribes,
+[-1, 1], whatever range it is told.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import Any
 
 from qhyvit.errors import PlanError
 from qhyvit.graph.ir import Graph
+from qhyvit.ops import spec
 from qhyvit.plan import TensorQuant
 from qhyvit.tflite import _flat
 from qhyvit.tflite.legal import groups
 
 
 def rescale(data: bytes, graph: Graph, quants: Mapping[str, TensorQuant]) -> bytes:
-    """The file with the plan's scales behind every int16 kernel; unchanged where there is none.
+    """The file with such kernels, and the plan's scales behind them; unchanged where there is none.
 
     Raises:
         PlanError: no QUANTIZE makes int8 codes of an int16 tensor.
@@ -39,9 +41,28 @@ def rescale(data: bytes, graph: Graph, quants: Mapping[str, TensorQuant]) -> byt
                 raise PlanError(f"{name!r} is int16 and nothing makes int8 codes of it")
             copies = [index[graph.tensors[m].name] for m in group.members if m != t]
             for i in (*narrow, *copies):
-                _set(tensors[i], quants[name])
+                _set(tensors[i], quants[name].scale, quants[name].zero_point)
+            node = graph.producer(t)
+            assert node is not None
+            grid = spec(node.op).wide
+            assert grid is not None
+            _set(tensors[index[name]], (grid.scale,), (grid.zero_point,))
+            _read_int8(model, index[name])
     return _flat.pack(model)
 
 
-def _set(tensor: Any, quant: TensorQuant) -> None:
-    tensor.quantization.scale, tensor.quantization.zeroPoint = list(quant.scale), list(quant.zero_point)
+def _read_int8(model: Any, output: int) -> None:
+    """Let the kernel that writes ``output`` read what the QUANTIZE in front of it reads; that one goes."""
+    operators = model.subgraphs[0].operators
+    kernel = next(o for o in operators if output in (int(t) for t in o.outputs))
+    source = int(kernel.inputs[0])
+    before = next(o for o in operators if source in (int(t) for t in o.outputs))
+    if _flat.op_name(model, before) != "QUANTIZE":
+        raise PlanError(f"{_flat.text(model.subgraphs[0].tensors[output].name)!r}: nothing makes its kernel's int16")
+    kernel.inputs = [int(before.inputs[0]), *(int(t) for t in kernel.inputs[1:])]
+    if not any(source in (int(t) for t in o.inputs) for o in operators):
+        operators.remove(before)
+
+
+def _set(tensor: Any, scale: tuple[float, ...], zero_point: tuple[int, ...]) -> None:
+    tensor.quantization.scale, tensor.quantization.zeroPoint = list(scale), list(zero_point)

@@ -1,0 +1,101 @@
+"""Every variant of every family through all stages to a verified integer file, with random weights.
+
+Each variant is a process of its own; a row is written as soon as it ends, and a second call makes only what is missing.
+Ranges are min-max: what is shown is that the graph converts and that the file computes what was simulated. Example:
+
+    python -m benchmarks.coverage --variants all
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from benchmarks._files import RESULTS, command_line, have_rows, write_rows
+from benchmarks.demo.images import draw_image
+from qhyvit import stages
+from qhyvit.models import all_families
+
+IMAGES, CALIBRATION, CHECKED = 24, 8, 16
+SEED = 1
+
+
+def _images(folder: Path) -> Path:
+    """Generated pictures: nothing has to be unpacked or fetched."""
+    folder.mkdir()
+    for i in range(IMAGES):
+        draw_image(i % 10, np.random.default_rng(i), 256).save(folder / f"{i:02d}.png")
+    return folder
+
+
+def one(variant: str, place: Path) -> dict[str, Any]:
+    """The row of one variant; ``place`` is an empty folder."""
+    images, work = _images(place / "images"), stages.Work(place / "work")
+    started = time.monotonic()
+    stages.export(work, variant, None, None, None, SEED)
+    exported = time.monotonic() - started
+    stages.calibrate(work, images, "minmax", CALIBRATION, SEED, {}, "squash")
+    stages.convert(work)
+    stages.verify(work, images, CHECKED, SEED, "squash")
+    verdict, facts = work.json(stages.VERIFY), work.json(stages.FACTS)
+    census = verdict["census"]
+    kinds: Counter[str] = Counter()
+    for op, n in census["ops"].items():
+        kinds[op.rpartition(":")[2]] += n
+    float_ops = sum(n for kind, n in kinds.items() if kind.startswith("FLOAT"))
+    builtin = ", ".join(f"{n} {op}" for op, n in sorted(census["not_delegated"].items()))
+    decided = verdict["decisions"]["litert"]
+    return {
+        "variant": variant, "family": facts["family"], "input": facts["input_size"], "ops": census["op_count"],
+        "int8_ops": kinds["INT8"], "int16_ops": kinds["INT16"], "float_ops": float_ops,
+        "float_tensors": len(census["float_tensors"]), "partitions": census["partitions"], "builtin": builtin,
+        "size_mb": f"{census['size_bytes'] / 1e6:.2f}", "export_s": f"{exported:.0f}",
+        "all_s": f"{time.monotonic() - started:.0f}", "float_error": f"{facts['float_error']:.1e}",
+        "decided_alike": f"{decided['simulation_agrees']}/{decided['images']}",
+        "verified": "yes" if verdict["passed"] else "; ".join(c["name"] for c in verdict["checks"] if not c["passed"]),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Command line; exit code 1 where a variant is not verified."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", default="all", help="all, or names with commas")
+    parser.add_argument("--again", action="store_true", help="make rows again that are there")
+    parser.add_argument("--out", type=Path, default=RESULTS / "coverage.csv")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(one(args.one, Path(folder))))
+        return
+    known = [v for f in all_families().values() for v in f.variants]
+    wanted = known if args.variants == "all" else args.variants.split(",")
+    missing = [v for v in wanted if args.again or not have_rows(args.out, {"variant": v})]
+    failed = []
+    for variant in track(missing, "coverage", disable=not sys.stderr.isatty()):
+        command = [sys.executable, "-m", "benchmarks.coverage", "--one", variant]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            failed.append(variant)
+            print(f"{variant}: {done.stderr.strip().splitlines()[-1]}", flush=True)
+            continue
+        row = json.loads(done.stdout.splitlines()[-1])
+        if row["verified"] != "yes":
+            failed.append(variant)
+        print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
+        write_rows(args.out, [{**row, "command": command_line()}], ("variant",))
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
