@@ -166,7 +166,7 @@ def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
     seconds = time.process_time() - started
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     base = {
-        "model": args.model, "table": row.table, "row": name, "bits": args.bits, "seed": seed,
+        "model": model_name(args.model), "table": row.table, "row": name, "bits": args.bits, "seed": seed,
         "images": len(setup.pixels), "calibration_images": args.count, "cpu_seconds": f"{seconds:.0f}",
         "peak_gib": f"{memory:.2f}", "sqnr_db": f"{mean_sqnr(solution, setup.calibration[:8]):.2f}",
         "folds": len(solution.folds),
@@ -204,7 +204,7 @@ def _score(setup: Setup, logits: np.ndarray) -> dict[str, str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model")
+    parser.add_argument("model", help="a name of the zoo, or FILE.py:FUNCTION")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True, help="folder of calibration images")
     parser.add_argument("--evaluate", type=Path, required=True, help="labelled folder")
@@ -234,6 +234,11 @@ def _ways(args: argparse.Namespace, name: str) -> list[str]:
     asked = [w for w in args.counted.split(",") if w != "deployed" and row.table == "methods"]
     deployed = "deployed" in args.counted and row.deploy and args.bits == 8
     return [*asked, f"deployed {row.profile}"] if deployed else asked
+
+
+def model_name(model: str) -> str:
+    """The name in the tables: that of the function for FILE.py:FUNCTION."""
+    return model.rpartition(":")[2]
 
 
 def _child(argv: Sequence[str], name: str, seed: int, threads: int) -> list[dict[str, Any]]:
@@ -267,7 +272,8 @@ def main() -> None:
 
 
 def _have(args: argparse.Namespace, name: str, seed: int) -> bool:
-    key = {"model": args.model, "row": name, "bits": args.bits, "seed": seed, "calibration_images": args.count}
+    run = {"model": model_name(args.model), "row": name, "bits": args.bits, "seed": seed}
+    key = {**run, "calibration_images": args.count}
     return all(have_rows(args.out, {**key, "counted": way}) for way in _ways(args, name))
 
 

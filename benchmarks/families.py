@@ -1,0 +1,65 @@
+"""A small variant of each family with the ten classes of Imagenette: what ``benchmarks.train`` trains.
+
+Factories as ``qhyvit build --model-py`` takes them; their weights lie in ``benchmarks/weights``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+CLASSES = 10
+IMAGENET = {"interpolation": "bicubic", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def _taking(module: nn.Module, size: int) -> nn.Module:
+    """The module with what it says of its input: all of a square image, ``size`` pixels."""
+    facts: Mapping[str, Any] = {**IMAGENET, "input_size": size, "resize": size}
+    module.preprocess = facts  # type: ignore[assignment]
+    return module
+
+
+def _timm(name: str, **options: Any) -> nn.Module:
+    from qhyvit.models._timm import import_timm
+
+    made: nn.Module = import_timm().create_model(name, pretrained=False, num_classes=CLASSES, **options)
+    return made
+
+
+def mobilevit_imagenette() -> nn.Module:
+    """MobileViT-xxs at 128 pixels."""
+    return _taking(_timm("mobilevit_xxs"), 128)
+
+
+def mobilevitv2_imagenette() -> nn.Module:
+    """MobileViTv2-0.5 at 128 pixels."""
+    return _taking(_timm("mobilevitv2_050"), 128)
+
+
+def efficientformer_imagenette() -> nn.Module:
+    """EfficientFormer-L1's blocks, narrower and fewer; its attention is made for 7 x 7 tokens, so 224 pixels."""
+    return _taking(_timm("efficientformer_l1", depths=(2, 2, 4, 2), embed_dims=(24, 48, 96, 192)), 224)
+
+
+def efficientformerv2_imagenette() -> nn.Module:
+    """EfficientFormerV2-S0 at 128 pixels."""
+    return _taking(_timm("efficientformerv2_s0", img_size=128), 128)
+
+
+def mobile_former_imagenette() -> nn.Module:
+    """Mobile-Former-26M at 128 pixels."""
+    from qhyvit.models import find_variant
+
+    family, variant = find_variant("mobile_former_26m")
+    return _taking(family.build(variant, CLASSES), 128)
+
+
+FAMILIES: dict[str, Callable[[], nn.Module]] = {
+    f.__name__: f
+    for f in (
+        mobilevit_imagenette, mobilevitv2_imagenette, efficientformer_imagenette, efficientformerv2_imagenette,
+        mobile_former_imagenette,
+    )
+}  # fmt: skip
