@@ -1,4 +1,4 @@
-"""``qhyvit-device``: classify images, check a bundle. Results to stdout, talk to stderr."""
+"""``qhyvit-device``: classify images, measure latency, check a bundle. Results to stdout, talk to stderr."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from qhyvit_device.preprocess import MODES, images_in
 EXAMPLES = """examples:
   qhyvit-device classify BUNDLE photo.jpg --top 3
   qhyvit-device classify BUNDLE folder/ --json
+  qhyvit-device bench BUNDLE float.tflite --threads 1,4 --json out.json
   qhyvit-device info BUNDLE
 """
 
@@ -36,10 +37,39 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--resize-mode", choices=MODES, help="override how the bundle resizes images")
     info = commands.add_parser("info", help="this machine; with BUNDLE: check it and run its self test")
     info.add_argument("bundle", type=Path, nargs="?")
+    _add_bench(commands)
     for command in (classify, info):
         command.add_argument("--threads", type=int, default=1, help="interpreter threads (default 1)")
         command.add_argument("--json", action="store_true", help="one JSON object to stdout")
     return parser
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser(
+        "bench", help="latency, memory and the machine's state; several models are interleaved", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    bench.add_argument("models", type=Path, nargs="+", help="bundle folders or .tflite files; compared with the first")
+    bench.add_argument("--runs", type=int, default=50, help="rounds at least (default 50)")
+    bench.add_argument("--seconds", type=float, default=5.0, help="for each model at least (default 5)")
+    bench.add_argument("--warmup", type=int, default=5, help="runs before (default 5)")
+    bench.add_argument("--threads", type=_numbers, default=(1,), help="interpreter threads, with commas (default 1)")
+    bench.add_argument("--cpus", type=_numbers, default=(), help="processors to stay on, with commas")
+    bench.add_argument("--sustained", type=float, default=0.0, metavar="MINUTES", help="then run on, without a pause")
+    bench.add_argument("--mlperf", action="store_true", help="single stream: 1024 runs and 60 s at least, p90 counts")
+    bench.add_argument("--profile-ops", action="store_true", help="time by op, of each model")
+    bench.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
+    bench.add_argument("--json", nargs="?", const="-", metavar="FILE", help="all samples as JSON, to FILE or stdout")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: numbers with commas, like 1,4")
+    return found
 
 
 def _paths(given: Sequence[Path]) -> Iterator[Path]:
@@ -77,11 +107,39 @@ def _info(args: argparse.Namespace) -> int:
     return 0
 
 
+def _bench(args: argparse.Namespace) -> int:
+    from qhyvit_device import report
+    from qhyvit_device.bench import MLPERF_RUNS, MLPERF_SECONDS, Settings, bench, write_json
+    from qhyvit_device.profile import profile
+
+    runs, seconds = (MLPERF_RUNS, MLPERF_SECONDS) if args.mlperf else (args.runs, args.seconds)
+    results = []
+    for threads in args.threads:
+        settings = Settings(max(runs, 1), seconds, args.warmup, max(threads, 1), args.cpus)
+        results.append(
+            bench(
+                args.models, settings, minutes=args.sustained, memory=not args.no_memory, progress=report.progress
+            )
+        )  # fmt: skip
+        if args.profile_ops:
+            for model in results[-1]["models"]:
+                model["ops"] = [asdict(o) for o in profile(Path(model["file"]), max(threads, 1))]
+    found = {"benches": results, "mlperf": args.mlperf}
+    if args.json == "-":
+        print(json.dumps(found))
+        return 0
+    if args.json:
+        write_json(Path(args.json), found)
+    for result in results:
+        print(report.table(result, mlperf=args.mlperf))
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 a check failed, 2 could not do it, 130 interrupted."""
     args = _parser().parse_args(argv)
     try:
-        return {"classify": _classify, "info": _info}[args.command](args)
+        return {"classify": _classify, "bench": _bench, "info": _info}[args.command](args)
     except DeviceError as error:
         print(f"qhyvit-device: error: {error}", file=sys.stderr)
         return error.exit_code

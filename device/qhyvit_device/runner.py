@@ -168,7 +168,11 @@ class Model:
         self, image: Image.Image | Path | IO[bytes], top: int = 5, mode: str | None = None
     ) -> list[Prediction]:
         """The ``top`` classes of one image, most probable first."""
-        logits = self.logits(self.run(self.prepare(image, mode))).astype(np.float64)
+        return self.top(self.run(self.prepare(image, mode)), top)
+
+    def top(self, codes: np.ndarray, top: int = 5) -> list[Prediction]:
+        """The ``top`` classes of output codes, most probable first."""
+        logits = self.logits(codes).astype(np.float64)
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
         order = np.argsort(-logits, kind="stable")[:top]
