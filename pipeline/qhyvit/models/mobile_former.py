@@ -66,6 +66,11 @@ def shuffled(parts: Any, channels: int) -> torch.Tensor:
     return order
 
 
+def reordered(shuffle: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """The shuffle to the same channels from outputs that come in ``order``."""
+    return shuffle.argsort()[order].argsort()
+
+
 def pointwise(conv: nn.Conv2d, norm: Any, order: torch.Tensor | None = None) -> nn.Linear:
     """A 1x1 convolution with its norm folded, as a dense linear; ``order``: a shuffle of its input."""
     folded, groups = folded_conv(conv, norm), conv.groups
@@ -83,16 +88,38 @@ def expand(parts: Any) -> nn.Linear:
     return linear(made.weight[order], made.bias[order])
 
 
+def copied(x: torch.Tensor, times: int) -> torch.Tensor:
+    """[1, H, W, C] -> [1, H, W, times * C]; few operands a concatenation, or kernels will not take it."""
+    for few in (3, 2):
+        while times % few == 0:
+            x, times = torch.cat([x] * few, dim=3), times // few
+    assert times == 1
+    return x
+
+
 class SpatialConv(nn.Module):
-    """Convolution with its norm folded, mostly depthwise; perhaps with ReLU6."""
+    """Convolution with its norm folded, mostly depthwise; perhaps with ReLU6.
+
+    A depthwise one that makes ``copies`` outputs of each channel reads so many copies of its input instead, one after
+    the other: XNNPACK has no depthwise kernel for the former, and its general one takes ten times as long.
+    ``order``: which channel of the original each output is.
+    """
 
     def __init__(self, conv: Any, norm: Any, *, relu6: bool = False) -> None:
         super().__init__()
         self.conv, self.relu6 = folded_conv(conv, norm), relu6
+        depthwise = conv.groups > 1
+        self.copies = conv.out_channels // conv.in_channels if depthwise else 1
+        self.order = torch.arange(conv.out_channels)
+        if self.copies > 1:
+            self.order = self.order.reshape(-1, self.copies).t().flatten()  # c * m + j -> j * C + c
+            self.conv.in_channels = self.conv.groups = conv.out_channels
+            assert self.conv.bias is not None
+            self.conv.weight.data, self.conv.bias.data = self.conv.weight[self.order], self.conv.bias[self.order]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[1, H, W, C] -> [1, H', W', C']."""
-        x = self.conv(x.permute(0, 3, 1, 2))
+        x = self.conv(copied(x, self.copies).permute(0, 3, 1, 2))
         return (F.relu6(x) if self.relu6 else x).permute(0, 2, 3, 1)
 
 
@@ -269,11 +296,11 @@ class DownMobile(nn.Module):
     def __init__(self, source: Any, before: nn.LayerNorm) -> None:
         super().__init__()
         self.conv1 = SpatialConv(source.conv1[0], source.conv1[1])
-        order1 = shuffled(source.conv1, source.conv1[0].out_channels)
+        order1 = reordered(shuffled(source.conv1, source.conv1[0].out_channels), self.conv1.order)
         self.hyper1 = DyRelu(source.hyper1, before, order1)
         self.conv2 = pointwise(source.conv2[0], source.conv2[1], order1)
         self.conv3 = SpatialConv(source.conv3[0], source.conv3[1])
-        order3 = shuffled(source.conv3, source.conv3[0].out_channels)
+        order3 = reordered(shuffled(source.conv3, source.conv3[0].out_channels), self.conv3.order)
         self.hyper3 = DyRelu(source.hyper3, before, order3)
         self.conv4 = pointwise(source.conv4[0], source.conv4[1], order3)
         for depthwise in (self.conv1, self.conv3):
@@ -313,7 +340,8 @@ class Lite(nn.Module):
         super().__init__()
         depthwise, norm, _, mix, conv, last = source.conv
         self.conv1 = SpatialConv(depthwise, norm, relu6=True)
-        self.conv2 = pointwise(conv, last, shuffled([mix], conv.in_channels))
+        order = reordered(shuffled([mix], conv.in_channels), self.conv1.order)
+        self.conv2 = pointwise(conv, last, order)
         self.shortcut = source.shortcut
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
