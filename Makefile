@@ -1,6 +1,6 @@
 # All targets run in .venv, which `make setup` makes once and re-uses.
 PY := .venv/bin/python
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo test test-slow test-boards coverage lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -12,10 +12,17 @@ demo: setup     ## build, evaluate and run an embedded model, offline, in minute
 	@$(PY) -m benchmarks.demo
 
 test: setup lint  ## lint and the fast tests
-	$(PY) -m pytest -m "not slow" -q
+	$(PY) -m pytest -m "not slow and not boards" -q
 
 test-slow: setup  ## whole models through the exporter
 	$(PY) -m pytest -m slow -q
+
+test-boards: setup  ## the bench over a real sshd on loopback, with wheels from the package index
+	@bash tools/need.sh sshd=openssh-server ssh=openssh-client
+	$(PY) -m pytest -m boards -q
+
+coverage: setup  ## every variant through all stages, random weights; writes benchmarks/results/coverage.csv
+	$(PY) -m benchmarks.coverage
 
 lint: setup     ## ruff and mypy
 	$(PY) -m ruff check .

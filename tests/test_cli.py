@@ -127,7 +127,7 @@ def test_models_lists_all_with_the_papers_bridge_blocks():
     }  # fmt: skip
 
 
-COMMANDS = ["build", "export", "calibrate", "convert", "verify", "bundle", "evaluate", "inspect"]
+COMMANDS = ["build", "export", "calibrate", "convert", "verify", "bundle", "evaluate", "inspect", "wheelhouse", "bench"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -252,6 +252,55 @@ def inspect(
     look(path, graph=graph, tensors=tensors, as_json=as_json)
 
 
+@app.command(epilog="Example: `qhyvit wheelhouse --out pi-wheels --python 3.11`, then on the board `sh install.sh`")
+def wheelhouse(
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    python: Annotated[str, typer.Option(help="Python version of the board.")] = "3.11",
+    machine: Annotated[str, typer.Option(help="aarch64 or x86_64.")] = "aarch64",
+    force: Force = False,
+) -> None:
+    """Put the device stage and all that it needs into a folder, for a board that fetches nothing."""
+    from qhyvit.wheelhouse import Target, make
+
+    with _console.talk() as talk:
+        wheels = make(out, Target(python, machine), talk.log, force=force)
+    for path in wheels:
+        print(path)
+
+
+@app.command(epilog="Example: `qhyvit bench v2-int8 v2-int8.work/float.tflite --ssh pi@board1 --ssh pi@board2`")
+def bench(
+    models: Annotated[list[Path], typer.Argument(help="Bundle folders or .tflite files; compared with the first.")],
+    ssh: Annotated[list[str], typer.Option(help="A board, as ssh takes it; repeatable.")],
+    threads: Annotated[str, typer.Option(help="Interpreter threads, with commas.")] = "1",
+    runs: Annotated[int, typer.Option(min=1, help="Rounds at least.")] = 50,
+    seconds: Annotated[float, typer.Option(min=0.0, help="For each model at least.")] = 5.0,
+    sustained: Annotated[float, typer.Option(min=0.0, help="Then run on for so many minutes.")] = 0.0,
+    profile_ops: Annotated[bool, typer.Option("--profile-ops", help="Time by op.")] = False,
+    wheels: Annotated[Path | None, typer.Option("--wheelhouse", help="Use this one; default: made once.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write all samples of all boards here, as JSON.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure models on boards over SSH; nothing has to be installed there but Python 3. One table for all."""
+    from qhyvit.boards import Board, check_models, table
+
+    check_models(models)
+    options = ["--threads", threads, "--runs", str(runs), "--seconds", str(seconds), "--sustained", str(sustained)]
+    options += ["--profile-ops"] if profile_ops else []
+    hosts = [Board(host) for host in ssh]
+    with _console.talk() as talk:
+        found = {board.host: board.bench(models, options, wheels, talk.log) for board in hosts}
+    if out is not None:
+        files.write_text(out, json.dumps(found, indent=1) + "\n")
+    if as_json:
+        print(json.dumps(found))
+        return
+    _console.table("", *table(found))
+    for host, result in found.items():
+        for line in (w for b in result["benches"] for w in b["warnings"]):
+            _console.err.print(f"{host}: warning: {line}", markup=False)
+
+
 @dataclass(frozen=True)
 class _Failure:
     code: int

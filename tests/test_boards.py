@@ -1,0 +1,225 @@
+"""Wheelhouses and boards over SSH: by a stand-in for ssh that runs here, and by a real sshd (``make test-boards``)."""
+
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from qhyvit import boards, wheelhouse
+from qhyvit.boards import Board, BoardError, check_models, table
+from qhyvit.errors import InputError, OutputError, UsageError
+from qhyvit.wheelhouse import INSTALL, LAUNCHER, Target
+
+HERE = Target(f"3.{sys.version_info.minor}", platform.machine())
+DEVICE = Path(__file__).parents[1] / "device" / "qhyvit_device"
+BENCH = ["--runs", "2", "--seconds", "0", "--threads", "1"]
+SHIM = """#!/bin/sh
+while [ "$1" = -o ]; do shift 2; done
+case "$1" in
+  down) echo "ssh: connect to host down port 22: No route to host" >&2; exit 255;;
+  locked) echo "pi@locked: Permission denied (publickey)." >&2; exit 255;;
+esac
+cd "$HOME"
+exec sh -c "$2"
+"""
+
+
+@pytest.fixture
+def ssh(tmp_path, monkeypatch):
+    """A board that is this machine with another home."""
+    folder, home = tmp_path / "bin", tmp_path / "home"
+    folder.mkdir()
+    home.mkdir()
+    (folder / "ssh").write_text(SHIM)
+    (folder / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("TMPDIR", str(home))
+    return home
+
+
+@pytest.fixture
+def wheels(tmp_path):
+    """A wheelhouse of the device stage alone; this Python has the rest."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "qhyvit-0.1.0-py3-none-any.whl", "w") as archive:
+        for path in DEVICE.glob("*.py"):
+            archive.write(path, f"qhyvit_device/{path.name}")
+    text = wheelhouse.INSTALL_TEXT.replace("@PYTHON@", HERE.python).replace("@MACHINE@", HERE.machine)
+    (folder / INSTALL).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path, small_v1):
+    path = tmp_path / "float.tflite"
+    path.write_bytes(small_v1.tflite)
+    return path
+
+
+def test_a_board_is_measured_and_left_clean(ssh, wheels, model):
+    lines = []
+    found = Board("pi@board").bench([model, model.rename(model.with_name("b.tflite"))][1:], BENCH, wheels, lines.append)
+    result = found["benches"][0]["models"][0]
+    assert result["inference"]["count"] == 2
+    assert lines == ["pi@board: installing the device stage", "pi@board: measuring"]
+    assert [p.name for p in ssh.iterdir()] == [".cache"]
+    (installed,) = (ssh / boards.THERE).iterdir()
+    assert (installed / LAUNCHER).is_file()
+
+    lines.clear()
+    Board("pi@board").bench([model.with_name("b.tflite")], BENCH, wheels, lines.append)
+    assert lines == ["pi@board: measuring"]  # installed already
+
+
+def test_another_wheelhouse_is_installed_beside_the_first(ssh, wheels, model):
+    Board("a").bench([model], BENCH, wheels, print)
+    (wheels / "note.txt").write_text("newer")
+    Board("a").bench([model], BENCH, wheels, print)
+    assert len(list((ssh / boards.THERE).iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [("down", "down: ssh: connect to host down port 22: No route to host"), ("locked", "; try: ssh-copy-id locked")],
+)
+@pytest.mark.usefixtures("ssh")
+def test_a_board_that_does_not_answer_is_named(host, words, wheels, model):
+    with pytest.raises(BoardError, match=words.replace("(", r"\(")):
+        Board(host).bench([model], BENCH, wheels, print)
+
+
+def test_what_was_copied_goes_even_where_the_bench_fails(ssh, wheels, model):
+    model.write_bytes(b"not a model, but long enough to be read")
+    with pytest.raises(BoardError, match=r"not a \.tflite model"):
+        Board("pi@board").bench([model], BENCH, wheels, print)
+    assert [p.name for p in ssh.iterdir()] == [".cache"]
+
+
+@pytest.mark.usefixtures("ssh")
+def test_a_32_bit_python_is_refused(monkeypatch):
+    monkeypatch.setattr(boards, "PROBE", "print('3.11 armv7l 4')")
+    with pytest.raises(BoardError, match="32-bit"):
+        Board("pi@old").target()
+
+
+def test_hosts_that_are_options_and_paths_that_are_no_models_are_refused(tmp_path):
+    with pytest.raises(UsageError):
+        Board("-oProxyCommand=touch x")
+    for path in (tmp_path, tmp_path / "none.tflite"):
+        with pytest.raises(InputError, match="no bundle folder"):
+            check_models([path])
+
+
+def test_one_table_for_all_boards():
+    one = {"model": "a", "inference": {"p50": 2.0, "p95": 2.5}, "peak_memory_mib": 50.4}
+    two = {**one, "model": "b", "peak_memory_mib": None, "ratio_to_a": {"median": 0.5, "low": 0.4, "high": 0.6}}
+    result = {"benches": [{"models": [one, two], "settings": {"threads": 4}, "warnings": ["hot"]}]}
+    columns, rows = table({"pi4": result, "pi5": result})
+    assert len(rows) == 4
+    assert all(len(row) == len(columns) for row in rows)
+    assert rows[0] == ("pi4", "4", "a", "2.00", "2.50", "", "50", "1")
+    assert rows[1][5:7] == ("0.50 (0.40 to 0.60)", "")
+
+
+def test_wheels_are_fetched_for_the_board_and_not_for_this_machine(tmp_path, monkeypatch):
+    calls = []
+
+    def pip(*arguments):
+        calls.append(arguments)
+        names = wheelhouse.FETCHED if arguments[0] == "download" else ("qhyvit",)
+        place = Path(arguments[arguments.index("--dest" if arguments[0] == "download" else "--wheel-dir") + 1])
+        for name in names:
+            (place / f"{name}-1-any.whl").write_bytes(b"wheel")
+
+    monkeypatch.setattr(wheelhouse, "_pip", pip)
+    made = wheelhouse.make(tmp_path / "w", Target("3.13", "aarch64"), print)
+    assert [p.name.partition("-")[0] for p in made] == ["ai", "numpy", "pillow", "qhyvit"]
+    fetched = calls[0]
+    assert {"manylinux_2_27_aarch64", "manylinux_2_28_aarch64", "cp313", "3.13", "--no-deps"} <= set(fetched)
+    assert not any("x86_64" in a for a in fetched)
+    assert "@" not in (tmp_path / "w" / INSTALL).read_text().replace('"\\$@"', "").replace("$@", "")
+    assert json.loads((tmp_path / "w" / wheelhouse.INDEX).read_text())["python"] == "3.13"
+    with pytest.raises(OutputError, match="--force"):
+        wheelhouse.make(tmp_path / "w", HERE, print)
+    wheelhouse.make(tmp_path / "w", HERE, print, force=True)
+
+
+@pytest.mark.parametrize("wrong", [("2.7", "aarch64"), ("3", "aarch64"), ("3.11", "armv7l")])
+def test_boards_that_cannot_be_served_are_refused(wrong):
+    with pytest.raises(UsageError):
+        Target(*wrong)
+
+
+def test_wheels_of_another_python_are_not_unpacked(wheels, tmp_path):
+    text = (wheels / INSTALL).read_text().replace(f'"{HERE.python}"', '"3.99"')
+    (wheels / INSTALL).write_text(text)
+    environment = {**os.environ, "PYTHON": sys.executable}
+    command = ["sh", str(wheels / INSTALL), str(tmp_path / "to")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "these wheels are for Python 3.99" in done.stderr
+    assert not (tmp_path / "to" / "site").exists()
+
+
+def _sshd():
+    found = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        pytest.skip("no sshd here; make test-boards installs it")
+    return found
+
+
+@pytest.fixture
+def loopback(tmp_path, monkeypatch):
+    """The name of this machine's own sshd, on a free port, with a key made for this test."""
+    daemon = _sshd()
+    keys = tmp_path / "keys"
+    keys.mkdir(mode=0o700)
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(keys / name)], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    Path("/run/sshd").mkdir(exist_ok=True)
+    (keys / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {keys}/host\nAuthorizedKeysFile {keys}/user.pub\n"
+        f"PidFile {keys}/pid\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
+    )
+    process = subprocess.Popen([daemon, "-D", "-e", "-f", str(keys / "sshd_config")], stderr=subprocess.DEVNULL)
+    config = keys / "ssh_config"
+    config.write_text(
+        f"Host board\n HostName 127.0.0.1\n Port {port}\n IdentityFile {keys}/user\n StrictHostKeyChecking no\n"
+        f" UserKnownHostsFile {keys}/known\n"
+    )
+    shim = tmp_path / "bin"
+    shim.mkdir()
+    (shim / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {config} "$@"\n')
+    (shim / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{shim}:{os.environ['PATH']}")
+    time.sleep(1)
+    yield "board"
+    process.terminate()
+    process.wait()
+
+
+@pytest.mark.boards
+def test_a_real_sshd_and_real_wheels(loopback, tmp_path, model):
+    board = Board(loopback)
+    target = board.target()
+    wheels = tmp_path / "real"
+    wheelhouse.make(wheels, target, print)
+    found = board.bench([model], BENCH, wheels, print)
+    assert found["benches"][0]["models"][0]["inference"]["count"] == 2
+    assert found["benches"][0]["models"][0]["runtime"].startswith("ai-edge-litert")
+    place = f"{boards.THERE}/{wheelhouse.digest(wheels)[:16]}"
+    assert board.run(f"test -d {place}/site/numpy && echo there").strip() == b"there"  # its own, not this Python's
+    board.run(f"rm -rf {place}")
