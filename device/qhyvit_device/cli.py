@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ from qhyvit_device.preprocess import MODES, images_in
 EXAMPLES = """examples:
   qhyvit-device classify BUNDLE photo.jpg --top 3
   qhyvit-device classify BUNDLE folder/ --json
+  qhyvit-device classify BUNDLE --watch incoming/ --json
   qhyvit-device bench BUNDLE float.tflite --threads 1,4 --json out.json
   qhyvit-device info BUNDLE
 """
@@ -32,7 +34,10 @@ def _parser() -> argparse.ArgumentParser:
     classify = commands.add_parser("classify", help="classify images", epilog=EXAMPLES,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     classify.add_argument("bundle", type=Path)
-    classify.add_argument("images", type=Path, nargs="+", help="image files or folders")
+    classify.add_argument("images", type=Path, nargs="*", help="image files or folders; - is standard input")
+    watched = "new images of a folder, or camera, camera:1 (V4L2), picamera2; one line an image"
+    classify.add_argument("--watch", metavar="SOURCE", help=watched)
+    classify.add_argument("--frames", type=int, default=0, help="end --watch after so many (default: never)")
     classify.add_argument("--top", type=int, default=5, help="classes to show (default 5)")
     classify.add_argument("--resize-mode", choices=MODES, help="override how the bundle resizes images")
     info = commands.add_parser("info", help="this machine; with BUNDLE: check it and run its self test")
@@ -79,11 +84,17 @@ def _paths(given: Sequence[Path]) -> Iterator[Path]:
 
 def _classify(args: argparse.Namespace) -> int:
     from qhyvit_device.runner import Model
+    from qhyvit_device.sources import stdin_image
 
+    if bool(args.images) == bool(args.watch):
+        raise DeviceError("give images to classify, or --watch SOURCE")
     model = Model.load(args.bundle, args.threads)
+    if args.watch:
+        return _watch(args, model)
     results: list[dict[str, Any]] = []
     for path in _paths(args.images):
-        found = model.classify(path, args.top, args.resize_mode)
+        image = stdin_image() if str(path) == "-" else path
+        found = model.classify(image, args.top, args.resize_mode)
         results.append({"image": str(path), "predictions": [asdict(p) for p in found]})
         if not args.json:
             print(path)
@@ -91,6 +102,29 @@ def _classify(args: argparse.Namespace) -> int:
                 print(f"  {100 * p.probability:5.1f} %  {p.label} ({p.index})")
     if args.json:
         print(json.dumps({"model": model.manifest.model, "results": results}))
+    return 0
+
+
+def _watch(args: argparse.Namespace, model: Any) -> int:
+    """One line an image, flushed, for people or (--json) for programs; what cannot be read is said and passed over."""
+    from qhyvit_device.sources import frames
+
+    source = frames(args.watch)
+    print(f"watching {args.watch}; Ctrl-C ends it", file=sys.stderr, flush=True)
+    for count, (name, image) in enumerate(source, 1):
+        if isinstance(image, DeviceError):
+            print(f"qhyvit-device: error: {image}", file=sys.stderr, flush=True)
+        else:
+            started = time.perf_counter()
+            found = model.classify(image, args.top, args.resize_mode)
+            ms = 1000 * (time.perf_counter() - started)
+            if args.json:
+                line = json.dumps({"image": name, "ms": round(ms, 2), "predictions": [asdict(p) for p in found]})
+            else:
+                line = f"{name}  " + ", ".join(f"{p.label} {100 * p.probability:.0f} %" for p in found)
+            print(line, flush=True)
+        if count == args.frames:
+            break
     return 0
 
 
