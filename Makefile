@@ -1,6 +1,6 @@
 # All targets run in .venv, which `make setup` makes once and re-uses.
 PY := .venv/bin/python
-.PHONY: help setup demo test test-slow test-boards coverage lint clean
+.PHONY: help setup demo test test-slow test-boards test-arm64 coverage lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -12,7 +12,7 @@ demo: setup     ## build, evaluate and run an embedded model, offline, in minute
 	@$(PY) -m benchmarks.demo
 
 test: setup lint  ## lint and the fast tests
-	$(PY) -m pytest -m "not slow and not boards" -q
+	$(PY) -m pytest -m "not slow and not boards and not arm64" -q
 
 test-slow: setup  ## whole models through the exporter
 	$(PY) -m pytest -m slow -q
@@ -20,6 +20,9 @@ test-slow: setup  ## whole models through the exporter
 test-boards: setup  ## the bench over a real sshd on loopback, with wheels from the package index
 	@bash tools/need.sh sshd=openssh-server ssh=openssh-client
 	$(PY) -m pytest -m boards -q
+
+test-arm64: setup  ## the device stage on emulated Cortex-A53, A72 and A76
+	$(PY) -m pytest -m arm64 -q -s
 
 coverage: setup  ## every variant through all stages, random weights; writes benchmarks/results/coverage.csv
 	$(PY) -m benchmarks.coverage

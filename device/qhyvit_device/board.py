@@ -77,11 +77,16 @@ def board(root: Path = Path("/")) -> Board:
     """Facts of this machine; ``root`` is where /proc and /sys are looked for."""
     name, features = _processor(_text(root / "proc/cpuinfo") or "")
     memory = _memory_mib(_text(root / "proc/meminfo") or "")
-    emulated = "qemu" in (_text(root / "proc/self/cmdline") or "").split("\0")[0]
     return Board(
         _text(root / "proc/device-tree/model"), name, platform.machine(), os.cpu_count() or 1, features, memory,
-        platform.release(), emulated,
+        platform.release(), _emulated(platform.machine(), root),
     )  # fmt: skip
+
+
+def _emulated(machine: str, root: Path) -> bool:
+    """Whether an arm64 program runs on another processor: user emulation shows the true one's /sys, which lacks this."""
+    cores = root / "sys/devices/system/cpu"
+    return machine == "aarch64" and cores.is_dir() and not (cores / "cpu0/regs/identification/midr_el1").is_file()
 
 
 @dataclass(frozen=True)

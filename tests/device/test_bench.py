@@ -68,6 +68,17 @@ def test_a_board_is_known_by_its_files(tmp_path):
     assert (now.governor, now.temperature_c, now.throttled) == ("ondemand", 51.234, None)
 
 
+def test_an_arm64_program_on_another_processor_is_emulated(tmp_path):
+    assert not board._emulated("aarch64", tmp_path)  # no /sys at all: it can't be told
+    pi(tmp_path)
+    assert board._emulated("aarch64", tmp_path)
+    assert not board._emulated("x86_64", tmp_path)
+    register = tmp_path / "sys/devices/system/cpu/cpu0/regs/identification/midr_el1"
+    register.parent.mkdir(parents=True)
+    register.write_text("0x00000000410fd083\n")
+    assert not board._emulated("aarch64", tmp_path)
+
+
 def test_nothing_is_known_where_no_file_is(tmp_path):
     found, now = board.board(tmp_path), board.state(tmp_path)
     assert (found.board, found.processor, found.features, found.memory_mib) == (None, None, (), None)

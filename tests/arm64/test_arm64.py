@@ -1,0 +1,175 @@
+"""The device stage on emulated arm64 processors (``make test-arm64``): Cortex-A53, A72 (no dot product) and A76.
+
+Emulation shows what is computed, never how fast a board is.
+"""
+
+import json
+import os
+import subprocess
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.demo.images import SHAPES, draw_image
+from qhyvit.bundle import write_bundle
+from qhyvit.methods import method
+from qhyvit.methods._problem import Problem
+from qhyvit.plan import QuantPlan
+from qhyvit.tflite.write import quantize
+from qhyvit.verify import agree
+from qhyvit.verify.probe import make_interpreter, run
+from qhyvit.wheelhouse import Target, make
+from qhyvit_device.preprocess import Preprocess
+from qhyvit_device.preprocess import quantize as codes_of
+
+pytestmark = pytest.mark.arm64
+PROCESSORS = ("cortex-a53", "cortex-a72", "cortex-a76")
+IMAGES, SIZE = 50, 128
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("emulated.py")
+HOW = Preprocess("squash", SIZE, "bicubic")
+
+
+@pytest.fixture(scope="session")
+def arm():
+    """Folder with qemu, root, and the unpacked wheels in site; made once."""
+    folder = Path(os.environ.get("QHYVIT_ARM64", ROOT / "build" / "arm64")).absolute()
+    subprocess.run(["bash", str(ROOT / "tools" / "arm64_root.sh"), str(folder)], check=True)
+    if not (folder / "wheels").is_dir():
+        make(folder / "wheels", Target("3.11", "aarch64"), print)
+        for wheel in (folder / "wheels").glob("*.whl"):
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(folder / "site")
+    return folder
+
+
+def emulate(arm, processor, *arguments):
+    """Standard output of Python under emulation; the device stage is the checkout's."""
+    path = f"{ROOT / 'device'}:{arm / 'site'}"
+    command = [arm / "qemu", "-L", arm / "root", "-cpu", processor, arm / "root/usr/bin/python3.11", *arguments]
+    environment = {"PYTHONPATH": path, "PATH": os.environ["PATH"], "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def solution(small_v1, inputs):
+    chosen = method("qhyvit")
+    options = {**chosen.defaults, "rounds": 2, "learn": 0, "codes": 0}
+    return chosen.search(Problem(small_v1.graph, inputs), options)
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory, solution):
+    folder = tmp_path_factory.mktemp("arm")
+    graph = solution.graph
+    plan = QuantPlan(solution.tensors, "qhyvit", wide=tuple(graph.tensors[t].name for t in graph.wide))
+    draw_image(3, np.random.default_rng(3), SIZE).save(folder / "test.png")
+    facts = {"model": "mobilevit_xxs", "profile": "integer", "versions": {}, "created_by": {}}
+    write_bundle(folder / "b", quantize(solution.shipped, plan), HOW, folder / "test.png", list(SHAPES), facts)
+    return folder / "b"
+
+
+@pytest.fixture(scope="session")
+def feed(bundle):
+    """Input codes of IMAGES generated pictures, and the file that holds them."""
+    entry = json.loads((bundle / "manifest.json").read_text())["input"]
+    pixels = [np.asarray(draw_image(i % 10, np.random.default_rng((9, i)), SIZE)) for i in range(IMAGES)]
+    codes = np.stack([codes_of(p, HOW, entry["scale"], entry["zero_point"], "int8") for p in pixels])
+    path = bundle.parent / "images.npy"
+    np.save(path, codes)
+    return codes, path
+
+
+def outputs(arm, bundle, feed, processor, way, count=IMAGES):
+    """Output codes [count, classes], what the process said, and the codes of all tensors where they were asked for."""
+    images, out = bundle.parent / f"{count}.npy", bundle.parent / f"{processor}-{way}.npz"
+    np.save(images, feed[0][:count])
+    done = emulate(arm, processor, SCRIPT, bundle / "model.tflite", images, out, way)
+    assert done.returncode == 0, done.stderr
+    with np.load(out) as found:
+        tensors = {str(name): found[str(i)] for i, name in enumerate(found["names"])}
+        return found["outputs"].astype(int), json.loads(done.stdout.splitlines()[-1]), tensors
+
+
+@pytest.fixture(scope="session")
+def by_processor(arm, bundle, feed):
+    return {p: outputs(arm, bundle, feed, p, "xnnpack") for p in PROCESSORS}
+
+
+@pytest.fixture(scope="session")
+def here(bundle, feed):
+    interpreter = make_interpreter((bundle / "model.tflite").read_bytes())
+    return np.stack([run(interpreter, x[None]).ravel() for x in feed[0]]).astype(int)
+
+
+def test_xnnpack_takes_the_graph_on_every_processor(by_processor):
+    for codes, said, _ in by_processor.values():
+        assert said["machine"] == "aarch64"
+        assert said["partitions"] > 1
+        assert len(codes) == IMAGES
+
+
+def test_arm_processors_agree_bit_for_bit(by_processor):
+    first, *others = (codes for codes, _, _ in by_processor.values())
+    assert all(np.array_equal(first, other) for other in others)
+
+
+def test_arm_decides_as_x86_does_within_two_codes(by_processor, here):
+    codes = by_processor["cortex-a72"][0]
+    print(f"x86 and arm64: {(codes == here).mean():.1%} of the output codes equal, worst {np.abs(codes - here).max()}")
+    assert np.array_equal(codes.argmax(1), here.argmax(1))
+    assert np.abs(codes - here).max() <= 2
+
+
+def test_reference_kernels_agree_with_x86_bit_for_bit(arm, bundle, feed):
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    options = {"experimental_op_resolver_type": OpResolverType.BUILTIN_REF}
+    interpreter = Interpreter(model_path=str(bundle / "model.tflite"), num_threads=1, **options)
+    interpreter.allocate_tensors()
+    expected = np.stack([run(interpreter, x[None]).ravel() for x in feed[0][:8]]).astype(int)
+    for processor in ("cortex-a53", "cortex-a76"):
+        assert np.array_equal(outputs(arm, bundle, feed, processor, "reference", 8)[0], expected)
+
+
+def test_each_op_on_arm_against_the_simulation(arm, bundle, feed, solution, monkeypatch):
+    """The simulation repeats x86's kernels: what differs on arm64 is listed by op, none by more than one code."""
+    count = 4
+    _, _, tensors = outputs(arm, bundle, feed, "cortex-a72", "tensors", count)
+    images = [
+        {name.partition("|")[2]: x for name, x in tensors.items() if name.startswith(f"{i}|")} for i in range(count)
+    ]
+    monkeypatch.setattr(agree, "make_interpreter", lambda *a, **k: None)
+    monkeypatch.setattr(agree, "every_tensor", lambda interpreter, codes: iter(images))
+    entry = solution.tensors[solution.graph.tensors[solution.graph.inputs[0]].name]
+    floats = (feed[0][:count].astype(np.float32) - entry.zero_point[0]) * np.float32(entry.scale[0])
+    found = agree.op_by_op(
+        solution.graph, solution.shipped, solution.tensors, b"", __import__("torch").from_numpy(floats), feed[0][:count]
+    )
+    for op in found.ops.values():
+        print(f"{op.op}: {op.compared - op.equal} of {op.compared} codes differ, worst {op.worst}")
+    assert not found.missing
+    assert all(op.worst <= 1 for op in found.ops.values())
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_the_device_stage_runs_there(arm, bundle, processor):
+    done = emulate(arm, processor, "-m", "qhyvit_device", "info", bundle, "--json")
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["machine"] == "aarch64"
+    assert facts["delegate_partitions"] > 1
+    assert facts["self_test"]["same_decision"]
+    shown = emulate(arm, processor, "-m", "qhyvit_device", "classify", bundle, bundle / "test.png", "--top", "1")
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_a_bench_under_emulation_says_so(arm, bundle):
+    options = ("--runs", "1", "--seconds", "0", "--warmup", "0", "--no-memory", "--json")
+    done = emulate(arm, "cortex-a76", "-m", "qhyvit_device", "bench", bundle, *options)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["benches"][0]
+    assert "asimddp" in found["board"]["features"]
+    assert any("emulated" in w for w in found["warnings"])
