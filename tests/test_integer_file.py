@@ -126,6 +126,30 @@ def test_right_operands_are_symmetric_in_the_plan(solved):
             quant = plan.tensors[graph.tensors[node.inputs[1]].name]
             assert quant.zero_point == (0,)
             assert quant.choice.scheme == Scheme.SYMMETRIC
+            assert quant.limits == (-127, 127)
+
+
+def test_right_operands_never_hold_the_lowest_code_however_far_they_are_clipped(small, inputs, codes):
+    """Cortex-A53 and A72 have kernels that add two products in 16 bits: -128 * -128 twice is one too much."""
+    graph, minmax = small.graph, method("minmax")
+    tensors = dict(minmax.search(Problem(graph, inputs[:4]), minmax.defaults).tensors)
+    right = {graph.tensors[n.inputs[1]].name for n in graph.nodes if n.op == "BATCH_MATMUL"}
+    for group in groups(graph):
+        names = [graph.tensors[t].name for t in group.members]
+        if group.symmetric:  # clipped to a tenth: many codes at both ends
+            quant = tensors[names[0]]
+            tensors |= dict.fromkeys(names, replace(quant, scale=(float(np.float32(quant.scale[0] / 10)),)))
+    data = quantize(graph, QuantPlan(tensors, "test"))
+    interpreter = make_interpreter(data, all_tensors=True)
+    seen = set()
+    for found in every_tensor(interpreter, codes[:2]):
+        for name in right:
+            lowest, highest = int(found[name].min()), int(found[name].max())
+            assert lowest >= -127
+            seen |= {lowest, highest}
+    assert {-127, 127} <= seen
+    report = verify(graph, graph, QuantPlan(tensors, "test"), data, inputs[:2], codes[:2])
+    assert all(c.passed for c in report.checks if "decide" not in c.name), report.checks
 
 
 def test_fake_quantization_rounds_as_the_exact_arithmetic(solved):

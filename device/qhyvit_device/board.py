@@ -84,7 +84,7 @@ def board(root: Path = Path("/")) -> Board:
 
 
 def _emulated(machine: str, root: Path) -> bool:
-    """Whether an arm64 program runs on another processor: user emulation shows the true one's /sys, which lacks this."""
+    """Whether an arm64 program runs on another processor, whose /sys user emulation shows: it lacks this register."""
     cores = root / "sys/devices/system/cpu"
     return machine == "aarch64" and cores.is_dir() and not (cores / "cpu0/regs/identification/midr_el1").is_file()
 

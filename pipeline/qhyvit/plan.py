@@ -93,7 +93,7 @@ class TensorQuant:
     def limits(self) -> tuple[int, int]:
         """Lowest and highest code."""
         low = -(1 << (self.bits - 1)) if self.low is None else self.low
-        return low, low + (1 << self.bits) - 1
+        return low, min(low + (1 << self.bits) - 1, (1 << (max(self.bits, 8) - 1)) - 1)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def group_quant(
     symmetric = symmetric or group.symmetric
     if group.low_at_zero:
         low, high = 0.0, max(high, 0.0)
-    grid = grid_for(bits, symmetric=symmetric)
+    grid = grid_for(bits, symmetric=symmetric, right=group.symmetric)
     params = affine.fit(low, high, grid, symmetric=symmetric)
     scheme = Scheme.SYMMETRIC if symmetric else Scheme.ASYMMETRIC
     return TensorQuant(
@@ -41,9 +41,13 @@ def group_quant(
     )  # fmt: skip
 
 
-def grid_for(bits: int, *, symmetric: bool) -> affine.Grid:
-    """Codes of an activation."""
-    return affine.grid(bits, centred=symmetric)
+def grid_for(bits: int, *, symmetric: bool, right: bool = False) -> affine.Grid:
+    """Codes of an activation; ``right``: it is a matrix product's right operand.
+
+    XNNPACK's kernels for arm64 without dot products (Cortex-A53, A72) take the right operand for weights, whose codes
+    leave out -128: they add two products in 16 bits, and twice -128 * -128 is one too much.
+    """
+    return affine.grid(bits, centred=symmetric, narrow=right and bits == 8)
 
 
 def spread(graph: Graph, chosen: Mapping[Group, TensorQuant]) -> dict[str, TensorQuant]:

@@ -84,7 +84,8 @@ class _Ranges:
             return None
         row = rows[0] if len(rows) == 1 else merge(rows, [1.0] * len(rows))
         joint, scheme = self.options["ends"] == "joint", self.options["scheme"]
-        symmetric = search(row, grid_for(self.bits, symmetric=True), symmetric=True, joint=joint)
+        centred = grid_for(self.bits, symmetric=True, right=group.symmetric)
+        symmetric = search(row, centred, symmetric=True, joint=joint)
         if group.symmetric or (scheme == "symmetric" and not group.low_at_zero):
             return symmetric, True
         pin = 0.0 if group.low_at_zero else None

@@ -171,6 +171,8 @@ def _check_group(graph: Graph, plan: QuantPlan, group: Group) -> list[str]:
             bad.append(f"{name!r}: {_describe(quant)}, the kernel prescribes {group.fixed}")
         if group.symmetric and quant.zero_point[0] != 0:
             bad.append(f"{name!r}: zero point {quant.zero_point[0]}, its reader needs 0; use scheme symmetric")
+        if group.symmetric and quant.limits == (-128, 127) and group.fixed is None:
+            bad.append(f"{name!r}: a right operand must leave out the code -128, arm64 kernels overflow there")
         if group.low_at_zero and quant.zero_point[0] != -128:
             bad.append(f"{name!r}: zero point {quant.zero_point[0]}, its reader needs -128")
     return bad

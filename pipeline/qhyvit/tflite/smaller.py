@@ -1,9 +1,12 @@
-"""Grids of fewer than 8 bits in an int8 file: QUANTIZE ops whose saturation at -128 and 127 clamps the codes.
+"""Grids smaller than int8 in an int8 file: QUANTIZE ops whose saturation at -128 and 127 clamps the codes.
 
 A tensor with b bits uses 2^b codes of its int8. Its op writes with a zero point that puts the highest of them at 127,
 so that int8 clamps there; a QUANTIZE of the same scale then moves them down until the lowest is at -128, and int8
 clamps that end. A tensor that needs zero point 0 is moved once more. For studies: the ops cost time, and no kernel is
 faster for fewer bits.
+
+A matrix product's right operand leaves out -128 alone, see :func:`qhyvit.methods._ranges.grid_for`: its op writes one
+code lower, and one QUANTIZE moves it up.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ def clamped_tensors(graph: Graph, quants: Mapping[str, TensorQuant]) -> list[str
             continue
         for t in node.outputs:
             name = graph.tensors[t].name
-            if quants[name].bits < 8 and not isinstance(spec(node.op).out, Tied):
+            if quants[name].limits != (-128, 127) and not isinstance(spec(node.op).out, Tied):
                 names.append(name)
     return names
 
@@ -36,7 +39,8 @@ def clamped_tensors(graph: Graph, quants: Mapping[str, TensorQuant]) -> list[str
 def _shifts(quant: TensorQuant) -> list[int]:
     """What is added to the final zero point, from the op's own output to the tensor before the last."""
     low, high = quant.limits
-    return [127 - high] if low == -128 else [127 - high, -128 - low]
+    ends = [127 - high, -128 - low]
+    return [shift for shift in ends if shift]
 
 
 def _quantize_code(model: Any) -> int:
