@@ -11,7 +11,10 @@ import numpy as np
 from qhyvit_device.errors import CheckFailedError
 from qhyvit_device.runner import Model, find_interpreter
 
-OTHER_MACHINE_TOLERANCE = 2  # codes: x86 and ARM kernels round differently
+# Codes. arm64's SOFTMAX kernel and x86's differ by one code in 3,000, and what comes behind makes more of it.
+OTHER_MACHINE_TOLERANCE = 6
+# Against the simulation of arm64: its MEAN differs by one code in 10,000.
+SIMULATED_TOLERANCE = 2
 
 
 def environment() -> dict[str, Any]:
@@ -29,23 +32,25 @@ def self_test(model: Model) -> dict[str, Any]:
     Raises:
         CheckFailedError: the codes differ by more than machines may.
     """
-    test = model.manifest.test
-    expected = np.array(test.codes, np.int64)
+    test, here = model.manifest.test, platform.machine()
+    simulated = here == "aarch64" != test.machine and bool(test.arm64_codes)
+    expected = np.array(test.arm64_codes if simulated else test.codes, np.int64)
     # the stored image has the input's size already: "squash" leaves its pixels as they are
     found = model.run(model.prepare(model.bundle / test.image_file, mode="squash")).astype(np.int64)
     if found.shape != expected.shape:
         raise CheckFailedError(f"self test: {found.size} outputs, the manifest holds {expected.size}")
     worst = int(np.abs(found - expected).max())
-    same_machine = test.machine == platform.machine()
+    same_runtime = test.runtime == f"{model.file.runtime} {model.file.runtime_version}"
+    exact = test.machine == here and same_runtime
+    allowed = 0 if exact else SIMULATED_TOLERANCE if simulated else OTHER_MACHINE_TOLERANCE
+    made_on = f"{test.machine}, simulated for {here}" if simulated else test.machine
     facts = {
         "equal_codes": float((found == expected).mean()), "worst_difference": worst,
-        "same_decision": bool(found.argmax() == expected.argmax()), "made_on": test.machine, "made_with": test.runtime,
+        "same_decision": bool(found.argmax() == expected.argmax()), "made_on": made_on, "made_with": test.runtime,
     }  # fmt: skip
-    same_runtime = test.runtime == f"{model.file.runtime} {model.file.runtime_version}"
-    allowed = 0 if same_machine and same_runtime else OTHER_MACHINE_TOLERANCE
     if worst > allowed or not facts["same_decision"]:
         raise CheckFailedError(
-            f"self test failed: codes differ by up to {worst} from those made on {test.machine}, allowed {allowed}"
+            f"self test failed: codes differ by up to {worst} from those made on {made_on}, allowed {allowed}"
         )
     return facts
 

@@ -46,12 +46,16 @@ class Output:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """An image of the bundle and the output codes that the model gave for it where it was made."""
+    """An image of the bundle and the output codes that the model gave for it where it was made.
+
+    ``arm64_codes``: those that arm64's kernels give, by the host's simulation; empty where it made none.
+    """
 
     image_file: str
     codes: tuple[int, ...]
     machine: str
     runtime: str
+    arm64_codes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

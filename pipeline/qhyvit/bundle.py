@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def _quantization(details: Mapping[str, Any]) -> tuple[str, float | None, int | 
 
 def write_bundle(
     out: Path, model: bytes, how: Preprocess, test_image: Path, labels: Sequence[str], facts: Mapping[str, Any],
-    *, force: bool = False,
+    *, on_arm64: Callable[[np.ndarray], Sequence[int]] | None = None, force: bool = False,
 ) -> Manifest:  # fmt: skip
     """Write a bundle folder; it appears whole or not at all.
 
@@ -53,6 +53,7 @@ def write_bundle(
         test_image: any image; its preprocessed pixels are stored, so that the self test needs no resize.
         labels: class names.
         facts: ``model``, ``profile``, ``versions``, ``created_by``.
+        on_arm64: pixels [H, W, 3] -> the output codes that arm64 gives, for the self test there.
 
     Raises:
         OutputError: it cannot be written.
@@ -77,7 +78,11 @@ def write_bundle(
             output=Output(len(labels), out_dtype, out_scale, out_zero),
             preprocess=how,
             test=SelfTest(
-                TEST_IMAGE, tuple(int(c) for c in codes), platform.machine(), f"{file.runtime} {file.runtime_version}"
+                TEST_IMAGE,
+                tuple(int(c) for c in codes),
+                platform.machine(),
+                f"{file.runtime} {file.runtime_version}",
+                () if on_arm64 is None else tuple(int(c) for c in on_arm64(pixels)),
             ),
             checksums={name: manifests.sha256(folder / name) for name in names},
             versions=dict(facts["versions"]),

@@ -356,5 +356,22 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
     write_bundle(
         out, work.read(MODEL), default_preprocess(facts), images_in(images)[0],
         read_label_names(labels, facts["classes"]),
-        {"model": facts["model"], "profile": plan.profile, "versions": versions, "created_by": created}, force=force,
+        {"model": facts["model"], "profile": plan.profile, "versions": versions, "created_by": created},
+        on_arm64=_on_arm64(work) if plan.profile == "integer" else None, force=force,
     )  # fmt: skip
+
+
+def _on_arm64(work: Work) -> Callable[[np.ndarray], Sequence[int]]:
+    """What arm64's kernels make of an image, by the simulation; float islands are not simulated bit by bit."""
+
+    def codes(pixels: np.ndarray) -> Sequence[int]:
+        import torch
+
+        from qhyvit.verify.decide import simulated_codes
+
+        found, how = solved(work), default_preprocess(work.json(FACTS))
+        floats = torch.from_numpy(normalize(pixels[None], how))
+        answer: list[int] = simulated_codes(found.shipped, found.plan.tensors, floats, arm64=True)[0].tolist()
+        return answer
+
+    return codes

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qhyvit_device import flat, manifest
-from qhyvit_device.errors import InputError, ManifestError
+from qhyvit_device import flat, info, manifest
+from qhyvit_device.errors import CheckFailedError, InputError, ManifestError
 from qhyvit_device.manifest import Input, Manifest, Output, SelfTest
 from qhyvit_device.preprocess import Preprocess
 
@@ -181,3 +182,31 @@ def test_every_module_imports_where_torch_does_not():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "ok", done.stderr
+
+
+def on_machine(machine, outcome, monkeypatch, **changes):
+    """The self test's facts where ``machine`` runs the model and gives ``outcome``; the bundle is from x86-64."""
+    test = SelfTest("test.png", (10, 50, 20), "x86_64", "litert 1", **changes)
+    file = SimpleNamespace(runtime="litert", runtime_version="1")
+    model = SimpleNamespace(
+        manifest=SimpleNamespace(test=test), bundle=Path("b"), file=file, prepare=lambda *a, **k: None,
+        run=lambda x: np.array(outcome),
+    )  # fmt: skip
+    monkeypatch.setattr(info.platform, "machine", lambda: machine)
+    return info.self_test(model)
+
+
+def test_a_board_is_held_to_what_the_host_simulated_for_it(monkeypatch):
+    simulated = {"arm64_codes": (14, 47, 21)}
+    found = on_machine("aarch64", (14, 47, 21), monkeypatch, **simulated)
+    assert (found["equal_codes"], found["made_on"]) == (1.0, "x86_64, simulated for aarch64")
+    with pytest.raises(CheckFailedError, match="simulated for aarch64, allowed 2"):
+        on_machine("aarch64", (10, 50, 20), monkeypatch, **simulated)
+    assert on_machine("aarch64", (14, 47, 21), monkeypatch)["worst_difference"] == 4  # an older bundle
+    with pytest.raises(CheckFailedError, match="allowed 0"):
+        on_machine("x86_64", (10, 49, 20), monkeypatch, **simulated)
+
+
+def test_another_decision_fails_however_near(monkeypatch):
+    with pytest.raises(CheckFailedError):
+        on_machine("aarch64", (2, 1, 0), monkeypatch, arm64_codes=(1, 2, 0))

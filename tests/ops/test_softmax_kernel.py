@@ -37,3 +37,33 @@ def test_every_code_is_the_kernels(positions, wide):
         found = run(make_interpreter(file, "litert"), codes)
         mine = ExactQuant(graph, quants).codes(graph.tensors[1], y[0], graph.nodes[0])
         assert np.array_equal(mine, found.reshape(mine.shape).astype(np.int64))
+
+
+# input scale, input codes, what the kernel gave on an emulated Cortex-A72, what it gives on x86-64
+ARM64 = [
+    (0.14954645931720734,
+     [-74, -61, -65, -62, -80, -101, -62, -57, -69, -77, -63, -58, -67, -62, -67, -63],
+     [-124, -103, -114, -107, -127, -128, -107, -83, -121, -126, -110, -89, -118, -107, -118, -110],
+     [-124, -103, -114, -107, -127, -128, -107, -83, -121, -126, -110, -90, -118, -107, -118, -110]),
+    (0.04217032715678215,
+     [-16, -24, -19, -5, -27, -13, -28, -26, -23, -26, -19, -27, -28, 32, -46, -15],
+     [-115, -119, -116, -107, -120, -113, -120, -119, -118, -119, -116, -120, -120, -29, -124, -114],
+     [-115, -119, -117, -107, -120, -113, -120, -119, -118, -119, -117, -120, -120, -29, -124, -114]),
+    (0.06572730839252472,
+     [-109, -112, -118, -128, -112, -107, -91, -51, -109, -128, -119, -43, -108, -119, -119, -90],
+     [-126, -126, -127, -127, -126, -126, -122, -43, -126, -127, -127, 15, -126, -127, -127, -121],
+     [-126, -126, -127, -127, -126, -126, -122, -44, -126, -127, -127, 15, -126, -127, -127, -121]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("s_in", "codes", "on_arm64", "on_x86"), ARM64)
+def test_arm64_has_a_kernel_of_its_own(s_in, codes, on_arm64, on_x86):
+    tensors = {i: Tensor(i, name, (1, 16), "FLOAT32") for i, name in enumerate("xy")}
+    node = Node("SOFTMAX", spec("SOFTMAX").attrs(), (0,), (1,))
+    graph = Graph(tensors, (node,), (0,), (1,))
+    quants = {"x": TensorQuant((s_in,), (0,)), "y": TensorQuant((1 / 256,), (-128,))}
+    x = torch.tensor(codes, dtype=torch.float64)[None, None] * s_in
+    (y,) = Executor(graph, torch.float64).apply(node, [x])
+    for expected, arm64 in ((on_arm64, True), (on_x86, False)):
+        mine = ExactQuant(graph, quants, arm64=arm64).codes(graph.tensors[1], y[0], node)
+        assert mine.ravel().tolist() == expected

@@ -101,6 +101,7 @@ class OpSpec:
             before the zero point is added; "half_away" (of the code, zero point included) or "half_up".
         kernel_steps: (real result, input scale, output scale) -> steps of the output scale, where the int8 kernel's
             own arithmetic gives another code near ties; None where rounding says it all.
+        arm64_steps: the same for the kernel that arm64 has instead, None where it has the same one.
         kernel_sum: the steps that the int8 kernel of a sum of two operands gives: (steps of a, of b, scale of a, of b,
             of the output) -> steps of the output scale; None where the op is no such sum.
         accumulates: the int8 kernel sums products of codes in an integer and multiplies that, as float32, by one
@@ -126,6 +127,7 @@ class OpSpec:
     macs: Callable[[Sequence[Shape], Shape], int] | None = None
     rounding: str = "half_even"
     kernel_steps: Callable[[Any, float, float], Any] | None = None
+    arm64_steps: Callable[[Any, float, float], Any] | None = None
     kernel_sum: Callable[[Any, Any, float, float, float], Any] | None = None
     accumulates: bool = False
 

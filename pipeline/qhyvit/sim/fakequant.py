@@ -171,10 +171,13 @@ class ExactQuant:
     """The file's own arithmetic on a float64 executor; also a hook that rounds every activation.
 
     The graph's constants must lie on their grids and its biases on theirs (:func:`quantized_biases`).
+
+    Args:
+        arm64: by the kernels of arm64 instead of x86-64, where they differ.
     """
 
-    def __init__(self, graph: Graph, quants: Mapping[str, TensorQuant]) -> None:
-        self.graph, self.quants = graph, quants
+    def __init__(self, graph: Graph, quants: Mapping[str, TensorQuant], *, arm64: bool = False) -> None:
+        self.graph, self.quants, self.arm64 = graph, quants, arm64
         self._summed = {t for node in graph.nodes if spec(node.op).kernel_sum is not None for t in node.inputs}
         self._seen: dict[int, torch.Tensor] = {}  # as a hook: the rounded operands of sums
 
@@ -191,7 +194,7 @@ class ExactQuant:
         quant = self.quants[tensor.name]
         if node is None or self.graph.is_float(node):
             return self._narrowed(y, node, quant) if tensor.id in self.graph.wide else exact_codes(y, quant)
-        own = spec(node.op).kernel_steps
+        own = (spec(node.op).arm64_steps if self.arm64 else None) or spec(node.op).kernel_steps
         if own is not None:
             steps = own(y.detach().cpu().numpy(), self._quant(node.inputs[0]).scale[0], quant.scale[0])
             return np.clip(steps + quant.zero_point[0], *quant.limits).astype(np.int64)

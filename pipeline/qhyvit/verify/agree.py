@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,11 +58,11 @@ class Agreement:
 class _Simulator:
     """One op at a time in float64 on dequantized codes; the exact integer result up to ties."""
 
-    def __init__(self, graph: Graph, quants: Mapping[str, TensorQuant]) -> None:
+    def __init__(self, graph: Graph, quants: Mapping[str, TensorQuant], *, arm64: bool) -> None:
         self.graph = quantized_biases(constants_on_grid_of(graph, quants), quants)
         self.quants = quants
         self.executor = Executor(self.graph, torch.float64)
-        self.exact = ExactQuant(self.graph, quants)
+        self.exact = ExactQuant(self.graph, quants, arm64=arm64)
 
     def values(self, codes: Mapping[str, np.ndarray]) -> dict[int, torch.Tensor]:
         """Dequantized activations, [1, *file shape]."""
@@ -100,6 +101,8 @@ def op_by_op(
     pixels: torch.Tensor,
     codes: Sequence[np.ndarray],
     runtime: str = "litert",
+    *,
+    arm64: bool = platform.machine() == "aarch64",
 ) -> Agreement:
     """Compare every op of ``model`` with the simulation, and every tensor with the float graph.
 
@@ -110,9 +113,10 @@ def op_by_op(
         model: the integer file.
         pixels: float input images [N, H, W, 3]; ``codes``: the same as the file's input codes.
         runtime: see :func:`qhyvit.verify.probe.make_interpreter`.
+        arm64: whether the interpreter's kernels are arm64's.
     """
     graph = shipped
-    result, simulator, plain = Agreement(), _Simulator(shipped, quants), Executor(folded)
+    result, simulator, plain = Agreement(), _Simulator(shipped, quants, arm64=arm64), Executor(folded)
     power: dict[str, tuple[float, float]] = {}
     interpreter = make_interpreter(model, runtime, all_tensors=True)
     ids = [t.id for t in graph.activations()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,19 @@ class Decisions:
         return self.simulation_agrees / max(self.images, 1)
 
 
+def simulated_codes(
+    shipped: Graph, quants: Mapping[str, TensorQuant], pixels: torch.Tensor, *, arm64: bool
+) -> np.ndarray:
+    """Output codes [N, classes], int64, that the file gives for images [N, H, W, 3] by the simulation."""
+    exact = quantized_biases(constants_on_grid_of(shipped, quants), quants)
+    executor, hook = Executor(exact, torch.float64), ExactQuant(exact, quants, arm64=arm64)
+    out = quants[shipped.tensors[shipped.outputs[0]].name]
+    with torch.no_grad():
+        logits = torch.cat([executor.logits(x[None], hook) for x in pixels]).numpy()
+    found: np.ndarray = np.rint(logits / out.scale[0]).astype(np.int64) + out.zero_point[0]
+    return found
+
+
 def decisions(
     folded: Graph, shipped: Graph, quants: Mapping[str, TensorQuant], model: bytes, pixels: torch.Tensor,
     codes: Sequence[np.ndarray], runtime: str = "litert",
@@ -38,13 +52,10 @@ def decisions(
     """Run file, simulation and float graph on the same images ([N, H, W, 3] float, and their input codes)."""
     interpreter = make_interpreter(model, runtime)
     found = np.stack([run(interpreter, c).ravel() for c in codes]).astype(np.int64)
-    exact = quantized_biases(constants_on_grid_of(shipped, quants), quants)
-    simulated, plain, hook = Executor(exact, torch.float64), Executor(folded), ExactQuant(exact, quants)
-    out = quants[shipped.tensors[shipped.outputs[0]].name]
+    sim_codes = simulated_codes(shipped, quants, pixels, arm64=platform.machine() == "aarch64")
+    plain = Executor(folded)
     with torch.no_grad():
-        sim = torch.cat([simulated.logits(x[None], hook) for x in pixels]).numpy()
         floats = torch.cat([plain.logits(x[None]) for x in pixels]).numpy()
-    sim_codes = np.rint(sim / out.scale[0]).astype(np.int64) + out.zero_point[0]
     best = found.argmax(1)
     return Decisions(
         len(codes), int((sim_codes.argmax(1) == best).sum()), int((floats.argmax(1) == best).sum()),
