@@ -1,6 +1,6 @@
 # All targets run in .venv, which `make setup` makes once and re-uses.
 PY := .venv/bin/python
-.PHONY: help setup demo test test-slow test-boards test-arm64 coverage lint clean
+.PHONY: help setup demo test test-slow test-boards test-arm64 fuzz coverage lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -23,6 +23,9 @@ test-boards: setup  ## the bench over a real sshd on loopback, with wheels from 
 
 test-arm64: setup  ## the device stage on emulated Cortex-A53, A72 and A76
 	$(PY) -m pytest -m arm64 -q -s
+
+fuzz: setup     ## ten thousand mutated bundles, models, images and manifests each
+	QHYVIT_FUZZ=10000 $(PY) -m pytest tests/device/test_fuzz.py -q
 
 coverage: setup  ## every variant through all stages, random weights; writes benchmarks/results/coverage.csv
 	$(PY) -m benchmarks.coverage

@@ -7,6 +7,7 @@ import struct
 from qhyvit_device.errors import InputError
 
 IDENTIFIER = b"TFL3"
+LARGEST_TENSOR = 1 << 28  # elements: above, the file means harm or another machine
 # What a table holds, by field number: the table of a child, a list of the child, or the size of a vector's elements.
 # Source: the TFLite schema.
 TABLES: dict[str, dict[int, str | list[str] | int]] = {
@@ -67,6 +68,20 @@ class _Reader:
                     self.walk(child[0], slot + self.at("<I", slot))
         if kind == "Buffer":
             self.outside(table)
+        if kind == "Tensor":
+            self.claimed(table)
+
+    def claimed(self, table: int) -> None:
+        """The interpreter takes memory for the shape that a tensor claims."""
+        place = self.field(table, 0)
+        if place is None:
+            return
+        first, rank = self.vector(place, 4)
+        elements = 1
+        for i in range(rank):
+            elements *= max(self.at("<i", first + 4 * i), 1)
+            if elements > LARGEST_TENSOR:
+                raise InputError(f"a tensor claims more than {LARGEST_TENSOR >> 20} million elements")
 
     def outside(self, table: int) -> None:
         """A buffer may hold its bytes behind the flatbuffer: fields 1 and 2 are their offset and size."""
@@ -88,5 +103,7 @@ def check(data: bytes, name: str) -> None:
     reader = _Reader(data)
     try:
         reader.walk("Model", reader.at("<I", 0))
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, RecursionError) as error:
         raise InputError(f"{name}: the model is truncated or damaged") from error
+    except InputError as error:
+        raise InputError(f"{name}: refused, {error}") from error

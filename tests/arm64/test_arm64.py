@@ -15,9 +15,14 @@ import torch
 
 from benchmarks.demo.images import SHAPES, draw_image
 from qhyvit.bundle import write_bundle
+from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
-from qhyvit.plan import QuantPlan
+from qhyvit.ops import spec
+from qhyvit.plan import QuantPlan, TensorQuant
+from qhyvit.sim.fakequant import ExactQuant
+from qhyvit.sim.run import Executor
+from qhyvit.tflite.islands import widened
 from qhyvit.tflite.write import quantize
 from qhyvit.verify import agree
 from qhyvit.verify.decide import simulated_codes
@@ -172,6 +177,35 @@ def test_each_op_on_arm_against_the_simulation(arm, bundle, feed, solution, monk
         assert not found.missing
         assert all(op.worst <= 1 for op in found.ops.values())
     assert set(parted) <= {"MEAN"}
+
+
+@pytest.mark.parametrize("positions", [49, 3136])
+@pytest.mark.parametrize("wide", [False, True])
+def test_softmax_on_arm_is_the_simulations(arm, tmp_path, positions, wide):
+    shape, rng = (1, 12, positions), np.random.default_rng(positions)
+    tensors = {i: Tensor(i, name, shape, "FLOAT32") for i, name in enumerate("xy")}
+    node = Node("SOFTMAX", spec("SOFTMAX").attrs(), (0,), (1,))
+    graph = widened(Graph(tensors, (node,), (0,), (1,)), ["y"] if wide else [])
+    codes = np.clip(rng.normal(0, 40, (4, *shape[1:])), -128, 127).astype(np.int8)
+    x = torch.from_numpy(codes * 0.05)
+    y = torch.softmax(x.double(), dim=-1)
+    s_out = float(np.float32(float(y.max()) / 255)) if wide else 1 / 256
+    quants = {"x": TensorQuant((float(np.float32(0.05)),), (0,)), "y": TensorQuant((s_out,), (-128,))}
+    (tmp_path / "model.tflite").write_bytes(quantize(graph, QuantPlan(quants, "test", wide=("y",) if wide else ())))
+    np.save(tmp_path / "x.npy", codes)
+    done = emulate(
+        arm, "cortex-a72", SCRIPT, tmp_path / "model.tflite", tmp_path / "x.npy", tmp_path / "o.npz", "xnnpack"
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "o.npz") as stored:
+        found = stored["outputs"].astype(int)
+    exact = ExactQuant(graph, quants, arm64=True)
+    operands = torch.from_numpy(codes.astype(np.float64) * quants["x"].scale[0])
+    (value,) = Executor(graph, torch.float64).apply(node, [operands[:, None]])
+    mine = exact.codes(graph.tensors[1], value, node).reshape(found.shape)
+    print(f"softmax over {positions}, int16 {wide}: {(mine != found).sum()} of {found.size} codes differ")
+    assert np.abs(mine - found).max() <= 1
+    assert (mine == found).mean() > 0.999
 
 
 @pytest.mark.parametrize("processor", PROCESSORS)
