@@ -56,7 +56,8 @@ def test_mean_sqnr_falls_with_fewer_bits(small_v1, inputs):
 
 
 def test_the_picture_is_drawn(tmp_path, monkeypatch):
-    base = {"counted": "deployed integer", "bits": 8, "float_top1_percent": 80, "calibration_images": 32}
+    base = {"counted": "deployed integer", "bits": 8, "float_top1_percent": 80, "calibration_images": 32,
+            "agreement_percent": 90}  # fmt: skip
     rows = [
         {**base, "table": "methods", "row": "qhyvit", "seed": s, "top1_percent": 79 + s} for s in (0, 1)
     ] + [{**base, "table": "ablation", "row": "scale", "seed": 0, "top1_percent": 60}]  # fmt: skip
