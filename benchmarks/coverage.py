@@ -30,9 +30,9 @@ IMAGES, CALIBRATION, CHECKED = 24, 8, 16
 SEED = 1
 
 
-def _images(folder: Path) -> Path:
+def images_into(folder: Path) -> Path:
     """Generated pictures: nothing has to be unpacked or fetched."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for i in range(IMAGES):
         draw_image(i % 10, np.random.default_rng(i), 256).save(folder / f"{i:02d}.png")
     return folder
@@ -40,7 +40,7 @@ def _images(folder: Path) -> Path:
 
 def one(variant: str, place: Path) -> dict[str, Any]:
     """The row of one variant; ``place`` is an empty folder."""
-    images, work = _images(place / "images"), stages.Work(place / "work")
+    images, work = images_into(place / "images"), stages.Work(place / "work")
     started = time.monotonic()
     stages.export(work, variant, None, None, None, SEED)
     exported = time.monotonic() - started

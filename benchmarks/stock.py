@@ -45,16 +45,13 @@ def convertible() -> Iterator[None]:
         mobilevit.LinearSelfAttention.forward = original
 
 
-def stock_export(model: str, weights: Path, size: int) -> bytes:
-    """Float ``.tflite`` of timm's own module."""
-    from qhyvit.models import find_variant
+def stock_export(model: str, weights: Path | None, size: int, seed: int = 0) -> bytes:
+    """Float ``.tflite`` of timm's own module; without a file its weights are random by ``seed``."""
     from qhyvit.models._blocks import ChannelsLast
     from qhyvit.models._export import convert
-    from qhyvit.models._weights import load_into
+    from qhyvit.models._source import open_source
 
-    family, variant = find_variant(model)
-    module = family.build(variant, variant.classes).eval()
-    load_into(module, weights, variant.name, variant.classes)
+    module = open_source(model, weights, seed=seed).reference
     with convertible():
         return convert(ChannelsLast(module), size)
 

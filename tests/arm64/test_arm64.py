@@ -4,15 +4,13 @@ Emulation shows what is computed, never how fast a board is.
 """
 
 import json
-import os
-import subprocess
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks import _arm64
+from benchmarks._arm64 import PROCESSORS, SCRIPT, emulate
 from benchmarks.demo.images import SHAPES, draw_image
 from qhyvit.bundle import write_bundle
 from qhyvit.graph.ir import Graph, Node, Tensor
@@ -27,38 +25,21 @@ from qhyvit.tflite.write import quantize
 from qhyvit.verify import agree
 from qhyvit.verify.decide import simulated_codes
 from qhyvit.verify.probe import make_interpreter, run
-from qhyvit.wheelhouse import Target, make
 from qhyvit_device.info import OTHER_MACHINE_TOLERANCE, SIMULATED_TOLERANCE
 from qhyvit_device.preprocess import Preprocess
 from qhyvit_device.preprocess import quantize as codes_of
 
 pytestmark = pytest.mark.arm64
-PROCESSORS = ("cortex-a53", "cortex-a72", "cortex-a76")
 IMAGES, SIZE = 50, 128
-ROOT = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("emulated.py")
 HOW = Preprocess("squash", SIZE, "bicubic")
 
 
 @pytest.fixture(scope="session")
 def arm():
     """Folder with qemu, root, and the unpacked wheels in site; made once."""
-    folder = Path(os.environ.get("QHYVIT_ARM64", ROOT / "build" / "arm64")).absolute()
-    subprocess.run(["bash", str(ROOT / "tools" / "arm64_root.sh"), str(folder)], check=True)
-    if not (folder / "wheels").is_dir():
-        make(folder / "wheels", Target("3.11", "aarch64"), print)
-        for wheel in (folder / "wheels").glob("*.whl"):
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(folder / "site")
+    folder = _arm64.folder()
+    _arm64.prepare(folder)
     return folder
-
-
-def emulate(arm, processor, *arguments):
-    """Standard output of Python under emulation; the device stage is the checkout's."""
-    path = f"{ROOT / 'device'}:{arm / 'site'}"
-    command = [arm / "qemu", "-L", arm / "root", "-cpu", processor, arm / "root/usr/bin/python3.11", *arguments]
-    environment = {"PYTHONPATH": path, "PATH": os.environ["PATH"], "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")

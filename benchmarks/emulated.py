@@ -18,6 +18,7 @@ WAYS = {
 
 
 def main():
+    """Run all images, store what came out, say where it ran."""
     model, images, out, way = sys.argv[1:]
     interpreter = Interpreter(model_path=model, num_threads=1, **WAYS[way])
     interpreter.allocate_tensors()

@@ -1,0 +1,94 @@
+"""Instructions of one inference on **emulated** arm64 processors, of the files that ``benchmarks.latency`` made.
+
+Counted as the difference between a process that runs the file three times and one that runs it once. An emulator tells
+how many instructions a processor would take, not how long: cores, caches and memory have no part in it. Example:
+
+    python -m benchmarks.latency --work build/latency --prepare
+    python -m benchmarks.instructions --work build/latency
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from benchmarks import _arm64
+from benchmarks._files import RESULTS, command_line, have_rows, read_rows, write_rows
+from benchmarks.latency import FILES, MODELS, file_name
+from qhyvit.errors import QhyvitError
+from qhyvit_device.runner import TfliteFile
+
+FEW, MANY = 1, 3
+KEY = ("model", "file", "processor")
+
+
+def _feed(model: Path, count: int) -> np.ndarray:
+    """Random inputs of the file's own type."""
+    entry = TfliteFile(model.read_bytes()).input
+    shape, dtype, rng = (count, *entry["shape"][1:]), np.dtype(entry["dtype"]), np.random.default_rng(0)
+    if dtype.kind == "f":
+        return rng.random(shape, np.float32).astype(dtype)
+    return rng.integers(-128, 127, shape, dtype=dtype, endpoint=True)
+
+
+def per_inference(few: str, many: str) -> int:
+    """Instructions of one inference, from what QEMU's plugin wrote after ``FEW`` and after ``MANY`` of them."""
+    totals = [sum(int(n) for n in re.findall(r"^total insns: (\d+)", text, re.MULTILINE)) for text in (few, many)]
+    return (totals[1] - totals[0]) // (MANY - FEW)
+
+
+def instructions(place: Path, processor: str, model: Path) -> tuple[int, int]:
+    """Instructions of one inference, and XNNPACK's partitions.
+
+    Raises:
+        QhyvitError: the emulated process failed.
+    """
+    counts, partitions = [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        for runs in (FEW, MANY):
+            images, counted = Path(folder) / "x.npy", Path(folder) / "count.txt"
+            np.save(images, _feed(model, runs))
+            arguments = (_arm64.SCRIPT, model, images, Path(folder) / "o.npz", "xnnpack")
+            done = _arm64.emulate(place, processor, *arguments, count_into=counted)
+            if done.returncode:
+                raise QhyvitError(f"{model.name} on {processor}: {done.stderr.strip().splitlines()[-1]}")
+            partitions = int(re.findall(r'"partitions": (\d+)', done.stdout)[-1])
+            counts.append(counted.read_text())
+    return per_inference(*counts), partitions
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default=",".join(MODELS), help="names with commas")
+    parser.add_argument("--work", type=Path, required=True, help="the folder of benchmarks.latency")
+    parser.add_argument("--again", action="store_true", help="make rows again that are there")
+    parser.add_argument("--out", type=Path, default=RESULTS / "instructions.csv")
+    args = parser.parse_args()
+    place = _arm64.folder()
+    _arm64.prepare(place, counting=True)
+    tasks = [(m, f, p) for m in args.models.split(",") for p in _arm64.PROCESSORS for f in FILES]
+    tasks = [t for t in tasks if args.again or not have_rows(args.out, dict(zip(KEY, t, strict=True)))]
+    for model, name, processor in track(tasks, "count", disable=not sys.stderr.isatty()):
+        count, partitions = instructions(place, processor, args.work / model / file_name(name))
+        row: dict[str, Any] = {
+            "model": model, "file": name, "processor": processor, "emulated": "yes", "partitions": partitions,
+            "million_instructions": f"{count / 1e6:.1f}",
+        }  # fmt: skip
+        written = [r for r in read_rows(args.out) if r["model"] == model and r["processor"] == processor]
+        base = [float(r["million_instructions"]) for r in [*written, row] if r["file"] == FILES[0]]
+        row["to_float"] = f"{count / 1e6 / base[0]:.3f}"
+        print(f"{model} {name} on emulated {processor}: {row['million_instructions']} M, {row['to_float']} of float")
+        sys.stdout.flush()
+        write_rows(args.out, [{**row, "command": command_line()}], KEY)
+
+
+if __name__ == "__main__":
+    main()
