@@ -59,3 +59,47 @@ def test_what_cannot_take_a_scale_says_why(small):
         scale_tensor(small.graph, softmax.inputs[0], np.array([2.0]))
     with pytest.raises(CannotScaleError, match="input or output"):
         scale_tensor(small.graph, small.graph.outputs[0], np.full(10, 2.0))
+
+
+@pytest.mark.parametrize(("fixture", "power"), [("small_v1", 2), ("small_v2", 1)])
+def test_every_residual_stream_takes_a_scale_with_its_norms(request, fixture, power):
+    graph = request.getfixturevalue(fixture).graph
+    places = all_folds()["stream_scale"].places(graph)
+    assert [p.name.partition(".conv_1x1")[0] for p in places] == ["stages.2.1", "stages.3.1", "stages.4.1"]
+    for place in places:
+        assert place.exact_power == power
+        assert graph.tensors[place.tensors[-1]].name.endswith("/add.2")  # the stream where it is deepest
+
+
+def test_a_scaled_stream_makes_no_new_op_where_squares_are_averaged(small_v1):
+    fold, graph = all_folds()["stream_scale"], small_v1.graph
+    place = fold.places(graph)[0]
+    folded = fold.apply(graph, place, scale_of(place.channels))
+    before, after = ([n.op for n in g.nodes] for g in (graph, folded))
+    norms = 5  # of two transformer blocks, and the one behind them
+    assert len(after) == len(before)
+    assert after.count("MEAN") == before.count("MEAN") - norms
+    assert after.count("FULLY_CONNECTED") == before.count("FULLY_CONNECTED") + norms
+
+
+@pytest.mark.parametrize("fixture", ["small_v1", "small_v2"])
+def test_what_norms_give_back_is_exact_in_eight_bits(request, fixture):
+    from qhyvit.methods._folding import _scales
+    from qhyvit.methods._hessian import Statistics
+
+    graph = request.getfixturevalue(fixture).graph
+    fold = all_folds()["stream_scale"]
+    place = fold.places(graph)[0]
+    statistics = Statistics(place.tensors, ())
+    statistics.peak[place.tensors[-1]] = torch.from_numpy(scale_of(place.channels, seed=5))
+    for r in _scales(statistics, place):
+        folded = fold.apply(graph, place, r)
+        means = [
+            folded.constant(n.inputs[1]) for n in folded.nodes
+            if n.op == "FULLY_CONNECTED" and folded.tensors[n.outputs[0]].shape[-1] == 1 and "norm" in n.block
+        ]  # fmt: skip
+        assert means
+        for weight in means:
+            codes = weight * (127 / weight.max())
+            assert np.abs(codes - np.rint(codes)).max() < 1e-4
+            assert codes.min() > 0.9

@@ -14,14 +14,16 @@ from qhyvit.graph.ir import Graph
 class Place:
     """Where a fold can act.
 
-    ``tensors``: ids whose channels will be divided by r (their last axis), all by the same r; ``cost_ms``: what the
-    ops that come in take on one core, roughly.
+    ``tensors``: ids whose channels will be divided by r (their last axis), all by the same r, the last one being what r
+    is made for; ``cost_ms``: what the ops that come in take on one core, roughly; ``exact_power``: r to this power has
+    to lie on the 8-bit grid, 0: r is free.
     """
 
     name: str
     tensors: tuple[int, ...]
     channels: int
     cost_ms: float = 0.0
+    exact_power: int = 0
 
 
 @dataclass(frozen=True)

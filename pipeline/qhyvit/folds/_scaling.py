@@ -2,8 +2,8 @@
 
 The scale travels as an array of the tensor's full shape, so that RESHAPE and TRANSPOSE move it like the data. It
 ends at weights: a producer divides its output channels by r, a consumer multiplies its input channels. In between
-pass: copies, ADD and SUB (all operands scaled alike), MUL (one operand scaled), MEAN over axes where r is constant,
-BATCH_MATMUL (a free axis, or the contracted one with the inverse on the other operand), positive fused RELU.
+pass: copies, ADD and SUB (all operands scaled alike), MUL (one operand scaled, or a square), MEAN over axes where r is
+constant, BATCH_MATMUL (a free axis, or the contracted one with the inverse on the other operand), positive fused RELU.
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ class CannotScaleError(Exception):
 
 @dataclass
 class Scaling:
-    """One attempt; ``factors`` collects what each constant is multiplied with."""
+    """One attempt; ``factors`` collects what each constant is multiplied with.
+
+    ``absorbing``: constant operands of MUL at which the scale ends.
+    """
 
     graph: Graph
+    absorbing: frozenset[int] = frozenset()
     tensors: dict[int, Scale] = field(default_factory=dict)
     factors: dict[int, np.ndarray] = field(default_factory=dict)
     queue: list[int] = field(default_factory=list)
@@ -153,11 +157,18 @@ def _narrow(r: Scale, shape: tuple[int, ...]) -> Scale:
 
 
 def _product(scaling: Scaling, node: Node) -> None:
-    """MUL: exactly one operand hands its scale to the result; a scale on both is refused."""
+    """MUL: exactly one operand hands its scale to the result, a square squares it; other scales on both are refused."""
     a, b = node.inputs
     out = node.outputs[0]
     carrying = [t for t in (a, b) if t in scaling.tensors]
-    if a == b or len(carrying) > 1:
+    if a == b:
+        scaling.want(a, np.sqrt(scaling.tensors[out]) if not carrying else scaling.tensors[a])
+        scaling.want(out, scaling.tensors[a] ** 2)
+        return
+    if b in scaling.absorbing:
+        _end(scaling, node)
+        return
+    if len(carrying) > 1:
         raise CannotScaleError("MUL of two scaled operands")
     if carrying:
         scaling.want(out, np.broadcast_to(scaling.tensors[carrying[0]], scaling.graph.tensors[out].shape))
@@ -168,6 +179,16 @@ def _product(scaling: Scaling, node: Node) -> None:
             scaling.want(t, r)
             return
     raise CannotScaleError("MUL without a full operand")
+
+
+def _end(scaling: Scaling, node: Node) -> None:
+    """MUL by a constant that gives the scale back."""
+    source, constant = node.inputs
+    if source not in scaling.tensors:
+        raise CannotScaleError("a scale on what was freed of it")
+    if scaling.once(node, 3):
+        shape = scaling.graph.tensors[constant].shape
+        scaling._scale_constant(constant, _narrow(scaling.tensors[source], shape))
 
 
 Move = Callable[[Node, Graph, np.ndarray], np.ndarray]

@@ -84,6 +84,10 @@ def _scales(statistics: Statistics, place: Place) -> list[np.ndarray]:
     peak = statistics.peak[place.tensors[-1]].double().numpy()
     ratio = peak / max(float(peak.max()), 1e-12)
     tried = [np.maximum(ratio, floor) ** power for power, floor in POWERS_AND_FLOORS]
+    if place.exact_power:
+        top = affine.grid().qmax
+        codes = [np.rint(top * r**place.exact_power).clip(min=1) for r in tried]
+        tried = [(c / top) ** (1 / place.exact_power) for c in codes]
     return list({r.tobytes(): r for r in tried}.values())
 
 
@@ -92,7 +96,8 @@ def _option(
 ) -> Candidate:
     """The fold with this scale; ``gain`` is minus the objective's part that it governs."""
     best = [_best(statistics, t, r, bits) for t in place.tensors]
-    cost = sum(b.error for b in best) + _readers_weight_error(graph, place.tensors[-1], r, statistics, bits)
+    weights = sum(_readers_weight_error(graph, t, r, statistics, bits) for t in place.tensors)
+    cost = sum(b.error for b in best) + weights
     return Candidate(name, place, r, -cost, tuple((b.low, b.high) for b in best))
 
 

@@ -1,0 +1,212 @@
+"""A channel scale along a whole residual stream whose norms take their statistics over the channels.
+
+Transformers keep a few channels of the stream many times larger than the rest; one scale a tensor then leaves the rest
+a handful of codes. With x / r everywhere on the stream, the linears before and behind absorb r, and what a norm
+computes over the channels gets it back: a mean of x or of its squares becomes a linear with weights r / C or r^2 / C in
+place of MEAN, a subtracted mean is divided by r, and the product that sums the squares reads x / r * r, which is
+symmetric, on both sides. r (or r^2) lies on the 8-bit grid, so that these weights are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qhyvit.folds._fold import Fold, Place
+from qhyvit.folds._scaling import CannotScaleError, Scaling
+from qhyvit.graph import edit
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import spec
+from qhyvit.ops._elementwise import ElementwiseAttrs
+from qhyvit.ops._reduce import axes_of
+from qhyvit.ops.fully_connected import FullyConnectedAttrs
+
+COPIES = ("RESHAPE", "TRANSPOSE", "PAD")
+MS_A_NORM = 0.003  # of the ops that come in
+
+
+@dataclass(frozen=True)
+class Norm:
+    """``mean``: the MEAN over the channels; ``centre``: SUB of it (None: the stream has mean 0 already).
+
+    ``product``: the BATCH_MATMUL that sums the squares (None: ``mean`` averages them).
+    """
+
+    mean: Node
+    centre: Node | None
+    product: Node | None
+
+
+def _behind_copies(graph: Graph, tensor: int) -> Node | None:
+    """The node that made the values of ``tensor``."""
+    node = graph.producer(tensor)
+    while node is not None and node.op in COPIES:
+        node = graph.producer(node.inputs[0])
+    return node
+
+
+def _axes(graph: Graph, mean: Node) -> tuple[int, ...]:
+    return axes_of(graph.constant(mean.inputs[1]), len(graph.tensors[mean.inputs[0]].shape))
+
+
+def _mean_of_channels(graph: Graph, tensor: int) -> Node | None:
+    """The MEAN over the last axis, and perhaps others, from which ``tensor`` was averaged."""
+    node = graph.producer(tensor)
+    if node is None or node.op != "MEAN" or not node.attrs.keep_dims:
+        return None
+    last = len(graph.tensors[node.inputs[0]].shape) - 1
+    return node if last in _axes(graph, node) else _mean_of_channels(graph, node.inputs[0])
+
+
+def _norm(graph: Graph, root: Node) -> Norm | None:
+    """The norm that ends in the RSQRT ``root``."""
+    statistic = graph.producer(root.inputs[0])
+    if statistic is not None and statistic.op == "ADD":
+        statistic = next((p for t in statistic.inputs if (p := graph.producer(t)) is not None), None)
+    if statistic is None:
+        return None
+    if statistic.op == "BATCH_MATMUL":
+        left, right = (_behind_copies(graph, t) for t in statistic.inputs)
+        if left is None or right is None or left.op != "SUB" or right.op != "SUB" or left.inputs != right.inputs:
+            return None
+        mean = _mean_of_channels(graph, left.inputs[1])
+        return None if mean is None else Norm(mean, left, statistic)
+    mean = _mean_of_channels(graph, statistic.outputs[0])
+    if mean is None or mean is not statistic:
+        return None
+    square = graph.producer(mean.inputs[0])
+    is_square = square is not None and square.op == "MUL" and square.inputs[0] == square.inputs[1]
+    return Norm(mean, None, None) if is_square else None
+
+
+def _mean_as_linear(graph: Graph, mean: Node) -> Graph:
+    """MEAN over the channels as a linear with equal weights, and a MEAN over what other axes it has."""
+    source, out = (graph.tensors[t] for t in (mean.inputs[0], mean.outputs[0]))
+    share = np.full((1, source.shape[-1]), 1 / source.shape[-1], np.float32)
+    graph, weight = edit.add_tensor(graph, f"{out.name}:weight", share.shape, "FLOAT32", share)
+    graph, bias = edit.add_tensor(graph, f"{out.name}:bias", (1,), "FLOAT32", np.zeros(1, np.float32))
+    attrs, inputs = FullyConnectedAttrs(keep_num_dims=True), (source.id, weight, bias)
+    others = _axes(graph, mean)[:-1]
+    if not others:
+        return edit.replace_node(graph, mean, replace(mean, op="FULLY_CONNECTED", attrs=attrs, inputs=inputs))
+    graph, rows = edit.add_tensor(graph, f"{out.name}.tokens", (*source.shape[:-1], 1), source.dtype)
+    linear = Node("FULLY_CONNECTED", attrs, inputs, (rows,), mean.block)
+    graph = edit.insert_before(graph, mean, linear)
+    data = np.array(others, np.int32)
+    graph, axes = edit.add_tensor(graph, f"{out.name}:axes", data.shape, "INT32", data)
+    return edit.replace_node(graph, mean, replace(mean, inputs=(rows, axes)))
+
+
+def _times_ones(graph: Graph, before: Node, tensor: int, name: str) -> tuple[Graph, int, int]:
+    """``tensor`` * 1 for every channel, in front of ``before``: the graph, the product's id and the constant's."""
+    shape, channels = graph.tensors[tensor].shape, graph.tensors[before.inputs[0]].shape[-1]
+    ones = np.ones((*(1,) * (len(shape) - 1), channels), np.float32)
+    graph, constant = edit.add_tensor(graph, f"{name}:factor", ones.shape, "FLOAT32", ones)
+    graph, out = edit.add_tensor(graph, name, (*shape[:-1], channels), "FLOAT32")
+    node = Node("MUL", ElementwiseAttrs(), (tensor, constant), (out,), before.block)
+    return edit.insert_before(graph, before, node), out, constant
+
+
+def _prepared(graph: Graph, norm: Norm) -> tuple[Graph, list[int]]:
+    """The graph with a form of the norm that takes a scale up, and the constants that end it."""
+    graph = _mean_as_linear(graph, norm.mean)
+    if norm.centre is None or norm.product is None:
+        return graph, []
+    source, mean = norm.centre.inputs
+    graph, spread, _ = _times_ones(graph, norm.centre, mean, f"{graph.tensors[mean].name}.spread")
+    centre = replace(norm.centre, inputs=(source, spread))
+    graph = edit.replace_node(graph, norm.centre, centre)
+    out = centre.outputs[0]
+    copy = _behind_copies(graph, norm.product.inputs[1])
+    left = next(n for n in graph.users(out) if n.op in COPIES)  # the copy that the product reads
+    graph, whole, constant = _times_ones(graph, left, out, f"{graph.tensors[out].name}.whole")
+    for reader in graph.users(out):
+        if reader.op in COPIES:
+            graph = edit.replace_node(graph, reader, replace(reader, inputs=(whole, *reader.inputs[1:])))
+    if copy is not None and copy.outputs[0] != out:  # the right operand's own SUB
+        for reader in graph.users(copy.outputs[0]):
+            graph = edit.replace_node(graph, reader, replace(reader, inputs=(whole, *reader.inputs[1:])))
+        graph = edit.remove_node(graph, copy)
+    return graph, [constant]
+
+
+def _norms(graph: Graph) -> list[Norm]:
+    found = [_norm(graph, node) for node in graph.nodes if node.op == "RSQRT"]
+    return [n for n in found if n is not None]
+
+
+def _ready(graph: Graph, norms: Sequence[Norm]) -> tuple[Graph, frozenset[int]]:
+    ends: list[int] = []
+    for norm in norms:
+        graph, constants = _prepared(graph, norm)
+        ends += constants
+    return graph, frozenset(ends)
+
+
+def _spread(graph: Graph, ends: frozenset[int], tensor: int, r: np.ndarray) -> Scaling:
+    scaling = Scaling(graph, absorbing=ends)
+    scaling.want(tensor, r)
+    scaling.solve()
+    return scaling
+
+
+def _touched(scaling: Scaling, norms: Sequence[Norm]) -> list[Norm]:
+    """The norms that the scale has reached."""
+    return [n for n in norms if n.mean.inputs[0] in scaling.tensors]
+
+
+def places(graph: Graph) -> list[Place]:
+    """One place for every residual stream that only norms kept from taking a scale."""
+    norms = _norms(graph)
+    ready, ends = _ready(graph, norms)
+    found: list[Place] = []
+    seen: set[int] = set()
+    for node in graph.nodes:
+        tensor = node.outputs[0]
+        if spec(node.op).weight_input < 0 or tensor in seen or graph.tensors[tensor].shape[-1] < 2:
+            continue
+        channels = graph.tensors[tensor].shape[-1]
+        try:
+            scaling = _spread(ready, ends, tensor, np.linspace(1.0, 2.0, channels))
+            scaling.result()
+        except CannotScaleError:
+            continue
+        seen.update(scaling.tensors)
+        touched = _touched(scaling, norms)
+        if touched:
+            found.append(_place(graph, scaling, node, touched))
+    return found
+
+
+def _place(graph: Graph, scaling: Scaling, seed: Node, norms: Sequence[Norm]) -> Place:
+    """The tensors that gain, the last one being the stream where it is deepest."""
+    squares = {n.mean.inputs[0] for n in norms if n.product is None}
+    scaled = [
+        n for n in graph.nodes
+        if n.outputs[0] in scaling.tensors and n.op not in COPIES and n.outputs[0] not in squares
+        and len(graph.tensors[n.outputs[0]].shape) >= 2 and graph.tensors[n.outputs[0]].shape[-1] > 1
+    ]  # fmt: skip
+    deepest = [n for n in scaled if n.op == "ADD"][-1:] or [seed]
+    tensors = [n.outputs[0] for n in scaled if n is not deepest[0]] + [deepest[0].outputs[0]]
+    power = 2 if squares else 1
+    name, channels = graph.tensors[seed.outputs[0]].name, graph.tensors[seed.outputs[0]].shape[-1]
+    return Place(name, tuple(tensors), channels, MS_A_NORM * len(norms), exact_power=power)
+
+
+def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
+    """Divide the stream by ``r`` [C].
+
+    Raises:
+        CannotScaleError: the place does not fit the graph any more.
+    """
+    tensor, scale = place.tensors[-1], np.asarray(r, np.float64)
+    if tensor not in graph.tensors:
+        raise CannotScaleError(f"{place.name}: the stream is gone")
+    norms = _norms(graph)
+    reached = _touched(_spread(*_ready(graph, norms), tensor, scale), norms)
+    return _spread(*_ready(graph, reached), tensor, scale).result()
+
+
+FOLD = Fold("stream_scale", "one scale a channel along a residual stream, its norms included", places, apply)
