@@ -52,6 +52,20 @@ def test_what_it_cannot_runs_in_simulation_and_is_refused_for_a_file(problem, na
         check_plan(solution.graph, QuantPlan(quants, name))
 
 
+def test_channel_wise_norm_outputs_may_reach_a_linear_through_a_copy(small_v2, inputs):
+    """A copy of such a tensor has no grid of its own; MobileViTv2's query reads one."""
+    problem = Problem(small_v2.graph, inputs[:2])
+    quants = search(problem, "repqvit", {}).tensors
+    copies = {
+        graph.tensors[n.inputs[0]].name for graph in (small_v2.graph,) for n in graph.nodes
+        if n.op == "FULLY_CONNECTED" and graph.tensors[n.inputs[0]].name not in quants
+    }  # fmt: skip
+    assert copies
+    with torch.no_grad():
+        logits = Executor(constants_on_grid_of(small_v2.graph, quants)).logits(problem.images, FakeQuant(quants))
+    assert torch.isfinite(logits).all()
+
+
 @pytest.mark.parametrize(("codes", "base"), [(Codes.LOG2, 2.0), (Codes.LOG_SQRT2, 2.0**0.5)])
 def test_log_codes_are_the_nearest_powers(codes, base):
     quant = TensorQuant((1.0,), (0,), bits=4, codes=codes)

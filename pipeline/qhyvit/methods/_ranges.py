@@ -85,12 +85,11 @@ def bias_floor(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, Ten
         position = spec(node.op).bias_input
         if len(node.inputs) <= position or node.inputs[position] < 0:
             continue
-        s_in = raised[graph.tensors[node.inputs[0]].name].scale[0]
-        bias = np.abs(graph.constant(node.inputs[position]).astype(np.float64)).ravel()
-        quant = raised.get(weight.name)
-        if quant is None:  # a rival's weights on a grid of their own, in simulation only
+        source, quant = raised.get(graph.tensors[node.inputs[0]].name), raised.get(weight.name)
+        if source is None or quant is None:  # a rival's grids, a channel or codes of their own, in simulation only
             continue
-        least = bias / (s_in * 2.0**30)
+        bias = np.abs(graph.constant(node.inputs[position]).astype(np.float64)).ravel()
+        least = bias / (source.scale[0] * 2.0**30)
         scale = np.maximum(np.asarray(quant.scale), least).astype(np.float32)
         raised[weight.name] = replace(quant, scale=tuple(float(s) for s in scale))
     return raised
