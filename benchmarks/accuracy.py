@@ -57,7 +57,7 @@ class Row:
     table: str = "methods"
 
 
-NOT_LEARNED = {"learn": 0, "codes": 0}
+NOT_LEARNED = {"learn": 0}
 PLAIN = {"folds": "none", "bridge": False, "ridge": 0.0, "rounding": False, "bias": False, "int16_ms": 0, **NOT_LEARNED}
 SCALE = {**PLAIN, "ends": "joint", "scheme": "symmetric"}
 BRIDGE = {**PLAIN, "folds": "channel_scale", "bridge": True}
@@ -86,8 +86,7 @@ ROWS: dict[str, Row] = {
     "+ bias correction": Row("qhyvit", {**NOT_LEARNED, "ridge": 0.0, "rounding": False}, table="ablation"),
     "+ careful rounding": Row("qhyvit", {**NOT_LEARNED, "ridge": 0.0}, table="ablation"),
     "+ ridge regression": Row("qhyvit", NOT_LEARNED, table="ablation"),
-    "+ learned scales": Row("qhyvit", {"codes": 0}, table="ablation"),
-    "+ learned roundings": Row("qhyvit", {}, table="ablation"),
+    "+ learned scales": Row("qhyvit", {}, table="ablation"),
 }
 
 

@@ -32,7 +32,7 @@ MODELS = ("mobilevit_xxs", "mobilevitv2_075", "efficientformer_l1", "efficientfo
 FILES = ("stock float", "stock int8", "own float", "integer", "cpu")
 PICTURE = RESULTS.parent.parent / "docs" / "latency.png"
 CALIBRATION = 8
-QUICK = {"learn": 0, "codes": 0}  # learning moves scales and codes: it leaves the ops, and so the time, as they are
+QUICK = {"learn": 0}  # learning moves scales: it leaves the ops, and so the time, as they are
 
 
 def file_name(name: str) -> str:

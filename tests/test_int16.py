@@ -101,7 +101,7 @@ def test_ranges_behind_int16_hold_what_was_seen(small_v1):
 def test_the_method_finds_and_keeps_them(small_v1, inputs, monkeypatch):
     monkeypatch.setattr(_wide, "LEAST_GAIN", 0.0)
     chosen = method("qhyvit")
-    options = {**chosen.defaults, "rounds": 2, "learn": 0, "codes": 0, "ridge": 0.0, "rounding": False, "bias": False}
+    options = {**chosen.defaults, "rounds": 2, "learn": 0, "ridge": 0.0, "rounding": False, "bias": False}
     said = []
     solution = chosen.search(Problem(small_v1.graph, inputs[:8], log=said.append), options)
     names = [line.removeprefix("int16 kernel for ") for line in said if line.startswith("int16")]

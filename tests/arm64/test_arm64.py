@@ -45,7 +45,7 @@ def arm():
 @pytest.fixture(scope="session")
 def solution(small_v1, inputs):
     chosen = method("qhyvit")
-    options = {**chosen.defaults, "rounds": 2, "learn": 0, "codes": 0}
+    options = {**chosen.defaults, "rounds": 2, "learn": 0}
     return chosen.search(Problem(small_v1.graph, inputs), options)
 
 

@@ -1,16 +1,14 @@
-"""Learned scales and roundings: both follow the gradient of KL(float || quantized) itself.
+"""Learned scales: they follow the gradient of KL(float || quantized) itself.
 
-LSQ (arXiv 1902.08153) on the calibration images, without labels: scales and zero points of activations, and, like
-AdaRound (arXiv 2004.10568) but against the network's output, which code a weight is rounded to. What the search
-decides tensor by tensor is here adjusted jointly, a few steps from where it ended. Biases stay: learned, they fit the
-calibration images and no others.
+LSQ (arXiv 1902.08153) on the calibration images, without labels, for scales and zero points of activations. What the
+search decides tensor by tensor is here adjusted jointly, a few steps from where it ended. Weights and biases stay:
+learned, they fit the calibration images and no others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,13 +19,12 @@ from qhyvit.methods._hessian import float_logits, kl
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish
 from qhyvit.plan import Scheme, TensorQuant
-from qhyvit.sim.fakequant import LearnedUniform, RoundThrough, fake_quantize, rounds
+from qhyvit.sim.fakequant import LearnedUniform, fake_quantize, rounds
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.legal import groups, weights
+from qhyvit.tflite.legal import groups
 from qhyvit.tflite.write import constants_on_grid_of
 
 SCALE_RATE, ZERO_RATE = 1e-2, 0.025  # of the logarithm of a scale; in codes
-CODE_RATE = 0.03  # of a weight, in codes: over all steps one or two
 
 
 class _Quantizers:
@@ -83,75 +80,26 @@ class _Quantizers:
         return result
 
 
-class _Weights:
-    """Override with learned codes for every weight that lies on a grid; their scales stay."""
-
-    def __init__(self, graph: Graph, quants: Mapping[str, TensorQuant]) -> None:
-        self.codes: dict[int, torch.Tensor] = {}
-        self.steps: dict[int, torch.Tensor] = {}
-        self.top: dict[int, int] = {}
-        for _, tensor, axis in weights(graph):
-            quant = quants.get(tensor.name)
-            if quant is None:
-                continue
-            shape = [1] * len(tensor.shape)
-            shape[axis] = -1
-            self.steps[tensor.id] = torch.tensor(quant.scale, dtype=torch.float32).reshape(shape)
-            codes = torch.round(torch.from_numpy(graph.constant(tensor.id).astype(np.float32)) / self.steps[tensor.id])
-            self.codes[tensor.id], self.top[tensor.id] = codes.requires_grad_(), affine.grid(quant.bits).qmax
-
-    def __call__(self, tensor: Tensor) -> torch.Tensor | None:
-        """See :data:`qhyvit.sim.run.Override`."""
-        if tensor.id not in self.codes:
-            return None
-        top = self.top[tensor.id]
-        rounded: torch.Tensor = RoundThrough.apply(self.codes[tensor.id].clamp(-top, top))
-        return rounded * self.steps[tensor.id]
-
-    def found(self, graph: Graph) -> dict[str, np.ndarray]:
-        """Values on their grids, by name."""
-        with torch.no_grad():
-            values = {t: self(graph.tensors[t]) for t in self.codes}
-        return {graph.tensors[t].name: v.numpy() for t, v in values.items() if v is not None}
-
-
-@dataclass(frozen=True)
-class Learned:
-    """``quants``: with new scales and zero points; ``constants``: weights by name, on their grids."""
-
-    quants: dict[str, TensorQuant]
-    constants: dict[str, np.ndarray]
-
-
-def learn(
-    problem: Problem, graph: Graph, quants: Mapping[str, TensorQuant], steps: int, *, roundings: bool = False
-) -> Learned:
-    """Take ``steps`` steps of ``problem.batch`` images.
+def learn(problem: Problem, graph: Graph, quants: Mapping[str, TensorQuant], steps: int) -> dict[str, TensorQuant]:
+    """Quantizations with learned scales and zero points, after ``steps`` steps of ``problem.batch`` images.
 
     Args:
         graph: with its weights on their grids already; ``problem.graph`` is the float one.
-        roundings: move the codes of weights too.
     """
     target = float_logits(problem.graph, problem)
-    on_grid = constants_on_grid_of(graph, quants)
-    executor, hook = Executor(on_grid), _Quantizers(graph, quants)
-    codes = _Weights(on_grid, quants) if roundings else None
-    rates: list[dict[str, Any]] = [
-        {"params": [hook.log_scale], "lr": SCALE_RATE}, {"params": [hook.zero], "lr": ZERO_RATE},
-    ]  # fmt: skip
-    if codes is not None:
-        rates.append({"params": list(codes.codes.values()), "lr": CODE_RATE})
+    executor, hook = Executor(constants_on_grid_of(graph, quants)), _Quantizers(graph, quants)
+    rates = [{"params": [hook.log_scale], "lr": SCALE_RATE}, {"params": [hook.zero], "lr": ZERO_RATE}]
     optimizer = torch.optim.Adam(rates, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step, now in enumerate(_draws(len(problem.images), problem.batch, steps, problem.seed)):
         problem.progress("learn scales", step / steps)
         hook.start()
-        loss = kl(target[now], executor.logits(problem.images[now], hook, codes)).mean()
+        loss = kl(target[now], executor.logits(problem.images[now], hook)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return Learned(finish(graph, hook.found()), {} if codes is None else codes.found(on_grid))
+    return finish(graph, hook.found())
 
 
 def _draws(count: int, batch: int, steps: int, seed: int) -> Iterator[torch.Tensor]:

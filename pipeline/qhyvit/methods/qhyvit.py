@@ -21,7 +21,7 @@ from qhyvit.graph.ir import Graph
 from qhyvit.methods import _folding, _wide
 from qhyvit.methods._blocks import bridge_blocks
 from qhyvit.methods._hessian import Statistics, float_logits, gather, mean_kl
-from qhyvit.methods._learn import Learned, learn
+from qhyvit.methods._learn import learn
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import finish, grid_for, group_quant, minmax_weights, spread
@@ -47,7 +47,6 @@ DEFAULTS: dict[str, Any] = {
     "rounding": True,  # weights rounded with care (GPTQ)
     "bias": True,  # biases take the mean error
     "learn": 3,  # times that all images are seen by learned scales; 0: off. More fits them and no others
-    "codes": 4,  # the same for learned scales and roundings of weights together, at the end; 0: off
     "search_images": 32,  # of all, for everything before
 }
 SIGMOID_FLAT = 8.0  # beyond, the sigmoid is within a code of 0 or 1
@@ -186,13 +185,8 @@ class _Search:
         solution = self._solved(quants, "op")
         if self.options["learn"]:
             # ranges move with the weights as they will be, then the weights are solved once more for those ranges
-            learned = self._learned(replace(problem, graph=graph), solution, "learn")
-            solution = self._better(solution, self._solved(learned.quants, "again"), "learned scales")
-        if self.options["codes"]:
-            learned = self._learned(replace(problem, graph=graph), solution, "codes")
-            constants = {**solution.constants, **learned.constants}
-            after = replace(solution, tensors=learned.quants, constants=constants)
-            solution = self._better(solution, after, "learned roundings")
+            learned = self._learned(replace(problem, graph=graph), solution)
+            solution = self._better(solution, self._solved(learned, "again"))
         return solution
 
     def _rounds(self, count: int) -> tuple[Chosen, Mapping[str, TensorQuant]]:
@@ -242,12 +236,12 @@ class _Search:
         self.problem.store.put(f"round{number + 1}", facts)
         return chosen, weights, edited, kl
 
-    def _better(self, before: Solution, after: Solution, what: str) -> Solution:
+    def _better(self, before: Solution, after: Solution) -> Solution:
         """The one with the smaller KL on the calibration images: learning must never harm."""
         problem = self.problem
         target = float_logits(problem.graph, problem)
         first, last = (mean_kl(problem.on(s.shipped), s.tensors, target) for s in (before, after))
-        problem.log(f"KL {first:.4f}, with {what} {last:.4f}")
+        problem.log(f"KL {first:.4f}, with learned scales {last:.4f}")
         return after if last < first else before
 
     def _solved(self, quants: Mapping[str, TensorQuant], pieces: str) -> Solution:
@@ -257,14 +251,14 @@ class _Search:
         constants, found = reconstruct(self.problem, quants, self.options, pieces)
         return Solution(self.problem.graph, found, self.notes, constants)
 
-    def _learned(self, problem: Problem, solution: Solution, option: str) -> Learned:
-        """Scales, and where ``option`` is "codes" the roundings of weights, after as many passes as it says."""
-        kept = problem.store.get(option)
+    def _learned(self, problem: Problem, solution: Solution) -> dict[str, TensorQuant]:
+        """Learned scales, after as many passes over the images as the option says."""
+        kept = problem.store.get("learn")
         if kept is not None:
-            return Learned(quants_from_json(kept.facts), dict(kept.arrays))
-        steps, roundings = int(self.options[option]) * problem.batch_count, option == "codes"
-        learned = learn(problem, solution.shipped, solution.tensors, steps, roundings=roundings)
-        problem.store.put(option, quants_to_json(learned.quants), learned.constants)
+            return quants_from_json(kept.facts)
+        steps = int(self.options["learn"]) * problem.batch_count
+        learned = learn(problem, solution.shipped, solution.tensors, steps)
+        problem.store.put("learn", quants_to_json(learned))
         return learned
 
     def _round(

@@ -93,20 +93,6 @@ class LearnedUniform(torch.autograd.Function):
         return inside, d_scale.reshape(1), d_zero.reshape(1), None, None
 
 
-class RoundThrough(torch.autograd.Function):
-    """Nearest whole number [*], the gradient passes (straight-through)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        """Half to even."""
-        return torch.round(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        """As it came."""
-        return grad
-
-
 def fake_quantize(x: torch.Tensor, quant: TensorQuant) -> torch.Tensor:
     """Round to the grid and back; gradient 1 inside the range, 0 outside (straight-through).
 
