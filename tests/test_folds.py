@@ -103,3 +103,14 @@ def test_what_norms_give_back_is_exact_in_eight_bits(request, fixture):
             codes = weight * (127 / weight.max())
             assert np.abs(codes - np.rint(codes)).max() < 1e-4
             assert codes.min() > 0.9
+
+
+def test_a_stream_is_scaled_once(small_v1):
+    """A second scale would leave the 8-bit grid on which the first one lies."""
+    fold, graph = all_folds()["stream_scale"], small_v1.graph
+    first, *others = fold.places(graph)
+    folded = fold.apply(graph, first, scale_of(first.channels))
+    assert [p.name for p in fold.places(folded)] == [p.name for p in others]
+    stream = first.tensors[-1]
+    with pytest.raises(CannotScaleError, match="itself"):
+        scale_tensor(folded, stream, scale_of(first.channels))

@@ -76,7 +76,7 @@ def test_exports_small_and_equal(name):
 
 def compare_node(executor, node, values):
     """One op on the interpreter's own operands: in whole networks with random norms rounding grows to 1e-3."""
-    operands = [executor.operand(node, i, values, None) for i in range(len(node.inputs))]
+    operands = [executor.operand(node, i, values) for i in range(len(node.inputs))]
     with torch.no_grad():
         outputs = executor.apply(node, operands)
     # a sum of terms that cancel is as exact as the terms are: measure it by them

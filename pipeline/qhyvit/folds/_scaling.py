@@ -28,11 +28,12 @@ class CannotScaleError(Exception):
 class Scaling:
     """One attempt; ``factors`` collects what each constant is multiplied with.
 
-    ``absorbing``: constant operands of MUL at which the scale ends.
+    ``absorbing``: constant operands of MUL at which the scale ends; ``squares``: let it pass squares, as r^2.
     """
 
     graph: Graph
     absorbing: frozenset[int] = frozenset()
+    squares: bool = False
     tensors: dict[int, Scale] = field(default_factory=dict)
     factors: dict[int, np.ndarray] = field(default_factory=dict)
     queue: list[int] = field(default_factory=list)
@@ -162,6 +163,8 @@ def _product(scaling: Scaling, node: Node) -> None:
     out = node.outputs[0]
     carrying = [t for t in (a, b) if t in scaling.tensors]
     if a == b:
+        if not scaling.squares:
+            raise CannotScaleError("MUL of a scaled operand with itself")
         scaling.want(a, np.sqrt(scaling.tensors[out]) if not carrying else scaling.tensors[a])
         scaling.want(out, scaling.tensors[a] ** 2)
         return

@@ -29,7 +29,9 @@ MS_A_NORM = 0.003  # of the ops that come in
 
 @dataclass(frozen=True)
 class Norm:
-    """``mean``: the MEAN over the channels; ``centre``: SUB of it (None: the stream has mean 0 already).
+    """``mean``: the MEAN over the channels, or a linear that does the same.
+
+    ``centre``: SUB of it (None: the stream has mean 0 already).
 
     ``product``: the BATCH_MATMUL that sums the squares (None: ``mean`` averages them).
     """
@@ -73,16 +75,25 @@ def _norm(graph: Graph, root: Node) -> Norm | None:
             return None
         mean = _mean_of_channels(graph, left.inputs[1])
         return None if mean is None else Norm(mean, left, statistic)
-    mean = _mean_of_channels(graph, statistic.outputs[0])
-    if mean is None or mean is not statistic:
+    if not _is_linear_mean(graph, statistic) and _mean_of_channels(graph, statistic.outputs[0]) is not statistic:
         return None
-    square = graph.producer(mean.inputs[0])
+    square = graph.producer(statistic.inputs[0])
     is_square = square is not None and square.op == "MUL" and square.inputs[0] == square.inputs[1]
-    return Norm(mean, None, None) if is_square else None
+    return Norm(statistic, None, None) if is_square else None
+
+
+def _is_linear_mean(graph: Graph, node: Node) -> bool:
+    """Whether a linear weighs all channels alike: no scale has passed it yet."""
+    if node.op != "FULLY_CONNECTED":
+        return False
+    weight = graph.constant(node.inputs[1])
+    return len(weight) == 1 and bool((weight == weight[0, 0]).all())
 
 
 def _mean_as_linear(graph: Graph, mean: Node) -> Graph:
     """MEAN over the channels as a linear with equal weights, and a MEAN over what other axes it has."""
+    if mean.op == "FULLY_CONNECTED":
+        return graph
     source, out = (graph.tensors[t] for t in (mean.inputs[0], mean.outputs[0]))
     share = np.full((1, source.shape[-1]), 1 / source.shape[-1], np.float32)
     graph, weight = edit.add_tensor(graph, f"{out.name}:weight", share.shape, "FLOAT32", share)
@@ -146,7 +157,7 @@ def _ready(graph: Graph, norms: Sequence[Norm]) -> tuple[Graph, frozenset[int]]:
 
 
 def _spread(graph: Graph, ends: frozenset[int], tensor: int, r: np.ndarray) -> Scaling:
-    scaling = Scaling(graph, absorbing=ends)
+    scaling = Scaling(graph, absorbing=ends, squares=True)
     scaling.want(tensor, r)
     scaling.solve()
     return scaling

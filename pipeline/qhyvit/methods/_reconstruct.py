@@ -182,7 +182,7 @@ class Lockstep:
                 if values is rough and spec(node.op).weight_input >= 0 and not self._kept(index, node):
                     self._solve(node, exact, rough)
                     self._keep(index, node)
-                operands = [executor.operand(node, i, values, None) for i in range(len(node.inputs))]
+                operands = [executor.operand(node, i, values) for i in range(len(node.inputs))]
                 for t, y in zip(node.outputs, executor.apply(node, operands), strict=True):
                     values[t] = y if values is exact else self._rounded(t, y)
             for t in node.inputs:
@@ -218,7 +218,7 @@ class Lockstep:
 
     def _linear(self, executor: Executor, node: Node, values: dict[int, torch.Tensor]) -> torch.Tensor:
         """The op without its fused activation."""
-        operands = [executor.operand(node, i, values, None) for i in range(len(node.inputs))]
+        operands = [executor.operand(node, i, values) for i in range(len(node.inputs))]
         y = spec(node.op).forward(operands, node.attrs)
         assert isinstance(y, torch.Tensor)
         return y

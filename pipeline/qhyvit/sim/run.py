@@ -15,8 +15,6 @@ from qhyvit.ops._spec import OpSpec, activate
 
 # hook(tensor, value, node that wrote it or None for inputs) -> the value that its readers see
 Hook = Callable[[Tensor, torch.Tensor, Node | None], torch.Tensor]
-# override(tensor) -> float values to use in place of a constant, or None
-Override = Callable[[Tensor], torch.Tensor | None]
 
 
 class Executor:
@@ -50,7 +48,7 @@ class Executor:
             last.update({t: index for t in node.inputs if t >= 0})
         return last
 
-    def operand(self, node: Node, position: int, values: dict[int, torch.Tensor], override: Override | None) -> Any:
+    def operand(self, node: Node, position: int, values: dict[int, torch.Tensor]) -> Any:
         """What the op's forward gets for one input (see OpSpec.forward)."""
         t = node.inputs[position]
         if t < 0:
@@ -60,9 +58,6 @@ class Executor:
         constant = self._constants[t]
         if not isinstance(constant, torch.Tensor):
             return constant
-        if override is not None:
-            changed = override(self.graph.tensors[t])
-            constant = constant if changed is None else changed
         op = spec(node.op)
         return constant if position in (op.weight_input, op.bias_input) else constant.unsqueeze(0)
 
@@ -74,13 +69,7 @@ class Executor:
         fused = getattr(node.attrs, "fused_activation_function", "NONE")
         return tuple(activate(y, fused) for y in outputs)
 
-    def run(
-        self,
-        feed: torch.Tensor,
-        hook: Hook | None = None,
-        keep: Collection[int] = (),
-        override: Override | None = None,
-    ) -> dict[int, torch.Tensor]:
+    def run(self, feed: torch.Tensor, hook: Hook | None = None, keep: Collection[int] = ()) -> dict[int, torch.Tensor]:
         """Run on images [B, H, W, C]; returns graph outputs and the tensors in ``keep``, [B, *file shape].
 
         Raises:
@@ -94,7 +83,7 @@ class Executor:
         values = {source.id: x if hook is None else hook(source, x, None)}
         wanted = set(keep) | set(graph.outputs)
         for index, node in enumerate(graph.nodes):
-            operands = [self.operand(node, i, values, override) for i in range(len(node.inputs))]
+            operands = [self.operand(node, i, values) for i in range(len(node.inputs))]
             for t, y in zip(node.outputs, self.apply(node, operands), strict=True):
                 values[t] = y if hook is None else hook(graph.tensors[t], y, node)
             for t in node.inputs:
@@ -102,6 +91,6 @@ class Executor:
                     values.pop(t, None)
         return {t: values[t] for t in wanted}
 
-    def logits(self, feed: torch.Tensor, hook: Hook | None = None, override: Override | None = None) -> torch.Tensor:
+    def logits(self, feed: torch.Tensor, hook: Hook | None = None) -> torch.Tensor:
         """First output as [B, classes]."""
-        return self.run(feed, hook, (), override)[self.graph.outputs[0]].flatten(1)
+        return self.run(feed, hook)[self.graph.outputs[0]].flatten(1)

@@ -84,7 +84,7 @@ class _Simulator:
 
     def codes(self, node: Node, values: dict[int, torch.Tensor]) -> list[np.ndarray]:
         """Output codes of one node."""
-        operands = [self.executor.operand(node, i, values, None) for i in range(len(node.inputs))]
+        operands = [self.executor.operand(node, i, values) for i in range(len(node.inputs))]
         outputs = zip(node.outputs, self.executor.apply(node, operands), strict=True)
         return [self.exact.codes(self.graph.tensors[t], y[0], node, operands) for t, y in outputs]
 
