@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("bundle", type=Path, nargs="?")
     _add_bench(commands)
     for command in (classify, info):
-        command.add_argument("--threads", type=int, default=1, help="interpreter threads (default 1)")
+        command.add_argument("--threads", type=_count, default=1, help="interpreter threads (default 1)")
         command.add_argument("--json", action="store_true", help="one JSON object to stdout")
     return parser
 
@@ -58,7 +58,7 @@ def _add_bench(commands: Any) -> None:
     bench.add_argument("--runs", type=int, default=50, help="rounds at least (default 50)")
     bench.add_argument("--seconds", type=float, default=5.0, help="for each model at least (default 5)")
     bench.add_argument("--warmup", type=int, default=5, help="runs before (default 5)")
-    bench.add_argument("--threads", type=_numbers, default=(1,), help="interpreter threads, with commas (default 1)")
+    bench.add_argument("--threads", type=_counts, default=(1,), help="interpreter threads, with commas (default 1)")
     bench.add_argument("--cpus", type=_numbers, default=(), help="processors to stay on, with commas")
     bench.add_argument("--sustained", type=float, default=0.0, metavar="MINUTES", help="then run on, without a pause")
     bench.add_argument("--mlperf", action="store_true", help="single stream: 1024 runs and 60 s at least, p90 counts")
@@ -75,6 +75,20 @@ def _numbers(text: str) -> tuple[int, ...]:
     if not found or min(found) < 0:
         raise argparse.ArgumentTypeError(f"{text!r}: numbers with commas, like 1,4")
     return found
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    found = _numbers(text)
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: at least 1")
+    return found
+
+
+def _count(text: str) -> int:
+    found = _counts(text)
+    if len(found) > 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: one number")
+    return found[0]
 
 
 def _paths(given: Sequence[Path]) -> Iterator[Path]:
@@ -149,7 +163,7 @@ def _bench(args: argparse.Namespace) -> int:
     runs, seconds = (MLPERF_RUNS, MLPERF_SECONDS) if args.mlperf else (args.runs, args.seconds)
     results = []
     for threads in args.threads:
-        settings = Settings(max(runs, 1), seconds, args.warmup, max(threads, 1), args.cpus)
+        settings = Settings(max(runs, 1), seconds, args.warmup, threads, args.cpus)
         results.append(
             bench(
                 args.models, settings, minutes=args.sustained, memory=not args.no_memory, progress=report.progress
@@ -157,7 +171,7 @@ def _bench(args: argparse.Namespace) -> int:
         )  # fmt: skip
         if args.profile_ops:
             for model in results[-1]["models"]:
-                model["ops"] = [asdict(o) for o in profile(Path(model["file"]), max(threads, 1))]
+                model["ops"] = [asdict(o) for o in profile(Path(model["file"]), threads)]
     found = {"benches": results, "mlperf": args.mlperf}
     if args.json == "-":
         print(json.dumps(found))

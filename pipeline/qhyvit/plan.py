@@ -142,13 +142,13 @@ class QuantPlan:
         try:
             raw = json.loads(text)
             if raw.pop("schema_version", None) != SCHEMA_VERSION:
-                raise InputError(f"plan: schema_version is not {SCHEMA_VERSION}; calibrate again")
+                raise InputError(f"plan: schema_version is not {SCHEMA_VERSION}; calibrate again with --force")
             raw["tensors"] = {name: _tensor_quant(value) for name, value in raw["tensors"].items()}
             raw["folds"] = tuple(FoldNote(**f) for f in raw["folds"])
             raw["image_hashes"], raw["wide"] = tuple(raw["image_hashes"]), tuple(raw["wide"])
             return QuantPlan(**raw)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise InputError(f"plan: not a quantization plan: {error}; calibrate again") from error
+            raise InputError(f"plan: not a quantization plan: {error}; calibrate again with --force") from error
 
 
 def _tensor_quant(raw: dict[str, Any]) -> TensorQuant:
