@@ -8,7 +8,7 @@ constant, BATCH_MATMUL (a free axis, or the contracted one with the inverse on t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -305,6 +305,14 @@ RULES: dict[str, Callable[[Scaling, Node], None]] = {
     "BATCH_MATMUL": _matmul,
     "RELU": _relu,
 }
+
+
+def seeds(graph: Graph, seen: Container[int]) -> Iterator[Node]:
+    """Ops with weights whose output has channels to scale and is not in ``seen``, to which the caller may add."""
+    for node in graph.nodes:
+        tensor = node.outputs[0]
+        if spec(node.op).weight_input >= 0 and tensor not in seen and graph.tensors[tensor].shape[-1] > 1:
+            yield node
 
 
 def scale_tensor(graph: Graph, tensor: int, r: np.ndarray) -> Graph:

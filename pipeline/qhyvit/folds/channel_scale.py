@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from qhyvit.folds._fold import Fold, Place
-from qhyvit.folds._scaling import CannotScaleError, Scaling, scale_tensor
+from qhyvit.folds._scaling import CannotScaleError, Scaling, scale_tensor, seeds
 from qhyvit.graph.ir import Graph
-from qhyvit.ops import spec
 
 
 def _region(graph: Graph, tensor: int) -> tuple[int, ...] | None:
@@ -31,10 +30,8 @@ def places(graph: Graph) -> list[Place]:
     """One place for each region that lets a scale through, seeded at the outputs of weighted ops."""
     found: list[Place] = []
     seen: set[int] = set()
-    for node in graph.nodes:
+    for node in seeds(graph, seen):
         tensor = node.outputs[0]
-        if spec(node.op).weight_input < 0 or tensor in seen or graph.tensors[tensor].shape[-1] < 2:
-            continue
         region = _region(graph, tensor)
         if region is None:
             continue

@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qhyvit.folds._fold import Fold, Place
-from qhyvit.folds._scaling import CannotScaleError, Scaling
+from qhyvit.folds._scaling import CannotScaleError, Scaling, seeds
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops import spec
 from qhyvit.ops._elementwise import ElementwiseAttrs
 from qhyvit.ops._reduce import axes_of
 from qhyvit.ops.fully_connected import FullyConnectedAttrs
@@ -174,10 +173,8 @@ def places(graph: Graph) -> list[Place]:
     ready, ends = _ready(graph, norms)
     found: list[Place] = []
     seen: set[int] = set()
-    for node in graph.nodes:
+    for node in seeds(graph, seen):
         tensor = node.outputs[0]
-        if spec(node.op).weight_input < 0 or tensor in seen or graph.tensors[tensor].shape[-1] < 2:
-            continue
         channels = graph.tensors[tensor].shape[-1]
         try:
             scaling = _spread(ready, ends, tensor, np.linspace(1.0, 2.0, channels))
