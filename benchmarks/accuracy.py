@@ -232,7 +232,7 @@ def _ways(args: argparse.Namespace, name: str) -> list[str]:
     """What the rows of a run will be called."""
     row = ROWS[name]
     asked = [w for w in args.counted.split(",") if w != "deployed" and row.table == "methods"]
-    deployed = "deployed" in args.counted and row.deploy and args.bits == 8
+    deployed = "deployed" in args.counted and row.deploy and (args.bits == 8 or row.profile == "integer")
     return [*asked, f"deployed {row.profile}"] if deployed else asked
 
 

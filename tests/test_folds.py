@@ -82,8 +82,9 @@ def test_a_scaled_stream_makes_no_new_op_where_squares_are_averaged(small_v1):
     assert after.count("FULLY_CONNECTED") == before.count("FULLY_CONNECTED") + norms
 
 
+@pytest.mark.parametrize("bits", [8, 6, 4])
 @pytest.mark.parametrize("fixture", ["small_v1", "small_v2"])
-def test_what_norms_give_back_is_exact_in_eight_bits(request, fixture):
+def test_what_norms_give_back_is_exact_on_the_weights_grid(request, fixture, bits):
     from qhyvit.methods._folding import _scales
     from qhyvit.methods._hessian import Statistics
 
@@ -92,7 +93,7 @@ def test_what_norms_give_back_is_exact_in_eight_bits(request, fixture):
     place = fold.places(graph)[0]
     statistics = Statistics(place.tensors, ())
     statistics.peak[place.tensors[-1]] = torch.from_numpy(scale_of(place.channels, seed=5))
-    for r in _scales(statistics, place):
+    for r in _scales(statistics, place, bits):
         folded = fold.apply(graph, place, r)
         means = [
             folded.constant(n.inputs[1]) for n in folded.nodes
@@ -100,7 +101,7 @@ def test_what_norms_give_back_is_exact_in_eight_bits(request, fixture):
         ]  # fmt: skip
         assert means
         for weight in means:
-            codes = weight * (127 / weight.max())
+            codes = weight * (2 ** (bits - 1) - 1) / weight.max()
             assert np.abs(codes - np.rint(codes)).max() < 1e-4
             assert codes.min() > 0.9
 

@@ -79,13 +79,16 @@ def _best(statistics: Statistics, tensor: int, r: np.ndarray, bits: int) -> Foun
     return search(row, affine.grid(bits))
 
 
-def _scales(statistics: Statistics, place: Place) -> list[np.ndarray]:
-    """r from the true channel maxima of the tensor that the readers see: clipped outliers cost more than all else."""
+def _scales(statistics: Statistics, place: Place, bits: int) -> list[np.ndarray]:
+    """r from the true channel maxima of the tensor that the readers see: clipped outliers cost more than all else.
+
+    On the grid of ``bits`` where the place weighs by it.
+    """
     peak = statistics.peak[place.tensors[-1]].double().numpy()
     ratio = peak / max(float(peak.max()), 1e-12)
     tried = [np.maximum(ratio, floor) ** power for power, floor in POWERS_AND_FLOORS]
     if place.exact_power:
-        top = affine.grid().qmax
+        top = affine.grid(bits).qmax
         codes = [np.rint(top * r**place.exact_power).clip(min=1) for r in tried]
         tried = [(c / top) ** (1 / place.exact_power) for c in codes]
     return list({r.tobytes(): r for r in tried}.values())
@@ -109,7 +112,7 @@ def candidates(
     for name, place in places:
         if any(t not in statistics.peak for t in place.tensors):
             continue
-        options = [_option(graph, name, place, r, statistics, bits) for r in _scales(statistics, place)]
+        options = [_option(graph, name, place, r, statistics, bits) for r in _scales(statistics, place, bits)]
         plain = _option(graph, name, place, np.ones(place.channels), statistics, bits)
         best = min(options, key=lambda o: -o.gain)
         gain = best.gain - plain.gain
