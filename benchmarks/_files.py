@@ -11,16 +11,36 @@ from typing import Any
 
 import numpy as np
 
-from qhyvit import files
+from qhyvit import data, files
+from qhyvit.errors import InputError
 from qhyvit_device.preprocess import Preprocess, load_image, normalize, quantize, to_pixels
 from qhyvit_device.runner import TfliteFile
 
 RESULTS = Path(__file__).parent / "results"
+COMPARED = "mobilevitv2_075"  # the model with ImageNet weights: methods and parts are compared on it
 
 
 def pixels_of(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray:
     """[N, size, size, 3] uint8."""
     return np.stack([to_pixels(load_image(p), size, size, how) for p in paths])
+
+
+def labelled_images(folder: Path, labels: Path | None, outputs: int) -> data.Labelled:
+    """Images of a labelled folder for a model with ``outputs`` classes.
+
+    A model that was trained on some of ImageNet's classes numbers them in their order: so are they here, where there
+    are as many as outputs and an index is beyond them.
+
+    Raises:
+        InputError: see :func:`qhyvit.data.read_labels`; labels beyond the model's outputs.
+    """
+    listed = data.read_labels(folder, labels)
+    names, ranks = np.unique(listed.classes, return_inverse=True)
+    if names[-1] < outputs:
+        return listed
+    if len(names) != outputs:
+        raise InputError(f"labels of {folder} go to {names[-1]}; the model has {outputs} classes")
+    return data.Labelled(listed.paths, ranks.astype(np.int64))
 
 
 def feed_of(file: TfliteFile, pixels: np.ndarray, how: Preprocess) -> np.ndarray:
@@ -39,6 +59,11 @@ def logits_of(data: bytes, pixels: Iterable[np.ndarray], how: Preprocess) -> np.
     codes = np.stack([file.run(feed_of(file, p, how)) for p in pixels]).astype(np.float64)
     floating = np.dtype(file.output["dtype"]).name.startswith("float")
     return codes if floating else (codes - zero_point) * scale
+
+
+def model_name(model: str) -> str:
+    """The name in the tables: that of the function for FILE.py:FUNCTION."""
+    return model.rpartition(":")[2]
 
 
 def command_line() -> str:

@@ -28,7 +28,16 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from benchmarks._files import RESULTS, command_line, have_rows, logits_of, pixels_of, write_rows
+from benchmarks._files import (
+    RESULTS,
+    command_line,
+    have_rows,
+    labelled_images,
+    logits_of,
+    model_name,
+    pixels_of,
+    write_rows,
+)  # fmt: skip
 from qhyvit import data, stages
 from qhyvit.errors import InputError, PlanError
 from qhyvit.graph.ir import Graph
@@ -109,7 +118,7 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
     size = facts["input_size"]
     how = stages.preprocess_for(args.images, stages.default_preprocess(facts), None)
     paths = data.choose(images_in(args.images), args.count, seed)
-    labelled = data.read_labels(args.evaluate, None)
+    labelled = labelled_images(args.evaluate, args.labels, facts["classes"])
     shared = set(data.hash_files(paths)) & set(data.hash_files(labelled.paths))
     if shared:
         raise InputError(f"{len(shared)} images are in both folders: calibration and evaluation must differ")
@@ -208,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True, help="folder of calibration images")
     parser.add_argument("--evaluate", type=Path, required=True, help="labelled folder")
+    parser.add_argument("--labels", type=Path, help="default: labels.csv of the labelled folder")
     parser.add_argument("--resize-mode", choices=("crop", "squash"), default="crop", help="of the labelled folder")
     parser.add_argument("--work", type=Path, required=True, help="work directory for the export")
     parser.add_argument("--count", type=int, default=128, help="calibration images")
@@ -234,11 +244,6 @@ def _ways(args: argparse.Namespace, name: str) -> list[str]:
     asked = [w for w in args.counted.split(",") if w != "deployed" and row.table == "methods"]
     deployed = "deployed" in args.counted and row.deploy and (args.bits == 8 or row.profile == "integer")
     return [*asked, f"deployed {row.profile}"] if deployed else asked
-
-
-def model_name(model: str) -> str:
-    """The name in the tables: that of the function for FILE.py:FUNCTION."""
-    return model.rpartition(":")[2]
 
 
 def _child(argv: Sequence[str], name: str, seed: int, threads: int) -> list[dict[str, Any]]:

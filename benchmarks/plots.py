@@ -7,16 +7,20 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks._files import RESULTS, read_rows
+from benchmarks._files import COMPARED, RESULTS, read_rows
 
 PICTURE = RESULTS.parent.parent / "docs" / "accuracy.png"
 WAY = "deployed integer"
 
 
+def _rows() -> list[dict[str, str]]:
+    return [r for r in read_rows(RESULTS / "accuracy.csv") if r["model"] == COMPARED]
+
+
 def _bars(table: str, column: str) -> list[tuple[str, float, float, float]]:
     """(row and calibration images, mean, lowest, highest) of the deployed files."""
     found: dict[str, list[float]] = {}
-    for r in read_rows(RESULTS / "accuracy.csv"):
+    for r in _rows():
         if r["table"] == table and r["counted"] == WAY and r["bits"] == "8":
             label = f"{r['row']} ({r['calibration_images']})"
             found.setdefault(label, []).append(float(r[column]))
@@ -25,7 +29,7 @@ def _bars(table: str, column: str) -> list[tuple[str, float, float, float]]:
 
 def draw(path: Path) -> None:
     """Two panels of bars, the float model as a line."""
-    float_top1 = float(read_rows(RESULTS / "accuracy.csv")[0]["float_top1_percent"])
+    float_top1 = float(_rows()[0]["float_top1_percent"])
     figure = Figure(figsize=(11, 3.8))
     axes = figure.subplots(1, 2)
     panels = (

@@ -9,14 +9,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks._files import RESULTS, command_line, feed_of, logits_of, pixels_of, write_rows
-from qhyvit import data
+from benchmarks._files import (
+    RESULTS,
+    command_line,
+    feed_of,
+    labelled_images,
+    logits_of,
+    model_name,
+    pixels_of,
+    write_rows,
+)  # fmt: skip
+from qhyvit import data, stages
 from qhyvit.verify.accuracy import count
 from qhyvit.verify.census import census
 from qhyvit_device.preprocess import Preprocess, images_in
@@ -75,33 +85,25 @@ def quantize(float_model: bytes, name: str, pixels: np.ndarray, how: Preprocess)
     return bytes(result)
 
 
-def main() -> None:
-    """Command line."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model")
+    parser.add_argument("model", help="a name of the zoo, or FILE.py:FUNCTION")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True, help="folder of calibration images")
     parser.add_argument("--evaluate", type=Path, required=True, help="labelled folder")
+    parser.add_argument("--labels", type=Path, help="default: labels.csv of the labelled folder")
     parser.add_argument("--resize-mode", choices=("crop", "squash"), default="crop", help="of the labelled folder")
     parser.add_argument("--count", type=int, default=32, help="calibration images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="a build's work directory: its float and integer files too")
     parser.add_argument("--own", action="store_true", help="only the rows of the build's files; others stay")
     parser.add_argument("--out", type=Path, default=RESULTS / "stock.csv")
-    args = parser.parse_args()
-    if args.own and args.work is None:
-        parser.error("--own needs --work, a build's work directory")
+    return parser
 
-    from qhyvit.models import find_variant
 
-    variant = find_variant(args.model)[1]
-    raw, size = variant.preprocess, variant.input_size
-    how = Preprocess("crop", raw["resize"], raw["interpolation"], tuple(raw["mean"]), tuple(raw["std"]))
-    test_how = Preprocess(args.resize_mode, raw["resize"], raw["interpolation"], how.mean, how.std)
+def _quantized(args: argparse.Namespace, size: int, how: Preprocess) -> dict[tuple[str, str], bytes]:
+    """Files by export and recipe; the float one comes first of its export."""
     calibration = pixels_of(data.choose(images_in(args.images), args.count, args.seed), size, how)
-    labelled = data.read_labels(args.evaluate, None)
-    pixels = pixels_of(labelled.paths, size, test_how)
-
     files: dict[tuple[str, str], bytes] = {}
     if not args.own:
         stock = stock_export(args.model, args.weights, size)
@@ -113,14 +115,31 @@ def main() -> None:
         if not args.own:
             files |= {("own export", r): quantize(own, r, calibration, how) for r in RECIPES}
         files |= {("own export", "qhyvit"): (args.work / "model.tflite").read_bytes()}
+    return files
+
+
+def main() -> None:
+    """Command line."""
+    parser = _parser()
+    args = parser.parse_args()
+    if args.own and args.work is None:
+        parser.error("--own needs --work, a build's work directory")
+
+    from qhyvit.models._source import open_source
+
+    source = open_source(args.model, args.weights)
+    how = stages.default_preprocess({"preprocess": source.preprocess})
+    test_how = replace(how, mode=args.resize_mode)
+    labelled = labelled_images(args.evaluate, args.labels, source.classes)
+    pixels = pixels_of(labelled.paths, source.input_size, test_how)
     rows: list[dict[str, Any]] = []
     reference = np.empty(0)
-    for (export, recipe), model in files.items():
+    for (export, recipe), model in _quantized(args, source.input_size, how).items():
         logits = logits_of(model, pixels, test_how)
-        reference = logits if recipe == "float" else reference  # float comes first of its export
+        reference = logits if recipe == "float" else reference
         found, looked = count(logits, labelled.classes, reference), census(model)
         row = {
-            "model": args.model, "export": export, "recipe": recipe, "images": found.images,
+            "model": model_name(args.model), "export": export, "recipe": recipe, "images": found.images,
             "top1_percent": f"{100 * found.top1 / found.images:.2f}",
             "agreement_percent": f"{100 * (found.agree or 0) / found.images:.2f}",
             "ops": looked.op_count, "float_tensors": len(looked.float_tensors), "size_bytes": looked.size_bytes,

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from benchmarks._files import RESULTS
+from benchmarks._files import COMPARED, RESULTS
 from qhyvit import files
 
 ROOT = RESULTS.parent.parent
@@ -41,7 +41,7 @@ def stock() -> str:
     """Deployed accuracy beside the stock converter; ours as the mean over seeds, with what one build's file holds."""
     rows = []
     ours = _of(_runs("methods").get(("qhyvit", IMAGES), []), "deployed integer")
-    for r in _rows("stock.csv"):
+    for r in (r for r in _rows("stock.csv") if r["model"] == COMPARED):
         what = WHAT.get((r["export"], r["recipe"]))
         if what:
             size, found = f"{int(r['size_bytes']) / 1e6:.1f}", ours if r["recipe"] == "qhyvit" and ours else [r]
@@ -63,7 +63,7 @@ def _runs(table: str) -> dict[tuple[str, str], list[dict[str, str]]]:
     """Rows of one table of accuracy.csv, by row name and calibration images, in their own order."""
     found: dict[tuple[str, str], list[dict[str, str]]] = {}
     for r in _rows("accuracy.csv"):
-        if r["table"] == table:
+        if r["table"] == table and r["model"] == COMPARED:
             found.setdefault((r["row"], r["calibration_images"]), []).append(r)
     return found
 
@@ -98,7 +98,32 @@ def ablation() -> str:
     return _markdown([*columns, "mean SQNR, dB"], rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"stock": stock, "methods": methods, "ablation": ablation}
+def _pair(rows: list[dict[str, str]]) -> str:
+    """Top-1 and agreement, means over seeds."""
+    top1, agreement = (_spreadless(rows, c) for c in ("top1_percent", "agreement_percent"))
+    return f"{top1} / {agreement}" if rows else ""
+
+
+def _spreadless(rows: list[dict[str, str]], column: str) -> str:
+    return f"{sum(float(r[column]) for r in rows) / len(rows):.2f}" if rows else ""
+
+
+def families() -> str:
+    """One trained model a family, deployed: float, the stock converter, both profiles."""
+    measured, rows = [r for r in _rows("accuracy.csv") if r["table"] == "methods" and r["bits"] == "8"], []
+    for model in dict.fromkeys(r["model"] for r in measured):
+        own = [r for r in measured if r["model"] == model and r["row"].startswith("qhyvit")]
+        stock_rows = [r for r in _rows("stock.csv") if r["model"] == model and r["export"] == "stock export"]
+        static = [r for r in stock_rows if r["recipe"] == "static_wi8_ai8"]
+        profiles = [[r for r in own if r["counted"] == f"deployed {p}"] for p in ("integer", "cpu")]
+        seeds = len({r["seed"] for r in profiles[0]})
+        float_top1 = _spreadless(own[:1], "float_top1_percent")
+        rows.append([model, own[0]["images"], float_top1, _pair(static), *(_pair(p) for p in profiles), str(seeds)])
+    columns = ["top-1 % / agrees with float %", "images", "float", "ai-edge-quantizer static int8"]
+    return _markdown([*columns, "**integer**", "**cpu**", "calibration sets"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"stock": stock, "methods": methods, "ablation": ablation, "families": families}
 
 
 def filled(text: str) -> str:

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import nn
 
-from benchmarks._files import RESULTS, pixels_of
-from benchmarks.families import FAMILIES
-from qhyvit import data, files
+from benchmarks._files import RESULTS, labelled_images, pixels_of
+from benchmarks.families import CLASSES, FAMILIES
+from qhyvit import files
 from qhyvit_device.preprocess import Preprocess
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -60,10 +60,9 @@ class Images:
 
 def load(folder: Path, part: str, size: int, how: Preprocess) -> Images:
     """All images of ``part``, whole, at ``size`` pixels."""
-    listed = data.read_labels(folder, folder / f"labels_{part}.csv")
+    listed = labelled_images(folder, folder / f"labels_{part}.csv", CLASSES)
     pixels = torch.from_numpy(pixels_of(listed.paths, size, how)).permute(0, 3, 1, 2).contiguous()
-    _, labels = np.unique(listed.classes, return_inverse=True)
-    return Images(pixels, torch.from_numpy(labels).long())
+    return Images(pixels, torch.from_numpy(listed.classes))
 
 
 def normalized(pixels: torch.Tensor, how: Preprocess) -> torch.Tensor:

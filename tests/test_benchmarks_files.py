@@ -1,0 +1,37 @@
+"""What the benchmarks share."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks._files import labelled_images, model_name
+from qhyvit.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three images labelled 701, 0, 217."""
+    lines = ["file,class_index"]
+    for i, label in enumerate((701, 0, 217)):
+        Image.fromarray(np.full((4, 4, 3), i, np.uint8)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,{label}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_labels_stay_as_they_are_where_the_model_has_them(folder):
+    assert labelled_images(folder, None, 1000).classes.tolist() == [701, 0, 217]
+
+
+def test_a_model_of_some_classes_numbers_them_in_their_order(folder):
+    assert labelled_images(folder, folder / "labels.csv", 3).classes.tolist() == [2, 0, 1]
+
+
+def test_labels_beyond_the_outputs_are_refused(folder):
+    with pytest.raises(InputError, match="701; the model has 10"):
+        labelled_images(folder, None, 10)
+
+
+def test_a_factory_is_called_by_its_function():
+    assert model_name("some/where/net.py:make") == "make"
+    assert model_name("mobilevit_xxs") == "mobilevit_xxs"
