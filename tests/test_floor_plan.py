@@ -15,8 +15,8 @@ FLOORS = [
     {"rewrites", "observers", "folds"},
     {"methods", "models", "verify"},
     {"bundle", "_console", "wheelhouse"},
-    {"stages", "evaluate", "boards"},
-    {"inspect"},
+    {"stages", "evaluation", "boards"},
+    {"inspect", "api"},
     {"cli"},
     {"__main__"},
 ]

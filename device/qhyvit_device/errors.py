@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 
-class DeviceError(Exception):
-    """Base; exit code 2: could not do it."""
+class QhyvitError(Exception):
+    """Base of every error, here and in the host stage, that a user can cause and cure; exit code 2: could not do it."""
 
     exit_code = 2
+
+
+class DeviceError(QhyvitError):
+    """Base of the device stage's."""
 
 
 class InputError(DeviceError):

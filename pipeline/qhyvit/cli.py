@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,7 @@ from typer.exceptions import TyperException
 
 from qhyvit import _console, files
 from qhyvit.errors import CheckFailedError, QhyvitError, UsageError
-from qhyvit_device.errors import DeviceError
-from qhyvit_device.preprocess import images_in
+from qhyvit.stages import VERIFY_IMAGES
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -38,7 +38,6 @@ Options = Annotated[list[str] | None, typer.Option("--set", help="Option of the 
 Force = Annotated[bool, typer.Option("--force", help="Run again and overwrite.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object to stdout.")]
 NoInt16 = Annotated[bool, typer.Option("--no-int16", help="Keep the plan free of int16.")]
-VERIFY_IMAGES = 100
 
 
 def _method_options(given: list[str] | None) -> dict[str, Any]:
@@ -153,7 +152,7 @@ def verify(
     _show_verdict(w.json(stages.VERIFY), as_json=as_json)
 
 
-def _show_verdict(verdict: dict[str, Any], *, as_json: bool) -> None:
+def _show_verdict(verdict: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(verdict))
     else:
@@ -196,23 +195,16 @@ def build(
     as_json: Json = False, force: Force = False,
 ) -> None:  # fmt: skip
     """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped."""
-    from qhyvit import stages
+    from qhyvit import api
 
-    source = _model(model, model_py)
-    files.check_free(out, force=force)
     with _console.talk() as talk:
-        w = _work(work or out.with_name(out.name + ".work"), talk, force=force)
-        images_in(images)
-        stages.export(w, source, weights, classes, input_size, seed)
-        chosen = _method_options(options)
-        stages.calibrate(w, images, method, count, seed, chosen, mode, bits, profile, int16=not no_int16)
-        stages.convert(w)
-        stages.verify(w, images, VERIFY_IMAGES, seed, mode)
-        verdict = w.json(stages.VERIFY)
-        if verdict["passed"]:
-            command = " ".join(["qhyvit", *sys.argv[1:]])
-            stages.bundle(w, out, images, labels, command, force=force)
-    _show_verdict(verdict, as_json=as_json)
+        built = api.build(
+            _model(model, model_py), images, out, weights=weights, classes=classes, input_size=input_size,
+            method=method, options=_method_options(options), count=count, seed=seed, bits=bits, profile=profile,
+            int16=not no_int16, resize_mode=mode, labels=labels, work=work, force=force,
+            command=" ".join(["qhyvit", *sys.argv[1:]]), progress=talk.progress, log=talk.log,
+        )  # fmt: skip
+    _show_verdict(built.verdict, as_json=as_json)
     if not as_json:
         print(out)
 
@@ -228,7 +220,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure the deployed file, and the float file on the same images: top-1, top-5, agreement, paired test."""
-    from qhyvit.evaluate import evaluate as measure
+    from qhyvit.evaluation import evaluate as measure
 
     with _console.talk() as talk:
         allow, say = allow_calibration_images, (talk.progress, talk.log)
@@ -308,7 +300,7 @@ class _Failure:
 
 
 def _failure(error: BaseException) -> _Failure:
-    if isinstance(error, QhyvitError | DeviceError):
+    if isinstance(error, QhyvitError):
         return _Failure(error.exit_code, str(error))
     if isinstance(error, TyperException):
         message = getattr(error, "format_message", None)
@@ -324,7 +316,7 @@ def main(argv: list[str] | None = None) -> None:
         code = app(argv, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
-    except (QhyvitError, DeviceError, TyperException, OSError) as error:
+    except (QhyvitError, TyperException, OSError) as error:
         failure = _failure(error)
         _console.err.print(f"qhyvit: error: {failure.line}", markup=False, soft_wrap=True)
         sys.exit(failure.code)

@@ -1,12 +1,11 @@
-"""The error family of the host stage: each error knows its exit code (1 a check failed, 2 could not do it)."""
+"""The error family of the host stage: each error knows its exit code (1 a check failed, 2 could not do it).
+
+Printed as one line, never as a traceback. The base is the device stage's, whose code runs here as well.
+"""
 
 from __future__ import annotations
 
-
-class QhyvitError(Exception):
-    """Base of every error that a user can cause and cure; printed as one line, never as a traceback."""
-
-    exit_code = 2
+from qhyvit_device.errors import QhyvitError as QhyvitError
 
 
 class UsageError(QhyvitError):

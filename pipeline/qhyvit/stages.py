@@ -27,6 +27,8 @@ from qhyvit_device.preprocess import (
 )
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from qhyvit.graph.ir import Graph
     from qhyvit.models._source import Source
     from qhyvit.verify.report import Report
@@ -94,6 +96,7 @@ class Work:
         return files.sha256(self.read(name))
 
 
+VERIFY_IMAGES = 100  # by default
 PIECES = "calibrate.part"  # finished pieces of a calibration that goes on
 MADE_BY = {
     FLOAT: "export", FACTS: "export", FOLDED: "calibrate", PLAN: "calibrate", CONSTANTS: "calibrate",
@@ -101,12 +104,15 @@ MADE_BY = {
 }  # fmt: skip
 
 
-def export(work: Work, model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> None:
-    """Stage 1: ``float.tflite`` and ``export.json`` of a model of the zoo, ``timm/NAME``, or ``FILE.py:FUNCTION``."""
+def export(
+    work: Work, model: str | nn.Module, weights: Path | None, classes: int | None, size: int | None, seed: int
+) -> None:
+    """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models._source.open_source`)."""
     digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
-    key = {"model": model, "weights": digest, "classes": classes, "size": size, "seed": seed}
+    name = model if isinstance(model, str) else type(model).__name__
+    key = {"model": name, "weights": digest, "classes": classes, "size": size, "seed": seed}
     opened = None
-    if ".py:" in model:  # what a factory gives is known only when it ran
+    if not isinstance(model, str) or ".py:" in model:  # what a factory gives is known only when it ran
         opened = _opened(model, weights, classes, size, seed)
         key["state"] = _state_digest(opened.reference)
 
@@ -123,7 +129,9 @@ def export(work: Work, model: str, weights: Path | None, classes: int | None, si
     work.stage("export", key, (FLOAT, FACTS), make)
 
 
-def _opened(model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> Source:
+def _opened(
+    model: str | nn.Module, weights: Path | None, classes: int | None, size: int | None, seed: int
+) -> Source:
     from qhyvit.models._source import open_source
 
     return open_source(model, weights, classes, size, seed)

@@ -150,7 +150,7 @@ def test_the_stage_runs_again_where_the_factory_gives_other_weights(own, tmp_pat
     export_stage(work, spec, None, None, None, 0)
     assert lines[-1].startswith("export: done")
     assert work.read("float.tflite") != first
-    assert json.loads(work.read("export.json"))["weights"] == "the factory's"
+    assert json.loads(work.read("export.json"))["weights"] == "its own"
 
 
 WORKING = ("edgenext_xx_small", "fastvit_t8", "levit_128s", "mobilenetv4_hybrid_medium", "tiny_vit_5m_224")

@@ -20,6 +20,7 @@ from qhyvit.models._timm import import_timm
 from qhyvit.models._weights import load_into, randomize
 
 TIMM = "timm/"
+OWN = ".py:"  # in FILE.py:FUNCTION
 GENERIC = "generic"  # family of a model whose blocks no family knows
 PREPROCESS_KEYS = ("resize", "interpolation", "mean", "std")
 # what most ImageNet models take, for a factory that does not say; resize in parts of the input size
@@ -50,22 +51,23 @@ class Source:
     weights: str
 
 
-def is_own(model: str) -> bool:
-    """Whether ``model`` names a factory in a file: what it gives is known only when it ran."""
-    return ".py:" in model
-
-
 def open_source(
-    model: str, weights: Path | None = None, classes: int | None = None, size: int | None = None, seed: int = 0
-) -> Source:
-    """Build the model and give it its weights; without a file they are random by ``seed``, or the factory's own.
+    model: str | nn.Module, weights: Path | None = None, classes: int | None = None, size: int | None = None,
+    seed: int = 0,
+) -> Source:  # fmt: skip
+    """Build the model and give it its weights; without a file they are random by ``seed``, or the module's own.
+
+    Args:
+        model: a name of the zoo, ``timm/NAME``, ``FILE.py:FUNCTION``, or a module (it is left as it is).
 
     Raises:
         UsageError: no such model, or facts missing that only the user knows.
         InputError, WeightsError: see :func:`qhyvit.models._weights.load_into`.
         ExportError: the factory failed, or gives no classifier.
     """
-    if is_own(model):
+    if isinstance(model, nn.Module):
+        return _given(model, weights, classes, size)
+    if OWN in model:
         return _own(model, weights, classes, size)
     return _timm(model, weights, classes, size, seed) if model.startswith(TIMM) else _zoo(
         model, weights, classes, size, seed
@@ -103,14 +105,24 @@ def _timm(model: str, weights: Path | None, classes: int | None, size: int | Non
     return _described(model, module, size, module.num_classes, label)
 
 
+def _given(module: nn.Module, weights: Path | None, classes: int | None, size: int | None) -> Source:
+    import_timm()  # before the equivalents need it
+    return _with_weights(type(module).__name__, copy.deepcopy(module), weights, classes, size)
+
+
 def _own(model: str, weights: Path | None, classes: int | None, size: int | None) -> Source:
-    place, _, function = model.partition(".py:")
-    module = _call(Path(f"{place}.py"), function, classes)
-    found = _described(function, module.eval(), size, None, "the factory's" if weights is None else weights.name)
+    place, _, function = model.partition(OWN)
+    return _with_weights(function, _call(Path(f"{place}.py"), function, classes), weights, classes, size)
+
+
+def _with_weights(
+    name: str, module: nn.Module, weights: Path | None, classes: int | None, size: int | None
+) -> Source:
+    found = _described(name, module.eval(), size, None, "its own" if weights is None else weights.name)
     if weights is not None:
-        load_into(module, weights, function, found.classes)
+        load_into(module, weights, name, found.classes)
     if classes not in (None, found.classes):
-        raise UsageError(f"--classes {classes}, but {function} in {place}.py gives {found.classes} outputs")
+        raise UsageError(f"{classes} classes asked for, but {name} gives {found.classes} outputs")
     return found
 
 

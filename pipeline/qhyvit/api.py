@@ -1,0 +1,177 @@
+"""The Python interface: what ``import qhyvit`` offers to those who script; ``qhyvit build`` is this with a display.
+
+Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``FILE.py:FUNCTION``, or a ``torch.nn.Module`` that
+takes [1, 3, H, W] and gives [1, classes]; a module is left as it is. ``weights`` is a ``.safetensors`` file; without it
+a name gets random weights and a module keeps its own. ``count`` images are drawn from the folder ``images`` by
+``seed``. ``options`` are those of the method (``qhyvit methods``); ``resize_mode`` is ``crop`` or ``squash``, None: as
+the folder or the model says. ``progress(what, share)`` and ``log(line)`` are told what happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qhyvit import evaluation, files, stages
+from qhyvit.evaluation import Evaluation
+from qhyvit.graph.ir import Graph
+from qhyvit.plan import QuantPlan
+from qhyvit_device.preprocess import images_in
+
+if TYPE_CHECKING:
+    from torch import nn
+
+AT_ONCE = 4  # images that :func:`run` computes together
+Progress = Callable[[str, float], None]
+Log = Callable[[str], None]
+
+
+def _quiet(*_: Any) -> None:
+    """Says nothing."""
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What calibration found.
+
+    Args:
+        graph: the float graph with its folds.
+        shipped: the same with the constants that the file will hold.
+        plan: scale, zero point, scheme and granularity of every tensor.
+    """
+
+    graph: Graph
+    shipped: Graph
+    plan: QuantPlan
+
+
+@dataclass(frozen=True)
+class Built:
+    """What :func:`build` made.
+
+    Args:
+        bundle: the folder that ships, None where a check failed.
+        work: the work directory: float and integer file, plan, ``verify.json``.
+        verdict: every check of the file, its census, its decisions beside those of the simulation.
+    """
+
+    bundle: Path | None
+    work: Path
+    verdict: Mapping[str, Any]
+
+    @property
+    def plan(self) -> QuantPlan:
+        """The plan of the file."""
+        return stages.plan_of(stages.Work(self.work))
+
+
+def calibrate(
+    model: str | nn.Module, images: str | Path, *, weights: str | Path | None = None, classes: int | None = None,
+    input_size: int | None = None, method: str = "qhyvit", options: Mapping[str, Any] | None = None, count: int = 128,
+    seed: int = 0, bits: int = 8, profile: str = "integer", int16: bool = True, resize_mode: str | None = None,
+    work: str | Path | None = None, progress: Progress = _quiet, log: Log = _quiet,
+) -> Calibrated:  # fmt: skip
+    """Export and calibrate; the plan, and the graphs that it is for.
+
+    Args:
+        work: work directory, from which a second call resumes; None: a temporary one.
+
+    Raises:
+        QhyvitError: what the command line would print in one line.
+    """
+    with TemporaryDirectory() as temporary:
+        place, pictures = stages.Work(Path(work or temporary), progress, log), Path(images)
+        images_in(pictures)  # a wrong folder must not cost an export
+        stages.export(place, model, _path(weights), classes, input_size, seed)
+        stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16)
+        found = stages.solved(place)
+    return Calibrated(found.folded, found.shipped, found.plan)
+
+
+def build(
+    model: str | nn.Module, images: str | Path, out: str | Path, *, weights: str | Path | None = None,
+    classes: int | None = None, input_size: int | None = None, method: str = "qhyvit",
+    options: Mapping[str, Any] | None = None, count: int = 128, seed: int = 0, bits: int = 8,
+    profile: str = "integer", int16: bool = True, resize_mode: str | None = None, labels: str | Path | None = None,
+    work: str | Path | None = None, force: bool = False, command: str = "qhyvit.build",
+    progress: Progress = _quiet, log: Log = _quiet,
+) -> Built:  # fmt: skip
+    """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped.
+
+    Args:
+        out: bundle folder to make.
+        labels: class names, one a line.
+        work: work directory; None: ``out`` with ``.work`` behind its name.
+        force: run every stage again, and replace ``out``.
+        command: what the bundle says it was made by.
+
+    Raises:
+        QhyvitError: what the command line would print in one line. A file that fails a check is no error: the verdict
+            says so, and there is no bundle.
+    """
+    folder, pictures = Path(out), Path(images)
+    files.check_free(folder, force=force)
+    place = stages.Work(Path(work or folder.with_name(folder.name + ".work")), progress, log, force)
+    images_in(pictures)
+    stages.export(place, model, _path(weights), classes, input_size, seed)
+    stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16)
+    stages.convert(place)
+    stages.verify(place, pictures, stages.VERIFY_IMAGES, seed, resize_mode)
+    verdict = place.json(stages.VERIFY)
+    if verdict["passed"]:
+        stages.bundle(place, folder, pictures, _path(labels), command, force=force)
+    return Built(folder if verdict["passed"] else None, place.folder, verdict)
+
+
+def evaluate(
+    bundle: str | Path, images: str | Path, *, labels: str | Path | None = None, float_model: str | Path | None = None,
+    resize_mode: str | None = None, allow_calibration_images: bool = False, progress: Progress = _quiet,
+    log: Log = _quiet,
+) -> Evaluation:  # fmt: skip
+    """The deployed file, and the float file on the same images: top-1, top-5, agreement, McNemar's test.
+
+    Args:
+        labels: a csv with the columns file and class_index; None: ``labels.csv`` of the folder.
+        float_model: a float ``.tflite``; None: that of the build, where its work directory is there.
+
+    Raises:
+        QhyvitError: what the command line would print in one line.
+    """
+    paths = Path(bundle), Path(images), _path(labels), _path(float_model)
+    return evaluation.evaluate(*paths, resize_mode, progress, log, allow=allow_calibration_images)
+
+
+def run(graph: Graph, images: np.ndarray, plan: QuantPlan | None = None) -> np.ndarray:
+    """Logits [N, classes], float64, of images [N, H, W, 3] (float, normalized as the model takes them).
+
+    Args:
+        plan: compute what the integer file of this plan computes, by its kernels' own arithmetic (``graph`` is then
+            the ``shipped`` one); None: in float.
+
+    Raises:
+        GraphError: the images do not fit the graph's input.
+    """
+    import torch
+
+    from qhyvit.sim.fakequant import ExactQuant, quantized_biases
+    from qhyvit.sim.run import Executor
+    from qhyvit.tflite.write import constants_on_grid_of
+
+    hook = None
+    if plan is not None:
+        graph = quantized_biases(constants_on_grid_of(graph, plan.tensors), plan.tensors)
+        hook = ExactQuant(graph, plan.tensors)
+    executor = Executor(graph, torch.float64)
+    feeds = torch.from_numpy(np.asarray(images, np.float64)).split(AT_ONCE)
+    with torch.no_grad():
+        found: np.ndarray = torch.cat([executor.logits(x, hook) for x in feeds]).numpy()
+    return found
