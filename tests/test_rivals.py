@@ -132,6 +132,29 @@ def test_partial_counts_layers_and_matmuls_only(problem):
     assert not {graph.tensors[n.outputs[0]].name for n in graph.nodes if n.op in outside} & set(kept)
 
 
+def test_partial_reads_of_channel_wise_values_keep_their_channels(small_v2, inputs):
+    """The last norm's output is read behind a reshape that drops a dimension, keys and values behind a transpose."""
+    problem = Problem(small_v2.graph, inputs[:2])
+    solution = search(problem, "repqvit", {})
+    changed, kept = partial(solution.shipped, solution.tensors)
+    copies = [n for n in changed.nodes if n.op == "RESHAPE" and kept.get(changed.tensors[n.outputs[0]].name)]
+    wise = [n for n in copies if kept[changed.tensors[n.outputs[0]].name].axis is not None]
+    assert wise
+    with torch.no_grad():
+        sources = [n.inputs[0] for n in wise]
+        values = Executor(changed).run(problem.images, None, sources)
+    for node in wise:
+        quant, x = kept[changed.tensors[node.outputs[0]].name], values[node.inputs[0]]
+        channels = x.movedim(quant.axis + 1, -1)
+        assert channels.shape[-1] == len(quant.scale)
+        step = torch.tensor(quant.scale)
+        low = (-128 - torch.tensor(quant.zero_point) - 0.5) * step
+        inside = (channels >= low) & (channels <= low + 256 * step)
+        assert inside.float().mean() > 0.999  # min-max of each channel: another channel's range would not do
+        error = (fake_quantize(x, quant) - x).abs().movedim(quant.axis + 1, -1)
+        assert (error[inside] <= 0.5001 * step.expand_as(error)[inside] + 1e-6).all()
+
+
 def test_norm_sums_of_squares_are_no_matmuls(small):
     sums = [
         n for n in small.graph.nodes if n.op == "BATCH_MATMUL" and np.prod(small.graph.tensors[n.outputs[0]].shape) == 1

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from qhyvit.errors import GraphError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
@@ -30,6 +31,36 @@ def _origin(graph: Graph, tensor: int) -> int:
     )
 
 
+def _axis(graph: Graph, tensor: int, axis: int) -> int:
+    """Where ``axis`` of the value that ``tensor`` copies lies in ``tensor``.
+
+    Raises:
+        GraphError: nowhere: a reshape has mixed it with its neighbours.
+    """
+    node = graph.producer(tensor)
+    if node is None or node.op not in COPIES:
+        return axis
+    axis = _axis(graph, node.inputs[0], axis)
+    before, after = (graph.tensors[t].shape for t in (node.inputs[0], tensor))
+    if node.op == "TRANSPOSE":
+        return graph.constant(node.inputs[1]).tolist().index(axis)
+    for i, size in enumerate(after):
+        if size == before[axis] and np.prod(after[i + 1 :]) == np.prod(before[axis + 1 :]):
+            return i
+    raise GraphError(f"{graph.tensors[tensor].name}: channels with scales of their own are mixed by a RESHAPE")
+
+
+def _quant_of(graph: Graph, quants: Mapping[str, TensorQuant], tensor: int) -> TensorQuant | None:
+    """How ``tensor`` is quantized: by itself, or as what it copies."""
+    own = quants.get(graph.tensors[tensor].name)
+    if own is not None:
+        return own
+    quant = quants.get(graph.tensors[_origin(graph, tensor)].name)
+    if quant is None or quant.axis is None:
+        return quant
+    return replace(quant, axis=_axis(graph, tensor, quant.axis))
+
+
 def counted(graph: Graph, node: Node) -> list[int]:
     """Positions of the operands that count: those of layers and of matmuls, but no norm's sum of squares."""
     if spec(node.op).weight_input >= 0:
@@ -46,7 +77,7 @@ def partial(graph: Graph, quants: Mapping[str, TensorQuant]) -> tuple[Graph, dic
         node = original
         for position in counted(graph, original):
             source = graph.tensors[node.inputs[position]]
-            quant = quants.get(source.name) or quants.get(graph.tensors[_origin(graph, source.id)].name)
+            quant = _quant_of(graph, quants, source.id)
             if quant is None:
                 continue
             shape = np.array(source.shape, np.int32)
