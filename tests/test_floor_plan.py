@@ -15,7 +15,7 @@ FLOORS = [
     {"rewrites", "observers", "folds"},
     {"methods", "models", "verify"},
     {"bundle", "_console", "wheelhouse"},
-    {"stages", "evaluate", "boards"},
+    {"stages", "evaluate", "boards", "image"},
     {"inspect"},
     {"cli"},
     {"__main__"},
