@@ -4,7 +4,6 @@ ARG DEBIAN=docker.io/library/debian:bookworm-slim
 
 # hadolint ignore=DL3029
 FROM --platform=$BUILDPLATFORM ${DEBIAN} AS build
-SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 RUN apt-get update \
  && apt-get install -y --no-install-recommends python3-pip=23.0.* \
  && rm -rf /var/lib/apt/lists/*

@@ -14,7 +14,7 @@ COPY requirements/torch.txt requirements/
 # `ca`: certificates of a proxy, where there is one; see docker/README.md
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
- && xargs pip install -r requirements/torch.txt <<< "${TORCH_FROM}"
+ && echo "${TORCH_FROM}" | xargs pip install -r requirements/torch.txt
 COPY requirements/pipeline.txt requirements/tools.txt requirements/
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
