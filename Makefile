@@ -1,6 +1,6 @@
 # All targets run in .venv, which `make setup` makes once and re-uses.
 PY := .venv/bin/python
-.PHONY: help setup demo test test-slow test-boards test-arm64 fuzz coverage lint clean
+.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker fuzz coverage lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -12,7 +12,7 @@ demo: setup     ## build, evaluate and run an embedded model, offline, in minute
 	@$(PY) -m benchmarks.demo
 
 test: setup lint  ## lint and the fast tests
-	$(PY) -m pytest -m "not slow and not boards and not arm64" -q
+	$(PY) -m pytest -m "not slow and not boards and not arm64 and not docker" -q
 
 test-slow: setup  ## whole models through the exporter
 	$(PY) -m pytest -m slow -q
@@ -23,6 +23,14 @@ test-boards: setup  ## the bench over a real sshd on loopback, with wheels from 
 
 test-arm64: setup  ## the device stage on emulated Cortex-A53, A72 and A76
 	$(PY) -m pytest -m arm64 -q -s
+
+docker:         ## the images of the host and the device stage, with docker buildx or buildah
+	@bash tools/docker_build.sh
+
+test-docker: setup  ## device images for amd64 and arm64, built with buildah, run without network on a read-only root
+	@bash tools/need.sh buildah=buildah bwrap=bubblewrap mmdebstrap=mmdebstrap
+	@bash tools/hadolint.sh
+	$(PY) -m pytest -m docker -q -s
 
 fuzz: setup     ## ten thousand mutated bundles, models, images and manifests each
 	QHYVIT_FUZZ=10000 $(PY) -m pytest tests/device/test_fuzz.py -q

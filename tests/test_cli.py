@@ -127,7 +127,8 @@ def test_models_lists_all_with_the_papers_bridge_blocks():
     }  # fmt: skip
 
 
-COMMANDS = ["build", "export", "calibrate", "convert", "verify", "bundle", "evaluate", "inspect", "wheelhouse", "bench"]
+COMMANDS = ["build", "export", "calibrate", "convert", "verify", "bundle", "evaluate", "inspect", "wheelhouse", "bench",
+            "bundle-image", "bundle-tarball"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

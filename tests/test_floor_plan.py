@@ -15,7 +15,7 @@ FLOORS = [
     {"rewrites", "observers", "folds"},
     {"methods", "models", "verify"},
     {"bundle", "_console", "wheelhouse"},
-    {"stages", "evaluation", "boards"},
+    {"stages", "evaluation", "boards", "image"},
     {"inspect", "api"},
     {"cli"},
     {"__main__"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +37,8 @@ Mode = Annotated[str | None, typer.Option("--resize-mode", help="crop or squash;
 Options = Annotated[list[str] | None, typer.Option("--set", help="Option of the method, KEY=VALUE; repeatable.")]
 Force = Annotated[bool, typer.Option("--force", help="Run again and overwrite.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object to stdout.")]
+BoardPython = Annotated[str, typer.Option("--python", help="Python version of the board.")]
+Machine = Annotated[str, typer.Option(help="aarch64 or x86_64.")]
 NoInt16 = Annotated[bool, typer.Option("--no-int16", help="Keep the plan free of int16.")]
 
 
@@ -247,10 +249,8 @@ def inspect(
 @app.command(epilog="Example: `qhyvit wheelhouse --out pi-wheels --python 3.11`, then on the board `sh install.sh`")
 def wheelhouse(
     out: Annotated[Path, typer.Option(help="Folder to make.")],
-    python: Annotated[str, typer.Option(help="Python version of the board.")] = "3.11",
-    machine: Annotated[str, typer.Option(help="aarch64 or x86_64.")] = "aarch64",
-    force: Force = False,
-) -> None:
+    python: BoardPython = "3.11", machine: Machine = "aarch64", force: Force = False,
+) -> None:  # fmt: skip
     """Put the device stage and all that it needs into a folder, for a board that fetches nothing."""
     from qhyvit.wheelhouse import Target, make
 
@@ -258,6 +258,49 @@ def wheelhouse(
         wheels = make(out, Target(python, machine), talk.log, force=force)
     for path in wheels:
         print(path)
+
+
+@app.command(
+    epilog="Example: `qhyvit bundle-image v2-int8 --platform linux/arm64 --out v2.tar`, "
+    "then on the board `docker load -i v2.tar`"
+)
+def bundle_image(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    out: Annotated[Path, typer.Option(help="OCI archive to write, for docker load or podman load.")],
+    platform: Annotated[str, typer.Option(help="linux/arm64 or linux/amd64.")] = "linux/arm64",
+    name: Annotated[str | None, typer.Option(help="NAME:TAG; default: qhyvit/MODEL:latest.")] = None,
+    as_json: Json = False, force: Force = False,
+) -> None:  # fmt: skip
+    """Make a container image of a bundle and the device stage. The same bundle gives the same digest."""
+    from qhyvit.image import write_image
+
+    with _console.talk() as talk:
+        made = write_image(bundle, out, platform, talk.log, name=name, force=force)
+    if as_json:
+        print(json.dumps({"file": str(out), "platform": platform, **asdict(made)}))
+        return
+    rows = [("name", made.name), ("digest", made.digest), ("file", f"{out}, {made.archive_bytes / 1e6:.0f} MB"),
+            ("unpacked", f"{made.unpacked_bytes / 1e6:.0f} MB")]  # fmt: skip
+    for key, value in rows:
+        _console.out.print(f"{key:9s} {value}", markup=False)
+
+
+@app.command(
+    epilog="Example: `qhyvit bundle-tarball v2-int8 --python 3.13 --out v2.tar`, then on the board "
+    "`tar xf v2.tar && sh qhyvit-board/install.sh`"
+)
+def bundle_tarball(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    out: Annotated[Path, typer.Option(help="Tar to write.")],
+    python: BoardPython = "3.11", machine: Machine = "aarch64", force: Force = False,
+) -> None:  # fmt: skip
+    """Put a bundle, the device stage and all that it needs into one tar, for a board without Docker or network."""
+    from qhyvit.image import write_tarball
+    from qhyvit.wheelhouse import Target
+
+    with _console.talk() as talk:
+        digest = write_tarball(bundle, out, Target(python, machine), talk.log, force=force)
+    _console.out.print(f"{digest}  {out}", markup=False)
 
 
 @app.command(epilog="Example: `qhyvit bench v2-int8 v2-int8.work/float.tflite --ssh pi@board1 --ssh pi@board2`")

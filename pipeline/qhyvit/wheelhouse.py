@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 from qhyvit import files
 from qhyvit.errors import InputError, UsageError
@@ -28,7 +28,8 @@ PLATFORMS = {
     "aarch64": ("manylinux_2_27_aarch64", "manylinux_2_28_aarch64", "manylinux2014_aarch64"),
     "x86_64": ("manylinux_2_27_x86_64", "manylinux_2_28_x86_64", "manylinux2014_x86_64"),
 }
-FETCHED = ("ai-edge-litert", "numpy", "pillow")
+PINS = Path(__file__).with_name("device_wheels.txt")
+FIRST_ZIP_DATE = "315532800"  # 1980: of all files in our own wheel, so that the same code gives the same bytes
 INSTALL, LAUNCHER, INDEX = "install.sh", "qhyvit-device", "wheelhouse.json"
 INSTALL_TEXT = """#!/bin/sh
 # Unpacks the wheels beside this script into FOLDER (default: here) and writes FOLDER/qhyvit-device, which runs them.
@@ -60,7 +61,8 @@ cat > "$folder/qhyvit-device" <<LAUNCH
 PYTHONPATH="$folder/site" exec "$python" -m qhyvit_device "\\$@"
 LAUNCH
 chmod +x "$folder/qhyvit-device"
-"$folder/qhyvit-device" info
+if [ -d "$here/bundle" ]; then set -- "$here/bundle"; else set --; fi
+"$folder/qhyvit-device" info "$@"
 """
 Log = Callable[[str], None]
 
@@ -89,18 +91,17 @@ class Target:
 
 def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": FIRST_ZIP_DATE}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
         raise InputError(f"wheelhouse: {lines[0].removeprefix('ERROR: ')}")
 
 
 def _source() -> Path | None:
-    """The checkout that this installation runs from, None where it is a wheel's."""
-    raw = metadata.distribution("qhyvit").read_text("direct_url.json")
-    url = urlparse(json.loads(raw).get("url", "")) if raw else None
-    path = Path(unquote(url.path)) if url is not None and url.scheme == "file" else None
-    return path if path is not None and (path / "pyproject.toml").is_file() else None
+    """The checkout that this code runs from, None where it is an installed wheel's."""
+    path = Path(__file__).parents[2]
+    return path if (path / "pyproject.toml").is_file() else None
 
 
 def _own_wheel(folder: Path) -> None:
@@ -128,6 +129,16 @@ def digest(folder: Path) -> str:
     return total.hexdigest()
 
 
+def fetch(folder: Path, target: Target, log: Log) -> None:
+    """Fetch what the device stage runs with, in the versions of ``device_wheels.txt``.
+
+    Raises:
+        InputError: a wheel cannot be had.
+    """
+    log(f"fetching wheels for Python {target.python} on {target.machine}")
+    _pip("download", "--no-deps", "--only-binary=:all:", *target.pip_options, "--dest", str(folder), "-r", str(PINS))
+
+
 def make(out: Path, target: Target, log: Log, *, force: bool = False) -> list[Path]:
     """Fetch and build the wheels for ``target``; the folder appears whole.
 
@@ -138,8 +149,7 @@ def make(out: Path, target: Target, log: Log, *, force: bool = False) -> list[Pa
     if out.exists() and force and (out / INDEX).is_file():
         shutil.rmtree(out)
     with files.new_folder(out) as folder:
-        log(f"fetching {', '.join(FETCHED)} for Python {target.python} on {target.machine}")
-        _pip("download", "--no-deps", "--only-binary=:all:", *target.pip_options, "--dest", str(folder), *FETCHED)
+        fetch(folder, target, log)
         _own_wheel(folder)
         text = INSTALL_TEXT.replace("@PYTHON@", target.python).replace("@MACHINE@", target.machine)
         (folder / INSTALL).write_text(text)
