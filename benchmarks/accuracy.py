@@ -32,14 +32,13 @@ from benchmarks._files import (
     RESULTS,
     command_line,
     have_rows,
-    labelled_images,
-    logits_of,
     model_name,
     pixels_of,
     write_rows,
 )  # fmt: skip
 from qhyvit import data, stages
 from qhyvit.errors import InputError, PlanError
+from qhyvit.evaluate import labelled_images, logits_of
 from qhyvit.graph.ir import Graph
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem, Solution
