@@ -219,7 +219,7 @@ def build(
         print(out)
 
 
-@app.command(epilog="Example: `qhyvit evaluate v2-int8 --images val/ --resize-mode squash`")
+@app.command(epilog="Example: `qhyvit evaluate v2-int8 --images val/ --resize-mode squash --workers 4`")
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     images: Annotated[Path, typer.Option(help="Labelled images, with labels.csv (file, class_index) beside them.")],
@@ -242,8 +242,8 @@ def evaluate(
 
             result = measure(bundle, images, labels, float_model, mode, *say, allow=allow)
         else:
+            from qhyvit.sweep.parts import evaluate_in_parts
             from qhyvit.sweep.pool import Pool
-            from qhyvit.sweep.run import evaluate_in_parts
 
             pool = Pool(workers, scheduler)
             result = evaluate_in_parts(bundle, images, labels, float_model, mode, pool, *say, allow=allow)
