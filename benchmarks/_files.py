@@ -1,20 +1,18 @@
-"""Shared by the benchmarks: logits of any ``.tflite``, and result rows with the command that made them."""
+"""Shared by the benchmarks: images, and result rows with the command that made them."""
 
 from __future__ import annotations
 
 import csv
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from qhyvit import data, files
-from qhyvit.errors import InputError
-from qhyvit_device.preprocess import Preprocess, load_image, normalize, quantize, to_pixels
-from qhyvit_device.runner import TfliteFile
+from qhyvit import files
+from qhyvit_device.preprocess import Preprocess, load_image, to_pixels
 
 RESULTS = Path(__file__).parent / "results"
 COMPARED = "mobilevitv2_075"  # the model with ImageNet weights: methods and parts are compared on it
@@ -23,42 +21,6 @@ COMPARED = "mobilevitv2_075"  # the model with ImageNet weights: methods and par
 def pixels_of(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray:
     """[N, size, size, 3] uint8."""
     return np.stack([to_pixels(load_image(p), size, size, how) for p in paths])
-
-
-def labelled_images(folder: Path, labels: Path | None, outputs: int) -> data.Labelled:
-    """Images of a labelled folder for a model with ``outputs`` classes.
-
-    A model that was trained on some of ImageNet's classes numbers them in their order: so are they here, where there
-    are as many as outputs and an index is beyond them.
-
-    Raises:
-        InputError: see :func:`qhyvit.data.read_labels`; labels beyond the model's outputs.
-    """
-    listed = data.read_labels(folder, labels)
-    names, ranks = np.unique(listed.classes, return_inverse=True)
-    if names[-1] < outputs:
-        return listed
-    if len(names) != outputs:
-        raise InputError(f"labels of {folder} go to {names[-1]}; the model has {outputs} classes")
-    return data.Labelled(listed.paths, ranks.astype(np.int64))
-
-
-def feed_of(file: TfliteFile, pixels: np.ndarray, how: Preprocess) -> np.ndarray:
-    """What ``file`` takes for one image [H, W, 3]: float or codes, NHWC or NCHW."""
-    scale, zero_point = file.input["quantization"]
-    name = np.dtype(file.input["dtype"]).name
-    floating = name.startswith("float")
-    x = normalize(pixels, how) if floating else quantize(pixels, how, float(scale), int(zero_point), name)
-    return x.transpose(2, 0, 1) if tuple(file.input["shape"])[1] == 3 else x
-
-
-def logits_of(data: bytes, pixels: Iterable[np.ndarray], how: Preprocess) -> np.ndarray:
-    """Float logits [N, classes] of the file as the interpreter runs it."""
-    file = TfliteFile(data)
-    scale, zero_point = file.output["quantization"]
-    codes = np.stack([file.run(feed_of(file, p, how)) for p in pixels]).astype(np.float64)
-    floating = np.dtype(file.output["dtype"]).name.startswith("float")
-    return codes if floating else (codes - zero_point) * scale
 
 
 def model_name(model: str) -> str:

@@ -1,8 +1,9 @@
 """Accuracy of every method on one model: simulated (partial, full) and deployed, over seeds, and the ablation.
 
 Each run is a process of its own (its peak memory is measured, and its processor time, whatever else the machine does)
-and its rows are written as soon as it ends; a second call makes only what is missing. The ablation is deployed only.
-The simulation of the rows that are ours repeats the file's own arithmetic; that of the others is straight float32.
+and its rows are written as soon as it ends; a second call makes only what is missing, and a run that fails stops no
+other. The ablation is deployed only. The simulation of the rows that are ours repeats the file's own arithmetic; that
+of the others is straight float32.
 Example:
 
     python -m benchmarks.accuracy mobilevitv2_075 --weights W.safetensors --images train/ --evaluate val/ \\
@@ -12,14 +13,9 @@ Example:
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -32,14 +28,14 @@ from benchmarks._files import (
     RESULTS,
     command_line,
     have_rows,
-    labelled_images,
-    logits_of,
     model_name,
     pixels_of,
     write_rows,
 )  # fmt: skip
-from qhyvit import data, stages
-from qhyvit.errors import InputError, PlanError
+from benchmarks._jobs import run_jobs
+from qhyvit import data, files, stages
+from qhyvit.errors import InputError
+from qhyvit.evaluation import labelled_images, logits_of
 from qhyvit.graph.ir import Graph
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem, Solution
@@ -47,9 +43,11 @@ from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.fakequant import ExactQuant, FakeQuant, quantized_biases
 from qhyvit.sim.partial import partial
 from qhyvit.sim.run import Executor, Hook
+from qhyvit.sweep.jobs import Job
 from qhyvit.tflite.write import constants_on_grid_of
 from qhyvit.tflite.write import quantize as write
 from qhyvit.verify.accuracy import count
+from qhyvit_device.board import peak_memory_mib
 from qhyvit_device.preprocess import Preprocess, images_in, normalize
 
 KEY = ("model", "row", "bits", "seed", "calibration_images", "counted")
@@ -113,7 +111,8 @@ class Setup:
 
 def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
     work = stages.Work(args.work)
-    stages.export(work, args.model, args.weights, None, None, 0)
+    with files.lock(args.work / "lock"):
+        stages.export(work, args.model, args.weights, None, None, 0)
     facts = work.json(stages.FACTS)
     size = facts["input_size"]
     how = stages.preprocess_for(args.images, stages.default_preprocess(facts), None)
@@ -125,8 +124,9 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
     test = stages.preprocess_for(args.evaluate, stages.default_preprocess(facts), args.resize_mode)
     pixels = pixels_of(labelled.paths, size, test)
     cache = args.work / f"float-{data.combined_hash(data.hash_files(labelled.paths))[:16]}-{test.mode}.npy"
-    if not cache.is_file():
-        np.save(cache, logits_of(work.read(stages.FLOAT), pixels, test))
+    with files.lock(args.work / "lock"):
+        if not cache.is_file():
+            np.save(cache, logits_of(work.read(stages.FLOAT), pixels, test))
     calibration = torch.from_numpy(normalize(pixels_of(paths, size, how), how))
     graph = stages.float_graph(work, profile, int16=args.bits == 8)
     return Setup(graph, test, calibration, pixels, labelled.classes, np.load(cache))
@@ -173,7 +173,7 @@ def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
     problem = Problem(setup.graph, setup.calibration, seed=seed, bits=args.bits)
     solution = chosen.search(problem, {**chosen.defaults, **row.options})
     seconds = time.process_time() - started
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = (peak_memory_mib() or 0.0) / 1024
     base = {
         "model": model_name(args.model), "table": row.table, "row": name, "bits": args.bits, "seed": seed,
         "images": len(setup.pixels), "calibration_images": args.count, "cpu_seconds": f"{seconds:.0f}",
@@ -228,7 +228,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, each with its share of the cores")
     parser.add_argument("--again", action="store_true", help="make rows again that are there")
     parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.csv")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     return parser
 
 
@@ -246,34 +245,30 @@ def _ways(args: argparse.Namespace, name: str) -> list[str]:
     return [*asked, f"deployed {row.profile}"] if deployed else asked
 
 
-def _child(argv: Sequence[str], name: str, seed: int, threads: int) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "benchmarks.accuracy", *argv, "--one", name, "--seeds", str(seed)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    found = subprocess.run(command, stdout=subprocess.PIPE, check=False, text=True, env=environment)
-    if found.returncode:
-        raise PlanError(f"row {name!r}, seed {seed}: exit code {found.returncode}")
-    rows: list[dict[str, Any]] = json.loads(found.stdout.splitlines()[-1])
-    return rows
+def one_of(argv: list[str], name: str, seed: int) -> list[dict[str, Any]]:
+    """Rows of one run of a command line, in a process of its own."""
+    return one(_parser().parse_args(argv), name, seed)
 
 
 def main() -> None:
-    """Command line."""
+    """Command line; exit code 1 where a run failed."""
     args = _parser().parse_args()
-    if args.one:
-        print(json.dumps(one(args, args.one, int(args.seeds))))
-        return
     tasks = [
         (name, seed) for seed in (int(s) for s in args.seeds.split(",")) for name in _named(args.rows)
         if args.again or not _have(args, name, seed)
     ]  # fmt: skip
-    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
-    with ThreadPoolExecutor(args.jobs) as pool:
-        running = [pool.submit(_child, sys.argv[1:], name, seed, threads) for name, seed in tasks]
-        for done in as_completed(running):
-            rows = done.result()
-            for row in rows:
-                print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
-            write_rows(args.out, [{**row, "command": command_line()} for row in rows], KEY)
+    jobs = [
+        Job(f"row {name!r}, seed {seed}", "benchmarks.accuracy:one_of",
+            {"argv": sys.argv[1:], "name": name, "seed": seed}, {"row": name, "seed": seed})
+        for name, seed in tasks
+    ]  # fmt: skip
+
+    def take(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
+        write_rows(args.out, [{**row, "command": command_line()} for row in rows], KEY)
+
+    sys.exit(0 if run_jobs("runs", jobs, args.jobs, take) else 1)
 
 
 def _have(args: argparse.Namespace, name: str, seed: int) -> bool:

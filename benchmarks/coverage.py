@@ -9,8 +9,6 @@ Ranges are min-max: what is shown is that the graph converts and that the file c
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from benchmarks._files import RESULTS, command_line, have_rows, write_rows
+from benchmarks._jobs import run_jobs
 from benchmarks.demo.images import draw_image
 from qhyvit import stages
 from qhyvit.models import all_families
+from qhyvit.sweep.jobs import Job
 
 IMAGES, CALIBRATION, CHECKED = 24, 8, 16
 SEED = 1
@@ -66,35 +65,34 @@ def one(variant: str, place: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def one_of(variant: str) -> dict[str, Any]:
+    """The row of one variant, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        return one(variant, Path(folder))
+
+
 def main() -> None:
     """Command line; exit code 1 where a variant is not verified."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", default="all", help="all, or names with commas")
+    parser.add_argument("--jobs", type=int, default=1, help="variants at once, each with its share of the cores")
     parser.add_argument("--again", action="store_true", help="make rows again that are there")
     parser.add_argument("--out", type=Path, default=RESULTS / "coverage.csv")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.one:
-        with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(one(args.one, Path(folder))))
-        return
     known = [v for f in all_families().values() for v in f.variants]
     wanted = known if args.variants == "all" else args.variants.split(",")
     missing = [v for v in wanted if args.again or not have_rows(args.out, {"variant": v})]
-    failed = []
-    for variant in track(missing, "coverage", disable=not sys.stderr.isatty()):
-        command = [sys.executable, "-m", "benchmarks.coverage", "--one", variant]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            failed.append(variant)
-            print(f"{variant}: {done.stderr.strip().splitlines()[-1]}", flush=True)
-            continue
-        row = json.loads(done.stdout.splitlines()[-1])
+    jobs = [Job(v, "benchmarks.coverage:one_of", {"variant": v}, {"variant": v}) for v in missing]
+    unverified = []
+
+    def take(row: dict[str, Any]) -> None:
         if row["verified"] != "yes":
-            failed.append(variant)
+            unverified.append(row["variant"])
         print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
         write_rows(args.out, [{**row, "command": command_line()}], ("variant",))
-    sys.exit(1 if failed else 0)
+
+    all_ran = run_jobs("coverage", jobs, args.jobs, take)
+    sys.exit(0 if all_ran and not unverified else 1)
 
 
 if __name__ == "__main__":

@@ -19,14 +19,12 @@ import torch
 from benchmarks._files import (
     RESULTS,
     command_line,
-    feed_of,
-    labelled_images,
-    logits_of,
     model_name,
     pixels_of,
     write_rows,
 )  # fmt: skip
 from qhyvit import data, stages
+from qhyvit.evaluation import feed_of, labelled_images, logits_of
 from qhyvit.verify.accuracy import count
 from qhyvit.verify.census import census
 from qhyvit_device.preprocess import Preprocess, images_in

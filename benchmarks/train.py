@@ -22,9 +22,10 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import nn
 
-from benchmarks._files import RESULTS, labelled_images, pixels_of
+from benchmarks._files import RESULTS, pixels_of
 from benchmarks.families import CLASSES, FAMILIES
 from qhyvit import files
+from qhyvit.evaluation import labelled_images
 from qhyvit_device.preprocess import Preprocess
 
 WEIGHTS = Path(__file__).parent / "weights"

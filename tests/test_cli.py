@@ -92,6 +92,15 @@ def test_evaluate_counts_float_and_integer(bundle, place, work):
     assert found["integer"]["agree"] <= 20
 
 
+def test_evaluate_in_parts_gives_the_same_counts(bundle, place, work):
+    command = ("evaluate", bundle, "--images", place / "val", "--float", work / "float.tflite", "--json")
+    whole, parts = qhyvit(*command), qhyvit(*command, "--workers", "2")
+    assert parts.returncode == 0, parts.stderr
+    assert json.loads(parts.stdout)["images"] > 16  # two parts
+    assert json.loads(parts.stdout) == json.loads(whole.stdout)
+    assert not list(bundle.parent.glob(".*.parts.*"))
+
+
 def test_evaluate_asks_about_squares(bundle, place):
     plain = qhyvit("evaluate", bundle, "--images", place / "val")
     assert "--resize-mode squash" in plain.stderr
@@ -127,8 +136,8 @@ def test_models_lists_all_with_the_papers_bridge_blocks():
     }  # fmt: skip
 
 
-COMMANDS = ["build", "export", "calibrate", "convert", "verify", "bundle", "evaluate", "inspect", "wheelhouse", "bench",
-            "bundle-image", "bundle-tarball"]  # fmt: skip
+COMMANDS = ["build", "export", "calibrate", "convert", "verify", "bundle", "evaluate", "inspect", "sweep", "wheelhouse",
+            "bench", "bundle-image", "bundle-tarball"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

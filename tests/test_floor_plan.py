@@ -16,7 +16,7 @@ FLOORS = [
     {"methods", "models", "verify"},
     {"bundle", "_console", "wheelhouse"},
     {"stages", "evaluation", "boards", "image"},
-    {"inspect", "api"},
+    {"inspect", "api", "sweep"},
     {"cli"},
     {"__main__"},
 ]

@@ -38,7 +38,7 @@ else
 fi
 if [ "${FULL:-0}" = 1 ]; then
   say "installing the host stage with all declared dependencies"
-  pip install -e '.[pipeline,dev]'
+  pip install -e '.[pipeline,sweep,dev]'
 else
   say "installing the host stage (the exporting half of litert-torch, without its generative dependencies)"
   pip install --no-deps -r requirements/pipeline.txt

@@ -34,7 +34,7 @@ class Talk:
 
     def log(self, line: str, share: float = 0.0) -> None:
         """One line."""
-        (self._bars.console if self._bars is not None else err).print(line, markup=False)
+        (self._bars.console if self._bars is not None else err).print(line, markup=False, soft_wrap=True)
 
 
 @contextmanager

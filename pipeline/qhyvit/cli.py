@@ -39,6 +39,8 @@ Force = Annotated[bool, typer.Option("--force", help="Run again and overwrite.")
 Json = Annotated[bool, typer.Option("--json", help="One JSON object to stdout.")]
 BoardPython = Annotated[str, typer.Option("--python", help="Python version of the board.")]
 Machine = Annotated[str, typer.Option(help="aarch64 or x86_64.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes of a local cluster; default: one a core.")]
+Scheduler = Annotated[str | None, typer.Option(help="A dask scheduler that runs already, such as tcp://host:8786.")]
 NoInt16 = Annotated[bool, typer.Option("--no-int16", help="Keep the plan free of int16.")]
 
 
@@ -211,7 +213,7 @@ def build(
         print(out)
 
 
-@app.command(epilog="Example: `qhyvit evaluate v2-int8 --images val/ --resize-mode squash`")
+@app.command(epilog="Example: `qhyvit evaluate v2-int8 --images val/ --resize-mode squash --workers 4`")
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
     images: Annotated[Path, typer.Option(help="Labelled images, with labels.csv (file, class_index) beside them.")],
@@ -219,18 +221,56 @@ def evaluate(
     float_model: Annotated[Path | None, typer.Option("--float", help="Float .tflite; default: the build's.")] = None,
     mode: Mode = None,
     allow_calibration_images: Annotated[bool, typer.Option(help="Do not refuse images used to calibrate.")] = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the deployed file, and the float file on the same images: top-1, top-5, agreement, paired test."""
-    from qhyvit.evaluation import evaluate as measure
+    """Measure the deployed file, and the float file on the same images: top-1, top-5, agreement, paired test.
 
+    With --workers or --scheduler the images are shared out among processes; the counts are the same.
+    """
     with _console.talk() as talk:
         allow, say = allow_calibration_images, (talk.progress, talk.log)
-        result = measure(bundle, images, labels, float_model, mode, *say, allow=allow)
+        if workers is None and scheduler is None:
+            from qhyvit.evaluation import evaluate as measure
+
+            result = measure(bundle, images, labels, float_model, mode, *say, allow=allow)
+        else:
+            from qhyvit.sweep.parts import evaluate_in_parts
+            from qhyvit.sweep.pool import Pool
+
+            pool = Pool(workers, scheduler)
+            result = evaluate_in_parts(bundle, images, labels, float_model, mode, pool, *say, allow=allow)
     if as_json:
         print(json.dumps(result.to_json()))
         return
     _console.table(f"{result.images} images, {result.resize_mode}", result.columns, result.rows())
+
+
+@app.command(epilog="Example: `qhyvit sweep sweep.toml --out swept/ --workers 4`; a second call makes what is missing.")
+def sweep(
+    spec: Annotated[Path, typer.Argument(help="TOML file: models, methods, bits, seeds, profiles, images.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results; a second call goes on in it.")],
+    workers: Workers = None, scheduler: Scheduler = None,
+    retries: Annotated[int, typer.Option(min=0, help="How often a failed job is tried again.")] = 1,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Write results.parquet too; needs pyarrow.")] = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Build and measure every combination of models, methods, bits, seeds and profiles; exit code 1 if some failed."""
+    from qhyvit.sweep.gather import short
+    from qhyvit.sweep.pool import Pool
+    from qhyvit.sweep.run import sweep as run
+
+    with _console.talk() as talk:
+        found = run(spec, out, Pool(workers, scheduler, retries), talk.progress, talk.log, parquet=parquet)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        _console.table("", *short(found.rows))
+        for path in found.written:
+            print(path)
+    if found.failed:
+        raise CheckFailedError(f"{len(found.failed)} jobs failed; {out / 'logs'} has what they said")
 
 
 @app.command(epilog="Example: `qhyvit inspect build/v2/model.tflite --tensors`")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,44 @@ import numpy as np
 from qhyvit import data, files
 from qhyvit.errors import InputError
 from qhyvit.verify.accuracy import Accuracy, count
-from qhyvit_device.preprocess import folder_preprocess, load_image, normalize, quantize, to_pixels
+from qhyvit_device.preprocess import Preprocess, folder_preprocess, load_image, normalize, quantize, to_pixels
 from qhyvit_device.runner import Model, TfliteFile
+
+
+def labelled_images(folder: Path, labels: Path | None, outputs: int) -> data.Labelled:
+    """Images of a labelled folder for a model with ``outputs`` classes.
+
+    A model that was trained on some of ImageNet's classes numbers them in their order: so are they here, where there
+    are as many as outputs and an index is beyond them.
+
+    Raises:
+        InputError: see :func:`qhyvit.data.read_labels`; labels beyond the model's outputs.
+    """
+    listed = data.read_labels(folder, labels)
+    names, ranks = np.unique(listed.classes, return_inverse=True)
+    if names[-1] < outputs:
+        return listed
+    if len(names) != outputs:
+        raise InputError(f"labels of {folder} go to {names[-1]}; the model has {outputs} classes")
+    return data.Labelled(listed.paths, ranks.astype(np.int64))
+
+
+def feed_of(file: TfliteFile, pixels: np.ndarray, how: Preprocess) -> np.ndarray:
+    """What ``file`` takes for one image [H, W, 3]: float or codes, NHWC or NCHW."""
+    scale, zero_point = file.input["quantization"]
+    name = np.dtype(file.input["dtype"]).name
+    floating = name.startswith("float")
+    x = normalize(pixels, how) if floating else quantize(pixels, how, float(scale), int(zero_point), name)
+    return x.transpose(2, 0, 1) if tuple(file.input["shape"])[1] == 3 else x
+
+
+def logits_of(model: bytes, pixels: Iterable[np.ndarray], how: Preprocess) -> np.ndarray:
+    """Float logits [N, classes] of the file as the interpreter runs it."""
+    file = TfliteFile(model)
+    scale, zero_point = file.output["quantization"]
+    codes = np.stack([file.run(feed_of(file, p, how)) for p in pixels]).astype(np.float64)
+    floating = np.dtype(file.output["dtype"]).name.startswith("float")
+    return codes if floating else (codes - zero_point) * scale
 
 
 @dataclass(frozen=True)
@@ -41,6 +77,14 @@ class Evaluation:
                 split = f"{a.gained} / {a.lost}"
                 found.append((name, *shares, f"{100 * a.agree / a.images:.2f}", split, f"{a.p_value:.3g}"))
         return found
+
+    def __add__(self, other: Evaluation) -> Evaluation:
+        """Both parts of a set of images together."""
+        floating = None
+        if self.floating is not None and other.floating is not None:
+            floating = self.floating + other.floating
+        integer = self.integer + other.integer
+        return replace(self, images=self.images + other.images, integer=integer, floating=floating)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -75,11 +119,21 @@ def squash_hint(paths: list[Path]) -> str | None:
     return f"all images are {width}x{width}: if they were squashed to that, --resize-mode squash leaves nothing out"
 
 
-def evaluate(
+@dataclass(frozen=True)
+class Subject:
+    """A bundle, its float file if there is one, and the labelled images that both are to run on."""
+
+    model: Model
+    reference: TfliteFile | None
+    labelled: data.Labelled
+    how: Preprocess
+
+
+def open_subject(
     bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None,
-    progress: Callable[[str, float], None], log: Callable[[str], None] = lambda line: None, *, allow: bool = False,
-) -> Evaluation:  # fmt: skip
-    """Run a bundle and its float model on labelled images.
+    log: Callable[[str], None] = lambda line: None, *, allow: bool = False,
+) -> Subject:  # fmt: skip
+    """Open what an evaluation needs.
 
     Raises:
         InputError: images or labels are missing or unfit, or were used to calibrate.
@@ -89,25 +143,42 @@ def evaluate(
     facts = model.manifest
     if found.classes.min() < 0 or found.classes.max() >= facts.output.classes:
         raise InputError(f"labels go up to class {found.classes.max()}, the model has {facts.output.classes} classes")
+    if facts.input.scale is None or facts.input.zero_point is None:
+        raise InputError("the bundle's input is not integer")
     _check_images(model, found.paths, allow=allow)
     how = folder_preprocess(images, facts.preprocess)
     hint = squash_hint(found.paths) if mode is None and how == facts.preprocess and how.mode == "crop" else None
     if hint:
         log(hint)
     how = how if mode is None else replace(how, mode=mode)
-    reference = _float_file(bundle, float_model, model)
-    scale, zero_point = facts.input.scale, facts.input.zero_point
-    if scale is None or zero_point is None:
-        raise InputError("the bundle's input is not integer")
+    return Subject(model, _float_file(bundle, float_model, model), found, how)
+
+
+def score(subject: Subject, start: int, stop: int, progress: Callable[[str, float], None]) -> Evaluation:
+    """Run both models on the images ``start`` to ``stop`` (not included)."""
+    model, facts = subject.model, subject.model.manifest
     integer, floating = [], []
-    for i, path in enumerate(found.paths):
-        progress("evaluate", i / len(found.paths))
-        pixels = to_pixels(load_image(path), facts.input.height, facts.input.width, how)
-        integer.append(model.logits(model.run(quantize(pixels, how, scale, zero_point, facts.input.dtype))))
-        if reference is not None:
-            floating.append(reference.run(normalize(pixels, how)))
+    for i, path in enumerate(subject.labelled.paths[start:stop]):
+        progress("evaluate", i / (stop - start))
+        pixels = to_pixels(load_image(path), facts.input.height, facts.input.width, subject.how)
+        integer.append(model.logits(model.run(feed_of(model.file, pixels, subject.how))))
+        if subject.reference is not None:
+            floating.append(subject.reference.run(normalize(pixels, subject.how)))
+    classes = subject.labelled.classes[start:stop]
     float_logits = np.stack(floating) if floating else None
-    scored = None if float_logits is None else count(float_logits, found.classes)
-    return Evaluation(
-        len(integer), count(np.stack(integer), found.classes, float_logits), scored, how.mode, facts.profile
-    )
+    scored = None if float_logits is None else count(float_logits, classes)
+    exact = count(np.stack(integer), classes, float_logits)
+    return Evaluation(len(integer), exact, scored, subject.how.mode, facts.profile)
+
+
+def evaluate(
+    bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None,
+    progress: Callable[[str, float], None], log: Callable[[str], None] = lambda line: None, *, allow: bool = False,
+) -> Evaluation:  # fmt: skip
+    """Run a bundle and its float model on labelled images.
+
+    Raises:
+        InputError: see :func:`open_subject`.
+    """
+    subject = open_subject(bundle, images, labels, float_model, mode, log, allow=allow)
+    return score(subject, 0, len(subject.labelled.paths), progress)

@@ -134,3 +134,23 @@ def unpack_arrays(data: bytes, what: str) -> dict[str, NDArray[Any]]:
             return {str(name): found[str(i)] for i, name in enumerate(found["names"])}
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{what} is damaged: {error}; calibrate again") from error
+
+
+@contextlib.contextmanager
+def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file while the block runs; the system frees it when the process ends, however it ends.
+
+    Raises:
+        OutputError: another process holds it and ``wait`` is False, or it cannot be written.
+    """
+    import fcntl
+
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a")
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise OutputError(f"another process is at work in {path.parent}; wait for it, or end it") from error
+        yield

@@ -194,14 +194,10 @@ def calibrate(
     if bits < 8 and profile != "integer":
         raise UsageError(f"--bits {bits} needs --profile integer: float islands have no smaller grid")
     chosen, facts = find_method(method), work.json(FACTS)
-    unknown = sorted(set(options) - set(chosen.defaults))
-    if unknown:
-        known = ", ".join(f"{k}={v}" for k, v in chosen.defaults.items())
-        raise UsageError(f"method {method} has no option {unknown[0]!r}; it has {known or 'none'}")
+    full = chosen.complete(options)
     paths = data.choose(images_in(images), count, seed)
     how = preprocess_for(images, default_preprocess(facts), mode)
     hashes = data.hash_files(paths)
-    full = {**chosen.defaults, **options}
     int16 = int16 and bits == 8
     if not int16 and "int16_ms" in full:
         full["int16_ms"] = 0

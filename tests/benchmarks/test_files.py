@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks._files import labelled_images, model_name
+from benchmarks._files import model_name
 from qhyvit.errors import InputError
+from qhyvit.evaluation import labelled_images
 
 
 @pytest.fixture

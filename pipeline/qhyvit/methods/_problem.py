@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qhyvit.errors import UsageError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
 from qhyvit.plan import FoldNote, TensorQuant
@@ -94,3 +95,15 @@ class Method:
     summary: str
     search: Callable[[Problem, Mapping[str, Any]], Solution]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """``options`` over the defaults.
+
+        Raises:
+            UsageError: one that the method does not have.
+        """
+        unknown = sorted(set(options) - set(self.defaults))
+        if unknown:
+            known = ", ".join(f"{k}={v}" for k, v in self.defaults.items())
+            raise UsageError(f"method {self.name} has no option {unknown[0]!r}; it has {known or 'none'}")
+        return {**self.defaults, **options}

@@ -51,6 +51,11 @@ class Source:
     weights: str
 
 
+def is_own(model: str) -> bool:
+    """Whether ``model`` names a factory in a file: what it gives is known only when it ran."""
+    return OWN in model
+
+
 def open_source(
     model: str | nn.Module, weights: Path | None = None, classes: int | None = None, size: int | None = None,
     seed: int = 0,
@@ -67,7 +72,7 @@ def open_source(
     """
     if isinstance(model, nn.Module):
         return _given(model, weights, classes, size)
-    if OWN in model:
+    if is_own(model):
         return _own(model, weights, classes, size)
     return _timm(model, weights, classes, size, seed) if model.startswith(TIMM) else _zoo(
         model, weights, classes, size, seed

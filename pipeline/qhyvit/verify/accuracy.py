@@ -33,6 +33,12 @@ class Accuracy:
         tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n if n else 1.0
         return min(1.0, 2 * tail)
 
+    def __add__(self, other: Accuracy) -> Accuracy:
+        """Counts of two sets of images together; what one of them lacks, the sum lacks."""
+        more = ((getattr(self, name), getattr(other, name)) for name in ("agree", "gained", "lost"))
+        paired = (None if a is None or b is None else a + b for a, b in more)
+        return Accuracy(self.images + other.images, self.top1 + other.top1, self.top5 + other.top5, *paired)
+
     def to_json(self) -> dict[str, Any]:
         """Counts and percentages."""
         n = max(self.images, 1)

@@ -1,0 +1,40 @@
+"""Rows of a benchmark as jobs: each in a process of its own, so that its memory and processor time are its own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from qhyvit import _console
+from qhyvit.sweep.jobs import LOGS, Job
+from qhyvit.sweep.pool import Pool
+
+LOG_LINES = 30  # of a job that failed
+
+
+def run_jobs(what: str, jobs: Sequence[Job], workers: int, take: Callable[[Any], None]) -> bool:
+    """``take`` is given what each job gives as it ends; those that fail are told; True if none did.
+
+    Results are kept nowhere else: the rows in the CSV say what is done. Each job has its share of the cores.
+    """
+    failed = ended_count = 0
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    with _console.talk() as talk, tempfile.TemporaryDirectory() as place:
+
+        def ended(job: Job, result: dict[str, Any] | None, line: str) -> None:
+            nonlocal failed, ended_count
+            ended_count += 1
+            talk.progress(what, ended_count / len(jobs))
+            if result is not None:
+                take(result["value"])
+                return
+            failed += 1
+            log = Path(place) / LOGS / f"{job.digest}.txt"
+            said = log.read_text(errors="replace").splitlines()[-LOG_LINES:] if log.is_file() else []
+            talk.log("\n".join([*said, f"FAILED {job.label}: {line}"]))
+
+        Pool(workers, retries=0, threads=threads).run(jobs, Path(place), ended)
+    return failed == 0

@@ -1,0 +1,91 @@
+"""What the processes of a sweep do: export a model, run its float file, make and measure one build."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qhyvit import data, files, stages
+from qhyvit.evaluation import labelled_images, logits_of
+from qhyvit.verify.accuracy import Accuracy, count
+from qhyvit_device.preprocess import Preprocess, load_image, to_pixels
+
+SUBSET_SEED = 0  # of evaluation images, where a count is given: the same ones for every build
+
+
+def export(
+    folder: str, model: str, weights: str | None, classes: int | None, input_size: int | None, seed: int
+) -> dict[str, Any]:
+    """The float file of a model and its facts, in ``folder``; one process at a time."""
+    work = stages.Work(Path(folder))
+    with files.lock(work.folder / "lock"):
+        stages.export(work, model, None if weights is None else Path(weights), classes, input_size, seed)
+    facts = work.json(stages.FACTS)
+    return {name: facts[name] for name in ("classes", "input_size", "float_error")}
+
+
+def _test_set(work: stages.Work, evaluation: Mapping[str, Any]) -> tuple[data.Labelled, Preprocess]:
+    facts, folder = work.json(stages.FACTS), Path(evaluation["images"])
+    labels = evaluation["labels"]
+    found = labelled_images(folder, None if labels is None else Path(labels), facts["classes"])
+    if evaluation["count"] is not None:
+        kept = set(data.choose(found.paths, evaluation["count"], SUBSET_SEED))
+        places = [i for i, p in enumerate(found.paths) if p in kept]
+        found = data.Labelled([found.paths[i] for i in places], found.classes[places])
+    return found, stages.preprocess_for(folder, stages.default_preprocess(facts), evaluation["resize_mode"])
+
+
+def _pixels(paths: list[Path], size: int, how: Preprocess) -> Iterator[np.ndarray]:
+    """[H, W, 3] uint8, one after the other: a test set need not fit into memory."""
+    return (to_pixels(load_image(p), size, size, how) for p in paths)
+
+
+def reference(folder: str, target: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Logits [N, classes] of the float file on the test images, float64, into ``target``."""
+    work = stages.Work(Path(folder))
+    labelled, how = _test_set(work, evaluation)
+    size = work.json(stages.FACTS)["input_size"]
+    logits = logits_of(work.read(stages.FLOAT), _pixels(labelled.paths, size, how), how)
+    stream = io.BytesIO()
+    np.save(stream, logits)
+    files.write_bytes(Path(target), stream.getvalue())
+    return count(logits, labelled.classes).to_json()
+
+
+def build(
+    folder: str, export: str, reference: str, method: str, options: Mapping[str, Any], bits: int, seed: int,
+    profile: str, images: str, count: int, calibration_mode: str | None, evaluation: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    """Calibrate, convert and measure; a work directory that an ended process left is gone on with."""
+    source, work = Path(export), stages.Work(Path(folder))
+    for name in (stages.FLOAT, stages.FACTS):
+        files.write_bytes(work.folder / name, files.read_bytes(source / name, "export"))
+    stages.calibrate(work, Path(images), method, count, seed, options, calibration_mode, bits, profile)
+    stages.convert(work)
+    accuracy, floating = _measure(work, Path(reference), evaluation)
+    plan, size = stages.plan_of(work), len(work.read(stages.MODEL))
+    shutil.rmtree(work.folder)
+    return {
+        "integer": accuracy.to_json(), "float": floating.to_json(), "size_bytes": size, "folds": len(plan.folds),
+        "calibration_images": plan.image_count, "plan_sha256": files.sha256(_without_time(plan)),
+    }  # fmt: skip
+
+
+def _without_time(plan: Any) -> bytes:
+    from dataclasses import replace
+
+    text: str = replace(plan, seconds=0.0).to_json()
+    return text.encode()
+
+
+def _measure(work: stages.Work, reference: Path, evaluation: Mapping[str, Any]) -> tuple[Accuracy, Accuracy]:
+    labelled, how = _test_set(work, evaluation)
+    size = work.json(stages.FACTS)["input_size"]
+    float_logits = np.load(reference, allow_pickle=False)
+    found = logits_of(work.read(stages.MODEL), _pixels(labelled.paths, size, how), how)
+    return count(found, labelled.classes, float_logits), count(float_logits, labelled.classes)
