@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from qhyvit import data, files
 from qhyvit.errors import InputError
 from qhyvit.verify.accuracy import Accuracy, count
-from qhyvit_device.preprocess import folder_preprocess, load_image, normalize, quantize, to_pixels
+from qhyvit_device.preprocess import Preprocess, folder_preprocess, load_image, normalize, quantize, to_pixels
 from qhyvit_device.runner import Model, TfliteFile
 
 
@@ -49,7 +49,7 @@ class Evaluation:
         return {**facts, "integer": self.integer.to_json(), "float": floating}
 
 
-def _float_file(bundle: Path, given: Path | None, model: Model) -> TfliteFile | None:
+def float_file(bundle: Path, given: Path | None, model: Model) -> TfliteFile | None:
     """The float file named, or the one of the build if it lies there unchanged."""
     path = given or bundle.with_name(bundle.name + ".work") / "float.tflite"
     if given is None:
@@ -66,6 +66,18 @@ def _check_images(model: Model, paths: list[Path], *, allow: bool) -> None:
         raise InputError(f"{shared} of these images were used to calibrate; use others, or --allow-calibration-images")
 
 
+def check_classes(model: Model, classes: np.ndarray) -> None:
+    """Refuse labels that the model does not have.
+
+    Raises:
+        InputError: a class index is out of bounds.
+    """
+    if classes.min() < 0 or classes.max() >= model.manifest.output.classes:
+        raise InputError(
+            f"labels go up to class {classes.max()}, the model has {model.manifest.output.classes} classes"
+        )  # fmt: skip
+
+
 def squash_hint(paths: list[Path]) -> str | None:
     """A line for images that all are squares of one size: their source may have squashed them; None for others."""
     sizes = {load_image(p).size for p in paths[:8]}
@@ -73,6 +85,44 @@ def squash_hint(paths: list[Path]) -> str | None:
     if len(paths) < 2 or len(sizes) > 1 or width != height:
         return None
     return f"all images are {width}x{width}: if they were squashed to that, --resize-mode squash leaves nothing out"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits [N, classes] of the integer file and, where there is one, of the float file, on the same images.
+
+    ``pixels(i)``: image i as the models see it, [H, W, 3] uint8; ``classes``: [N] int64, None without labels.
+    """
+
+    names: tuple[str, ...]
+    classes: np.ndarray | None
+    integer: np.ndarray
+    floating: np.ndarray | None
+    pixels: Callable[[int], np.ndarray]
+
+
+def predict(
+    model: Model, reference: TfliteFile | None, names: Sequence[str], pixels: Callable[[int], np.ndarray],
+    how: Preprocess, classes: np.ndarray | None, progress: Callable[[str, float], None],
+) -> Predictions:  # fmt: skip
+    """Run both files on images given by their number.
+
+    Raises:
+        InputError: the bundle's input is not integer.
+    """
+    facts = model.manifest.input
+    if facts.scale is None or facts.zero_point is None:
+        raise InputError("the bundle's input is not integer")
+    integer, floating = [], []
+    for i in range(len(names)):
+        progress("evaluate", i / len(names))
+        image = pixels(i)
+        integer.append(model.logits(model.run(quantize(image, how, facts.scale, facts.zero_point, facts.dtype))))
+        if reference is not None:
+            floating.append(reference.run(normalize(image, how)))
+    return Predictions(
+        tuple(names), classes, np.stack(integer), np.stack(floating) if floating else None, pixels
+    )  # fmt: skip
 
 
 def evaluate(
@@ -87,27 +137,20 @@ def evaluate(
     model = Model.load(bundle)
     found = data.read_labels(images, labels)
     facts = model.manifest
-    if found.classes.min() < 0 or found.classes.max() >= facts.output.classes:
-        raise InputError(f"labels go up to class {found.classes.max()}, the model has {facts.output.classes} classes")
+    check_classes(model, found.classes)
     _check_images(model, found.paths, allow=allow)
     how = folder_preprocess(images, facts.preprocess)
     hint = squash_hint(found.paths) if mode is None and how == facts.preprocess and how.mode == "crop" else None
     if hint:
         log(hint)
     how = how if mode is None else replace(how, mode=mode)
-    reference = _float_file(bundle, float_model, model)
-    scale, zero_point = facts.input.scale, facts.input.zero_point
-    if scale is None or zero_point is None:
-        raise InputError("the bundle's input is not integer")
-    integer, floating = [], []
-    for i, path in enumerate(found.paths):
-        progress("evaluate", i / len(found.paths))
-        pixels = to_pixels(load_image(path), facts.input.height, facts.input.width, how)
-        integer.append(model.logits(model.run(quantize(pixels, how, scale, zero_point, facts.input.dtype))))
-        if reference is not None:
-            floating.append(reference.run(normalize(pixels, how)))
-    float_logits = np.stack(floating) if floating else None
-    scored = None if float_logits is None else count(float_logits, found.classes)
+
+    def pixels(i: int) -> np.ndarray:
+        return to_pixels(load_image(found.paths[i]), facts.input.height, facts.input.width, how)
+
+    reference = float_file(bundle, float_model, model)
+    got = predict(model, reference, [p.name for p in found.paths], pixels, how, found.classes, progress)
+    scored = None if got.floating is None else count(got.floating, found.classes)
     return Evaluation(
-        len(integer), count(np.stack(integer), found.classes, float_logits), scored, how.mode, facts.profile
-    )
+        len(got.names), count(got.integer, found.classes, got.floating), scored, how.mode, facts.profile
+    )  # fmt: skip
