@@ -16,7 +16,7 @@ FLOORS = [
     {"methods", "models", "verify"},
     {"bundle", "_console", "wheelhouse"},
     {"stages", "evaluate", "boards"},
-    {"inspect"},
+    {"inspect", "report"},
     {"cli"},
     {"__main__"},
 ]

@@ -121,47 +121,75 @@ def _axis(top: float) -> tuple[float, list[float]]:
     return marks[-1], marks
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """Where things lie in the chart of ``count`` blocks whose axis ends at ``top``."""
+
+    count: int
+    top: float
+
+    @property
+    def step(self) -> float:
+        """Width of one block."""
+        return (CHART[0] - CHART[2]) / self.count
+
+    def x(self, block: float) -> float:
+        """Left edge of a block."""
+        return CHART[2] + self.step * block
+
+    def y(self, value: float) -> float:
+        """Height of a KL."""
+        return 8 + (CHART[1] - CHART[3] - 8) * (1 - value / self.top)
+
+
+def _grid_line(frame: _Frame, mark: float) -> Markup:
+    y = frame.y(mark)
+    return Markup(
+        '<line x1="{x}" x2="{w}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--line)"/>'
+        '<text x="{t}" y="{u:.1f}" text-anchor="end">{m}</text>'
+    ).format(x=CHART[2], w=CHART[0], y=y, t=CHART[2] - 6, u=y + 4, m=num(mark))
+
+
+def _column(frame: _Frame, i: int, b: BlockFacts) -> Markup:
+    """A block's bar, and its figures where the pointer is over it."""
+    tip = f"{b.label}: alone {num(b.kl)}, up to here {num(b.kl_up_to)}"
+    y, step = frame.y(b.kl), frame.step
+    return Markup(
+        '<g><title>{tip}</title><rect x="{x:.1f}" y="0" width="{s:.1f}" height="{full}" fill="transparent"/>'
+        '<rect x="{bx:.1f}" y="{y:.1f}" width="{bw:.1f}" height="{h:.1f}" rx="2" fill="var(--cost)"/></g>'
+    ).format(
+        tip=tip,
+        x=frame.x(i),
+        s=step,
+        full=CHART[1] - CHART[3],
+        bx=frame.x(i + 0.2),
+        y=y,
+        bw=step * 0.6,
+        h=frame.y(0) - y,
+    )
+
+
+def _label(frame: _Frame, i: int, text: str) -> Markup:
+    """A block's name below the chart: the first and the last one end with it."""
+    anchor, x = ("start", 0.0) if i == 0 else ("end", i + 1.0) if i == frame.count - 1 else ("middle", i + 0.5)
+    return Markup('<text x="{x:.1f}" y="{y}" text-anchor="{a}">{text}</text>').format(
+        x=frame.x(x), y=CHART[1] - 8, a=anchor, text=text
+    )
+
+
 def chart(blocks: Sequence[BlockFacts]) -> Markup:
     """Bars: KL of each block alone; a line: of everything up to it."""
-    width, height, left, below = CHART
     top, marks = _axis(max(max(b.kl, b.kl_up_to) for b in blocks))
-    step = (width - left) / len(blocks)
-
-    def y(value: float) -> float:
-        return 8 + (height - below - 8) * (1 - value / top)
-
+    frame = _Frame(len(blocks), top)
+    points = " ".join(f"{frame.x(i + 0.5):.1f},{frame.y(b.kl_up_to):.1f}" for i, b in enumerate(blocks))
+    line = Markup('<polyline points="{p}" fill="none" stroke="var(--data)" stroke-width="2"/>').format(p=points)
+    named = sorted({0, len(blocks) // 2, len(blocks) - 1})
     parts = [
-        Markup(
-            '<line x1="{x}" x2="{w}" y1="{y:.1f}" y2="{y:.1f}" stroke="var(--line)"/>'
-            '<text x="{t}" y="{u:.1f}" text-anchor="end">{m}</text>'
-        ).format(x=left, w=width, y=y(m), t=left - 6, u=y(m) + 4, m=num(m))
-        for m in marks
-    ]
-    points = []
-    for i, b in enumerate(blocks):
-        x = left + step * i
-        tip = f"{b.label}: alone {num(b.kl)}, up to here {num(b.kl_up_to)}"
-        parts.append(
-            Markup(
-                '<g><title>{tip}</title><rect x="{x:.1f}" y="0" width="{s:.1f}" height="{full}" fill="transparent"/>'
-                '<rect x="{bx:.1f}" y="{y:.1f}" width="{bw:.1f}" height="{h:.1f}" rx="2" fill="var(--cost)"/></g>'
-            ).format(tip=tip, x=x, s=step, full=height - below, bx=x + step * 0.2, y=y(b.kl), bw=step * 0.6,
-                     h=y(0) - y(b.kl))  # fmt: skip
-        )
-        points.append(f"{x + step / 2:.1f},{y(b.kl_up_to):.1f}")
-    parts.append(
-        Markup('<polyline points="{p}" fill="none" stroke="var(--data)" stroke-width="2"/>').format(p=" ".join(points))
-    )
-    for i in sorted({0, len(blocks) // 2, len(blocks) - 1}):
-        anchor = "start" if i == 0 else "end" if i == len(blocks) - 1 else "middle"
-        parts.append(
-            Markup('<text x="{x:.1f}" y="{y}" text-anchor="{a}">{label}</text>').format(
-                x=left + step * (i + (0 if i == 0 else 1 if anchor == "end" else 0.5)), y=height - 8, a=anchor,
-                label=blocks[i].label,
-            )  # fmt: skip
-        )
+        *(_grid_line(frame, m) for m in marks), *(_column(frame, i, b) for i, b in enumerate(blocks)), line,
+        *(_label(frame, i, blocks[i].label) for i in named),
+    ]  # fmt: skip
     return Markup('<svg class="chart" viewBox="0 0 {w} {h}" role="img" aria-label="KL by block">{body}</svg>').format(
-        w=width, h=height, body=Markup("").join(parts)
+        w=CHART[0], h=CHART[1], body=Markup("").join(parts)
     )
 
 
@@ -192,7 +220,7 @@ def tiles(r: Report) -> list[Tile]:
         Tile("Latency", *times),
     ]  # fmt: skip
     if r.cost is not None:
-        rows.append(Tile("KL, everything in int8", num(r.cost.kl), f"mean of {r.cost.images} calibration images"))
+        rows.append(Tile("KL, everything in int8", num(r.cost.kl), f"mean of {r.cost.images} images, 0 is float"))
     return rows
 
 
@@ -211,7 +239,8 @@ def environment() -> jinja2.Environment:
 
 def render(r: Report) -> str:
     """The page."""
-    facts: dict[str, Any] = {"r": r, "tiles": tiles(r), "warnings": dict.fromkeys(w for x in r.latency for w in x.warnings)}
+    warnings = dict.fromkeys(w for row in r.latency for w in row.warnings)
+    facts: dict[str, Any] = {"r": r, "tiles": tiles(r), "warnings": warnings}
     if r.cost is not None:
         facts |= {
             "worst": ranked(r.cost.tensors)[:WORST], "chart": chart(r.cost.blocks),
@@ -219,5 +248,3 @@ def render(r: Report) -> str:
             "order": {t.name: i + 1 for i, t in enumerate(r.cost.tensors)},
         }  # fmt: skip
     return environment().get_template("report.html").render(facts)
-
-
