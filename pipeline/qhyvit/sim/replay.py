@@ -51,7 +51,7 @@ class Replay:
         node = self.graph.nodes[index]
         if not any(t in overlay for t in node.inputs) or all(t in changed for t in node.outputs):
             return
-        seen = {t: overlay.get(t, self.values.get(t)) for t in node.inputs if t in overlay or t in self.values}
+        seen = {t: x for t in node.inputs for x in (overlay.get(t, self.values.get(t)),) if x is not None}
         operands = [self.executor.operand(node, i, seen) for i in range(len(node.inputs))]
         for t, y in zip(node.outputs, self.executor.apply(node, operands), strict=True):
             overlay[t] = changed.get(t, y)
