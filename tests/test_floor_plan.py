@@ -16,7 +16,7 @@ FLOORS = [
     {"methods", "models", "verify"},
     {"bundle", "_console", "wheelhouse"},
     {"stages", "evaluation", "boards", "image"},
-    {"inspect", "api", "sweep"},
+    {"inspect", "api", "sweep", "report"},
     {"cli"},
     {"__main__"},
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -206,7 +207,7 @@ def build(
             _model(model, model_py), images, out, weights=weights, classes=classes, input_size=input_size,
             method=method, options=_method_options(options), count=count, seed=seed, bits=bits, profile=profile,
             int16=not no_int16, resize_mode=mode, labels=labels, work=work, force=force,
-            command=" ".join(["qhyvit", *sys.argv[1:]]), progress=talk.progress, log=talk.log,
+            command=shlex.join(["qhyvit", *sys.argv[1:]]), progress=talk.progress, log=talk.log,
         )  # fmt: skip
     _show_verdict(built.verdict, as_json=as_json)
     if not as_json:
@@ -284,6 +285,53 @@ def inspect(
     from qhyvit.inspect import inspect as look
 
     look(path, graph=graph, tensors=tensors, as_json=as_json)
+
+
+@app.command(epilog="Example: `qhyvit report v2-int8 --images val/ --bench bench.json --out v2-int8.html`")
+def report(
+    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    out: Annotated[Path | None, typer.Option(help="The page to write; default BUNDLE.html.")] = None,
+    work: Annotated[Path | None, typer.Option(help="Work directory of the build; default BUNDLE.work.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Images to compare float and int8 on; labels.csv or not.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Another labels.csv.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Of these images at most.")] = 1000,
+    bench: Annotated[Path | None, typer.Option(help="Latencies, from `qhyvit bench --out` or `qhyvit-device`.")] = None,
+    float_model: Annotated[Path | None, typer.Option("--float", help="Float .tflite; default: the build's.")] = None,
+    mode: Mode = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Explain a build on one HTML page: what each tensor and block costs, what would pay, where decisions differ."""
+    from qhyvit.report.gather import Request, gather
+    from qhyvit.report.page import render
+
+    target = out or bundle.with_name(bundle.resolve().name + ".html")
+    with _console.talk() as talk:
+        found = gather(Request(bundle, work, images, labels, bench, float_model, mode, count, talk.progress))
+    files.write_text(target, render(found))
+    print(json.dumps(found.to_json()) if as_json else target)
+
+
+@app.command(epilog="Example: `qhyvit compare v2-int8 v2-minmax --images val/`")
+def compare(
+    first: Annotated[Path, typer.Argument(help="Bundle, work directory or plan.json.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    html: Annotated[Path | None, typer.Option(help="Write the comparison as a page.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Labelled images to measure both on (bundles).")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Another labels.csv.")] = None,
+    bench: Annotated[Path | None, typer.Option(help="Latencies of both, from one bench file.")] = None,
+    mode: Mode = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Show where two plans or bundles differ: tensors, folds, accuracy, size, latency."""
+    from qhyvit.report import compare as comparing
+
+    with _console.talk() as talk:
+        found = comparing.compare(first, second, images, labels, bench, mode, talk.progress)
+    if html is not None:
+        files.write_text(html, comparing.render(found))
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    for title, columns, rows in comparing.tables(found):
+        _console.table(title, columns, rows)
 
 
 @app.command(epilog="Example: `qhyvit wheelhouse --out pi-wheels --python 3.11`, then on the board `sh install.sh`")

@@ -7,10 +7,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from qhyvit.errors import InputError
+
+T = TypeVar("T")
 
 
 def hash_files(paths: Sequence[Path]) -> list[str]:
@@ -30,7 +33,7 @@ def combined_hash(hashes: Sequence[str]) -> str:
     return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
 
 
-def choose(paths: Sequence[Path], count: int, seed: int) -> list[Path]:
+def choose(paths: Sequence[T], count: int, seed: int) -> list[T]:
     """``count`` of ``paths`` drawn by ``seed``, in order; all of them if there are no more."""
     if len(paths) <= count:
         return list(paths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ class Evaluation:
         return {**facts, "integer": self.integer.to_json(), "float": floating}
 
 
-def _float_file(bundle: Path, given: Path | None, model: Model) -> TfliteFile | None:
+def float_file(bundle: Path, given: Path | None, model: Model) -> TfliteFile | None:
     """The float file named, or the one of the build if it lies there unchanged."""
     path = given or bundle.with_name(bundle.name + ".work") / "float.tflite"
     if given is None:
@@ -110,6 +110,18 @@ def _check_images(model: Model, paths: list[Path], *, allow: bool) -> None:
         raise InputError(f"{shared} of these images were used to calibrate; use others, or --allow-calibration-images")
 
 
+def check_classes(model: Model, classes: np.ndarray) -> None:
+    """Refuse labels that the model does not have.
+
+    Raises:
+        InputError: a class index is out of bounds.
+    """
+    if classes.min() < 0 or classes.max() >= model.manifest.output.classes:
+        raise InputError(
+            f"labels go up to class {classes.max()}, the model has {model.manifest.output.classes} classes"
+        )  # fmt: skip
+
+
 def squash_hint(paths: list[Path]) -> str | None:
     """A line for images that all are squares of one size: their source may have squashed them; None for others."""
     sizes = {load_image(p).size for p in paths[:8]}
@@ -117,6 +129,44 @@ def squash_hint(paths: list[Path]) -> str | None:
     if len(paths) < 2 or len(sizes) > 1 or width != height:
         return None
     return f"all images are {width}x{width}: if they were squashed to that, --resize-mode squash leaves nothing out"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits [N, classes] of the integer file and, where there is one, of the float file, on the same images.
+
+    ``pixels(i)``: image i as the models see it, [H, W, 3] uint8; ``classes``: [N] int64, None without labels.
+    """
+
+    names: tuple[str, ...]
+    classes: np.ndarray | None
+    integer: np.ndarray
+    floating: np.ndarray | None
+    pixels: Callable[[int], np.ndarray]
+
+
+def predict(
+    model: Model, reference: TfliteFile | None, names: Sequence[str], pixels: Callable[[int], np.ndarray],
+    how: Preprocess, classes: np.ndarray | None, progress: Callable[[str, float], None],
+) -> Predictions:  # fmt: skip
+    """Run both files on images given by their number.
+
+    Raises:
+        InputError: the bundle's input is not integer.
+    """
+    facts = model.manifest.input
+    if facts.scale is None or facts.zero_point is None:
+        raise InputError("the bundle's input is not integer")
+    integer, floating = [], []
+    for i in range(len(names)):
+        progress("evaluate", i / len(names))
+        image = pixels(i)
+        integer.append(model.logits(model.run(quantize(image, how, facts.scale, facts.zero_point, facts.dtype))))
+        if reference is not None:
+            floating.append(reference.run(normalize(image, how)))
+    return Predictions(
+        tuple(names), classes, np.stack(integer), np.stack(floating) if floating else None, pixels
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -141,8 +191,7 @@ def open_subject(
     model = Model.load(bundle)
     found = data.read_labels(images, labels)
     facts = model.manifest
-    if found.classes.min() < 0 or found.classes.max() >= facts.output.classes:
-        raise InputError(f"labels go up to class {found.classes.max()}, the model has {facts.output.classes} classes")
+    check_classes(model, found.classes)
     if facts.input.scale is None or facts.input.zero_point is None:
         raise InputError("the bundle's input is not integer")
     _check_images(model, found.paths, allow=allow)
@@ -151,24 +200,21 @@ def open_subject(
     if hint:
         log(hint)
     how = how if mode is None else replace(how, mode=mode)
-    return Subject(model, _float_file(bundle, float_model, model), found, how)
+    return Subject(model, float_file(bundle, float_model, model), found, how)
 
 
 def score(subject: Subject, start: int, stop: int, progress: Callable[[str, float], None]) -> Evaluation:
     """Run both models on the images ``start`` to ``stop`` (not included)."""
-    model, facts = subject.model, subject.model.manifest
-    integer, floating = [], []
-    for i, path in enumerate(subject.labelled.paths[start:stop]):
-        progress("evaluate", i / (stop - start))
-        pixels = to_pixels(load_image(path), facts.input.height, facts.input.width, subject.how)
-        integer.append(model.logits(model.run(feed_of(model.file, pixels, subject.how))))
-        if subject.reference is not None:
-            floating.append(subject.reference.run(normalize(pixels, subject.how)))
-    classes = subject.labelled.classes[start:stop]
-    float_logits = np.stack(floating) if floating else None
-    scored = None if float_logits is None else count(float_logits, classes)
-    exact = count(np.stack(integer), classes, float_logits)
-    return Evaluation(len(integer), exact, scored, subject.how.mode, facts.profile)
+    facts, how = subject.model.manifest, subject.how
+    paths, classes = subject.labelled.paths[start:stop], subject.labelled.classes[start:stop]
+
+    def pixels(i: int) -> np.ndarray:
+        return to_pixels(load_image(paths[i]), facts.input.height, facts.input.width, how)
+
+    names = [p.name for p in paths]
+    got = predict(subject.model, subject.reference, names, pixels, how, classes, progress)
+    scored = None if got.floating is None else count(got.floating, classes)
+    return Evaluation(len(names), count(got.integer, classes, got.floating), scored, how.mode, facts.profile)
 
 
 def evaluate(

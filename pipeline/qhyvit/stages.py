@@ -33,10 +33,11 @@ if TYPE_CHECKING:
     from qhyvit.models._source import Source
     from qhyvit.verify.report import Report
 
-FLOAT, FACTS, FOLDED, PLAN, CONSTANTS, MODEL, VERIFY, STATE = (
+FLOAT, FACTS, FOLDED, PLAN, CONSTANTS, MODEL, VERIFY, STATE, SAMPLES = (
     "float.tflite", "export.json", "folded.tflite", "plan.json", "plan.npz", "model.tflite", "verify.json",
-    "state.json",
+    "state.json", "samples.npz",
 )  # fmt: skip
+SAMPLE_COUNT = 16  # calibration images that the work directory keeps, for the report
 
 
 def _quiet(what: str, share: float = 0.0) -> None:
@@ -186,6 +187,8 @@ def calibrate(
 ) -> None:  # fmt: skip
     """Stage 2: ``folded.tflite`` (the float graph with its folds), ``plan.json`` and ``plan.npz`` (new constants).
 
+    Beside them ``samples.npz``, some of the images as the model sees them: the report measures on these.
+
     Args:
         int16: False for runtimes without int16 kernels.
     """
@@ -212,7 +215,9 @@ def calibrate(
         from qhyvit.tflite.write import write_float
 
         graph, started = float_graph(work, profile, int16=int16), time.monotonic()
-        pixels = torch.from_numpy(normalize(load_pixels(paths, facts["input_size"], how), how))
+        raw = load_pixels(paths, facts["input_size"], how)
+        files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
+        pixels = torch.from_numpy(normalize(raw, how))
         torch.manual_seed(seed)
         store = Store(work.folder / PIECES)
         store.open(work.digest(key))

@@ -1,0 +1,186 @@
+"""What could be changed about a build, what each change would regain of the KL, and the command that makes it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from qhyvit.graph.ir import Graph
+from qhyvit.methods import method as find_method
+from qhyvit.methods._problem import Problem
+from qhyvit.methods._ranges import group_quant
+from qhyvit.methods._rest import observed
+from qhyvit.plan import QuantPlan, TensorQuant
+from qhyvit.report.cost import Costs
+from qhyvit.report.facts import Change, rounded
+from qhyvit.tflite.islands import wide_cost_ms, widened, with_profile
+from qhyvit.tflite.legal import groups, weights
+
+ENOUGH_IMAGES = 128  # the default of --count
+LEAST_SHARE = 0.01  # of the KL: what regains less is not worth a build
+SHOWN = 3
+BEST_METHOD = "qhyvit"
+CLOSED_FORM = ("ridge", "rounding", "bias")  # its options that fit weights and biases to what the layers read
+
+
+@dataclass(frozen=True)
+class _Build:
+    """The build that a change starts from; ``command``: the one recorded, or one of its stages."""
+
+    plan: QuantPlan
+    command: str
+
+    def option(self, name: str, otherwise: Any) -> Any:
+        """An option of the method as this build had it."""
+        return self.plan.options.get(name, otherwise)
+
+    def again(self, *options: str) -> str:
+        """The build's command with other options (name, value, name, value, ...)."""
+        words = shlex.split(self.command)
+        if words[:2] != ["qhyvit", "build"]:
+            words = ["qhyvit", "build", "MODEL", "--images", "IMAGES", "--out", "BUNDLE"]
+        for name, value in zip(options[::2], options[1::2], strict=True):
+            if name in words and name != "--set":
+                words[words.index(name) + 1] = value
+            else:
+                words += [name, value]
+        return shlex.join([*words, *(() if "--force" in words else ("--force",))])
+
+
+def refitted(costs: Costs, graph: Graph, ids: Collection[int]) -> dict[str, TensorQuant]:
+    """The plan's quantizations with the groups around ``ids`` ranged anew, as the contracts of ``graph`` have it.
+
+    Ranges are the extremes on the samples; tensors that stay float in ``graph`` lose their codes.
+    """
+    quants = dict(costs.quants)
+    for group in groups(graph):
+        if not set(ids).intersection(group.members):
+            continue
+        values = [costs.replay.values[t] for t in group.roots if t in costs.replay.values]
+        low, high = min(float(x.min()) for x in values), max(float(x.max()) for x in values)
+        quant = group_quant(group, low, high, "minmax", bits=quants[graph.tensors[group.members[0]].name].bits)
+        quants.update({graph.tensors[t].name: quant for t in group.members})
+    inside = {t.name for t in graph.tensors.values() if graph.floats and graph.stays_float(t.id)}
+    return {name: quant for name, quant in quants.items() if name not in inside}
+
+
+def _kl(costs: Costs, quants: Mapping[str, TensorQuant], constants: Graph | None = None) -> float:
+    return costs.of(costs.everything(quants, constants))
+
+
+def _bits(build: _Build, costs: Costs) -> Change | None:
+    bits = min((q.bits for q in build.plan.tensors.values()), default=8)
+    if bits >= 8:
+        return None
+    reason = f"the grid has {2**bits} codes a tensor; TFLite's kernels take 256 at the same speed"
+    return Change("Use 8 bits", reason, build.again("--bits", "8"), None)
+
+
+def _method(build: _Build, costs: Costs) -> Change | None:
+    """Another method, where squared-error ranges alone show that this one's are not the best."""
+    if build.plan.method == BEST_METHOD:
+        return None
+    found = observed(Problem(costs.graph, costs.images), "mse")["mse"]
+    free = {costs.graph.tensors[t].name: q for g, q in found.items() if g.fixed is None for t in g.members}
+    quants = {name: free.get(name, q) for name, q in costs.quants.items()}
+    reason = (
+        f"{build.plan.method} chose these ranges without looking at the logits; ranges of least squared error alone "
+        "bring the KL shown, gradients, folds and solved weights come on top"
+    )
+    return Change("Let the KL choose ranges, folds and weights", reason, build.again("--method", BEST_METHOD),
+                  _kl(costs, quants))  # fmt: skip
+
+
+def _cpu_profile(build: _Build, costs: Costs) -> Change | None:
+    if build.plan.profile != "integer":
+        return None
+    graph = with_profile(costs.graph, "cpu")
+    if not graph.floats:
+        return None
+    reason = (
+        f"{len(graph.floats)} softmax outputs and roots of norms have coarse int8 kernels that XNNPACK does not take; "
+        "this profile computes them in float (the file is then no longer integer only)"
+    )
+    return Change("Compute softmax and the roots of norms in float", reason, build.again("--profile", "cpu"),
+                  _kl(costs, refitted(costs, graph, graph.floats)))  # fmt: skip
+
+
+def _int16(build: _Build, costs: Costs) -> Change | None:
+    if build.plan.profile != "integer" or "int16_ms" not in find_method(build.plan.method).defaults:
+        return None
+    spent = {t.id: wide_cost_ms(costs.graph, t.id) for t in costs.graph.activations()}
+    narrow = {t: ms for t, ms in spent.items() if ms is not None}
+    if not narrow:
+        return None
+    names = [costs.graph.tensors[t].name for t in narrow]
+    budget = math.ceil(10 * (float(build.option("int16_ms", 0.0)) + sum(narrow.values()))) / 10
+    reason = (
+        f"{len(names)} softmax outputs are int8 with the step 1/256 that their kernel prescribes; int16 costs about "
+        f"{sum(narrow.values()):.2g} ms on one core (those that gain nothing stay int8)"
+    )
+    return Change("Give int16 softmax more time", reason, build.again("--set", f"int16_ms={budget:g}"),
+                  _kl(costs, refitted(costs, widened(costs.graph, names), narrow)))  # fmt: skip
+
+
+def _closed_form(build: _Build, costs: Costs) -> Change | None:
+    """Measured with float weights: the best that solved ones can come to."""
+    off = [o for o in CLOSED_FORM if build.plan.method == BEST_METHOD and not build.option(o, True)]
+    if not off:
+        return None
+    names = {w.name for _, w, _ in weights(costs.graph)}
+    after = _kl(costs, {n: q for n, q in costs.quants.items() if n not in names}, costs.graph)
+    defaults = find_method(BEST_METHOD).defaults
+    options = [word for o in off for word in ("--set", f"{o}={str(defaults[o]).lower()}")]
+    reason = (
+        f"{', '.join(off)} are off: weights do not make up for the errors before them; float weights would bring the "
+        "KL shown"
+    )
+    return Change("Solve weights and biases in closed form", reason, build.again(*options), after)
+
+
+def _images(build: _Build, costs: Costs) -> Change | None:
+    if build.plan.image_count >= ENOUGH_IMAGES:
+        return None
+    reason = (
+        f"{build.plan.image_count} images decided over ranges and weights, {ENOUGH_IMAGES} are the default; more "
+        "images show rarer values and let scales be learned without fitting these few"
+    )
+    return Change("Calibrate on more images", reason, build.again("--count", str(ENOUGH_IMAGES)), None)
+
+
+def _search_images(build: _Build, costs: Costs) -> Change | None:
+    used = build.option("search_images", None)
+    if used is None or build.plan.image_count <= int(used):
+        return None
+    reason = f"ranges, folds and weights saw {used} of the {build.plan.image_count} images; all of them take longer"
+    command = build.again("--set", f"search_images={build.plan.image_count}")
+    return Change("Search ranges and weights on all images", reason, command, None)
+
+
+def _learn(build: _Build, costs: Costs) -> Change | None:
+    if build.plan.method != BEST_METHOD or build.option("learn", 1):
+        return None
+    reason = "scales stay as single decisions left them; errors that add up or cancel between tensors are not seen"
+    return Change("Let all scales follow the gradient of the KL", reason, build.again("--set", "learn=3"), None)
+
+
+def _folds(build: _Build, costs: Costs) -> Change | None:
+    if build.plan.method != BEST_METHOD or build.option("folds", "all") == "all":
+        return None
+    reason = f"folds={build.option('folds', 'all')}: channels of small values share the steps of the largest"
+    return Change("Move channel scales into neighbouring weights", reason, build.again("--set", "folds=all"), None)
+
+
+KNOWN = (_bits, _method, _folds, _learn, _cpu_profile, _int16, _closed_form, _images, _search_images)
+
+
+def changes(plan: QuantPlan, command: str, costs: Costs, kl: float) -> tuple[Change, ...]:
+    """The three that pay most: first those measured, by what they regain, then the others in the order of KNOWN."""
+    build = _Build(plan, command)
+    found = [c for c in (make(build, costs) for make in KNOWN) if c is not None]
+    measured = [c for c in found if c.kl_after is not None and kl - c.kl_after >= LEAST_SHARE * kl]
+    best = sorted(measured, key=lambda c: c.kl_after or 0.0) + [c for c in found if c.kl_after is None]
+    return tuple(replace(c, kl_after=None if c.kl_after is None else rounded(c.kl_after)) for c in best[:SHOWN])

@@ -1,0 +1,60 @@
+"""What comes out of a float network when some of its tensors change, without running what lies before them again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+
+from qhyvit.graph.ir import Graph
+from qhyvit.sim.run import Executor
+
+
+class Replay:
+    """All values of one float run on images [B, H, W, C], kept: memory of every activation of the batch."""
+
+    def __init__(self, graph: Graph, images: torch.Tensor) -> None:
+        self.graph, self.executor = graph, Executor(graph)
+        with torch.no_grad():
+            self.values = self.executor.run(images, None, [t.id for t in graph.activations()])
+
+    @cached_property
+    def _index(self) -> dict[int, int]:
+        """Position of the node that writes each tensor."""
+        return {t: i for i, node in enumerate(self.graph.nodes) for t in node.outputs}
+
+    @cached_property
+    def _last_use(self) -> dict[int, int]:
+        last = {t: i for i, node in enumerate(self.graph.nodes) for t in node.inputs}
+        return {**last, **dict.fromkeys(self.graph.outputs, len(self.graph.nodes))}
+
+    def logits(self, changed: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """Output [B, classes] with the tensors ``changed`` in place of their own values.
+
+        Only nodes that read something changed run again; a tensor of ``changed`` keeps the value given.
+
+        Args:
+            changed: by id, [B, *file shape]; constants as the op's forward takes them (weights: file shape, operands:
+                [1, *file shape]).
+        """
+        overlay = dict(changed)
+        first = min((self._index.get(t, -1) for t in changed), default=len(self.graph.nodes))
+        with torch.no_grad():
+            for index in range(first + 1, len(self.graph.nodes)):
+                self._again(index, changed, overlay)
+        output = self.graph.outputs[0]
+        return (overlay[output] if output in overlay else self.values[output]).flatten(1)
+
+    def _again(self, index: int, changed: Mapping[int, torch.Tensor], overlay: dict[int, torch.Tensor]) -> None:
+        """Run one node if it reads something that is not as it was; forget what nobody reads after it."""
+        node = self.graph.nodes[index]
+        if not any(t in overlay for t in node.inputs) or all(t in changed for t in node.outputs):
+            return
+        seen = {t: x for t in node.inputs for x in (overlay.get(t, self.values.get(t)),) if x is not None}
+        operands = [self.executor.operand(node, i, seen) for i in range(len(node.inputs))]
+        for t, y in zip(node.outputs, self.executor.apply(node, operands), strict=True):
+            overlay[t] = changed.get(t, y)
+        for t in node.inputs:
+            if self._last_use.get(t) == index:
+                overlay.pop(t, None)
