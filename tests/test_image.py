@@ -72,7 +72,7 @@ def read(path):
 
 
 def opened(packed):
-    return tarfile.open(fileobj=io.BytesIO(gzip.decompress(packed)))  # in memory
+    return tarfile.open(fileobj=io.BytesIO(gzip.decompress(packed)))
 
 
 def blob(descriptor):
