@@ -2,9 +2,9 @@
 
 Transformers keep a few channels of the stream many times larger than the rest; one scale a tensor then leaves the rest
 a handful of codes. With x / r everywhere on the stream, the linears before and behind absorb r, and what a norm
-computes over the channels gets it back: a mean of x becomes a linear with weights r / C in place of MEAN, the linear
-that averages squares weighs by r^2 / C, a subtracted mean is divided by r, and the product that sums the squares reads
-x / r * r, which is symmetric, on both sides. r (or r^2) lies on the 8-bit grid, so that these weights are exact.
+computes over the channels gets it back: a mean of x or of its squares becomes a linear with weights r / C or r^2 / C in
+place of MEAN, a subtracted mean is divided by r, and the product that sums the squares reads x / r * r, which is
+symmetric, on both sides. r (or r^2) lies on the 8-bit grid, so that these weights are exact.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MS_A_NORM = 0.003  # of the ops that come in
 
 @dataclass(frozen=True)
 class Norm:
-    """``mean``: the MEAN over the channels, or the linear that averages squares.
+    """``mean``: the MEAN over the channels, or a linear that does the same.
 
     ``centre``: SUB of it (None: the stream has mean 0 already).
 
@@ -74,7 +74,7 @@ def _norm(graph: Graph, root: Node) -> Norm | None:
             return None
         mean = _mean_of_channels(graph, left.inputs[1])
         return None if mean is None else Norm(mean, left, statistic)
-    if not _is_linear_mean(graph, statistic):
+    if not _is_linear_mean(graph, statistic) and _mean_of_channels(graph, statistic.outputs[0]) is not statistic:
         return None
     square = graph.producer(statistic.inputs[0])
     is_square = square is not None and square.op == "MUL" and square.inputs[0] == square.inputs[1]
@@ -91,6 +91,8 @@ def _is_linear_mean(graph: Graph, node: Node) -> bool:
 
 def _mean_as_linear(graph: Graph, mean: Node) -> Graph:
     """MEAN over the channels as a linear with equal weights, and a MEAN over what other axes it has."""
+    if mean.op == "FULLY_CONNECTED":
+        return graph
     source, out = (graph.tensors[t] for t in (mean.inputs[0], mean.outputs[0]))
     share = np.full((1, source.shape[-1]), 1 / source.shape[-1], np.float32)
     graph, weight = edit.add_tensor(graph, f"{out.name}:weight", share.shape, "FLOAT32", share)
@@ -119,9 +121,9 @@ def _times_ones(graph: Graph, before: Node, tensor: int, name: str) -> tuple[Gra
 
 def _prepared(graph: Graph, norm: Norm) -> tuple[Graph, list[int]]:
     """The graph with a form of the norm that takes a scale up, and the constants that end it."""
+    graph = _mean_as_linear(graph, norm.mean)
     if norm.centre is None or norm.product is None:
         return graph, []
-    graph = _mean_as_linear(graph, norm.mean)
     source, mean = norm.centre.inputs
     graph, spread, _ = _times_ones(graph, norm.centre, mean, f"{graph.tensors[mean].name}.spread")
     centre = replace(norm.centre, inputs=(source, spread))

@@ -65,22 +65,6 @@ def centred(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     return linear(weight - weight.mean(dim=0, keepdim=True), centre)
 
 
-class Normalize(nn.Module):
-    """x * rsqrt(mean(x^2) + eps) for each token of a centred stream: what LayerNorm is without gamma and beta.
-
-    Mean and eps are one linear: an op less, and in int8 one rounding instead of two.
-    """
-
-    def __init__(self, norm: Any) -> None:
-        super().__init__()
-        channels = norm.weight.shape[0]
-        self.mean = linear(torch.full((1, channels), 1 / channels), torch.tensor([norm.eps]))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[T, C] -> [T, C]."""
-        return x * torch.rsqrt(self.mean(x * x))
-
-
 def silu(x: torch.Tensor) -> torch.Tensor:
     """x * sigmoid(x): LOGISTIC and MUL."""
     return x * torch.sigmoid(x)

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qhyvit.models._blocks import Normalize, averaged_heads, behind_norm, centred, check_grid, folded_conv
+from qhyvit.models._blocks import averaged_heads, behind_norm, centred, check_grid, folded_conv
 from qhyvit.models._family import Family, Variant, holds
 from qhyvit.models._timm import import_timm
+from qhyvit.models.mobilevit import Normalize
 
 STRIDE = 32  # of the last stage
 
@@ -89,9 +90,9 @@ class Attention(nn.Module):
 class AttentionBlock(nn.Module):
     """Attention and feed-forward on a centred stream of tokens; layer scales inside."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, tokens: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = Normalize(source.norm1), Normalize(source.norm2)
+        self.norm1, self.norm2 = Normalize(source.norm1.eps, tokens), Normalize(source.norm2.eps, tokens)
         self.attention = Attention(source.token_mixer, source.norm1, source.ls1.gamma.detach())
         gain = source.ls2.gamma.detach()
         self.fc1 = behind_norm(source.mlp.fc1.weight, source.mlp.fc1.bias, source.norm2)
@@ -126,7 +127,7 @@ def _stage(source: Any, size: int) -> nn.Sequential:
         if kind == "MetaBlock2d":
             parts.append(PoolingBlock(block, size))
         elif kind == "MetaBlock1d":
-            parts.append(AttentionBlock(block))
+            parts.append(AttentionBlock(block, size * size))
         else:  # Flat: where only a convolution stands before it, that one's outputs are centred
             if i == 0:
                 _centre(parts[-1])
@@ -149,7 +150,7 @@ class EfficientFormer(nn.Module):
         self.conv1, self.conv2 = folded_conv(stem.conv1, stem.norm1), folded_conv(stem.conv2, stem.norm2)
         sizes = [-(-input_size // stride) for stride in (4, 8, 16, STRIDE)]  # convolutions of stride 2 round up
         self.stages = nn.Sequential(*[_stage(s, size) for s, size in zip(source.stages, sizes, strict=True)])
-        self.norm = Normalize(source.norm)
+        self.norm = Normalize(source.norm.eps, sizes[-1] ** 2)
         self.head = behind_norm(*averaged_heads(source), source.norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qhyvit.models._blocks import Normalize, behind_norm, centred, folded_conv, linear
+from qhyvit.models._blocks import behind_norm, centred, folded_conv, linear
 from qhyvit.models._family import Family, Variant, holds
 from qhyvit.models._mobile_former_net import (
     BRIDGE_HEADS,
@@ -121,6 +121,19 @@ class SpatialConv(nn.Module):
         """[1, H, W, C] -> [1, H', W', C']."""
         x = self.conv(copied(x, self.copies).permute(0, 3, 1, 2))
         return (F.relu6(x) if self.relu6 else x).permute(0, 2, 3, 1)
+
+
+class Normalize(nn.Module):
+    """x * rsqrt(mean(x^2) + eps) for each token of a centred stream."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__()
+        channels = norm.weight.shape[0]
+        self.mean = linear(torch.full((1, channels), 1 / channels), torch.tensor([norm.eps]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[T, Ct] -> [T, Ct]."""
+        return x * torch.rsqrt(self.mean(x * x))
 
 
 class Carry(nn.Module):

@@ -12,16 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from qhyvit.models._blocks import (
-    Backbone,
-    ConvNormAct,
-    Normalize,
-    behind_norm,
-    centred,
-    folded_conv,
-    rewrite_stages,
-    silu,
-)
+from qhyvit.models._blocks import Backbone, ConvNormAct, behind_norm, centred, folded_conv, rewrite_stages, silu
 from qhyvit.models._family import Family, Variant, holds
 from qhyvit.models._timm import import_timm
 
@@ -31,6 +22,21 @@ def centred_conv(source: nn.Conv2d) -> nn.Conv2d:
     new = nn.Conv2d(source.in_channels, source.out_channels, 1, bias=False)
     new.weight.data = source.weight.detach() - source.weight.detach().mean(dim=0, keepdim=True)
     return new
+
+
+class Normalize(nn.Module):
+    """x * rsqrt(mean(x^2) + eps) for each token of a centred stream; [T, C]."""
+
+    eps: torch.Tensor
+
+    def __init__(self, eps: float, tokens: int) -> None:
+        super().__init__()
+        # full shape: a scalar would cost a RESHAPE behind MEAN
+        self.register_buffer("eps", torch.full((tokens, 1), eps))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[T, C] -> [T, C]."""
+        return x * torch.rsqrt((x * x).mean(dim=1, keepdim=True) + self.eps)
 
 
 class Attention(nn.Module):
@@ -62,7 +68,8 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, source: Any, positions: int, patches: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = Normalize(source.norm1), Normalize(source.norm2)
+        tokens = positions * patches
+        self.norm1, self.norm2 = Normalize(source.norm1.eps, tokens), Normalize(source.norm2.eps, tokens)
         self.attn = Attention(source.attn, source.norm1, positions, patches)
         self.fc1 = behind_norm(source.mlp.fc1.weight, source.mlp.fc1.bias, source.norm2)
         self.fc2 = centred(source.mlp.fc2.weight, source.mlp.fc2.bias)
@@ -84,7 +91,7 @@ class MobileVitBlock(nn.Module):
         self.conv_kxk = ConvNormAct(source.conv_kxk)
         self.conv_1x1 = centred_conv(source.conv_1x1)
         self.transformer = nn.Sequential(*[TransformerBlock(b, 4, patches) for b in source.transformer])
-        self.norm = Normalize(source.norm)
+        self.norm = Normalize(source.norm.eps, 4 * patches)
         projection = folded_conv(source.conv_proj.conv, source.conv_proj.bn)
         self.conv_proj = behind_norm(projection.weight, projection.bias, source.norm)
         self.conv_fusion = ConvNormAct(source.conv_fusion)
