@@ -101,6 +101,21 @@ def test_evaluate_in_parts_gives_the_same_counts(bundle, place, work):
     assert not list(bundle.parent.glob(".*.parts.*"))
 
 
+def test_report_and_compare_from_the_command_line(bundle, place, work):
+    page = place / "page.html"
+    done = qhyvit("report", bundle, "--work", work, "--images", place / "val", "--count", "4", "--out", page)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(page)
+    assert "Every tensor" in page.read_text()
+    bad = qhyvit("report", bundle, "--bench", place / "w.safetensors")
+    assert bad.returncode == 2
+    assert "Traceback" not in bad.stderr
+    found = json.loads(qhyvit("compare", work, work / "plan.json", "--json").stdout)
+    assert found["different"] == []
+    assert found["equal"] > 100
+    assert "tensors differ" in qhyvit("compare", work, work / "plan.json").stdout
+
+
 def test_evaluate_asks_about_squares(bundle, place):
     plain = qhyvit("evaluate", bundle, "--images", place / "val")
     assert "--resize-mode squash" in plain.stderr
@@ -138,6 +153,10 @@ def test_models_lists_all_with_the_papers_bridge_blocks():
 
 COMMANDS = ["build", "export", "calibrate", "convert", "verify", "bundle", "evaluate", "inspect", "sweep", "wheelhouse",
             "bench", "bundle-image", "bundle-tarball"]  # fmt: skip
+
+
+COMMANDS = ["build", "export", "calibrate", "convert", "verify", "bundle", "evaluate", "inspect", "wheelhouse", "bench",
+            "report", "compare"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

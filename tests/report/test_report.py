@@ -25,6 +25,7 @@ from qhyvit.report.chain import chain
 from qhyvit.report.cost import rounded_tensors
 from qhyvit.report.facts import Report
 from qhyvit.report.gather import Request, gather
+from qhyvit.report.images import mean_kl as mean_kl_of_logits
 from qhyvit.report.page import render
 from qhyvit.sim.replay import Replay
 from qhyvit.sim.run import Executor
@@ -223,6 +224,12 @@ def test_compare_is_symmetrical_and_finds_every_difference(bundle):
     assert "<script" not in compare.render(there)
     with pytest.raises(InputError, match="no bundle"):
         compare.compare(bundle, bundle.parent, None, None, None, None, quiet)
+
+
+def test_kl_of_two_files_by_hand():
+    """p = (1/4, 3/4), q = (1/2, 1/2): KL = ln(1/2)/4 + 3 ln(3/2)/4; shifting all logits changes nothing."""
+    floating, integer = np.log([[0.25, 0.75]]) + 7.0, np.zeros((1, 2))
+    assert mean_kl_of_logits(floating, integer) == pytest.approx(np.log(0.5) / 4 + 3 * np.log(1.5) / 4)
 
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)

@@ -157,8 +157,8 @@ def compare(
 
 
 def _shown(key: str, value: Any) -> str:
-    if key == "scale" and len(value) > 1:
-        return f"{min(value):.3g} to {max(value):.3g}"
+    if key == "scale":
+        return f"{value[0]:.4g}" if len(value) == 1 else f"{min(value):.3g} to {max(value):.3g}"
     if isinstance(value, tuple):
         return str(value[0]) if len(value) == 1 or len(set(value)) == 1 else f"{min(value)} to {max(value)}"
     return str(value)

@@ -138,12 +138,14 @@ class Confusion:
 class Examined:
     """Float and integer file on the same images.
 
-    ``source``: what images these are. ``accuracy``: None without labels; else as ``qhyvit evaluate`` gives it.
+    ``source``: what images these are; ``kl``: mean KL(float || integer) of the files' own outputs.
+    ``accuracy``: None without labels; else as ``qhyvit evaluate`` gives it.
     """
 
     source: str
     images: int
     agree: int
+    kl: float
     accuracy: dict[str, Any] | None
     differing: int
     differences: tuple[Difference, ...]

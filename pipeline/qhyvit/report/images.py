@@ -32,6 +32,13 @@ def _best(logits: np.ndarray) -> np.ndarray:
     return np.argsort(-logits, axis=1, kind="stable")[:, 0]
 
 
+def mean_kl(floating: np.ndarray, integer: np.ndarray) -> float:
+    """Mean KL(softmax(floating) || softmax(integer)) of logits [N, classes]."""
+    p, q = (x.astype(np.float64) - x.max(axis=1, keepdims=True) for x in (floating, integer))
+    p, q = (x - np.log(np.exp(x).sum(axis=1, keepdims=True)) for x in (p, q))
+    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+
 def _probability(logits: np.ndarray) -> float:
     shares = np.exp(logits.astype(np.float64) - logits.max())
     return rounded(float(shares.max() / shares.sum()))
@@ -56,7 +63,16 @@ def examine(found: Predictions, labels: Sequence[str], source: str) -> Examined:
         accuracy = {"float": float_score.to_json(), "integer": score.to_json()}
     shifts = () if truth is None else _confusions(truth, f, q, labels)
     agree = len(f) - len(differing)
-    return Examined(source, len(f), agree, accuracy, len(differing), tuple(rows[:SHOWN]), shifts)
+    return Examined(
+        source,
+        len(f),
+        agree,
+        rounded(mean_kl(found.floating, found.integer)),
+        accuracy,
+        len(differing),
+        tuple(rows[:SHOWN]),
+        shifts,
+    )
 
 
 def _difference(found: Predictions, labels: Sequence[str], i: int, f: int, q: int) -> Difference:

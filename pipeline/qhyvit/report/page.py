@@ -219,8 +219,10 @@ def tiles(r: Report) -> list[Tile]:
         Tile("Delegate partitions", str(r.partitions), f"builtin kernels run {ops(r.not_delegated) or 'nothing'}"),
         Tile("Latency", *times),
     ]  # fmt: skip
+    if found is not None:
+        rows.append(Tile("KL of the two files", num(found.kl), f"mean of {found.images} images, 0 is float"))
     if r.cost is not None:
-        rows.append(Tile("KL, everything in int8", num(r.cost.kl), f"mean of {r.cost.images} images, 0 is float"))
+        rows.append(Tile("KL, simulated on the samples", num(r.cost.kl), f"mean of {r.cost.images} images, 0 is float"))
     return rows
 
 
