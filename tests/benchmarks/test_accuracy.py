@@ -56,12 +56,14 @@ def test_mean_sqnr_falls_with_fewer_bits(small_v1, inputs):
 
 
 def test_the_picture_is_drawn(tmp_path, monkeypatch):
-    base = {"counted": "deployed integer", "bits": 8, "float_top1_percent": 80, "calibration_images": 32,
-            "agreement_percent": 90}  # fmt: skip
+    base = {"model": plots.COMPARED, "counted": "deployed integer", "bits": 8, "float_top1_percent": 80,
+            "calibration_images": 32, "agreement_percent": 90}  # fmt: skip
     rows = [
         {**base, "table": "methods", "row": "qhyvit", "seed": s, "top1_percent": 79 + s} for s in (0, 1)
     ] + [{**base, "table": "ablation", "row": "scale", "seed": 0, "top1_percent": 60}]  # fmt: skip
-    write_rows(tmp_path / "accuracy.csv", rows, ("row", "seed"))
+    other = {**base, "model": "another", "table": "methods", "row": "qhyvit", "seed": 2, "top1_percent": 50}
+    write_rows(tmp_path / "accuracy.csv", [*rows, other], ("row", "seed"))
     monkeypatch.setattr(plots, "RESULTS", tmp_path)
+    assert plots._bars("methods", "top1_percent") == [("qhyvit (32)", 79.5, 79.0, 80.0)]
     plots.draw(tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
