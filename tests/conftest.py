@@ -76,3 +76,13 @@ def shared() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("QHYVIT_SHARED does not name a folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def arm() -> Path:
+    """Folder with qemu, root, and the unpacked wheels in site; made once."""
+    from benchmarks import _arm64
+
+    folder = _arm64.folder()
+    _arm64.prepare(folder)
+    return folder

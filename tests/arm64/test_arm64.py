@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import _arm64
 from benchmarks._arm64 import PROCESSORS, SCRIPT, emulate
 from benchmarks.demo.images import SHAPES, draw_image
 from qhyvit.bundle import write_bundle
@@ -32,14 +31,6 @@ from qhyvit_device.preprocess import quantize as codes_of
 pytestmark = pytest.mark.arm64
 IMAGES, SIZE = 50, 128
 HOW = Preprocess("squash", SIZE, "bicubic")
-
-
-@pytest.fixture(scope="session")
-def arm():
-    """Folder with qemu, root, and the unpacked wheels in site; made once."""
-    folder = _arm64.folder()
-    _arm64.prepare(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -58,13 +58,6 @@ def buildah(place):
 
 
 @pytest.fixture(scope="session")
-def arm():
-    folder = _arm64.folder()
-    _arm64.prepare(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def bundle(tmp_path_factory, small_v1, inputs):
     folder = tmp_path_factory.mktemp("docker")
     chosen = method("minmax")
