@@ -44,10 +44,10 @@ class Recipe:
 
 RECIPES = {
     "mobilevit_imagenette": Recipe(24),
-    "mobilevitv2_imagenette": Recipe(20),
-    "efficientformer_imagenette": Recipe(16),
-    "efficientformerv2_imagenette": Recipe(18),
-    "mobile_former_imagenette": Recipe(40),
+    "mobilevitv2_imagenette": Recipe(16),
+    "efficientformer_imagenette": Recipe(12),
+    "efficientformerv2_imagenette": Recipe(15),
+    "mobile_former_imagenette": Recipe(26),
 }
 
 
