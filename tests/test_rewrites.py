@@ -5,7 +5,7 @@ import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
-from qhyvit.rewrites import explicit_bias, matrix_product, own_right_operand, quotients, rewrite, squares
+from qhyvit.rewrites import explicit_bias, flat_layers, matrix_product, own_right_operand, quotients, rewrite, squares
 from qhyvit.sim.run import Executor
 
 
@@ -15,13 +15,13 @@ def product(op, left, right, out, **attrs):
 
 def sums_and_products(*nodes, shapes, outputs, constants=()):
     """y = x + 1, [1, 1, 4, 4] -> [4, 4], and what ``nodes`` make of tensor 3 = y; ``constants`` come after them."""
-    values = [np.array(c, np.float32) for c in constants]
+    values = [c if isinstance(c, np.ndarray) else np.array(c, np.float32) for c in constants]
     tensors = [
         Tensor(0, "x", (1, 1, 4, 4), "FLOAT32"), Tensor(1, "one", (), "FLOAT32", np.array(1, np.float32)),
         Tensor(2, "sum", (1, 1, 4, 4), "FLOAT32"), Tensor(3, "y", (4, 4), "FLOAT32"),
         Tensor(4, "shape", (2,), "INT32", np.array([4, 4], np.int32)),
         *[Tensor(5 + i, f"t{i}", shape, "FLOAT32") for i, shape in enumerate(shapes)],
-        *[Tensor(5 + len(shapes) + i, f"c{i}", v.shape, "FLOAT32", v) for i, v in enumerate(values)],
+        *[Tensor(5 + len(shapes) + i, f"c{i}", v.shape, v.dtype.name.upper(), v) for i, v in enumerate(values)],
     ]  # fmt: skip
     first = Node("ADD", spec("ADD").attrs(), (0, 1), (2,)), Node("RESHAPE", spec("RESHAPE").attrs(), (2, 4), (3,))
     graph = Graph({t.id: t for t in tensors}, (*first, *nodes), (0,), outputs)
@@ -66,6 +66,41 @@ def test_products_share_their_right_operand():
     first, second = (n for n in found.nodes if n.op == "BATCH_MATMUL")
     assert first.inputs[1] == second.inputs[1] != first.inputs[0]
     assert_equal(graph, found)
+
+
+def test_a_sum_of_squares_takes_one_copy_on_both_sides():
+    row = Node("RESHAPE", spec("RESHAPE").attrs(), (3, 8), (5,))
+    square = product("BATCH_MATMUL", 5, 5, 6, adj_y=True)
+    other = Node("MUL", spec("MUL").attrs(), (3, 3), (7,))
+    shapes, row_shape = [(1, 16), (1, 1), (4, 4)], np.array([1, 16], np.int32)
+    graph = sums_and_products(row, square, other, shapes=shapes, outputs=(6, 7), constants=[row_shape])
+    found = own_right_operand.apply(graph)
+    assert [n.op for n in found.nodes].count("ADD") == 2
+    (both,) = (n for n in found.nodes if n.op == "BATCH_MATMUL")
+    assert both.inputs[0] == both.inputs[1]
+    assert both.inputs[0] not in [t for n in found.nodes if n.op == "MUL" for t in n.inputs]
+    assert_equal(graph, found)
+
+
+def flat_layer(outputs):
+    """x [1, 1, 4, 4] -> [4, 4] -> a layer -> [4, 2] -> [2, 4]."""
+    layer, last = product("FULLY_CONNECTED", 3, 7, 5), Node("RESHAPE", spec("RESHAPE").attrs(), (5, 8), (6,))
+    constants = [np.arange(8, dtype=np.float32).reshape(2, 4), np.array([2, 4], np.int32)]
+    return sums_and_products(layer, last, shapes=[(4, 2), (2, 4)], outputs=outputs, constants=constants)
+
+
+def test_a_layer_reads_its_tokens_as_they_are():
+    graph = flat_layer(outputs=(6,))
+    found = flat_layers.apply(graph)
+    found.check()
+    assert [n.op for n in found.nodes] == ["ADD", "FULLY_CONNECTED", "RESHAPE"]
+    assert found.tensors[5].shape == (1, 1, 4, 2)
+    assert_equal(graph, found)
+
+
+def test_a_layer_whose_result_is_read_flat_stays():
+    graph = flat_layer(outputs=(6, 5))
+    assert flat_layers.apply(graph).nodes == graph.nodes
 
 
 def test_a_right_operand_that_nobody_else_reads_stays():

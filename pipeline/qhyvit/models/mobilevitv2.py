@@ -32,8 +32,9 @@ class Normalize(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[P, N, C] -> [P, N, C]."""
         c = x - x.mean(dim=(0, 1, 2), keepdim=True)
-        # [P, N, C] -> [1, 1, M] x [1, M, 1] -> [1, 1, 1]
-        square = torch.bmm(c.reshape(1, 1, self.elements), c.reshape(1, self.elements, 1))
+        row = c.reshape(1, 1, self.elements)
+        # one BATCH_MATMUL whose right operand is transposed: [1, 1, M] x [1, 1, M] -> [1, 1, 1]
+        square = torch.einsum("bij,bkj->bik", row, row)
         return c * torch.rsqrt(square + self.eps)
 
 
