@@ -46,7 +46,7 @@ RECIPES = {
     "mobilevit_imagenette": Recipe(24),
     "mobilevitv2_imagenette": Recipe(16),
     "efficientformer_imagenette": Recipe(12),
-    "efficientformerv2_imagenette": Recipe(15),
+    "efficientformerv2_imagenette": Recipe(14),
     "mobile_former_imagenette": Recipe(26),
 }
 

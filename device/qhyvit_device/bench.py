@@ -224,7 +224,7 @@ def bench(
     found = {
         "schema_version": 1, "version": __version__, "board": machine.to_json(), "before": before.to_json(),
         "after": after.to_json(), "settings": {**vars(settings), "cpus": list(settings.cpus)}, "models": results,
-        "warnings": trust.warnings(machine, before, after, figures, partitions),
+        "warnings": trust.warnings(machine, before, after, figures, partitions, subjects[0].file.runtime),
     }  # fmt: skip
     if minutes > 0:
         found["sustained"] = sustained(subjects, minutes, progress)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qhyvit_device.errors import CheckFailedError
-from qhyvit_device.runner import Model, find_interpreter
+from qhyvit_device.runner import Model, find_interpreter, why_slow
 
 # Codes. arm64's SOFTMAX kernel and x86's differ by one code in 3,000, and what comes behind makes more of it.
 OTHER_MACHINE_TOLERANCE = 6
@@ -71,5 +71,5 @@ def describe(bundle: Path, threads: int = 1) -> dict[str, Any]:
         "self_test": self_test(model),
     }  # fmt: skip
     if partitions == 0:
-        facts["warning"] = "XNNPACK took no op: the model runs slowly here (is /sys visible?)"
+        facts["warning"] = why_slow(model.file.runtime)
     return facts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qhyvit_device.board import SINCE_BOOT, Board, State, throttling
+from qhyvit_device.runner import why_slow
 from qhyvit_device.statistics import Summary
 
 MOST_SPREAD = 1.2  # p95 / p50
@@ -40,7 +41,12 @@ def _power(before: State, after: State) -> list[str]:
 
 
 def warnings(
-    machine: Board, before: State, after: State, inference: dict[str, Summary], partitions: dict[str, int | None]
+    machine: Board,
+    before: State,
+    after: State,
+    inference: dict[str, Summary],
+    partitions: dict[str, int | None],
+    runtime: str,
 ) -> list[str]:
     """What speaks against the figures, with the remedy; ``inference`` and ``partitions`` by model."""
     said = []
@@ -56,5 +62,5 @@ def warnings(
             )
     for name, count in partitions.items():
         if count == 0:
-            said.append(f"{name}: XNNPACK took no op, so it runs on slow kernels; is /sys mounted?")
+            said.append(f"{name}: {why_slow(runtime)}")
     return said

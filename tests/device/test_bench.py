@@ -103,7 +103,7 @@ STEADY = {"a": summarize([1.0] * 20)}
     ],
 )
 def test_a_run_that_cannot_be_trusted_says_why(before, after, words):
-    said = trust.warnings(PLAIN, before, after, STEADY, {"a": 3})
+    said = trust.warnings(PLAIN, before, after, STEADY, {"a": 3}, "ai-edge-litert")
     assert len(said) == len(words)
     assert all(w in s for w, s in zip(words, said, strict=True))
 
@@ -111,8 +111,14 @@ def test_a_run_that_cannot_be_trusted_says_why(before, after, words):
 def test_spread_missing_kernels_and_emulation_are_named():
     emulated = Board(None, None, "aarch64", 2, (), None, "6", True)
     spread = {"a": summarize([1.0] * 90 + [3.0] * 10), "b": summarize([1.0])}
-    said = trust.warnings(emulated, State(), State(), spread, {"a": 0, "b": None})
+    said = trust.warnings(emulated, State(), State(), spread, {"a": 0, "b": None}, "ai-edge-litert")
     assert [s.partition(":")[0] for s in said] == ["this processor is emulated", "a", "a"]
+
+
+def test_an_old_runtime_is_not_blamed_on_sys():
+    (said,) = trust.warnings(PLAIN, State(), State(), STEADY, {"a": 0}, "tflite-runtime")
+    assert "pip install ai-edge-litert" in said
+    assert "/sys" not in said
 
 
 @pytest.fixture(scope="module")
