@@ -30,7 +30,7 @@ def problem(small, inputs):
     return Problem(small.graph, inputs[:8])
 
 
-ONLY_RANGES = {"folds": "none", "int16_ms": 0, "rounds": 2, "learn": 0}
+ONLY_RANGES = {"fast_softmax": False, "folds": "none", "int16_ms": 0, "rounds": 2, "learn": 0}
 QUICK = {**method("qhyvit").defaults, "rounds": 3, "learn": 8}
 
 

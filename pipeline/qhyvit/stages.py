@@ -190,7 +190,7 @@ def calibrate(
     Beside them ``samples.npz``, some of the images as the model sees them: the report measures on these.
 
     Args:
-        int16: False for runtimes without int16 kernels.
+        int16: False for runtimes without int16 kernels and without int8 LOG.
     """
     from qhyvit.methods import method as find_method
 
@@ -202,8 +202,8 @@ def calibrate(
     how = preprocess_for(images, default_preprocess(facts), mode)
     hashes = data.hash_files(paths)
     int16 = int16 and bits == 8
-    if not int16 and "int16_ms" in full:
-        full["int16_ms"] = 0
+    if not int16:  # what old runtimes lack
+        full |= {name: value for name, value in (("int16_ms", 0), ("fast_softmax", False)) if name in full}
     images_key = {"images": hashes, "how": asdict(how), "seed": seed}
     key = {"float": work.hash(FLOAT), **images_key, "method": method, "options": full, "bits": bits, "profile": profile}
     key["int16"] = int16

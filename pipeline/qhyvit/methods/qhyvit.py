@@ -26,6 +26,7 @@ from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import finish, grid_for, group_quant, minmax_weights, spread
 from qhyvit.methods._reconstruct import reconstruct
+from qhyvit.methods._softmax import unroll
 from qhyvit.methods._weights import search_weights
 from qhyvit.observers._histogram import merge
 from qhyvit.observers._search import Found, search
@@ -42,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "scheme": "search",  # or "asymmetric", "symmetric"
     "folds": "all",  # or "none", or names of folds with commas: channel_scale,silu_split
     "int16_ms": 0.2,  # milliseconds that int16 kernels may add where the objective gains by them; 0: none
+    "fast_softmax": True,  # large softmaxes of int8 ops that XNNPACK has (at 8 bits)
     "bridge": True,  # block outputs as the objective inside bridge blocks
     "ridge": 1.0,  # weights that undo the error before them; the pull towards the float ones; 0: off
     "rounding": True,  # weights rounded with care (GPTQ)
@@ -313,7 +315,8 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
         UsageError: an option has a value that it cannot have.
     """
     _check(options)
-    return _Search(problem, options).run()
+    fast = options["fast_softmax"] and problem.bits == 8
+    return _Search(unroll(problem) if fast else problem, options).run()
 
 
 METHOD = Method("qhyvit", "Hessian-guided hybrid search of scale, granularity and scheme", find, DEFAULTS)

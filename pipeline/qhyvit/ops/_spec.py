@@ -93,6 +93,8 @@ class OpSpec:
         input_zero_point: zero point that an input must have for the kernel to be right (RSQRT: -128), or None.
         int8_kernel: whether LiteRT has an int8 kernel that is right.
         quantizer: whether ai-edge-quantizer quantizes it (else it is left float without a word).
+        stand_in: an op with the same operands, options and contract that it does quantize; the writer names the op
+            so for the quantizer and takes the name back afterwards. "": none.
         delegate: "" if XNNPACK takes the op in int8 (exceptions stand in the op's docstring), else the reason why
             not.
         since_runtime: oldest TFLite release known to have the int8 kernel, "" if unknown.
@@ -122,6 +124,7 @@ class OpSpec:
     input_zero_point: int | None = None
     int8_kernel: bool = True
     quantizer: bool = True
+    stand_in: str = ""
     delegate: str = ""
     since_runtime: str = ""
     macs: Callable[[Sequence[Shape], Shape], int] | None = None

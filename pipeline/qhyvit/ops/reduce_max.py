@@ -15,4 +15,5 @@ OP = OpSpec(
     forward=reduction(torch.amax),
     out=Tied(),
     quantizer=False,
+    stand_in="REDUCE_MIN",
 )

@@ -143,7 +143,7 @@ def check_plan(graph: Graph, plan: QuantPlan) -> None:
                        f"{weight.shape[axis]} on axis {axis}")  # fmt: skip
     for node in graph.nodes:
         op = spec(node.op)
-        if not (op.int8_kernel and op.quantizer) and not graph.is_float(node):
+        if not (op.int8_kernel and (op.quantizer or op.stand_in)) and not graph.is_float(node):
             why = "would stay float" if op.int8_kernel else "has no int8 kernel that is right"
             bad.append(f"{node.op} {graph.tensors[node.outputs[0]].name!r} {why}: rewrite it")
     if bad:

@@ -22,7 +22,7 @@ from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, TensorQuant
-from qhyvit.tflite import _flat
+from qhyvit.tflite import _flat, stand_ins
 from qhyvit.tflite.legal import check_plan
 from qhyvit.tflite.smaller import clamp
 from qhyvit.tflite.wide import rescale
@@ -162,7 +162,7 @@ def quantize(graph: Graph, plan: QuantPlan) -> bytes:
 
     check_plan(graph, plan)
     graph = constants_on_grid_of(graph, plan.tensors)
-    float_model = write_float(graph)
+    float_model = stand_ins.put(write_float(graph), graph)
     ranges = {t.name: _range(t, plan.tensors[t.name]) for t in graph.tensors.values() if t.name in plan.tensors}
     tool = quantizer.Quantizer(bytearray(float_model), [*recipe.static_wi8_ai8(), *_islands(graph)])
     noise = io.StringIO()
@@ -171,4 +171,5 @@ def quantize(graph: Graph, plan: QuantPlan) -> bytes:
     data = result.quantized_model
     if data is None:
         raise PlanError("the quantizer produced no model")
-    return clamp(rescale(bytes(data), graph, plan.tensors), graph, plan.tensors)
+    data = stand_ins.take_back(bytes(data), graph)
+    return clamp(rescale(data, graph, plan.tensors), graph, plan.tensors)

@@ -9,9 +9,9 @@ from typing import Any
 from qhyvit.ops import all_ops
 from qhyvit.tflite import _flat
 
-# Int8 files of these ops ran on tflite-runtime 2.14.0; it lacks some int16 kernels and int8 SQRT.
+# Int8 files of these ops ran on tflite-runtime 2.14.0; it lacks some int16 kernels, int8 SQRT and int8 LOG.
 OLDEST_INT8, NEWER = "2.14.0", "newer than 2.14.0"
-NEWER_OPS = ("SQRT",)
+NEWER_OPS = ("SQRT", "LOG")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,112 @@
+"""Softmax made of int8 ops that XNNPACK has."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from qhyvit import affine
+from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.methods import _softmax, method
+from qhyvit.methods._blocks import bridges
+from qhyvit.methods._problem import Problem
+from qhyvit.ops import spec
+from qhyvit.plan import QuantPlan
+from qhyvit.sim.fakequant import FakeQuant
+from qhyvit.sim.run import Executor
+from qhyvit.tflite.islands import long_softmaxes, widened
+from qhyvit.tflite.write import quantize
+from qhyvit.verify.agree import op_by_op
+from qhyvit.verify.census import census
+
+
+def softmax_graph(rows, count):
+    """softmax(x) over the last axis, times a constant, then a layer."""
+    tensors = [
+        Tensor(0, "x", (1, rows, count), "FLOAT32"), Tensor(1, "p", (1, rows, count), "FLOAT32"),
+        Tensor(2, "w", (3, count), "FLOAT32", np.random.default_rng(0).normal(size=(3, count)).astype(np.float32)),
+        Tensor(3, "y", (1, rows, 3), "FLOAT32"), Tensor(4, "b", (3,), "FLOAT32", np.zeros(3, np.float32)),
+    ]  # fmt: skip
+    nodes = (
+        Node("SOFTMAX", spec("SOFTMAX").attrs(), (0,), (1,)),
+        Node("FULLY_CONNECTED", spec("FULLY_CONNECTED").attrs(keep_num_dims=True), (1, 2, 4), (3,)),
+    )
+    return Graph({t.id: t for t in tensors}, nodes, (0,), (3,))
+
+
+@pytest.mark.parametrize(("spread", "factor"), [(0.1, 32.0), (6.0, 1.0)])
+def test_the_ops_together_are_the_softmax_times_a_power_of_two(spread, factor):
+    graph = softmax_graph(256, 64)
+    x = spread * torch.randn(2, 256, 64, generator=torch.Generator().manual_seed(0))
+    made = _softmax.unroll(Problem(graph, x)).graph
+    assert [n.op for n in made.nodes] == [
+        "REDUCE_MAX", "SUB", "ELU", "FULLY_CONNECTED", "LOG", "SUB", "ELU", "ADD", "FULLY_CONNECTED",
+    ]  # fmt: skip
+    found = Executor(made, torch.float64).run(x, None, [1])
+    exact = torch.softmax(x.double(), dim=-1)
+    assert torch.allclose(found[1][:, 0], factor * exact, atol=1e-6)
+    assert factor * exact.max() <= 1
+    assert torch.allclose(found[3], Executor(graph, torch.float64).run(x)[3], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def built():
+    """The ops with min-max ranges: graph, quantizations, file, inputs and their codes."""
+    x = 2 * torch.randn(6, 256, 64, generator=torch.Generator().manual_seed(1))
+    problem = _softmax.unroll(Problem(softmax_graph(256, 64), x))
+    solution = method("minmax").search(problem, {"observer": "minmax"})
+    quant = solution.tensors["x"]
+    codes = [affine.quantize(i[None].numpy(), quant.scale[0], quant.zero_point[0], affine.grid()) for i in x]
+    data = quantize(solution.shipped, QuantPlan(solution.tensors, "minmax"))
+    return solution, data, x, [c.astype(np.int8) for c in codes]
+
+
+def test_the_file_has_int8_kernels_alone_and_xnnpack_takes_all_but_the_logarithm(built):
+    found = census(built[1])
+    assert {dtype for _, dtype in found.ops} == {"INT8"}
+    assert found.float_tensors == ()
+    assert found.not_delegated == {"LOG": 1}
+    assert [op for op, _ in found.ops if op in ("ELU", "LOG", "REDUCE_MAX", "SQRT", "REDUCE_MIN")] == [
+        "REDUCE_MAX", "ELU", "LOG",
+    ]  # fmt: skip
+
+
+def test_the_simulation_knows_every_code(built):
+    solution, data, x, codes = built
+    found = op_by_op(solution.graph, solution.shipped, solution.tensors, data, x, codes)
+    assert not found.missing
+    assert {op: o.worst for op, o in found.ops.items()} == dict.fromkeys(found.ops, 0)
+
+
+def test_spread_attention_keeps_its_shape_where_the_int8_kernel_rounds_it_away():
+    x = 0.5 * torch.randn(4, 64, 256, generator=torch.Generator().manual_seed(2))
+    noise = {}
+    for name, graph in (("kernel", softmax_graph(64, 256)), ("ops", None)):
+        problem = Problem(graph, x) if graph is not None else _softmax.unroll(Problem(softmax_graph(64, 256), x))
+        solution = method("minmax").search(problem, {"observer": "minmax"})
+        hook = FakeQuant(solution.tensors)
+        exact = Executor(problem.graph).run(x, None, [1])[1]
+        error = Executor(solution.shipped).run(x, hook, [1])[1] - exact
+        noise[name] = float((error**2).mean() / (exact**2).mean())
+    assert noise["ops"] < noise["kernel"] / 8
+
+
+def test_int16_without_a_layer_behind_stays():
+    graph = softmax_graph(2, 512)
+    alone = replace(graph, nodes=graph.nodes[:1], outputs=(1,))
+    x = torch.randn(2, 2, 512)
+    for each, count in ((graph, 8), (alone, 0)):
+        made = _softmax.unroll(Problem(widened(each, long_softmaxes(each)), x)).graph
+        assert len(made.nodes) == len(each.nodes) + (count - 1 if count else 0)
+        assert made.wide == (frozenset() if count else {1})
+
+
+def test_bridge_blocks_are_found_as_before(small_v1, inputs):
+    made = _softmax.unroll(Problem(small_v1.graph, inputs[:2]))
+    assert [n.op for n in made.graph.nodes].count("LOG") == 2
+    named = [[g.tensors[b.tensor].name for b in bridges(g)] for g in (small_v1.graph, made.graph)]
+    assert named[0] == named[1]
+    with torch.no_grad():
+        before, after = (Executor(g).logits(inputs[:2]) for g in (small_v1.graph, made.graph))
+    assert torch.allclose(before, after, atol=1e-3)
