@@ -1,6 +1,8 @@
 """The documents: every relative link, anchor and picture is there. `make docs` holds the built site to the same."""
 
+import ast
 import re
+from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -65,3 +67,50 @@ def test_the_site_shows_every_page():
     """mkdocs.yml names each of them; `make docs` refuses what it names and is not there."""
     named = set(re.findall(r"^ .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     assert named == {name_of(p) for p in PAGES}
+
+
+PLACE = re.compile(r"(?<![\w/.])([\w/]+\.py):([A-Za-z_][\w.]*\w)")
+MADE_UP = {"net.py", "FILE.py"}  # stand for the reader's own file
+SOURCES = [ROOT / "pipeline" / "qhyvit", ROOT / "device" / "qhyvit_device", ROOT]
+
+
+@cache
+def names(path: Path) -> set[str]:
+    """What a module defines: functions, classes, constants, and ``Class.method``."""
+
+    def defined(body: list[ast.stmt], before: str) -> set[str]:
+        found: set[str] = set()
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found |= {before + node.name}
+            if isinstance(node, ast.ClassDef):
+                found |= defined(node.body, f"{before}{node.name}.")
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            found |= {before + t.id for t in targets if isinstance(t, ast.Name)}
+        return found
+
+    return defined(ast.parse(path.read_text()).body, "")
+
+
+def lost_places(text: str) -> list[str]:
+    """References ``file.py:name`` of a text that no source has."""
+    lost = []
+    for file, name in PLACE.findall(text):
+        paths = [base / file for base in SOURCES if (base / file).is_file()]
+        if file not in MADE_UP and not any(name in names(path) for path in paths):
+            lost.append(f"{file}:{name}")
+    return lost
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_functions_that_a_page_names_are_there(page):
+    assert lost_places(page.read_text()) == []
+
+
+def test_a_lost_function_is_found():
+    text = "`affine.py:fit`, affine.py:fitt, `store.py:Store.none`. methods/nowhere.py:kl net.py:make"
+    assert lost_places(text) == ["affine.py:fitt", "store.py:Store.none", "methods/nowhere.py:kl"]
+
+
+def test_the_method_names_its_functions():
+    assert len(PLACE.findall((ROOT / "docs" / "method.md").read_text())) >= 40
