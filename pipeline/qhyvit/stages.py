@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from qhyvit.graph.ir import Graph
+    from qhyvit.methods._problem import Method
     from qhyvit.models._source import Source
     from qhyvit.verify.report import Report
 
@@ -181,6 +182,24 @@ def float_graph(work: Work, profile: str = "integer", *, int16: bool = True) -> 
     return widened(graph, long_softmaxes(graph)) if int16 and profile == "integer" else graph
 
 
+def check_choice(
+    method: str, options: Mapping[str, Any], bits: int, profile: str
+) -> tuple[Method, dict[str, Any]]:
+    """The method, and its options over its defaults; `build` asks before it spends minutes on an export.
+
+    Raises:
+        UsageError: no such method, option or profile, or a profile that these bits do not have.
+    """
+    from qhyvit.methods import method as find_method
+    from qhyvit.tflite.islands import check_profile
+
+    check_profile(profile)
+    if bits < 8 and profile != "integer":
+        raise UsageError(f"--bits {bits} needs --profile integer: float islands have no smaller grid")
+    chosen = find_method(method)
+    return chosen, chosen.complete(options)
+
+
 def calibrate(
     work: Work, images: Path, method: str, count: int, seed: int, options: Mapping[str, Any], mode: str | None,
     bits: int = 8, profile: str = "integer", *, int16: bool = True,
@@ -192,12 +211,7 @@ def calibrate(
     Args:
         int16: False for runtimes without int16 kernels.
     """
-    from qhyvit.methods import method as find_method
-
-    if bits < 8 and profile != "integer":
-        raise UsageError(f"--bits {bits} needs --profile integer: float islands have no smaller grid")
-    chosen, facts = find_method(method), work.json(FACTS)
-    full = chosen.complete(options)
+    (chosen, full), facts = check_choice(method, options, bits, profile), work.json(FACTS)
     paths = data.choose(images_in(images), count, seed)
     how = preprocess_for(images, default_preprocess(facts), mode)
     hashes = data.hash_files(paths)
