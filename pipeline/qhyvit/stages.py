@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -112,11 +113,12 @@ def export(
     """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models._source.open_source`)."""
     digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
     name = model if isinstance(model, str) else type(model).__name__
-    key = {"model": name, "weights": digest, "classes": classes, "size": size, "seed": seed}
+    key: dict[str, Any] = {"model": name, "weights": digest, "classes": classes, "size": size, "seed": seed}
     opened = None
     if not isinstance(model, str) or ".py:" in model:  # what a factory gives is known only when it ran
         opened = _opened(model, weights, classes, size, seed)
-        key["state"] = _state_digest(opened.reference)
+        key |= {"state": _state_digest(opened.reference), "code": _code_digest(model, opened.reference)}
+        key["preprocess"] = opened.preprocess
 
     def make() -> None:
         from qhyvit.models._export import export as convert
@@ -145,6 +147,15 @@ def _state_digest(module: Any) -> str:
     for name, value in module.state_dict().items():
         parts += [name.encode(), np.ascontiguousarray(value.detach().cpu().float().numpy()).tobytes()]
     return files.sha256(b"".join(parts))
+
+
+def _code_digest(model: str | nn.Module, module: nn.Module) -> str:
+    """Hash of a factory's file and of the files of all classes inside: forward may change where no weight does."""
+    homes = {type(part).__module__ for part in module.modules()}
+    found = {getattr(sys.modules.get(home), "__file__", None) for home in homes}
+    named = {model.rpartition(":")[0]} if isinstance(model, str) else set()
+    paths = sorted(Path(p).resolve() for p in found | named if p and Path(p).is_file())
+    return files.sha256(b"".join(p.read_bytes() for p in paths))
 
 
 def default_preprocess(facts: Mapping[str, Any]) -> Preprocess:
