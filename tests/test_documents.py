@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
@@ -114,3 +115,95 @@ def test_a_lost_function_is_found():
 
 def test_the_method_names_its_functions():
     assert len(PLACE.findall((ROOT / "docs" / "method.md").read_text())) >= 40
+
+
+COMMANDS_IN = re.compile(r"^(?:\S*\$ |`)?(?:venv/bin/)?(qhyvit|qhyvit-device) ([a-z][a-z-]+)([^|`#\n]*)", re.MULTILINE)
+
+
+@cache
+def options(program: str) -> dict[str, set[str]]:
+    """Options of each command of a program."""
+    if program == "qhyvit":
+        import typer
+
+        from qhyvit.cli import app
+
+        found = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+        return {name: {o for p in c.params for o in p.opts} | {"--help"} for name, c in found.items()}
+    from qhyvit_device.cli import _parser
+
+    (choices,) = (a.choices for a in _parser()._subparsers._group_actions)  # type: ignore[union-attr]
+    return {name: set(p._option_string_actions) for name, p in choices.items()}
+
+
+def unknown_options(text: str) -> list[str]:
+    """Commands and options in code that the programs do not have."""
+    code = "\n".join([*FENCE.findall(text), *re.findall(r"`[^`\n]+`", FENCE.sub("", text))])
+    lost = []
+    for program, command, rest in COMMANDS_IN.findall(code):
+        known = options(program).get(command)
+        given = {w.partition("=")[0] for w in shlex.split(rest.replace("'", "")) if w.startswith("--")}
+        if known is None or given - known:
+            lost.append(f"{program} {command} {' '.join(sorted(given - (known or set())))}".strip())
+    return lost
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_and_options_that_a_page_shows_are_there(page):
+    assert unknown_options(page.read_text()) == []
+
+
+def test_an_unknown_option_is_found():
+    fence = "```\nqhyvit build X --images D --outt B\n$ qhyvit-device run B\n```\n"
+    text = f"`qhyvit report B --work W`, `qhyvit nope`\n{fence}"
+    assert unknown_options(text) == ["qhyvit build --outt", "qhyvit-device run", "qhyvit nope"]
+
+
+PROMPTS = re.compile(r"^(?:qhyvit(?:-device)?: error: |warning: |setup: error: |install\.sh: )")
+MESSAGE_SOURCES = [*ROOT.glob("pipeline/qhyvit/**/*.py"), *ROOT.glob("device/qhyvit_device/*.py")]
+
+
+@cache
+def templates() -> list[tuple[str, ...]]:
+    """Texts of the sources, each as the parts between its placeholders: f-strings, plain strings, shell scripts."""
+    found = [(line,) for line in (ROOT / "tools" / "setup.sh").read_text().splitlines()]
+    for path in MESSAGE_SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [v.value if isinstance(v, ast.Constant) else "\0" for v in node.values]
+                found.append(tuple("".join(parts).split("\0")))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                plain = node.value.replace('"\n             "', "")  # a string of the script that install.sh holds
+                found.append(tuple(re.split(r"%[sd]", plain)))
+    return found
+
+
+def is_said(message: str) -> bool:
+    """Whether some text of the sources can print ``message``, in which an ellipsis stands for what differs."""
+    quoted = [p.strip() for p in PROMPTS.sub("", message.strip()).split("…") if len(p.strip()) > 3]
+    return any(_in_order(quoted, parts) for parts in templates())
+
+
+def _in_order(quoted: list[str], parts: tuple[str, ...]) -> bool:
+    """Each quoted piece lies within one part of a text, in this order."""
+    at = 0
+    for piece in quoted:
+        at = next((i for i in range(at, len(parts)) if piece in parts[i]), len(parts))
+    return bool(quoted) and at < len(parts)
+
+
+def quoted_messages() -> list[str]:
+    blocks = re.findall(r"```text\n(.*?)```", (ROOT / "docs" / "troubleshooting.md").read_text(), re.DOTALL)
+    return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("message", quoted_messages())
+def test_a_quoted_message_is_one_of_ours(message):
+    assert is_said(message)
+
+
+def test_a_message_that_nothing_prints_is_found():
+    assert is_said("qhyvit-device: error: …: links are refused in a bundle")
+    assert not is_said("qhyvit-device: error: …: links are forbidden in a bundle")
+    assert not is_said("qhyvit: error: … exists; use --forced to replace it, or another --out")
+    assert not is_said("qhyvit: error: …: …")
