@@ -1,6 +1,6 @@
 # All targets run in .venv, which `make setup` makes once and re-uses.
 PY := .venv/bin/python
-.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker docs fuzz coverage lint clean
+.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker release-check docs fuzz coverage lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -31,6 +31,9 @@ test-docker: setup  ## device images for amd64 and arm64, built with buildah, ru
 	@bash tools/need.sh buildah=buildah bwrap=bubblewrap mmdebstrap=mmdebstrap
 	@bash tools/hadolint.sh
 	$(PY) -m pytest -m docker -q -s
+
+release-check: setup  ## wheel and sdist, built, installed in clean environments and run (FULL=1: with all of torch)
+	@$(PY) tools/release_check.py
 
 docs:           ## the documents as a site in build/site, in an environment of its own
 	@bash tools/docs.sh

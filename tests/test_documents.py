@@ -142,7 +142,7 @@ def unknown_options(text: str) -> list[str]:
     lost = []
     for program, command, rest in COMMANDS_IN.findall(code):
         known = options(program).get(command)
-        given = {w.partition("=")[0] for w in shlex.split(rest.replace("'", "")) if w.startswith("--")}
+        given = {w.partition("=")[0] for w in shlex.split(re.sub(r"['\\]", "", rest)) if w.startswith("--")}
         if known is None or given - known:
             lost.append(f"{program} {command} {' '.join(sorted(given - (known or set())))}".strip())
     return lost
