@@ -6,6 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from setuptools import find_namespace_packages
+
 import qhyvit
 import qhyvit_device
 
@@ -21,6 +23,14 @@ def test_the_version_stands_in_one_place():
     for name in ("device.Dockerfile", "host.Dockerfile", "docker-bake.hcl"):  # defaults of builds by hand
         (found,) = re.findall(r'VERSION"?(?:=| \{ default = ")([\d.]+)', (ROOT / "docker" / name).read_text())
         assert found == qhyvit.__version__, name
+
+
+def test_the_wheel_gets_both_packages_and_no_other():
+    """A folder of scripts is a package too, to setuptools."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    found = {p for w in settings["where"] for p in find_namespace_packages(ROOT / w, include=settings["include"])}
+    assert {p.partition(".")[0] for p in found} == {"qhyvit", "qhyvit_device"}
+    assert "examples" in find_namespace_packages(ROOT / "device")
 
 
 def test_both_programs_tell_their_version():
