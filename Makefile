@@ -1,6 +1,6 @@
 # All targets run in .venv, which `make setup` makes once and re-uses.
 PY := .venv/bin/python
-.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker fuzz coverage lint clean
+.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker release-check docs fuzz coverage lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -32,6 +32,12 @@ test-docker: setup  ## device images for amd64 and arm64, built with buildah, ru
 	@bash tools/hadolint.sh
 	$(PY) -m pytest -m docker -q -s
 
+release-check: setup  ## wheel and sdist, built, installed in clean environments and run (FULL=1: with all of torch)
+	@$(PY) tools/release_check.py
+
+docs:           ## the documents as a site in build/site, in an environment of its own
+	@bash tools/docs.sh
+
 fuzz: setup     ## ten thousand mutated bundles, models, images and manifests each
 	QHYVIT_FUZZ=10000 $(PY) -m pytest tests/device/test_fuzz.py -q
 
@@ -43,4 +49,4 @@ lint: setup     ## ruff and mypy
 	$(PY) -m mypy
 
 clean:          ## remove what was made
-	rm -rf .venv build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-docs build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -152,11 +152,7 @@ def test_models_lists_all_with_the_papers_bridge_blocks():
 
 
 COMMANDS = ["build", "export", "calibrate", "convert", "verify", "bundle", "evaluate", "inspect", "sweep", "wheelhouse",
-            "bench", "bundle-image", "bundle-tarball"]  # fmt: skip
-
-
-COMMANDS = ["build", "export", "calibrate", "convert", "verify", "bundle", "evaluate", "inspect", "wheelhouse", "bench",
-            "report", "compare"]  # fmt: skip
+            "bench", "bundle-image", "bundle-tarball", "report", "compare"]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -189,6 +185,25 @@ def test_weights_of_another_model_and_class_count(place, weights):
     assert "do not belong to mobilevitv2_075" in line
     line = refused(place, "mobilevitv2_050", "--weights", weights, *images)
     assert "--classes 10" in line
+
+
+@pytest.mark.parametrize(("wrong", "word"), [
+    (("--method", "qhvit"), "unknown method 'qhvit'"),
+    (("--set", "ronds=2"), "has no option 'ronds'"),
+    (("--profile", "gpu"), "unknown profile 'gpu'"),
+    (("--profile", "cpu", "--bits", "6"), "needs --profile integer"),
+    (("--labels", "none.txt"), "cannot read label names none.txt"),
+])  # fmt: skip
+def test_what_cannot_be_done_is_said_before_the_export(place, wrong, word):
+    assert word in refused(place, *MODEL, *wrong, "--images", place / "train")
+    assert not (place / "refused.work").exists()
+
+
+def test_what_is_no_weights_file_gets_no_advice_to_run_it(place):
+    (place / "names.txt").write_text("a\nb\n")
+    line = refused(place, *MODEL, "--weights", place / "names.txt", "--images", place / "train")
+    assert "no weights file" in line
+    assert "weights_only" not in line
 
 
 def test_a_model_is_named_once(place):

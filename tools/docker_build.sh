@@ -19,7 +19,7 @@ bash tools/need.sh buildah=buildah
 read -ra storage <<< "${BUILDAH_OPTIONS:-}"
 read -ra extra <<< "${BUILDAH_BUILD_OPTIONS:-}"
 case $(uname -m) in aarch64) native=arm64;; *) native=amd64;; esac
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' device/qhyvit_device/__init__.py)
 [ -z "$certificates" ] || extra+=(--secret "id=ca,src=$certificates")
 [ -z "${TORCH_FROM:-}" ] || extra+=(--build-arg "TORCH_FROM=$TORCH_FROM")
 for target in "$@"; do

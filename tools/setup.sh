@@ -42,7 +42,7 @@ if [ "${FULL:-0}" = 1 ]; then
 else
   say "installing the host stage (the exporting half of litert-torch, without its generative dependencies)"
   pip install --no-deps -r requirements/pipeline.txt
-  say "installing command-line and test tools"
+  say "installing command-line and test tools (pip will name packages that litert-torch and timm declare: left out on purpose)"
   pip install -r requirements/tools.txt
   pip install --no-deps --no-build-isolation -e .
 fi

@@ -7,14 +7,14 @@ Importing this package is cheap: torch, timm and litert-torch load with the stag
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from qhyvit_device import __version__ as __version__
+
 if TYPE_CHECKING:
     from qhyvit.api import Built, Calibrated, build, calibrate, evaluate, run
     from qhyvit.errors import QhyvitError
     from qhyvit.evaluation import Evaluation
     from qhyvit.graph.ir import Graph
     from qhyvit.plan import QuantPlan
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Built": "api", "Calibrated": "api", "build": "api", "calibrate": "api", "evaluate": "api", "run": "api",

@@ -1,5 +1,20 @@
-"""``python -m qhyvit``."""
+"""``qhyvit`` and ``python -m qhyvit``: the command line, or a line where only the device stage is installed."""
 
-from qhyvit.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Entry point; exit codes as :func:`qhyvit.cli.main` has them."""
+    try:
+        from qhyvit.cli import main as run
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich"):
+            raise
+        print("qhyvit: error: the host stage is not installed; pip install 'qhyvit[pipeline]'. "
+              "The device stage is qhyvit-device.", file=sys.stderr)  # fmt: skip
+        sys.exit(2)
+    run()
+
+
+if __name__ == "__main__":
+    main()

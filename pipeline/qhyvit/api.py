@@ -90,7 +90,8 @@ def calibrate(
     """
     with TemporaryDirectory() as temporary:
         place, pictures = stages.Work(Path(work or temporary), progress, log), Path(images)
-        images_in(pictures)  # a wrong folder must not cost an export
+        images_in(pictures)  # a wrong folder or method must not cost an export
+        stages.check_choice(method, options or {}, bits, profile)
         stages.export(place, model, _path(weights), classes, input_size, seed)
         stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16)
         found = stages.solved(place)
@@ -122,6 +123,9 @@ def build(
     files.check_free(folder, force=force)
     place = stages.Work(Path(work or folder.with_name(folder.name + ".work")), progress, log, force)
     images_in(pictures)
+    stages.check_choice(method, options or {}, bits, profile)
+    if labels is not None:
+        files.read_bytes(Path(labels), "label names")
     stages.export(place, model, _path(weights), classes, input_size, seed)
     stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16)
     stages.convert(place)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from qhyvit import _console, files
+from qhyvit import __version__, _console, files
 from qhyvit.errors import CheckFailedError, QhyvitError, UsageError
 from qhyvit.stages import VERIFY_IMAGES
 
@@ -21,6 +21,21 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
     help="Turns hybrid vision transformers into fully integer int8 TFLite files, and proves that they work.",
 )  # fmt: skip
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Turns hybrid vision transformers into fully integer int8 TFLite files, and proves that they work."""
+
 
 ModelName = Annotated[str | None, typer.Argument(help="Name from `qhyvit models`, or timm/NAME for any of timm's.")]
 ModelPy = Annotated[str | None, typer.Option(help="FILE.py:FUNCTION, a factory of your own nn.Module.")]
@@ -449,7 +464,8 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
     except (QhyvitError, TyperException, OSError) as error:
         failure = _failure(error)
-        _console.err.print(f"qhyvit: error: {failure.line}", markup=False, soft_wrap=True)
+        if failure.line:  # without arguments, the help was the answer
+            _console.err.print(f"qhyvit: error: {failure.line}", markup=False, soft_wrap=True)
         sys.exit(failure.code)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from qhyvit.graph.ir import Graph
+    from qhyvit.methods._problem import Method
     from qhyvit.models._source import Source
     from qhyvit.verify.report import Report
 
@@ -111,11 +113,12 @@ def export(
     """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models._source.open_source`)."""
     digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
     name = model if isinstance(model, str) else type(model).__name__
-    key = {"model": name, "weights": digest, "classes": classes, "size": size, "seed": seed}
+    key: dict[str, Any] = {"model": name, "weights": digest, "classes": classes, "size": size, "seed": seed}
     opened = None
     if not isinstance(model, str) or ".py:" in model:  # what a factory gives is known only when it ran
         opened = _opened(model, weights, classes, size, seed)
-        key["state"] = _state_digest(opened.reference)
+        key |= {"state": _state_digest(opened.reference), "code": _code_digest(model, opened.reference)}
+        key["preprocess"] = opened.preprocess
 
     def make() -> None:
         from qhyvit.models._export import export as convert
@@ -144,6 +147,15 @@ def _state_digest(module: Any) -> str:
     for name, value in module.state_dict().items():
         parts += [name.encode(), np.ascontiguousarray(value.detach().cpu().float().numpy()).tobytes()]
     return files.sha256(b"".join(parts))
+
+
+def _code_digest(model: str | nn.Module, module: nn.Module) -> str:
+    """Hash of a factory's file and of the files of all classes inside: forward may change where no weight does."""
+    homes = {type(part).__module__ for part in module.modules()}
+    found = {getattr(sys.modules.get(home), "__file__", None) for home in homes}
+    named = {model.rpartition(":")[0]} if isinstance(model, str) else set()
+    paths = sorted(Path(p).resolve() for p in found | named if p and Path(p).is_file())
+    return files.sha256(b"".join(p.read_bytes() for p in paths))
 
 
 def default_preprocess(facts: Mapping[str, Any]) -> Preprocess:
@@ -181,6 +193,24 @@ def float_graph(work: Work, profile: str = "integer", *, int16: bool = True) -> 
     return widened(graph, long_softmaxes(graph)) if int16 and profile == "integer" else graph
 
 
+def check_choice(
+    method: str, options: Mapping[str, Any], bits: int, profile: str
+) -> tuple[Method, dict[str, Any]]:
+    """The method, and its options over its defaults; `build` asks before it spends minutes on an export.
+
+    Raises:
+        UsageError: no such method, option or profile, or a profile that these bits do not have.
+    """
+    from qhyvit.methods import method as find_method
+    from qhyvit.tflite.islands import check_profile
+
+    check_profile(profile)
+    if bits < 8 and profile != "integer":
+        raise UsageError(f"--bits {bits} needs --profile integer: float islands have no smaller grid")
+    chosen = find_method(method)
+    return chosen, chosen.complete(options)
+
+
 def calibrate(
     work: Work, images: Path, method: str, count: int, seed: int, options: Mapping[str, Any], mode: str | None,
     bits: int = 8, profile: str = "integer", *, int16: bool = True,
@@ -192,12 +222,7 @@ def calibrate(
     Args:
         int16: False for runtimes without int16 kernels and without int8 LOG.
     """
-    from qhyvit.methods import method as find_method
-
-    if bits < 8 and profile != "integer":
-        raise UsageError(f"--bits {bits} needs --profile integer: float islands have no smaller grid")
-    chosen, facts = find_method(method), work.json(FACTS)
-    full = chosen.complete(options)
+    (chosen, full), facts = check_choice(method, options, bits, profile), work.json(FACTS)
     paths = data.choose(images_in(images), count, seed)
     how = preprocess_for(images, default_preprocess(facts), mode)
     hashes = data.hash_files(paths)

@@ -22,7 +22,7 @@ MOST_OPS = {
     "efficientformer_l1": 163, "efficientformer_l3": 320, "efficientformer_l7": 506,
     "efficientformerv2_s0": 218, "efficientformerv2_s1": 260, "efficientformerv2_s2": 400, "efficientformerv2_l": 540,
 }  # fmt: skip
-# entries to the global part, and exits from it; docs/design.md sets them beside the paper's counts
+# entries to the global part, and exits from it; docs/method.md sets them beside the paper's counts
 BRIDGES = {
     "mobilevit": (3, 3), "mobilevitv2": (3, 3), "efficientformer": (1, 0), "efficientformerv2_s0": (15, 5),
     "mobile_former_26m": (9, 8), "mobile_former_52m": (9, 8), "mobile_former_294m": (12, 10),

@@ -131,6 +131,14 @@ def test_what_is_wrong_with_a_factory_is_said(own, function, options, kind, word
         own(function, **options)
 
 
+def test_what_cannot_be_traced_is_told_with_its_line(tmp_path):
+    text = OWN.replace("return self.head(x.mean(dim=1))", "return self.head(x[:, 0]) if x.sum() > 0 else x[:, 0]")
+    (tmp_path / "own.py").write_text(text)
+    (tmp_path / "beside.py").write_text("WIDTH = 16\n")
+    with pytest.raises(ExportError, match=r"data-dependent .* line \d+, in forward: return self\.head.* if x\.sum"):
+        export(open_source(f"{tmp_path}/own.py:make"))
+
+
 def test_a_missing_file_and_an_unknown_timm_model_are_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.py does not exist"):
         open_source(f"{tmp_path}/gone.py:make")
@@ -151,6 +159,19 @@ def test_the_stage_runs_again_where_the_factory_gives_other_weights(own, tmp_pat
     assert lines[-1].startswith("export: done")
     assert work.read("float.tflite") != first
     assert json.loads(work.read("export.json"))["weights"] == "its own"
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("x.mean(dim=1)", "x.amax(dim=1)"),  # forward alone: no weight differs
+    ('"resize": 40', '"resize": 36'),
+])  # fmt: skip
+def test_the_stage_runs_again_where_code_or_preprocessing_changed(own, tmp_path, old, new):
+    work, spec = Work(tmp_path / "w"), f"{tmp_path}/own.py:make"
+    export_stage(work, spec, None, None, None, 0)
+    first = work.read("float.tflite"), work.json("export.json")["preprocess"]
+    (tmp_path / "own.py").write_text(OWN.replace(old, new))
+    export_stage(work, spec, None, None, None, 0)
+    assert (work.read("float.tflite"), work.json("export.json")["preprocess"]) != first
 
 
 WORKING = ("edgenext_xx_small", "fastvit_t8", "levit_128s", "mobilenetv4_hybrid_medium", "tiny_vit_5m_224")

@@ -54,6 +54,18 @@ def quiet() -> Any:
                 os.close(fd)
 
 
+CALL = "The following call raised this error:"  # torch.export; general advice stands behind
+
+
+def _reason(error: Exception) -> str:
+    """The line of an error that says most, and where in the model it arose, if torch.export tells."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if CALL in lines:
+        where = lines[lines.index(CALL) + 1 :][:2]
+        return f"{lines[0]} At {': '.join(where)}"
+    return lines[-1] if lines else type(error).__name__
+
+
 def convert(module: nn.Module, input_size: int) -> bytes:
     """Float ``.tflite`` of a module that takes [1, H, W, 3].
 
@@ -67,8 +79,7 @@ def convert(module: nn.Module, input_size: int) -> bytes:
         try:
             edge = litert_torch.convert(module, sample)
         except Exception as error:  # the converter raises whatever its stages raise
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-            raise ExportError(f"litert-torch could not convert the model: {reason}") from error
+            raise ExportError(f"litert-torch could not convert the model: {_reason(error)}") from error
         path = Path(folder) / "float.tflite"
         edge.export(str(path))
         return path.read_bytes()

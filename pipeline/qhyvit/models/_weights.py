@@ -31,7 +31,8 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format raises its own kinds on damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # torch goes on to advise what would run code from the file
+        reason = str(error).splitlines()[0].partition(". In PyTorch")[0] if str(error) else type(error).__name__
         raise InputError(f"weights file {path} cannot be read, it is truncated or no weights file: {reason}") from error
     state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):

@@ -23,14 +23,23 @@ WIDE_MS = {"SOFTMAX": 7.5e-6}
 LONG_SOFTMAX = 512
 
 
-def with_profile(graph: Graph, profile: str) -> Graph:
-    """The graph with ``floats`` set as the profile wants.
+def check_profile(profile: str) -> None:
+    """Refuse what is no profile.
 
     Raises:
         UsageError: no such profile.
     """
     if profile not in PROFILES:
         raise UsageError(f"unknown profile {profile!r}; there are {', '.join(PROFILES)}")
+
+
+def with_profile(graph: Graph, profile: str) -> Graph:
+    """The graph with ``floats`` set as the profile wants.
+
+    Raises:
+        UsageError: no such profile.
+    """
+    check_profile(profile)
     floats = {t for node in graph.nodes if profile == "cpu" and _pays(graph, node) for t in node.outputs}
     return replace(graph, floats=frozenset(floats))
 
