@@ -187,7 +187,7 @@ def test_ops_are_summed_by_name_without_whole_partitions():
 def test_every_op_of_a_file_is_in_its_profile(files):
     from qhyvit.verify.census import census
 
-    found = {(o.op, o.kernel): o for o in profile.profile(files / "int8.tflite", runs=4)}
+    found = {(o.op, o.kernel): o for o in profile.profile(files / "int8.tflite", runs=4).ops}
     left = census((files / "int8.tflite").read_bytes()).not_delegated
     assert {op: found[op, "builtin"].count for op in left} == left
     assert sum(o.us for o in found.values() if o.kernel == "xnnpack") > 0
