@@ -177,19 +177,17 @@ def place(graph: Graph, latency: LatencyProfile, worth: Worth | None = None) -> 
     net = _network(graph, cost, worth or Worth())
     net.add_nodes_from((INT8_SIDE, FLOAT_SIDE))
     chosen = nx.minimum_cut(net, INT8_SIDE, FLOAT_SIDE)[1][1]
-    islands = {t for t in cost.int8 if t in chosen}
-    looked_up = {t for t in cost.table if _is_table(graph, cost, t, islands)}
-    return frozenset(
-        o for node in graph.nodes if node.outputs[0] in islands | looked_up for o in node.outputs
-    )  # fmt: skip
+    floats = {t for t in cost.int8 if t in chosen}
+    for t in cost.table:
+        if _is_table(graph, cost, t, floats):
+            floats.add(t)
+    return frozenset(o for node in graph.nodes if node.outputs[0] in floats for o in node.outputs)
 
 
-def _is_table(graph: Graph, cost: Times, t: int, islands: set[int]) -> bool:
+def _is_table(graph: Graph, cost: Times, t: int, floats: set[int]) -> bool:
     """Whether a node that reads and writes int8 is faster as a table of codes: no float node may touch it."""
     node = graph.producer(t)
     assert node is not None
     writer, _ = _ends(graph, node.inputs[0])
     _, readers = _ends(graph, t)
-    return t not in islands and writer not in islands and not islands.intersection(readers) and (
-        cost.table[t] < cost.int8[t]
-    )
+    return not floats.intersection((t, writer, *readers)) and cost.table[t] < cost.int8[t]
