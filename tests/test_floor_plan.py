@@ -11,6 +11,7 @@ FLOORS = [
     {"registry"},
     {"affine", "plan", "graph", "data", "files"},
     {"ops", "store"},
+    {"latency"},
     {"tflite", "sim"},
     {"rewrites", "observers", "folds"},
     {"methods", "models", "verify"},

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.latency import default_profile
 from qhyvit.methods import _wide, method
 from qhyvit.methods._hessian import gather
 from qhyvit.methods._problem import Problem
@@ -22,6 +23,8 @@ from qhyvit.verify.census import census
 from qhyvit.verify.report import verify
 from qhyvit_device.preprocess import Preprocess
 from qhyvit_device.preprocess import quantize as codes_of
+
+DEFAULT = default_profile()
 
 
 @pytest.fixture(scope="module")
@@ -73,27 +76,27 @@ def test_the_budget_is_kept_and_the_best_for_its_time_comes_first(small_v1, inpu
     graph = small_v1.graph
     problem = Problem(graph, inputs[:4])
     quants = method("minmax").search(problem, {"observer": "minmax"}).tensors
-    tensors = _wide.candidates(graph)
+    tensors = _wide.candidates(graph, DEFAULT)
     statistics = gather(problem, quants, tensors, (), "test")
-    everything = _wide.choose(graph, statistics, 0.0, 1e9)
+    everything = _wide.choose(graph, statistics, 0.0, 1e9, DEFAULT)
     assert everything
-    cost = {t: wide_cost_ms(graph, t) for t in tensors}
+    cost = {t: wide_cost_ms(graph, t, DEFAULT) for t in tensors}
     budget = 1.01 * min(cost[t] for t in everything)
-    few = _wide.choose(graph, statistics, 0.0, budget)
+    few = _wide.choose(graph, statistics, 0.0, budget, DEFAULT)
     assert few
     assert sum(cost[t] for t in few) <= budget
-    assert _wide.choose(graph, statistics, 0.0, 0.0) == {}
-    assert _wide.choose(graph, statistics, 1e12, 1e9) == {}
+    assert _wide.choose(graph, statistics, 0.0, 0.0, DEFAULT) == {}
+    assert _wide.choose(graph, statistics, 1e12, 1e9, DEFAULT) == {}
 
 
 def test_ranges_behind_int16_hold_what_was_seen(small_v1):
     graph = small_v1.graph
-    t = _wide.candidates(graph)[0]
+    t = _wide.candidates(graph, DEFAULT)[0]
 
     histogram = Histogram(None)
     histogram.update(torch.linspace(0, 0.05, 1000), torch.ones(1000))
     seen = SimpleNamespace(peak={t: None}, histograms={t: histogram})
-    (low, high) = _wide.choose(graph, seen, 0.0, 1e9)[t]
+    (low, high) = _wide.choose(graph, seen, 0.0, 1e9, DEFAULT)[t]
     assert low == 0.0
     assert np.isclose(high, 0.05, rtol=0.1)
 

@@ -200,7 +200,8 @@ def test_the_cpu_profile_has_float_islands_and_nothing_else_in_float(small, inpu
     assert not failed
     found = census(data)
     islands = {op for op, dtype in found.ops if dtype == "FLOAT32"}
-    assert islands == {"SOFTMAX", "RSQRT", "ADD", "DEQUANTIZE"}
+    assert islands == {n.op for n in graph.nodes if graph.is_float(n)} | {"DEQUANTIZE"}
+    assert islands >= {"SOFTMAX", "RSQRT", "ADD"}  # with the eps
     assert not found.not_delegated  # softmax and roots run in XNNPACK now
 
 

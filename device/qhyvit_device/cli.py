@@ -171,7 +171,7 @@ def _bench(args: argparse.Namespace) -> int:
         )  # fmt: skip
         if args.profile_ops:
             for model in results[-1]["models"]:
-                model["ops"] = [asdict(o) for o in profile(Path(model["file"]), threads)]
+                model.update(asdict(profile(Path(model["file"]), threads)))
     found = {"benches": results, "mlperf": args.mlperf}
     if args.json == "-":
         print(json.dumps(found))

@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from qhyvit_device.errors import DeviceError
 from qhyvit_device.runner import TfliteFile
 
 CPU = 1  # bit of the processor among the accelerators
-BUILTIN, XNNPACK = 2, 8  # kinds of events: a node of the graph; an operator inside a delegate's partition
+# kinds of events: a call of the library; a node of the graph; an operator inside a delegate's partition
+CALL, BUILTIN, XNNPACK = 1, 2, 8
+WHOLE = "Invoke"  # the call that is one inference
 DELEGATE = "Delegate"  # in the name of a node that is a whole partition: its operators are counted instead
 ELEMENT = {"float32": 1, "uint8": 3, "int16": 7, "int8": 9}
 WARMUP, SECONDS = 3, 300
@@ -53,6 +55,36 @@ class OpTime:
     count: int
     us: float
     share: float
+
+
+@dataclass(frozen=True)
+class Event:
+    """One op as it ran, in the order of execution: its name, who runs it, its node (None inside XNNPACK), microseconds.
+
+    ``us`` is the mean of the faster half of the runs: what disturbs a run only adds to it.
+    """
+
+    name: str
+    kernel: str
+    node: int | None
+    us: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of one model goes.
+
+    Args:
+        ops: times by name, the slowest first.
+        events: every op that ran.
+        overhead_us: microseconds of a run that no op takes, mean of the faster half of the runs.
+        graph: nodes and tensors of the file, see :meth:`qhyvit_device.runner.TfliteFile.graph`.
+    """
+
+    ops: list[OpTime]
+    events: list[Event]
+    overhead_us: float
+    graph: dict[str, Any] = field(default_factory=dict)
 
 
 class _Library:
@@ -146,12 +178,20 @@ class _Compiled:
         return list(events)
 
 
+def _kernel(name: str, kind: int) -> str | None:
+    """Who runs it; None for events that are no op, or a whole partition."""
+    if kind == XNNPACK:
+        return "xnnpack"
+    return "builtin" if kind == BUILTIN and DELEGATE not in name else None
+
+
 def by_name(events: list[tuple[str, int, int]], runs: int) -> list[OpTime]:
     """Sums of (name, kind, microseconds) events over ``runs``, the slowest first."""
     total: dict[tuple[str, str], list[int]] = defaultdict(list)
     for name, kind, us in events:
-        if kind == XNNPACK or (kind == BUILTIN and DELEGATE not in name):
-            total[name, "xnnpack" if kind == XNNPACK else "builtin"].append(us)
+        kernel = _kernel(name, kind)
+        if kernel is not None:
+            total[name, kernel].append(us)
     everything = sum(sum(us) for us in total.values()) or 1
     found = [
         OpTime(name, kernel, round(len(us) / runs), round(sum(us) / runs, 1), round(sum(us) / everything, 4))
@@ -160,19 +200,46 @@ def by_name(events: list[tuple[str, int, int]], runs: int) -> list[OpTime]:
     return sorted(found, key=lambda o: -o.us)
 
 
-def _measure(path: Path, threads: int, runs: int) -> list[OpTime]:
-    events = _Compiled(path, threads).events(runs)
-    return by_name([((e.tag or b"").decode(errors="replace"), e.kind, e.elapsed_us) for e in events], runs)
+def _faster_half(samples: list[int]) -> float:
+    kept = sorted(samples)[: -(-len(samples) // 2)]
+    return round(sum(kept) / len(kept), 3)
 
 
-def profile(path: Path, threads: int = 1, runs: int = 20) -> list[OpTime]:
-    """Time by op name of a ``.tflite``, mean of ``runs`` inferences on zeros.
+def one_by_one(events: list[tuple[str, int, int, int]], runs: int) -> list[Event]:
+    """Every op of (name, kind, microseconds, node) events in the order of execution; [] where runs differ."""
+    own = [(name, kernel, us, node) for name, kind, us, node in events if (kernel := _kernel(name, kind)) is not None]
+    count = len(own) // runs
+    order = [(name, kernel, node if kernel == "builtin" else None) for name, kernel, _, node in own]
+    if len(own) != count * runs or order != order[:count] * runs:
+        return []
+    return [Event(*what, _faster_half([us for _, _, us, _ in own[i::count]])) for i, what in enumerate(order[:count])]
+
+
+def overhead(events: list[tuple[str, int, int, int]]) -> float:
+    """Microseconds of a run that no op takes: each run is a call with the events of its ops behind it."""
+    left: list[int] = []
+    for name, kind, us, _ in events:
+        if kind == CALL and name == WHOLE:
+            left.append(us)
+        elif left and _kernel(name, kind) is not None:
+            left[-1] -= us
+    return max(_faster_half(left or [0]), 0.0)
+
+
+def _measure(path: Path, threads: int, runs: int) -> Profile:
+    raw = _Compiled(path, threads).events(runs)
+    events = [((e.tag or b"").decode(errors="replace"), e.kind, e.elapsed_us, e.node) for e in raw]
+    return Profile(by_name([e[:3] for e in events], runs), one_by_one(events, runs), overhead(events))
+
+
+def profile(path: Path, threads: int = 1, runs: int = 20) -> Profile:
+    """Time by op of a ``.tflite`` over ``runs`` inferences on zeros.
 
     Raises:
         InputError: no model.
         DeviceError: the runtime has no profiler that is known here.
     """
-    TfliteFile.load(path)  # a file that is no model is refused here, before the library maps it
+    file = TfliteFile.load(path)  # a file that is no model is refused here, before the library maps it
     command = [sys.executable, "-m", "qhyvit_device.profile", str(path), str(threads), str(runs)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
@@ -182,7 +249,9 @@ def profile(path: Path, threads: int = 1, runs: int = 20) -> list[OpTime]:
         lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         reason = lines[-1].removeprefix("error: ") if lines else f"the profiler stopped with code {done.returncode}"
         raise DeviceError(f"{path}: {reason}")
-    return [OpTime(**row) for row in json.loads(done.stdout.splitlines()[-1])]
+    raw = json.loads(done.stdout.splitlines()[-1])
+    ops, events = [OpTime(**row) for row in raw["ops"]], [Event(**row) for row in raw["events"]]
+    return Profile(ops, events, raw["overhead_us"], file.graph())
 
 
 def main(argv: list[str]) -> int:
@@ -192,7 +261,7 @@ def main(argv: list[str]) -> int:
     except DeviceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(json.dumps([asdict(row) for row in found]))
+    print(json.dumps(asdict(found)))
     return 0
 
 

@@ -98,6 +98,24 @@ class TfliteFile:
         details = getattr(self._interpreter, "_get_ops_details", None)
         return None if details is None else sum(d["op_name"] == "DELEGATE" for d in details())
 
+    def graph(self) -> dict[str, Any]:
+        """Plain data: ``nodes``, each [op, input tensors, output tensors], and ``tensors``, id -> [dtype, shape].
+
+        Empty where the runtime does not tell.
+        """
+        details = getattr(self._interpreter, "_get_ops_details", None)
+        if details is None:
+            return {}
+        nodes = [
+            [d["op_name"], [int(t) for t in d["inputs"]], [int(t) for t in d["outputs"]]]
+            for d in details() if d["op_name"] != "DELEGATE"
+        ]  # fmt: skip
+        tensors = {
+            str(t["index"]): [np.dtype(t["dtype"]).name, [int(v) for v in t["shape"]]]
+            for t in self._interpreter.get_tensor_details()
+        }
+        return {"nodes": nodes, "tensors": tensors}
+
     def run(self, array: np.ndarray) -> np.ndarray:
         """Input of the model's dtype, [H, W, 3] or [1, H, W, 3] -> output [classes] as the model gives it.
 

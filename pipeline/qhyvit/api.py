@@ -3,8 +3,10 @@
 Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``FILE.py:FUNCTION``, or a ``torch.nn.Module`` that
 takes [1, 3, H, W] and gives [1, classes]; a module is left as it is. ``weights`` is a ``.safetensors`` file; without it
 a name gets random weights and a module keeps its own. ``count`` images are drawn from the folder ``images`` by
-``seed``. ``options`` are those of the method (``qhyvit methods``); ``resize_mode`` is ``crop`` or ``squash``, None: as
-the folder or the model says. ``progress(what, share)`` and ``log(line)`` are told what happens.
+``seed``. ``options`` are those of the method (``qhyvit methods``); ``latency_profile`` is a file of
+``qhyvit latency-profile`` or a bench file with times by op, None: the profile of the package; ``resize_mode`` is
+``crop`` or ``squash``, None: as the folder or the model says. ``progress(what, share)`` and ``log(line)`` are told what
+happens.
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ def calibrate(
     model: str | nn.Module, images: str | Path, *, weights: str | Path | None = None, classes: int | None = None,
     input_size: int | None = None, method: str = "qhyvit", options: Mapping[str, Any] | None = None, count: int = 128,
     seed: int = 0, bits: int = 8, profile: str = "integer", int16: bool = True, resize_mode: str | None = None,
-    work: str | Path | None = None, progress: Progress = _quiet, log: Log = _quiet,
+    latency_profile: str | Path | None = None, work: str | Path | None = None, progress: Progress = _quiet,
+    log: Log = _quiet,
 ) -> Calibrated:  # fmt: skip
     """Export and calibrate; the plan, and the graphs that it is for.
 
@@ -93,7 +96,8 @@ def calibrate(
         images_in(pictures)  # a wrong folder or method must not cost an export
         stages.check_choice(method, options or {}, bits, profile)
         stages.export(place, model, _path(weights), classes, input_size, seed)
-        stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16)
+        stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16,
+                         latency_file=_path(latency_profile))  # fmt: skip
         found = stages.solved(place)
     return Calibrated(found.folded, found.shipped, found.plan)
 
@@ -102,9 +106,9 @@ def build(
     model: str | nn.Module, images: str | Path, out: str | Path, *, weights: str | Path | None = None,
     classes: int | None = None, input_size: int | None = None, method: str = "qhyvit",
     options: Mapping[str, Any] | None = None, count: int = 128, seed: int = 0, bits: int = 8,
-    profile: str = "integer", int16: bool = True, resize_mode: str | None = None, labels: str | Path | None = None,
-    work: str | Path | None = None, force: bool = False, command: str = "qhyvit.build",
-    progress: Progress = _quiet, log: Log = _quiet,
+    profile: str = "integer", int16: bool = True, resize_mode: str | None = None,
+    latency_profile: str | Path | None = None, labels: str | Path | None = None, work: str | Path | None = None,
+    force: bool = False, command: str = "qhyvit.build", progress: Progress = _quiet, log: Log = _quiet,
 ) -> Built:  # fmt: skip
     """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped.
 
@@ -127,7 +131,8 @@ def build(
     if labels is not None:
         files.read_bytes(Path(labels), "label names")
     stages.export(place, model, _path(weights), classes, input_size, seed)
-    stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16)
+    stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16,
+                     latency_file=_path(latency_profile))  # fmt: skip
     stages.convert(place)
     stages.verify(place, pictures, stages.VERIFY_IMAGES, seed, resize_mode)
     verdict = place.json(stages.VERIFY)

@@ -45,7 +45,7 @@ Size = Annotated[int | None, typer.Option(min=32, max=4096, help="Input height a
 Images = Annotated[Path, typer.Option(help="Folder of calibration images; no labels needed.")]
 WorkDir = Annotated[Path, typer.Option("--work", help="Work directory of the build.")]
 Method = Annotated[str, typer.Option(help="Calibration method; `qhyvit methods` lists them.")]
-Profile = Annotated[str, typer.Option(help="integer: no float at all; cpu: softmax and norms' roots in float.")]
+Profile = Annotated[str, typer.Option(help="integer: no float at all; cpu: float where its kernels are faster.")]
 Bits = Annotated[int, typer.Option(min=4, max=8, help="Of weights and activations; fewer than 8 is for studies.")]
 Count = Annotated[int, typer.Option(min=1, help="Calibration images.")]
 Seed = Annotated[int, typer.Option(help="Seed of all that is drawn.")]
@@ -57,6 +57,10 @@ BoardPython = Annotated[str, typer.Option("--python", help="Python version of th
 Machine = Annotated[str, typer.Option(help="aarch64 or x86_64.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes of a local cluster; default: one a core.")]
 Scheduler = Annotated[str | None, typer.Option(help="A dask scheduler that runs already, such as tcp://host:8786.")]
+Latency = Annotated[
+    Path | None,
+    typer.Option("--latency-profile", help="Times of a board's kernels: from `latency-profile`, or a bench file."),
+]
 NoInt16 = Annotated[bool, typer.Option("--no-int16", help="No int16 and no int8 LOG: for runtimes of 2.14.")]
 
 
@@ -139,14 +143,15 @@ def export(
 def calibrate(
     work: WorkDir, images: Images, method: Method = "qhyvit", count: Count = 128, seed: Seed = 0, mode: Mode = None,
     bits: Bits = 8, profile: Profile = "integer", options: Options = None, no_int16: NoInt16 = False,
-    force: Force = False,
+    latency_profile: Latency = None, force: Force = False,
 ) -> None:  # fmt: skip
     """Stage 2: choose scale, granularity and scheme of every tensor."""
     from qhyvit import stages
 
     with _console.talk() as talk:
         w, chosen = _work(work, talk, force=force), _method_options(options)
-        stages.calibrate(w, images, method, count, seed, chosen, mode, bits, profile, int16=not no_int16)
+        stages.calibrate(w, images, method, count, seed, chosen, mode, bits, profile, int16=not no_int16,
+                         latency_file=latency_profile)  # fmt: skip
 
 
 @app.command(epilog="Example: `qhyvit convert --work build/v2`")
@@ -210,7 +215,7 @@ def build(
     labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
     count: Count = 128, seed: Seed = 0, mode: Mode = None, bits: Bits = 8,
     profile: Profile = "integer", options: Options = None,
-    no_int16: NoInt16 = False,
+    no_int16: NoInt16 = False, latency_profile: Latency = None,
     work: Annotated[Path | None, typer.Option(help="Work directory; default OUT.work. A second run resumes.")] = None,
     as_json: Json = False, force: Force = False,
 ) -> None:  # fmt: skip
@@ -221,7 +226,8 @@ def build(
         built = api.build(
             _model(model, model_py), images, out, weights=weights, classes=classes, input_size=input_size,
             method=method, options=_method_options(options), count=count, seed=seed, bits=bits, profile=profile,
-            int16=not no_int16, resize_mode=mode, labels=labels, work=work, force=force,
+            int16=not no_int16, latency_profile=latency_profile, resize_mode=mode, labels=labels, work=work,
+            force=force,
             command=shlex.join(["qhyvit", *sys.argv[1:]]), progress=talk.progress, log=talk.log,
         )  # fmt: skip
     _show_verdict(built.verdict, as_json=as_json)
@@ -437,6 +443,35 @@ def bench(
     for host, result in found.items():
         for line in (w for b in result["benches"] for w in b["warnings"]):
             _console.err.print(f"{host}: warning: {line}", markup=False)
+
+
+@app.command(
+    epilog="Example: `qhyvit latency-profile pi.json --out pi4.json`, then "
+    "`qhyvit build ... --profile cpu --latency-profile pi4.json`"
+)
+def latency_profile(
+    benches: Annotated[list[Path], typer.Argument(help="Files of `bench --profile-ops`, all of one processor.")],
+    out: Annotated[Path, typer.Option(help="Latency profile to write.")],
+    as_json: Json = False, force: Force = False,
+) -> None:  # fmt: skip
+    """Fit the times of a board's kernels to what a bench measured there; kernels that it lacks are scaled defaults."""
+    from qhyvit.latency.fit import fit
+
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists; use --force to replace it, or another --out")
+    found = fit(benches)
+    files.write_text(out, found.to_json())
+    if as_json:
+        print(found.to_json(), end="")
+        return
+    own = {name: k for name, k in sorted(found.kernels.items()) if k.samples}
+    rows = [
+        (name, f"{k.fixed_us:.3g}", f"{k.ns_per_element:.3g}", f"{k.ns_per_mac:.3g}", str(k.samples),
+         f"{100 * k.error:.0f} %") for name, k in own.items()
+    ]  # fmt: skip
+    _console.table(found.name, ("kernel", "us a call", "ns an element", "ns a MAC", "ops", "error"), rows)
+    _console.err.print(f"{len(found.kernels) - len(own)} kernels that were not measured are scaled defaults")
+    print(out)
 
 
 @dataclass(frozen=True)

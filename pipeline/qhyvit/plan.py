@@ -14,7 +14,7 @@ from typing import Any
 
 from qhyvit.errors import InputError, PlanError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class Scheme(StrEnum):
@@ -122,6 +122,8 @@ class QuantPlan:
     seconds: float = 0.0
     image_hashes: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()  # tensors that int16 kernels compute, in int8 again behind them
+    floats: tuple[str, ...] = ()  # tensors that float kernels compute
+    latency: str = ""  # the latency profile that decided about time
 
     def to_json(self) -> str:
         """One line a tensor; repr of a float64 that holds a float32 value reads back exactly."""
@@ -145,7 +147,7 @@ class QuantPlan:
                 raise InputError(f"plan: schema_version is not {SCHEMA_VERSION}; calibrate again with --force")
             raw["tensors"] = {name: _tensor_quant(value) for name, value in raw["tensors"].items()}
             raw["folds"] = tuple(FoldNote(**f) for f in raw["folds"])
-            raw["image_hashes"], raw["wide"] = tuple(raw["image_hashes"]), tuple(raw["wide"])
+            raw.update({name: tuple(raw[name]) for name in ("image_hashes", "wide", "floats")})
             return QuantPlan(**raw)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"plan: not a quantization plan: {error}; calibrate again with --force") from error

@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from torch import nn
 
     from qhyvit.graph.ir import Graph
+    from qhyvit.latency.profile import LatencyProfile
     from qhyvit.methods._problem import Method
     from qhyvit.models._source import Source
     from qhyvit.verify.report import Report
 
-FLOAT, FACTS, FOLDED, PLAN, CONSTANTS, MODEL, VERIFY, STATE, SAMPLES = (
+FLOAT, FACTS, FOLDED, PLAN, CONSTANTS, MODEL, VERIFY, STATE, SAMPLES, LATENCY = (
     "float.tflite", "export.json", "folded.tflite", "plan.json", "plan.npz", "model.tflite", "verify.json",
-    "state.json", "samples.npz",
+    "state.json", "samples.npz", "latency.json",
 )  # fmt: skip
 SAMPLE_COUNT = 16  # calibration images that the work directory keeps, for the report
 
@@ -103,7 +104,7 @@ VERIFY_IMAGES = 100  # by default
 PIECES = "calibrate.part"  # finished pieces of a calibration that goes on
 MADE_BY = {
     FLOAT: "export", FACTS: "export", FOLDED: "calibrate", PLAN: "calibrate", CONSTANTS: "calibrate",
-    MODEL: "convert", VERIFY: "verify",
+    LATENCY: "calibrate", MODEL: "convert", VERIFY: "verify",
 }  # fmt: skip
 
 
@@ -179,17 +180,20 @@ def load_pixels(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray
     return np.stack([to_pixels(load_image(p), size, size, how) for p in paths])
 
 
-def float_graph(work: Work, profile: str = "integer", *, int16: bool = True) -> Graph:
+def float_graph(
+    work: Work, profile: str = "integer", *, int16: bool = True, latency: LatencyProfile | None = None
+) -> Graph:
     """The exported graph after the rewrites that every graph gets, with the profile's islands marked.
 
     Args:
         int16: let long softmaxes be int16 (see :func:`qhyvit.tflite.islands.long_softmaxes`).
+        latency: what decides about the islands; None: the default.
     """
     from qhyvit.rewrites import rewrite
     from qhyvit.tflite.islands import long_softmaxes, widened, with_profile
     from qhyvit.tflite.read import read
 
-    graph = with_profile(rewrite(read(work.read(FLOAT), work.json(FACTS)["modules"])), profile)
+    graph = with_profile(rewrite(read(work.read(FLOAT), work.json(FACTS)["modules"])), profile, latency)
     return widened(graph, long_softmaxes(graph)) if int16 and profile == "integer" else graph
 
 
@@ -213,7 +217,7 @@ def check_choice(
 
 def calibrate(
     work: Work, images: Path, method: str, count: int, seed: int, options: Mapping[str, Any], mode: str | None,
-    bits: int = 8, profile: str = "integer", *, int16: bool = True,
+    bits: int = 8, profile: str = "integer", *, int16: bool = True, latency_file: Path | None = None,
 ) -> None:  # fmt: skip
     """Stage 2: ``folded.tflite`` (the float graph with its folds), ``plan.json`` and ``plan.npz`` (new constants).
 
@@ -221,7 +225,11 @@ def calibrate(
 
     Args:
         int16: False for runtimes without int16 kernels and without int8 LOG.
+        latency_file: a latency profile, or a bench file to fit one to; None: the profile of the package.
     """
+    from qhyvit.latency.fit import load
+    from qhyvit.latency.profile import default_profile
+
     (chosen, full), facts = check_choice(method, options, bits, profile), work.json(FACTS)
     paths = data.choose(images_in(images), count, seed)
     how = preprocess_for(images, default_preprocess(facts), mode)
@@ -231,7 +239,8 @@ def calibrate(
         full |= {name: value for name, value in (("int16_ms", 0), ("fast_softmax", False)) if name in full}
     images_key = {"images": hashes, "how": asdict(how), "seed": seed}
     key = {"float": work.hash(FLOAT), **images_key, "method": method, "options": full, "bits": bits, "profile": profile}
-    key["int16"] = int16
+    latency = default_profile() if latency_file is None else load(latency_file)
+    key.update(int16=int16, latency=latency.digest)
 
     def make() -> None:
         import torch
@@ -239,14 +248,15 @@ def calibrate(
         from qhyvit.methods._problem import Problem
         from qhyvit.tflite.write import write_float
 
-        graph, started = float_graph(work, profile, int16=int16), time.monotonic()
+        graph, started = float_graph(work, profile, int16=int16, latency=latency), time.monotonic()
         raw = load_pixels(paths, facts["input_size"], how)
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         pixels = torch.from_numpy(normalize(raw, how))
         torch.manual_seed(seed)
         store = Store(work.folder / PIECES)
         store.open(work.digest(key))
-        problem = Problem(graph, pixels, seed=seed, bits=bits, store=store, progress=work.progress, log=work.log)
+        problem = Problem(graph, pixels, seed=seed, bits=bits, latency=latency, profile=profile, store=store,
+                          progress=work.progress, log=work.log)  # fmt: skip
         solution = chosen.search(problem, full)
         plan = QuantPlan(
             solution.tensors,
@@ -262,13 +272,18 @@ def calibrate(
             seconds=round(time.monotonic() - started, 1),
             image_hashes=tuple(hashes),
             wide=tuple(t.name for t in solution.graph.activations() if t.id in solution.graph.wide),
+            floats=tuple(
+                t.name for t in solution.graph.activations() if t.id in solution.graph.floats - solution.graph.wide
+            ),
+            latency=latency.name,
         )
+        files.write_text(work.folder / LATENCY, latency.to_json())
         files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
         files.write_bytes(work.folder / CONSTANTS, files.pack_arrays(solution.constants))
         files.write_text(work.folder / PLAN, plan.to_json())
         store.close()
 
-    work.stage("calibrate", key, (FOLDED, CONSTANTS, PLAN), make)
+    work.stage("calibrate", key, (FOLDED, CONSTANTS, PLAN, LATENCY), make)
 
 
 def bridge_report(problem: Any, quants: Mapping[str, TensorQuant]) -> dict[str, str]:
@@ -313,11 +328,11 @@ def plan_of(work: Work) -> QuantPlan:
 def solved(work: Work) -> Solved:
     """Read what calibration wrote."""
     from qhyvit.graph import edit
-    from qhyvit.tflite.islands import widened, with_profile
+    from qhyvit.tflite.islands import widened, with_floats
     from qhyvit.tflite.read import read
 
     plan = plan_of(work)
-    folded = widened(with_profile(read(work.read(FOLDED)), plan.profile), plan.wide)
+    folded = widened(with_floats(read(work.read(FOLDED)), plan.floats), plan.wide)
     constants = files.unpack_arrays(work.read(CONSTANTS), CONSTANTS)
     return Solved(folded, edit.with_named(folded, constants), plan)
 

@@ -190,10 +190,35 @@ def test_ops_are_summed_by_name_without_whole_partitions():
     assert sum(o.share for o in found) == pytest.approx(1)
 
 
+def test_every_op_has_the_mean_of_the_faster_half_of_its_runs():
+    runs = [(20, 3), (80, 5), (22, 4)]  # one run was disturbed
+    events = [
+        e for conv, softmax in runs for e in (
+            ("Invoke", 1, conv + softmax + 7, 0), ("Conv", 8, conv, 0), ("SOFTMAX", 2, softmax, 4),
+            ("TfLiteXNNPackDelegate", 2, conv, 9),
+        )
+    ]  # fmt: skip
+    found = profile.one_by_one(events, 3)
+    assert [(e.name, e.kernel, e.node, e.us) for e in found] == [
+        ("Conv", "xnnpack", None, 21.0), ("SOFTMAX", "builtin", 4, 3.5),
+    ]  # fmt: skip
+    assert profile.overhead(events) == 7
+    assert profile.one_by_one(events[:-3], 3) == []  # runs that differ say nothing about one op
+
+
+def test_a_profile_holds_the_graph_of_the_file(files):
+    found = profile.profile(files / "int8.tflite", runs=2)
+    nodes, tensors = found.graph["nodes"], found.graph["tensors"]
+    assert all(e.node is None or nodes[e.node][0] == e.name for e in found.events)
+    written = {t for _, _, outputs in nodes for t in outputs}
+    assert {tensors[str(t)][0] for t in written} == {"int8"}
+    assert sum(e.kernel == "builtin" for e in found.events) == sum(o.count for o in found.ops if o.kernel == "builtin")
+
+
 def test_every_op_of_a_file_is_in_its_profile(files):
     from qhyvit.verify.census import census
 
-    found = {(o.op, o.kernel): o for o in profile.profile(files / "int8.tflite", runs=4)}
+    found = {(o.op, o.kernel): o for o in profile.profile(files / "int8.tflite", runs=4).ops}
     left = census((files / "int8.tflite").read_bytes()).not_delegated
     assert {op: found[op, "builtin"].count for op in left} == left
     assert sum(o.us for o in found.values() if o.kernel == "xnnpack") > 0
@@ -224,7 +249,7 @@ def test_the_command_writes_json_and_a_table(files, tmp_path, capsys):
     assert "time by op" in shown
     written = json.loads(out.read_text())
     assert [b["settings"]["threads"] for b in written["benches"]] == [1, 2]
-    assert written["benches"][0]["models"][0]["ops"]
+    assert {"ops", "events", "graph", "overhead_us"} <= set(written["benches"][0]["models"][0])
     assert main(["bench", model, *options, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["benches"][0]["schema_version"] == 1
 

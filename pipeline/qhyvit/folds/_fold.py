@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qhyvit.graph.ir import Graph
+from qhyvit.latency.work import Work
 
 
 @dataclass(frozen=True)
@@ -15,14 +16,15 @@ class Place:
     """Where a fold can act.
 
     ``tensors``: ids whose channels will be divided by r (their last axis), all by the same r, the last one being what r
-    is made for; ``cost_ms``: what the ops that come in take on one core, roughly; ``exact_power``: r to this power has
-    to lie on the 8-bit grid, 0: r is free.
+    is made for; ``adds``, ``saves``: the ops that come and go, as a latency profile counts them; ``exact_power``: r to
+    this power has to lie on the 8-bit grid, 0: r is free.
     """
 
     name: str
     tensors: tuple[int, ...]
     channels: int
-    cost_ms: float = 0.0
+    adds: tuple[Work, ...] = ()
+    saves: tuple[Work, ...] = ()
     exact_power: int = 0
 
 

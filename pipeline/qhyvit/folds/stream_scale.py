@@ -9,6 +9,7 @@ symmetric, on both sides. r (or r^2) lies on the 8-bit grid, so that these weigh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,12 +19,12 @@ from qhyvit.folds._fold import Fold, Place
 from qhyvit.folds._scaling import CannotScaleError, Scaling, seeds
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.latency.work import INT8, Work, kernel_name, work_of
 from qhyvit.ops._elementwise import ElementwiseAttrs
 from qhyvit.ops._reduce import axes_of
 from qhyvit.ops.fully_connected import FullyConnectedAttrs
 
 COPIES = ("RESHAPE", "TRANSPOSE", "PAD")
-MS_A_NORM = 0.003  # of the ops that come in
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,21 @@ def _place(graph: Graph, scaling: Scaling, seed: Node, norms: Sequence[Norm]) ->
     tensors = [n.outputs[0] for n in scaled if n is not deepest[0]] + [deepest[0].outputs[0]]
     power = 2 if squares else 1
     name, channels = graph.tensors[seed.outputs[0]].name, graph.tensors[seed.outputs[0]].shape[-1]
-    return Place(name, tuple(tensors), channels, MS_A_NORM * len(norms), exact_power=power)
+    adds, saves = _ops_of(graph, norms, channels)
+    return Place(name, tuple(tensors), channels, adds, saves, power)
+
+
+def _ops_of(graph: Graph, norms: Sequence[Norm], channels: int) -> tuple[tuple[Work, ...], tuple[Work, ...]]:
+    """The linears that come in the place of means, and products of a subtracted mean with 1 / r; the means."""
+    adds, saves = [], []
+    for norm in norms:
+        if norm.mean.op == "MEAN":
+            elements = math.prod(graph.tensors[norm.mean.inputs[0]].shape)
+            adds.append(Work(kernel_name("FULLY_CONNECTED", "", INT8, INT8), elements, elements))
+            saves.append(work_of(graph, norm.mean, INT8, INT8))
+        if norm.centre is not None:
+            adds.append(Work(kernel_name("MUL", "", INT8, INT8), channels))
+    return tuple(adds), tuple(saves)
 
 
 def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:

@@ -65,11 +65,22 @@ class Graph:
         """Whether the file computes ``node`` outside int8, so that a QUANTIZE behind it makes the codes."""
         return any(t in self.floats for t in node.outputs)
 
+    def in_float(self, node: Node) -> bool:
+        """Whether the file computes ``node`` in float."""
+        return any(t in self.floats and t not in self.wide for t in node.outputs)
+
     def stays_float(self, tensor: int) -> bool:
-        """Whether the file holds ``tensor`` outside int8 only: such a node's output or constant, read by such."""
+        """Whether the file holds ``tensor`` outside int8 only: such a node's output or constant, read in float."""
         here = tensor in self.floats or self.tensors[tensor].is_constant
         users = self.users(tensor)
-        return here and tensor not in self.outputs and bool(users) and all(self.is_float(u) for u in users)
+        return here and tensor not in self.outputs and bool(users) and all(self.in_float(u) for u in users)
+
+    def is_both(self, tensor: int) -> bool:
+        """Whether the file holds ``tensor`` in float, for its float readers, and as codes, for the others."""
+        node = self.producer(tensor)
+        if node is None or not self.in_float(node):
+            return False
+        return not self.stays_float(tensor) and any(self.in_float(u) for u in self.users(tensor))
 
     @cached_property
     def _producers(self) -> dict[int, Node]:

@@ -13,6 +13,8 @@ from qhyvit.folds import all_folds
 from qhyvit.folds._fold import Place
 from qhyvit.folds._scaling import CannotScaleError
 from qhyvit.graph.ir import Graph
+from qhyvit.latency.profile import LatencyProfile, default_profile
+from qhyvit.latency.work import Work
 from qhyvit.methods._hessian import Statistics
 from qhyvit.observers._histogram import merge
 from qhyvit.observers._search import Found, search
@@ -47,7 +49,9 @@ def to_facts(candidate: Candidate) -> dict[str, Any]:
 
 def from_facts(raw: Mapping[str, Any]) -> Candidate:
     """What :func:`to_facts` gave."""
-    place = Place(**{**raw["place"], "tensors": tuple(raw["place"]["tensors"])})
+    kept = raw["place"]
+    works = {name: tuple(Work(**w) for w in kept[name]) for name in ("adds", "saves")}
+    place = Place(**{**kept, "tensors": tuple(kept["tensors"]), **works})
     return Candidate(raw["fold"], place, np.array(raw["r"]), raw["gain"], tuple((a, b) for a, b in raw["ranges"]))
 
 
@@ -105,10 +109,15 @@ def _option(
 
 
 def candidates(
-    graph: Graph, places: Sequence[tuple[str, Place]], statistics: Statistics, total: float, bits: int = 8
-) -> list[Candidate]:
-    """The fold and scale with the largest gain at each place, largest first, those above the threshold."""
-    found = []
+    graph: Graph, places: Sequence[tuple[str, Place]], statistics: Statistics, total: float, bits: int = 8,
+    latency: LatencyProfile | None = None,
+) -> list[Candidate]:  # fmt: skip
+    """The fold and scale with the largest gain at each place, largest first, those above the threshold.
+
+    Args:
+        latency: times of the ops that come in; None: the default.
+    """
+    found, latency = [], latency or default_profile()
     for name, place in places:
         if any(t not in statistics.peak for t in place.tensors):
             continue
@@ -116,7 +125,9 @@ def candidates(
         plain = _option(graph, name, place, np.ones(place.channels), statistics, bits)
         best = min(options, key=lambda o: -o.gain)
         gain = best.gain - plain.gain
-        if gain > (LEAST_GAIN + GAIN_PER_MS * place.cost_ms) * total:
+        added, saved = (sum(latency.ms(work) or 0.0 for work in works) for works in (place.adds, place.saves))
+        cost_ms = max(added - saved, 0.0)
+        if gain > (LEAST_GAIN + GAIN_PER_MS * cost_ms) * total:
             found.append(replace(best, gain=gain))
     return sorted(found, key=lambda c: -c.gain)
 

@@ -13,6 +13,7 @@ import torch
 from qhyvit.errors import UsageError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
+from qhyvit.latency.profile import LatencyProfile, default_profile
 from qhyvit.plan import FoldNote, TensorQuant
 from qhyvit.store import Store
 
@@ -33,6 +34,7 @@ class Problem:
         images: preprocessed calibration images, [N, H, W, 3] float32, no labels.
         bridge: names of the tensors inside bridge blocks.
         bits: of activations and weights, 4 to 8.
+        latency: what ops cost; ``profile``: ``cpu`` if nodes may compute in float where that gains.
         store: where finished pieces are kept.
         batch: images that run at once (memory: a batch holds all activations and their gradients).
         progress: told how far the work is; ``log``: told what was found.
@@ -44,6 +46,8 @@ class Problem:
     batch: int = 4
     seed: int = 0
     bits: int = 8
+    latency: LatencyProfile = field(default_factory=default_profile)
+    profile: str = "integer"
     store: Store = field(default_factory=Store)
     progress: Progress = field(default=silent)
     log: Log = field(default=silent)

@@ -18,7 +18,7 @@ import torch
 from qhyvit.errors import UsageError
 from qhyvit.folds import all_folds
 from qhyvit.graph.ir import Graph
-from qhyvit.methods import _folding, _wide
+from qhyvit.methods import _folding, _islands, _wide
 from qhyvit.methods._blocks import bridge_blocks
 from qhyvit.methods._hessian import Statistics, float_logits, gather, mean_kl
 from qhyvit.methods._learn import learn
@@ -32,7 +32,7 @@ from qhyvit.observers._histogram import merge
 from qhyvit.observers._search import Found, search
 from qhyvit.plan import FoldNote, TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.islands import widened
+from qhyvit.tflite.islands import may_be_float, widened, with_floats, with_profile
 from qhyvit.tflite.legal import Group, groups
 
 Chosen = dict[Group, TensorQuant]
@@ -216,8 +216,9 @@ class _Search:
         kept = self.problem.store.get(f"round{number + 1}")
         if kept is None:
             return None
-        self.problem = self.problem.on(widened(self.problem.graph, kept.facts["wide"]))
         self._fold([_folding.from_facts(c) for c in kept.facts["folds"]])
+        graph = with_floats(self.problem.graph, kept.facts["floats"])
+        self.problem = self.problem.on(widened(graph, kept.facts["wide"]))
         known, graph = quants_from_json(kept.facts["quants"]), self.problem.graph
         chosen = {g: known[graph.tensors[g.members[0]].name] for g in groups(graph)}
         weights = {n: q for n, q in known.items() if q.axis is not None}
@@ -226,13 +227,14 @@ class _Search:
     def _made(
         self, number: int, chosen: Chosen, weights: Mapping[str, TensorQuant]
     ) -> tuple[Chosen, Mapping[str, TensorQuant], bool, float]:
-        wide = self.problem.graph.wide
+        floats = self.problem.graph.floats
         chosen, weights, folded, kl = self._round(number, chosen, weights)
         graph = self.problem.graph
-        new = [graph.tensors[t].name for t in sorted(graph.wide - wide)]
-        edited = bool(folded or new)
+        edited = bool(folded) or graph.floats != floats
         facts = {
-            "quants": quants_to_json({**spread(graph, chosen), **weights}), "kl": kl, "edited": edited, "wide": new,
+            "quants": quants_to_json({**spread(graph, chosen), **weights}), "kl": kl, "edited": edited,
+            "wide": [graph.tensors[t].name for t in sorted(graph.wide)],
+            "floats": [graph.tensors[t].name for t in sorted(graph.floats - graph.wide)],
             "folds": [_folding.to_facts(c) for c in folded],
         }  # fmt: skip
         self.problem.store.put(f"round{number + 1}", facts)
@@ -274,26 +276,35 @@ class _Search:
         quants = finish(graph, {**spread(graph, chosen), **weights})
         blocks = bridge_blocks(graph) if self.options["bridge"] else []
         label = f"round {number + 1} of {self.options['rounds']}"
-        budget = float(self.options["int16_ms"]) if number in FOLD_ROUNDS and problem.bits == 8 else 0.0
-        wanted = [*_wanted(graph, chosen), *(_wide.candidates(graph) if budget else ())]
+        is_cpu = problem.profile == "cpu"
+        may_widen = number in FOLD_ROUNDS and problem.bits == 8 and not is_cpu
+        budget = float(self.options["int16_ms"]) if may_widen else 0.0
+        own = _islands.candidates(graph) if is_cpu else _wide.candidates(graph, problem.latency) if budget else ()
+        wanted = [*_wanted(graph, chosen), *own]
         statistics = gather(problem, quants, wanted, by_channel, label, blocks)
         chosen, total = _Ranges(problem.bits, self.options).all(list(chosen), statistics, chosen)
         problem.log(f"round {number + 1}: KL before {statistics.kl:.4f}, objective {total:.4g}")
-        candidates = _folding.candidates(graph, places, statistics, total, problem.bits)
-        wide = _wide.choose(graph, statistics, total, budget) if budget else {}
-        if candidates or wide:
-            chosen = self._edit(candidates, wide, chosen, total)
+        candidates = _folding.candidates(graph, places, statistics, total, problem.bits, problem.latency)
+        wide = _wide.choose(graph, statistics, total, budget, problem.latency) if budget else {}
+        floats: Graph | None = None
+        if is_cpu and number == FOLD_ROUNDS[0]:
+            worth = _islands.worth(graph, statistics, spread(graph, chosen), total)
+            floats = with_profile(graph, problem.profile, problem.latency, worth)
+        if candidates or wide or (floats is not None and floats.floats != graph.floats):
+            chosen = self._edit(floats or graph, candidates, wide, chosen, total)
         energies = {} if candidates else {t: e.double().numpy() for t, e in statistics.energy.items()}
         return chosen, search_weights(self.problem.graph, energies, problem.bits), candidates, statistics.kl
 
     def _edit(
-        self, candidates: Sequence[_folding.Candidate], wide: Mapping[int, tuple[float, float]], chosen: Chosen,
-        total: float,
+        self, marked: Graph, candidates: Sequence[_folding.Candidate], wide: Mapping[int, tuple[float, float]],
+        chosen: Chosen, total: float,
     ) -> Chosen:  # fmt: skip
-        """Make the folds and mark the int16 nodes; ranges of what is as it was, and of what is new."""
+        """Make the folds on ``marked`` and mark the int16 nodes; ranges of what is as it was, and of what is new."""
         problem, before = self.problem, len(self.notes)
         names = [problem.graph.tensors[t].name for t in wide]
-        self.problem = problem.on(widened(problem.graph, names))
+        self.problem = problem.on(widened(marked, names))
+        for t in sorted(marked.floats - problem.graph.floats):
+            problem.log(f"float kernel for {marked.tensors[t].name}")
         self._fold(candidates)
         for note in self.notes[before:]:
             problem.log(f"fold {note.fold} at {note.place}: objective -{note.gain / total:.1%}")
@@ -305,6 +316,8 @@ class _Search:
 
     def _fold(self, candidates: Sequence[_folding.Candidate]) -> None:
         graph, notes = _folding.apply(self.problem.graph, candidates)
+        lost = {t for t in graph.floats - graph.wide if not may_be_float(graph, t)}  # a mean became a linear layer
+        graph = replace(graph, floats=graph.floats - lost)
         self.problem, self.notes = self.problem.on(graph), (*self.notes, *notes)
 
 

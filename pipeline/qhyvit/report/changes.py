@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qhyvit.graph.ir import Graph
+from qhyvit.latency.profile import default_profile
 from qhyvit.methods import method as find_method
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import group_quant
@@ -101,17 +102,17 @@ def _cpu_profile(build: _Build, costs: Costs) -> Change | None:
     if not graph.floats:
         return None
     reason = (
-        f"{len(graph.floats)} softmax outputs and roots of norms have coarse int8 kernels that XNNPACK does not take; "
+        f"{len(graph.floats)} ops, softmax and the roots of norms among them, have coarse or slow int8 kernels; "
         "this profile computes them in float (the file is then no longer integer only)"
     )
-    return Change("Compute softmax and the roots of norms in float", reason, build.again("--profile", "cpu"),
+    return Change("Compute softmax and norms in float", reason, build.again("--profile", "cpu"),
                   _kl(costs, refitted(costs, graph, graph.floats)))  # fmt: skip
 
 
 def _int16(build: _Build, costs: Costs) -> Change | None:
     if build.plan.profile != "integer" or "int16_ms" not in find_method(build.plan.method).defaults:
         return None
-    spent = {t.id: wide_cost_ms(costs.graph, t.id) for t in costs.graph.activations()}
+    spent = {t.id: wide_cost_ms(costs.graph, t.id, default_profile()) for t in costs.graph.activations()}
     narrow = {t: ms for t, ms in spent.items() if ms is not None}
     if not narrow:
         return None

@@ -9,18 +9,8 @@ from typing import Any
 
 from qhyvit import files
 from qhyvit.errors import InputError
+from qhyvit.latency.fit import benches
 from qhyvit.report.facts import LatencyRow
-
-
-def _benches(raw: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(host or "", bench) of one device's file, or of several boards'."""
-    if "models" in raw:
-        yield "", raw
-    elif "benches" in raw:
-        yield from (("", bench) for bench in raw["benches"])
-    else:
-        for host, found in raw.items():
-            yield from ((host, bench) for bench in found["benches"])
 
 
 def _rows(host: str, bench: dict[str, Any]) -> Iterator[LatencyRow]:
@@ -43,7 +33,7 @@ def read(path: Path) -> tuple[LatencyRow, ...]:
     """
     try:
         raw = json.loads(files.read_bytes(path, "bench file"))
-        return tuple(row for host, bench in _benches(raw) for row in _rows(host, bench))
+        return tuple(row for host, bench in benches(raw) for row in _rows(host, bench))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
             f"{path} is no bench file ({error!r}); `qhyvit-device bench BUNDLE --json FILE` makes one"

@@ -17,6 +17,11 @@ from qhyvit.ops._spec import OpSpec, activate
 Hook = Callable[[Tensor, torch.Tensor, Node | None], torch.Tensor]
 
 
+def unrounded(tensor: int) -> int:
+    """Key of the values that float readers see of a tensor that others read as codes (``Graph.is_both``)."""
+    return ~tensor
+
+
 class Executor:
     """A graph ready to run: constants converted once.
 
@@ -37,6 +42,7 @@ class Executor:
             floating = t.dtype.startswith("FLOAT")
             self._constants[t.id] = torch.tensor(t.data, dtype=dtype, device=device) if floating else t.data
         self._last_use = self._lifetimes()
+        self._both = {t for t in graph.floats if graph.is_both(t)}
 
     def set_constant(self, tensor: int, data: np.ndarray) -> None:
         """Use ``data`` for a float constant from now on."""
@@ -53,6 +59,8 @@ class Executor:
         t = node.inputs[position]
         if t < 0:
             return None
+        if t in self._both and self.graph.in_float(node) and unrounded(t) in values:
+            return values[unrounded(t)]
         if t in values:
             return values[t]
         constant = self._constants[t]
@@ -86,9 +94,12 @@ class Executor:
             operands = [self.operand(node, i, values) for i in range(len(node.inputs))]
             for t, y in zip(node.outputs, self.apply(node, operands), strict=True):
                 values[t] = y if hook is None else hook(graph.tensors[t], y, node)
+                if t in self._both:
+                    values[unrounded(t)] = y
             for t in node.inputs:
                 if t >= 0 and self._last_use[t] == index and t not in wanted:
                     values.pop(t, None)
+                    values.pop(unrounded(t), None)
         return {t: values[t] for t in wanted}
 
     def logits(self, feed: torch.Tensor, hook: Hook | None = None) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Profiles of a file: which nodes compute in float. ``integer`` has none; ``cpu`` those whose int8 kernels lose.
+"""Profiles of a file: which nodes compute in float. ``integer`` has none; ``cpu`` those that are faster so.
 
 SOFTMAX and RSQRT have no int8 kernel in XNNPACK and coarse ones in TFLite (softmax's output step is 1/256, whatever
 its range); in float they run on few elements between a DEQUANTIZE and a QUANTIZE. In the ``integer`` profile a softmax
@@ -7,20 +7,17 @@ may write int16, with a step of 1/65536, before a QUANTIZE: then its int8 codes 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import replace
 
 from qhyvit.errors import UsageError
-from qhyvit.graph.ir import Graph, Node
+from qhyvit.graph.ir import Graph
+from qhyvit.latency.profile import LatencyProfile, default_profile
+from qhyvit.latency.work import INT8, INT16, Work, work_of
+from qhyvit.ops import spec
+from qhyvit.tflite.placement import Worth, is_long_softmax, place
 
 PROFILES = ("integer", "cpu")
-FLOAT_OPS = ("SOFTMAX", "RSQRT")
-LEADS = ("ADD",)  # the eps before a reciprocal root
-# What int16 costs over int8, milliseconds an element on one core: the builtin kernels, and two QUANTIZE
-WIDE_MS = {"SOFTMAX": 7.5e-6}
-# Equal attention to so many positions has weights of 1/512, which int8 softmax rounds to zero, all of them
-LONG_SOFTMAX = 512
 
 
 def check_profile(profile: str) -> None:
@@ -33,15 +30,32 @@ def check_profile(profile: str) -> None:
         raise UsageError(f"unknown profile {profile!r}; there are {', '.join(PROFILES)}")
 
 
-def with_profile(graph: Graph, profile: str) -> Graph:
+def with_profile(
+    graph: Graph, profile: str, latency: LatencyProfile | None = None, worth: Worth | None = None
+) -> Graph:
     """The graph with ``floats`` set as the profile wants.
+
+    Args:
+        latency: times of the kernels; None: the default.
+        worth: what accuracy is worth in milliseconds; None: nothing.
 
     Raises:
         UsageError: no such profile.
     """
     check_profile(profile)
-    floats = {t for node in graph.nodes if profile == "cpu" and _pays(graph, node) for t in node.outputs}
-    return replace(graph, floats=frozenset(floats))
+    floats = place(graph, latency or default_profile(), worth) if profile == "cpu" else frozenset()
+    return replace(graph, floats=floats, wide=frozenset())
+
+
+def with_floats(graph: Graph, names: Iterable[str]) -> Graph:
+    """The graph with the nodes that write the tensors ``names`` computed in float, and no others."""
+    return replace(graph, floats=frozenset(graph.by_name[name].id for name in names), wide=frozenset())
+
+
+def may_be_float(graph: Graph, tensor: int) -> bool:
+    """Whether the node that writes ``tensor`` has no weights, which are always int8."""
+    node = graph.producer(tensor)
+    return node is not None and spec(node.op).weight_input < 0
 
 
 def widened(graph: Graph, names: Iterable[str]) -> Graph:
@@ -52,20 +66,14 @@ def widened(graph: Graph, names: Iterable[str]) -> Graph:
 
 def long_softmaxes(graph: Graph) -> list[str]:
     """Names of the softmax outputs that int8 softmax may round to nothing: every method needs int16 there."""
-    outputs = [graph.tensors[n.outputs[0]] for n in graph.nodes if n.op == "SOFTMAX"]
-    return [t.name for t in outputs if t.shape[-1] >= LONG_SOFTMAX]
+    return [graph.tensors[n.outputs[0]].name for n in graph.nodes if is_long_softmax(graph, n)]
 
 
-def wide_cost_ms(graph: Graph, tensor: int) -> float | None:
-    """What computing ``tensor`` in int16 costs; None if it can't, or runs outside int8 already."""
+def wide_cost_ms(graph: Graph, tensor: int, latency: LatencyProfile) -> float | None:
+    """What computing ``tensor`` in int16 costs; None if it can't, is not known, or runs outside int8 already."""
     node = graph.producer(tensor)
-    if node is None or node.op not in WIDE_MS or graph.is_float(node):
+    if node is None or spec(node.op).wide is None or graph.is_float(node):
         return None
-    return WIDE_MS[node.op] * math.prod(graph.tensors[tensor].shape)
-
-
-def _pays(graph: Graph, node: Node) -> bool:
-    if node.op in FLOAT_OPS:
-        return True
-    users = graph.users(node.outputs[0])
-    return node.op in LEADS and bool(users) and all(u.op == "RSQRT" for u in users)
+    narrow, wide = (latency.ms(work_of(graph, node, INT8, writes)) for writes in (INT8, INT16))
+    back = latency.ms(Work(f"QUANTIZE {INT16}>{INT8}", work_of(graph, node, INT8, INT16).elements))
+    return None if narrow is None or wide is None or back is None else max(wide + back - narrow, 0.0)

@@ -13,7 +13,7 @@ import torch
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.fakequant import ExactQuant, exact_codes, quantized_biases
-from qhyvit.sim.run import Executor
+from qhyvit.sim.run import Executor, unrounded
 from qhyvit.tflite.write import constants_on_grid_of
 from qhyvit.verify.probe import every_tensor, make_interpreter
 
@@ -74,6 +74,9 @@ class _Simulator:
             if quant is not None:
                 x = (self.rounded(tensor, codes[tensor.name]) - quant.zero_point[0]) * quant.scale[0]
             result[tensor.id] = torch.from_numpy(x).unsqueeze(0)
+            if self.graph.is_both(tensor.id):
+                found = torch.from_numpy(codes[tensor.name].astype(np.float64))
+                result[unrounded(tensor.id)] = found.unsqueeze(0)
         return result
 
     def rounded(self, tensor: Tensor, found: np.ndarray) -> np.ndarray:

@@ -1,0 +1,117 @@
+"""A latency profile: the time of each kernel of a processor by its elements and multiply-accumulates; and its JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from qhyvit import files
+from qhyvit.errors import InputError
+from qhyvit.latency.work import Work
+
+SCHEMA_VERSION = 1
+DEFAULT = Path(__file__).with_name("default.json")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The time of one kernel.
+
+    Args:
+        fixed_us: microseconds a call; ns_per_element, ns_per_mac: nanoseconds.
+        builtin: a kernel of the runtime's own, which parts XNNPACK's graph in two.
+        samples: how many ops it was fitted to; 0: taken from another profile.
+        error: median relative error on them.
+    """
+
+    fixed_us: float = 0.0
+    ns_per_element: float = 0.0
+    ns_per_mac: float = 0.0
+    builtin: bool = False
+    samples: int = 0
+    error: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("fixed_us", "ns_per_element", "ns_per_mac", "samples", "error"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value!r}, must be a number of 0 or more")
+        if not isinstance(self.builtin, bool):
+            raise ValueError(f"builtin is {self.builtin!r}, must be true or false")
+
+    def ms(self, elements: int, macs: int = 0) -> float:
+        """Milliseconds of one call."""
+        return self.fixed_us / 1e3 + (self.ns_per_element * elements + self.ns_per_mac * macs) / 1e6
+
+
+@dataclass(frozen=True)
+class LatencyProfile:
+    """Kernels of one processor by name (see :func:`qhyvit.latency.work.kernel_name`).
+
+    Args:
+        name: in words, what it was measured on.
+        threads: of the interpreter.
+        partition_us: microseconds that one more part of XNNPACK's graph costs.
+    """
+
+    name: str
+    threads: int = 1
+    partition_us: float = 0.0
+    kernels: Mapping[str, Kernel] = field(default_factory=dict)
+
+    def ms(self, work: Work) -> float | None:
+        """Milliseconds of an op, a parted graph included; None for a kernel that was never measured."""
+        kernel = self.kernels.get(work.kernel)
+        if kernel is None:
+            return None
+        return kernel.ms(work.elements, work.macs) + self.partition_us / 1e3 * kernel.builtin
+
+    def to_json(self) -> str:
+        """One line a kernel."""
+        head = {"schema_version": SCHEMA_VERSION, "name": self.name, "threads": self.threads,
+                "partition_us": self.partition_us}  # fmt: skip
+        lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in head.items()]
+        rows = [f"{json.dumps(name)}: {json.dumps(asdict(kernel))}" for name, kernel in sorted(self.kernels.items())]
+        return "{\n" + ",\n".join([*lines, '"kernels": {\n' + ",\n".join(rows) + "\n}"]) + "\n}\n"
+
+    @property
+    def digest(self) -> str:
+        """Hash of all that it says."""
+        return files.sha256(self.to_json().encode())
+
+
+def from_json(raw: Any, what: str) -> LatencyProfile:
+    """Read back what ``to_json`` wrote, parsed; ``what`` names it in errors.
+
+    Raises:
+        InputError: another schema version, unknown or missing keys, values that cannot be.
+    """
+    try:
+        version = raw["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"schema_version is {version!r}, must be {SCHEMA_VERSION}")
+        unknown = set(raw) - {f.name for f in fields(LatencyProfile)} - {"schema_version"}
+        if unknown:
+            raise ValueError(f"unknown key {min(unknown)!r}")
+        kernels = {str(name): Kernel(**values) for name, values in raw["kernels"].items()}
+        rest = Kernel(fixed_us=raw["partition_us"])
+        threads = raw["threads"]
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise ValueError(f"threads is {threads!r}, must be 1 or more")
+        return LatencyProfile(str(raw["name"]), threads, rest.fixed_us, kernels)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(
+            f"{what} is no latency profile ({reason}); `qhyvit latency-profile BENCH.json --out FILE` makes one"
+        ) from error
+
+
+@cache
+def default_profile() -> LatencyProfile:
+    """The profile that comes with the package."""
+    return from_json(json.loads(DEFAULT.read_text()), DEFAULT.name)

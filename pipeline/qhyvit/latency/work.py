@@ -1,0 +1,78 @@
+"""What an op has to do, as a latency profile counts it: its kernel's name, elements, multiply-accumulates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import spec
+
+INT8, INT16, FLOAT = "int8", "int16", "float32"
+# Elementwise ops: between a DEQUANTIZE and a QUANTIZE, XNNPACK looks int8 codes up in a table of 256 and computes no
+# float, whatever the op is
+TABLE_OPS = ("EXP", "GELU", "HARD_SWISH", "RSQRT", "SQRT", "TANH")
+TABLE = "TABLE int8"
+Inputs = Sequence[int]
+Producer = Callable[[int], "tuple[str, Inputs] | None"]  # tensor -> op and inputs of the node that writes it
+
+
+@dataclass(frozen=True)
+class Work:
+    """One op for one kernel. ``elements``: of its largest activation; ``macs``: multiply-accumulates, 0: none."""
+
+    kernel: str
+    elements: int
+    macs: int = 0
+
+
+def role(op: str, inputs: Inputs, producer: Producer) -> str:
+    """What XNNPACK may compute together with a neighbour: MUL as a square, or as the product of SiLU; else ""."""
+    if op != "MUL":
+        return ""
+    a, b = inputs
+    if a == b:
+        return "square"
+    gates = (producer(b), producer(a))
+    is_silu = any(g is not None and g[0] == "LOGISTIC" and g[1][0] == x for g, x in zip(gates, (a, b), strict=True))
+    return "silu" if is_silu else ""
+
+
+def kernel_name(op: str, as_what: str, reads: str, writes: str) -> str:
+    """``ADD int8``, ``MUL/silu int8``, ``QUANTIZE float32>int8``."""
+    return f"{op}{'/' if as_what else ''}{as_what} {reads if reads == writes else f'{reads}>{writes}'}"
+
+
+def work(
+    op: str, as_what: str, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...], types: tuple[str, str]
+) -> Work:
+    """The work of an op.
+
+    Args:
+        as_what: its :func:`role`.
+        shapes: of all inputs, weights and constants included; () for absent ones.
+        out: of the first output.
+        types: numpy names of what it reads and writes.
+    """
+    facts = spec(op)
+    own = [s for i, s in enumerate(shapes) if i not in (facts.weight_input, facts.bias_input)]
+    elements = max(math.prod(s) for s in (*own, out))
+    return Work(kernel_name(op, as_what, *types), elements, facts.macs(shapes, out) if facts.macs else 0)
+
+
+def role_of(graph: Graph, node: Node) -> str:
+    """The :func:`role` of a node."""
+
+    def producer(t: int) -> tuple[str, Inputs] | None:
+        found = graph.producer(t)
+        return None if found is None else (found.op, found.inputs)
+
+    return role(node.op, node.inputs, producer)
+
+
+def work_of(graph: Graph, node: Node, reads: str, writes: str) -> Work:
+    """The work of a node whose activations are of these types."""
+    shapes = [graph.tensors[t].shape if t >= 0 else () for t in node.inputs]
+    out = graph.tensors[node.outputs[0]].shape
+    return work(node.op, role_of(graph, node), shapes, out, (reads, writes))

@@ -1,0 +1,45 @@
+"""What float islands are worth: the objective's part that they save, in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from qhyvit.graph.ir import Graph
+from qhyvit.methods._folding import GAIN_PER_MS
+from qhyvit.methods._hessian import Statistics
+from qhyvit.methods._wide import prescribed_loss
+from qhyvit.ops import spec
+from qhyvit.ops._spec import Fixed
+from qhyvit.plan import TensorQuant
+from qhyvit.tflite.placement import Worth
+
+LEAST_OBJECTIVE = 1e-30  # no division by zero where nothing is lost
+
+
+def candidates(graph: Graph) -> set[int]:
+    """Tensors whose int8 kernels prescribe their grid."""
+    nodes = [n for n in graph.nodes if isinstance(spec(n.op).out, Fixed) and not graph.is_float(n)]
+    return {n.outputs[0] for n in nodes}
+
+
+def worth(graph: Graph, statistics: Statistics, quants: Mapping[str, TensorQuant], total: float) -> Worth:
+    """A share ``GAIN_PER_MS`` of the objective buys a millisecond.
+
+    Args:
+        quants: grids of the tensors, by name; ``total``: the objective of the whole network.
+    """
+    per_ms = max(GAIN_PER_MS * total, LEAST_OBJECTIVE)
+    free, unrounded, prescribed_there = {}, {}, candidates(graph)
+    for t in statistics.peak:
+        quant = quants.get(graph.tensors[t].name)
+        loss = prescribed_loss(graph, t, statistics) if t in prescribed_there else None
+        if loss is not None:
+            prescribed, own = loss
+            free[t], unrounded[t] = max(prescribed - own.error, 0.0) / per_ms, own.error / per_ms
+        elif quant is not None and quant.axis is None:
+            grid = np.array(quant.scale), np.array(quant.zero_point)
+            errors = [row.error(*grid, *quant.limits)[0] for row in statistics.histograms[t].channels()]
+            unrounded[t] = float(sum(errors)) / per_ms
+    return Worth(free, unrounded)

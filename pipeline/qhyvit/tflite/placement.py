@@ -1,0 +1,193 @@
+"""Which nodes compute in float: the set with the least time by a latency profile, borders and accuracy counted in.
+
+Every node is int8 or float. A tensor that crosses costs one DEQUANTIZE for all its float readers, or one QUANTIZE for
+all its int8 readers. The cheapest assignment is a minimum cut of a graph with one vertex a node and one a border.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+import networkx as nx
+
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.latency.profile import LatencyProfile
+from qhyvit.latency.work import FLOAT, INT8, TABLE, TABLE_OPS, Work, role_of, work_of
+from qhyvit.ops import spec
+from qhyvit.tflite.legal import groups
+
+INT8_SIDE, FLOAT_SIDE = "int8", "float"
+# Equal attention to so many positions has weights of 1/512, which int8 softmax rounds to zero, all of them
+LONG_SOFTMAX = 512
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What accuracy is worth, milliseconds by tensor id.
+
+    Args:
+        free: of an output that gets a range of its own where its kernel prescribes one in int8.
+        unrounded: of a tensor that is never rounded: its writer and all its readers compute in float.
+    """
+
+    free: Mapping[int, float] = field(default_factory=dict)
+    unrounded: Mapping[int, float] = field(default_factory=dict)
+
+
+def is_long_softmax(graph: Graph, node: Node) -> bool:
+    """A softmax that int8 may round to nothing."""
+    return node.op == "SOFTMAX" and graph.tensors[node.outputs[0]].shape[-1] >= LONG_SOFTMAX
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of the nodes that have a choice, by their first output.
+
+    Args:
+        int8, floats: as int8 and as float ops.
+        table: as a table of codes, where that is possible: a float op between DEQUANTIZE and QUANTIZE.
+        dequantize, quantize: of a border, by tensor.
+        together: (a, b): node a is float only where node b is.
+    """
+
+    int8: Mapping[int, float]
+    floats: Mapping[int, float]
+    table: Mapping[int, float]
+    dequantize: Mapping[int, float]
+    quantize: Mapping[int, float]
+    together: tuple[tuple[int, int], ...]
+
+    def narrow(self, node: int) -> float:
+        """The faster of the two ways that read and write int8."""
+        return min(self.int8[node], self.table.get(node, self.int8[node]))
+
+
+def _may_be_float(graph: Graph, node: Node, right: frozenset[int]) -> bool:
+    """Weights stay int8, and so does what a matrix product's right operand is made of: its codes leave out -128."""
+    op = spec(node.op)
+    activations = [t for t in (*node.inputs, *node.outputs) if t >= 0 and not graph.tensors[t].is_constant]
+    return (
+        op.weight_input < 0 and op.int8_kernel and op.quantizer
+        and all(graph.tensors[t].dtype == "FLOAT32" for t in activations)
+        and not set(node.outputs).intersection((*graph.outputs, *right))
+    )  # fmt: skip
+
+
+def times(graph: Graph, latency: LatencyProfile) -> Times:
+    """What the profile says about every node that may be float and whose kernels it knows."""
+    right = frozenset(t for group in groups(graph) if group.symmetric for t in group.members)
+    int8, floats, table = {}, {}, {}
+    for node in graph.nodes:
+        t = node.outputs[0]
+        narrow, wide = (latency.ms(work_of(graph, node, d, d)) for d in (INT8, FLOAT))
+        if not _may_be_float(graph, node, right) or narrow is None or wide is None:
+            continue
+        int8[t], floats[t] = float("inf") if is_long_softmax(graph, node) else narrow, wide
+        looked_up = latency.ms(Work(TABLE, work_of(graph, node, INT8, INT8).elements))
+        if node.op in TABLE_OPS and looked_up is not None:
+            table[t] = looked_up
+    borders = {}
+    for name, types in (("DEQUANTIZE", f"{INT8}>{FLOAT}"), ("QUANTIZE", f"{FLOAT}>{INT8}")):
+        size = {t.id: Work(f"{name} {types}", math.prod(t.shape)) for t in graph.activations()}
+        borders[name] = {t: latency.ms(work) or 0.0 for t, work in size.items()}
+    return Times(int8, floats, table, borders["DEQUANTIZE"], borders["QUANTIZE"], _together(graph))
+
+
+def _together(graph: Graph) -> tuple[tuple[int, int], ...]:
+    """Pairs (a, b) of nodes, by first output: a is float only where b is.
+
+    A kernel that takes in its neighbour does so within one type; and an eps is lost on the int8 grid of a mean.
+    """
+    found = []
+    for node in graph.nodes:
+        t, kind = node.outputs[0], role_of(graph, node)
+        if kind == "silu":
+            gate = next(x for x in node.inputs if (made := graph.producer(x)) is not None and made.op == "LOGISTIC")
+            found += [(t, gate), (gate, t)]
+        elif kind == "square":
+            found += [(t, u.outputs[0]) for u in graph.users(t) if u.op == "MEAN"]
+        elif node.op == "RSQRT":
+            lead = graph.producer(node.inputs[0])
+            if lead is not None and lead.op == "ADD" and graph.users(lead.outputs[0]) == (node,):
+                found.append((t, lead.outputs[0]))
+    return tuple(found)
+
+
+def _ends(graph: Graph, tensor: int) -> tuple[int | None, list[int]]:
+    """First outputs of the node that writes ``tensor`` (None: none does) and of those that read it."""
+    made = graph.producer(tensor)
+    return None if made is None else made.outputs[0], [u.outputs[0] for u in graph.users(tensor)]
+
+
+def _network(graph: Graph, cost: Times, worth: Worth) -> nx.DiGraph:
+    """Edges carry what is lost if they are cut: their tail is int8 then, their head float."""
+    net = nx.DiGraph()
+
+    def lost(tail: object, head: object, ms: float | None = None) -> None:
+        if ms is None or math.isinf(ms):
+            net.add_edge(tail, head)  # without a capacity: never cut
+        elif ms > 0:
+            net.add_edge(tail, head, capacity=ms)
+
+    for node in graph.nodes:
+        t = node.outputs[0]
+        if t in cost.int8:
+            lost(INT8_SIDE, t, cost.floats[t])
+            lost(t, FLOAT_SIDE, cost.narrow(t) + sum(worth.free.get(o, 0.0) for o in node.outputs))
+        else:
+            lost(INT8_SIDE, t)
+    for a, b in cost.together:
+        lost(b, a)
+    for tensor in graph.activations():
+        writer, readers = _ends(graph, tensor.id)
+        source: object = INT8_SIDE if writer is None else writer
+        lost(source, ("dequantize", tensor.id), cost.dequantize[tensor.id])
+        lost(("quantize", tensor.id), source, cost.quantize[tensor.id])
+        lost(("whole", tensor.id), FLOAT_SIDE, worth.unrounded.get(tensor.id, 0.0))
+        for reader in readers:
+            lost(("dequantize", tensor.id), reader)
+            lost(reader, ("quantize", tensor.id))
+        for end in (source, *readers):
+            lost(end, ("whole", tensor.id))
+    return net
+
+
+def total_ms(graph: Graph, cost: Times, floats: Collection[int]) -> float:
+    """Time of the nodes that have a choice, and of all borders, where the nodes with outputs ``floats`` are float."""
+    ms = 0.0
+    for t in cost.int8:
+        ms += cost.floats[t] if t in floats else cost.narrow(t)
+    for tensor in graph.activations():
+        writer, readers = _ends(graph, tensor.id)
+        is_float = [r in floats for r in readers]
+        if writer in floats:
+            ms += cost.quantize[tensor.id] * (not all(is_float))
+        else:
+            ms += cost.dequantize[tensor.id] * any(is_float)
+    return ms
+
+
+def place(graph: Graph, latency: LatencyProfile, worth: Worth | None = None) -> frozenset[int]:
+    """Outputs of the nodes that compute in float; of two sets that cost the same, the smaller one."""
+    cost = times(graph, latency)
+    if not cost.int8:
+        return frozenset()
+    net = _network(graph, cost, worth or Worth())
+    net.add_nodes_from((INT8_SIDE, FLOAT_SIDE))
+    chosen = nx.minimum_cut(net, INT8_SIDE, FLOAT_SIDE)[1][1]
+    floats = {t for t in cost.int8 if t in chosen}
+    for t in cost.table:
+        if _is_table(graph, cost, t, floats):
+            floats.add(t)
+    return frozenset(o for node in graph.nodes if node.outputs[0] in floats for o in node.outputs)
+
+
+def _is_table(graph: Graph, cost: Times, t: int, floats: set[int]) -> bool:
+    """Whether a node that reads and writes int8 is faster as a table of codes: no float node may touch it."""
+    node = graph.producer(t)
+    assert node is not None
+    writer, _ = _ends(graph, node.inputs[0])
+    _, readers = _ends(graph, t)
+    return not floats.intersection((t, writer, *readers)) and cost.table[t] < cost.int8[t]

@@ -1,0 +1,485 @@
+"""The cost model: fitted to known times, islands placed as a search over all subsets places them, files that run."""
+
+import json
+import math
+from dataclasses import replace
+from itertools import chain, combinations
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from qhyvit import affine, stages
+from qhyvit.cli import main
+from qhyvit.errors import InputError
+from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.latency import Kernel, LatencyProfile, Work, default_profile
+from qhyvit.latency import fit as fitting
+from qhyvit.latency.work import TABLE, TABLE_OPS
+from qhyvit.methods import _islands, method
+from qhyvit.methods._problem import Problem
+from qhyvit.observers._histogram import Histogram
+from qhyvit.ops import spec
+from qhyvit.plan import QuantPlan
+from qhyvit.sim.run import Executor
+from qhyvit.tflite.islands import with_floats, with_profile
+from qhyvit.tflite.placement import Times, Worth, place, times, total_ms
+from qhyvit.tflite.write import quantize
+from qhyvit.verify.census import census
+from qhyvit.verify.report import verify
+
+ELEMENTS = 400  # a softmax over more is always float
+BOARD = {
+    "board": {"board": "Pi", "processor": "A72", "features": []}, "settings": {"threads": 1}, "warnings": [],
+}  # fmt: skip
+
+
+# --- fitting ---
+
+
+def measured(fixed_us, ns_per_element, ns_per_mac, noise=0.0):
+    rng = np.random.default_rng(1)
+    found = []
+    for elements, macs in rng.integers(100, 200_000, (40, 2)):
+        us = fixed_us + (ns_per_element * elements + ns_per_mac * macs) / 1e3
+        found.append(fitting.Sample(Work("K int8", int(elements), int(macs)), us * (1 + noise * rng.random()), False))
+    return found
+
+
+def test_a_linear_model_is_found_again_whatever_outliers_say():
+    own = measured(3.0, 0.25, 0.02)
+    own += [replace(s, us=50 * s.us) for s in own[:6]]  # a sixth of the runs was disturbed
+    found = fitting.fit_kernel(own)
+    assert (found.fixed_us, found.ns_per_element, found.ns_per_mac) == pytest.approx((3.0, 0.25, 0.02), rel=1e-3)
+    assert found.samples == 46
+    assert found.error == 0.0
+
+
+def test_no_coefficient_is_negative():
+    own = [fitting.Sample(Work("K int8", n), max(0.2 * n - 30, 0.1), False) for n in range(200, 2000, 100)]
+    found = fitting.fit_kernel(own)
+    assert found.fixed_us == 0
+    assert found.ns_per_element > 0
+
+
+def test_one_size_grows_with_the_elements():
+    found = fitting.fit_kernel([fitting.Sample(Work("K int8", 4000), 8.0, True)])
+    assert (found.fixed_us, found.ns_per_element, found.builtin) == (0, 2.0, True)
+    assert found.ms(2000) == pytest.approx(0.004)
+
+
+def test_only_what_may_vanish_into_a_neighbour_is_free():
+    alone, vanishing = (fitting.Sample(Work(k, 9), None, False) for k in ("GELU int8", "MUL/silu int8"))
+    assert fitting.fit_kernel([alone]) is None
+    assert fitting.fit_kernel([vanishing]).ms(9) == 0
+
+
+def bench_of(nodes, tensors, events, overhead=0.0):
+    rows = [{"name": n, "kernel": "builtin" if at is not None else "xnnpack", "node": at, "us": us}
+            for n, at, us in events]  # fmt: skip
+    model = {"graph": {"nodes": nodes, "tensors": tensors}, "events": rows, "overhead_us": overhead, "runtime": "r"}
+    return {"benches": [{**BOARD, "models": [model]}]}
+
+
+def siluchain():
+    """x -> CONV -> LOGISTIC, MUL (one operator for both) -> GELU (builtin) -> ADD of x (ready before GELU)."""
+    tensors = {str(i): ["int8", [1, 4, 4, 8]] for i in range(7)} | {"9": ["int8", [8, 1, 1, 8]]}
+    nodes = [
+        ["CONV_2D", [0, 9], [1]], ["LOGISTIC", [1], [2]], ["MUL", [1, 2], [3]], ["GELU", [3], [4]],
+        ["ADD", [0, 0], [5]], ["SUB", [4, 5], [6]],
+    ]  # fmt: skip
+    events = [
+        ("Fully Connected (NC, QS8, QC8W) GEMM", None, 5.0), ("Invalid Unary Op", None, 2.0), ("Add (ND)", None, 7.0),
+        ("GELU", 3, 9.0), ("Subtract (ND)", None, 4.0),
+    ]  # fmt: skip
+    return nodes, tensors, events
+
+
+def test_every_operator_finds_its_node_though_it_runs_out_of_order():
+    nodes, tensors, events = siluchain()
+    found = fitting.samples(bench_of(nodes, tensors, events)["benches"][0]["models"][0])
+    assert [(s.work.kernel, s.us) for s in found] == [
+        ("CONV_2D int8", 5.0), ("LOGISTIC int8", 2.0), ("MUL/silu int8", None), ("GELU int8", 9.0), ("ADD int8", 7.0),
+        ("SUB int8", 4.0),
+    ]  # fmt: skip
+    assert found[0].work == Work("CONV_2D int8", 128, 16 * 8 * 8)
+    assert [s.builtin for s in found] == [False, False, False, True, False, False]
+
+
+def test_an_elementwise_op_between_borders_is_a_table():
+    tensors = {"0": ["int8", [50]], "1": ["float32", [50]], "2": ["float32", [50]], "3": ["int8", [50]]}
+    nodes = [["DEQUANTIZE", [0], [1]], ["GELU", [1], [2]], ["QUANTIZE", [2], [3]]]
+    for events, kernel in (
+        ([("Invalid Unary Op", None, 3.0)], TABLE),
+        ([("Convert (NC)", None, 1.0), ("GELU (NC)", None, 3.0), ("Convert (NC)", None, 1.0)], None),
+    ):
+        found = fitting.samples(bench_of(nodes, tensors, events)["benches"][0]["models"][0])
+        timed = {s.work.kernel: s.us for s in found if s.us is not None}
+        assert (timed.get(TABLE) == 3.0) == (kernel == TABLE)
+
+
+def test_missing_kernels_are_the_defaults_at_this_boards_pace(tmp_path):
+    nodes, tensors, events = siluchain()
+    path = tmp_path / "bench.json"
+    base = LatencyProfile("base", kernels={"GELU int8": Kernel(fixed_us=3.0), "RSQRT int8": Kernel(ns_per_element=5.0)})
+    path.write_text(json.dumps(bench_of(nodes, tensors, events)))
+    found = fitting.fit([path], base)  # GELU took 9 us here, 3 there
+    assert found.kernels["RSQRT int8"].ns_per_element == pytest.approx(15.0)
+    assert found.kernels["RSQRT int8"].samples == 0
+    assert found.kernels["GELU int8"].samples == 1
+
+
+def test_what_a_part_costs_is_what_no_op_takes(tmp_path):
+    paths = []
+    for parts, inside in ((1, 3), (2, 1), (5, 4), (3, 9)):
+        ops = [*["TANH"] * inside, "GELU"] * parts
+        nodes = [[op, [i], [i + 1]] for i, op in enumerate(ops)]
+        tensors = {str(i): ["int8", [8]] for i in range(len(ops) + 1)}
+        events = [("GELU", i, 1.0) if op == "GELU" else ("Invalid Unary Op", None, 1.0) for i, op in enumerate(ops)]
+        paths.append(tmp_path / f"{parts}.json")
+        paths[-1].write_text(json.dumps(bench_of(nodes, tensors, events, 20 + 0.5 * len(ops) + 3 * parts)))
+    found = fitting.fit(paths)
+    assert found.partition_us == pytest.approx(3)
+    assert found.ms(Work("GELU int8", 8)) == pytest.approx(0.001 + 0.003)
+    assert found.ms(Work("TANH int8", 8)) == pytest.approx(0.001)
+
+
+# --- files ---
+
+
+def test_a_profile_reads_back_as_it_was():
+    default = default_profile()
+    assert fitting.from_json(json.loads(default.to_json()), "x") == default
+    assert default.kernels
+
+
+GOOD = {"schema_version": 1, "name": "Pi", "threads": 1, "partition_us": 0.0,
+        "kernels": {"GELU int8": {"ns_per_element": 1.0}}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("no json", "no JSON"),
+        ("[]", "neither"),
+        ("{}", "no times by op"),
+        (json.dumps({**GOOD, "schema_version": 2}), "schema_version is 2"),
+        (json.dumps({**GOOD, "more": 1}), "unknown key 'more'"),
+        (json.dumps({k: v for k, v in GOOD.items() if k != "name"}), "'name' is missing"),
+        (json.dumps({**GOOD, "threads": 0}), "threads is 0"),
+        (json.dumps({**GOOD, "kernels": {"GELU int8": {"ns_per_element": -1}}}), "ns_per_element is -1"),
+        (json.dumps({**GOOD, "kernels": {"GELU int8": {"ns_per_element": "x"}}}), "ns_per_element is 'x'"),
+        (json.dumps({**GOOD, "kernels": {"GELU int8": {"what": 1}}}), "what"),
+        (json.dumps({**GOOD, "kernels": []}), "is no latency profile"),
+        (json.dumps({**GOOD, "partition_us": math.nan}), "nan"),
+        (json.dumps({"benches": [{**BOARD, "models": [{"runtime": "r"}]}]}), "no times by op"),
+        (json.dumps({"benches": 3}), "no bench file"),
+        (json.dumps(bench_of([["ADD", [0], [7]]], {}, [("Add (ND)", None, 1.0)])), "cannot be read"),
+    ],
+)
+def test_a_bad_file_gets_one_line(tmp_path, capsys, content, words):
+    path, out = tmp_path / "p.json", tmp_path / "out.json"
+    path.write_text(content)
+    with pytest.raises(InputError) as refused:
+        fitting.load(path)
+    assert words in str(refused.value)
+    assert str(path) in str(refused.value)
+    with pytest.raises(SystemExit) as stopped:
+        main(["latency-profile", str(path), "--out", str(out)])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not out.exists()
+
+
+def test_two_processors_make_no_profile(tmp_path):
+    nodes, tensors, events = siluchain()
+    one, other = bench_of(nodes, tensors, events), bench_of(nodes, tensors, events)
+    other["benches"][0]["board"] = {"board": "Pi", "processor": "A76", "features": []}
+    for name, content in (("a", one), ("b", other)):
+        (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"A72.*A76"):
+        fitting.fit([tmp_path / "a", tmp_path / "b"])
+
+
+def test_the_command_fits_and_keeps_what_is_there(tmp_path, capsys):
+    path, out = tmp_path / "b.json", tmp_path / "p.json"
+    path.write_text(json.dumps(bench_of(*siluchain())))
+    for code in (0, 2):  # the second time the profile is there
+        with pytest.raises(SystemExit) as stopped:
+            main(["latency-profile", str(path), "--out", str(out)])
+        assert stopped.value.code == code
+        shown = capsys.readouterr()
+        assert ("GELU" in shown.out) == (code == 0)
+        assert "SOFTMAX" not in shown.out  # not measured
+        assert ("scaled" if code == 0 else "--force") in shown.err
+    assert fitting.load(out) == fitting.fit([path])
+
+
+# --- placement ---
+
+
+def network(seed, count=9):
+    """Random elementwise nodes, each reading one or two tensors before it; the last one ends the graph."""
+    rng = np.random.default_rng(seed)
+    tensors = {i: Tensor(i, f"t{i}", (1, ELEMENTS), "FLOAT32") for i in range(count + 1)}
+    nodes = []
+    for i in range(1, count + 1):
+        a, b = sorted(rng.integers(max(0, i - 3), i, 2).tolist())
+        op, inputs = ("ADD", (a, b)) if a != b else ("GELU", (a,))
+        nodes.append(Node(op, spec(op).attrs(), inputs, (i,)))
+    return Graph(tensors, tuple(nodes), (0,), (count,))
+
+
+def random_times(graph, seed):
+    rng = np.random.default_rng(seed)
+    ids = [n.outputs[0] for n in graph.nodes[:-1]]
+
+    def some(keys, high):
+        return {t: float(v) for t, v in zip(keys, rng.uniform(0, high, len(keys)), strict=True)}
+
+    return Times(some(ids, 3), some(ids, 3), {}, some(graph.tensors, 1), some(graph.tensors, 1), ())
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_cut_is_the_best_of_all_subsets(monkeypatch, seed):
+    graph = network(seed)
+    cost = random_times(graph, seed)
+    rng = np.random.default_rng(seed + 100)
+    worth = Worth({t: float(rng.uniform(0, 1)) for t in cost.int8}, {t: float(rng.uniform(0, 1)) for t in cost.int8})
+
+    def loss(floats):
+        lost = sum(worth.free[t] for t in cost.int8 if t not in floats)
+        for t in cost.int8:
+            ends = {t, *(u.outputs[0] for u in graph.users(t))}
+            lost += worth.unrounded[t] * (not ends <= set(floats))
+        return total_ms(graph, cost, floats) + lost
+
+    everything = chain.from_iterable(combinations(cost.int8, k) for k in range(len(cost.int8) + 1))
+    best = min(map(loss, everything))
+    monkeypatch.setattr("qhyvit.tflite.placement.times", lambda graph, latency: cost)
+    assert loss(place(graph, default_profile(), worth)) == pytest.approx(best)
+
+
+def line(*ops):
+    """x -> ops in a row -> FULLY_CONNECTED, which ends the graph and keeps its weights int8."""
+    count = len(ops)
+    tensors = {i: Tensor(i, f"t{i}", (1, ELEMENTS), "FLOAT32") for i in range(count + 2)}
+    weight = Tensor(99, "w", (ELEMENTS, ELEMENTS), "FLOAT32", np.zeros((ELEMENTS, ELEMENTS), np.float32))
+    nodes = [Node(op, spec(op).attrs(), (i,), (i + 1,)) for i, op in enumerate(ops)]
+    last = Node("FULLY_CONNECTED", spec("FULLY_CONNECTED").attrs(), (count, 99), (count + 1,))
+    return Graph({**tensors, 99: weight}, (*nodes, last), (0,), (count + 1,))
+
+
+def made_up(border_us=1.0, **us):
+    """A profile with these microseconds a call: GELU_int8=3 is the kernel ``GELU int8``."""
+    kernels = {k.replace("_", " "): Kernel(fixed_us=v) for k, v in us.items()}
+    borders = dict.fromkeys(("DEQUANTIZE int8>float32", "QUANTIZE float32>int8"), Kernel(fixed_us=border_us))
+    return LatencyProfile("made up", kernels={**kernels, **borders})
+
+
+def test_borders_decide_and_neighbours_share_them():
+    slow = made_up(border_us=2.0, SOFTMAX_int8=9, SOFTMAX_float32=1, LOGISTIC_int8=2, LOGISTIC_float32=3)
+    assert place(line("SOFTMAX"), slow) == {1}
+    # one LOGISTIC between costs 1 us more in float than in int8, two borders 4
+    assert place(line("SOFTMAX", "LOGISTIC", "SOFTMAX"), slow) == {1, 2, 3}
+    far = made_up(border_us=0.4, SOFTMAX_int8=9, SOFTMAX_float32=1, LOGISTIC_int8=2, LOGISTIC_float32=3)
+    assert place(line("SOFTMAX", "LOGISTIC", "SOFTMAX"), far) == {1, 3}
+    dear = made_up(border_us=4.1, SOFTMAX_int8=9, SOFTMAX_float32=1)
+    assert place(line("SOFTMAX"), dear) == frozenset()
+    assert place(line("SOFTMAX"), LatencyProfile("knows nothing")) == frozenset()
+
+
+def test_accuracy_buys_time():
+    equal = made_up(border_us=1.0, SOFTMAX_int8=3, SOFTMAX_float32=3)
+    assert place(line("SOFTMAX"), equal) == frozenset()
+    assert place(line("SOFTMAX"), equal, Worth(free={1: 0.0019})) == frozenset()
+    assert place(line("SOFTMAX"), equal, Worth(free={1: 0.0021})) == {1}
+    assert place(line("SOFTMAX", "SOFTMAX"), equal, Worth(unrounded={1: 0.0021})) == {1, 2}
+
+
+def test_a_table_of_codes_beats_a_slow_kernel_and_a_float_one():
+    table = replace(made_up(), kernels={**made_up(GELU_int8=9, GELU_float32=8).kernels, TABLE: Kernel(fixed_us=2)})
+    assert place(line("GELU"), table) == {1}
+    assert place(line("GELU", "GELU"), table) == {1}  # side by side they would be one island, and no table
+    slow = replace(table, kernels={**table.kernels, TABLE: Kernel(fixed_us=9.5)})
+    assert place(line("GELU"), slow) == frozenset()
+
+
+def test_a_parted_graph_counts():
+    apart = replace(made_up(SOFTMAX_int8=3, SOFTMAX_float32=2), partition_us=2.0)
+    assert place(line("SOFTMAX"), apart) == frozenset()
+    builtin = replace(apart.kernels["SOFTMAX int8"], builtin=True)
+    assert place(line("SOFTMAX"), replace(apart, kernels={**apart.kernels, "SOFTMAX int8": builtin})) == {1}
+
+
+def test_an_objective_is_worth_time_by_the_share_that_it_loses():
+    graph = line("SOFTMAX")
+    histogram = Histogram(None)
+    x = torch.linspace(0, 0.02, 1000)
+    histogram.update(x, torch.ones(1000))
+    seen = SimpleNamespace(peak={1: None}, histograms={1: histogram})
+    error = float(((x - torch.round(x * 256) / 256) ** 2).sum())
+    found = _islands.worth(graph, seen, {}, total=10 * error)
+    assert found.free[1] + found.unrounded[1] == pytest.approx(0.1 / 0.05, rel=0.02)
+    assert found.free[1] > 30 * found.unrounded[1]
+
+
+# --- whole files ---
+
+
+def scaled(factor, *names):
+    """The default with some kernels slower or faster, by the beginnings of their names."""
+    default = default_profile()
+
+    def one(name, k):
+        times_ = factor if name.startswith(names) else 1
+        return replace(k, fixed_us=k.fixed_us * times_, ns_per_element=k.ns_per_element * times_)
+
+    return replace(default, kernels={n: one(n, k) for n, k in default.kernels.items()})
+
+
+def built(graph, inputs):
+    solution = method("minmax").search(Problem(graph, inputs[:4]), {"observer": "minmax"})
+    plan = QuantPlan(solution.tensors, "minmax", profile="cpu")
+    data = quantize(graph, plan)
+    entry = plan.tensors[graph.tensors[graph.inputs[0]].name]
+    codes = [
+        affine.quantize(x[None].numpy(), entry.scale[0], entry.zero_point[0], affine.grid()).astype(np.int8)
+        for x in inputs[:2]
+    ]
+    report = verify(graph, graph, plan, data, inputs[:2], codes)
+    assert not {c.name: c.detail for c in report.checks if "decide" not in c.name and not c.passed}
+    return census(data)
+
+
+def test_the_default_leaves_softmax_and_roots_in_float(small):
+    graph = with_profile(small.graph, "cpu")
+    ops = {n.op for n in graph.nodes if n.op in ("SOFTMAX", "RSQRT") and not graph.is_float(n)}
+    assert not ops
+
+
+def test_where_everything_float_is_slow_there_are_no_islands(small_v1):
+    default = default_profile()
+    slow = {n: replace(k, fixed_us=1e6) if "float32" in n or n == TABLE else k for n, k in default.kernels.items()}
+    assert not with_profile(small_v1.graph, "cpu", replace(default, kernels=slow)).floats
+
+
+def test_a_slow_sum_is_computed_in_float_and_the_file_agrees(small_v1, inputs):
+    """Islands all over the residual stream, tensors read in both types among them."""
+    graph = with_profile(small_v1.graph, "cpu", scaled(20, "ADD int8"))
+    sums = [n for n in graph.nodes if n.op == "ADD"]
+    assert sum(graph.is_float(n) for n in sums) > len(sums) / 2
+    both = [t for t in graph.floats if graph.is_both(t)]
+    assert both
+    found = built(graph, inputs)
+    assert found.ops[("ADD", "FLOAT32")] == sum(graph.is_float(n) for n in sums)
+
+
+def test_float_readers_see_what_int8_readers_see_rounded():
+    graph = line("GELU", "GELU")
+    last = replace_inputs(graph.nodes[-1], (1, 99))
+    graph = replace(graph, nodes=(*graph.nodes[:-1], last), floats=frozenset({1, 2}))  # t1: read by GELU and the layer
+    assert graph.is_both(1)
+    assert not graph.is_both(2)
+    x = torch.linspace(-2, 2, ELEMENTS)[None]
+    seen = []
+
+    def hook(tensor, y, node):
+        return y * 0 if tensor.id == 1 else y
+
+    for floats in (graph.floats, frozenset()):
+        found = Executor(replace(graph, floats=floats)).run(x, hook, (1, 2))
+        assert not found[1].any()
+        seen.append(bool(found[2].any()))
+    assert seen == [True, False]
+
+
+def replace_inputs(node, inputs):
+    return Node(node.op, node.attrs, inputs, node.outputs)
+
+
+def test_names_bring_islands_back(small_v1):
+    graph = with_profile(small_v1.graph, "cpu")
+    names = tuple(graph.tensors[t].name for t in graph.floats)
+    plan = QuantPlan({}, "minmax", profile="cpu", floats=names, latency="Pi")
+    again = QuantPlan.from_json(plan.to_json())
+    assert with_floats(small_v1.graph, again.floats).floats == graph.floats
+    assert again.latency == "Pi"
+
+
+@pytest.mark.parametrize("op", TABLE_OPS)
+def test_xnnpack_looks_codes_up_where_an_elementwise_op_is_alone(tmp_path, op):
+    from qhyvit.plan import Choice, TensorQuant
+    from qhyvit_device.profile import profile
+
+    tensors = {0: Tensor(0, "x", (1, 64, 64, 8), "FLOAT32"), 1: Tensor(1, "y", (1, 64, 64, 8), "FLOAT32")}
+    graph = Graph(tensors, (Node(op, spec(op).attrs(), (0,), (1,)),), (0,), (1,))
+    graph = replace(graph, floats=frozenset({1}))
+    grid = TensorQuant((0.02,), (-128,), choice=Choice())
+    (tmp_path / "m.tflite").write_bytes(quantize(graph, QuantPlan({"x": grid, "y": grid}, "test")))
+    found = profile(tmp_path / "m.tflite", runs=2)
+    assert [(e.name, e.kernel) for e in found.events] == [("Invalid Unary Op", "xnnpack")]
+    assert fitting.samples({"graph": found.graph, "events": [vars(e) for e in found.events]})[1].work.kernel == TABLE
+
+
+def test_a_build_takes_a_profile_and_keeps_it(tmp_path, small_v1, pictures):
+    from PIL import Image
+
+    for i, picture in enumerate(pictures[:4]):
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+    board = tmp_path / "slow.json"
+    board.write_text(scaled(20, "ADD int8").to_json())
+    plans = []
+    for number, file in enumerate((None, board)):
+        work = stages.Work(tmp_path / f"w{number}")
+        work.folder.mkdir()
+        (work.folder / stages.FLOAT).write_bytes(small_v1.tflite)
+        (work.folder / stages.FACTS).write_text(json.dumps(small_v1.facts))
+        stages.calibrate(work, tmp_path, "minmax", 4, 0, {}, "squash", profile="cpu", latency_file=file)
+        plans.append(stages.plan_of(work))
+        solved = stages.solved(work).folded
+        assert {solved.tensors[t].name for t in solved.floats} == set(plans[-1].floats)
+        kept = json.loads((work.folder / stages.LATENCY).read_text())
+        assert kept == json.loads(board.read_text() if file else default_profile().to_json())
+    assert len(plans[1].floats) > len(plans[0].floats)
+
+
+def test_the_profile_names_every_op_of_the_default_islands(small):
+    known = times(small.graph, default_profile()).int8
+    assert known.keys() >= {n.outputs[0] for n in small.graph.nodes if n.op in ("SOFTMAX", "RSQRT")}
+
+
+def attention_like():
+    """Picture [1, 4, 4, 3] -> CONV_2D -> SOFTMAX over 8 channels -> CONV_2D -> MEAN -> 5 logits."""
+    rng = np.random.default_rng(0)
+    shapes = {"x": (1, 4, 4, 3), "a": (1, 4, 4, 8), "s": (1, 4, 4, 8), "b": (1, 4, 4, 5), "y": (1, 5)}
+    tensors = {i: Tensor(i, name, shape, "FLOAT32") for i, (name, shape) in enumerate(shapes.items())}
+    for i, shape in ((10, (8, 1, 1, 3)), (11, (8,)), (12, (5, 1, 1, 8)), (13, (5,))):
+        data = rng.normal(0, 2, shape).astype(np.float32)
+        tensors[i] = Tensor(i, f"w{i}", shape, "FLOAT32", data)
+    tensors[14] = Tensor(14, "axes", (2,), "INT32", np.array([1, 2], np.int32))
+    conv = spec("CONV_2D").attrs()
+    nodes = (
+        Node("CONV_2D", conv, (0, 10, 11), (1,)), Node("SOFTMAX", spec("SOFTMAX").attrs(), (1,), (2,)),
+        Node("CONV_2D", conv, (2, 12, 13), (3,)), Node("MEAN", spec("MEAN").attrs(), (3, 14), (4,)),
+    )  # fmt: skip
+    return Graph(tensors, nodes, (0,), (4,))
+
+
+def test_the_method_buys_accuracy_with_float_kernels():
+    """Float is slower for softmax here, by so little that the objective takes it."""
+    latency = made_up(border_us=0.1, SOFTMAX_int8=3, SOFTMAX_float32=3)
+    graph, chosen, said = attention_like(), method("qhyvit"), []
+    assert not with_profile(graph, "cpu", latency).floats
+    options = {**chosen.defaults, "rounds": 2, "learn": 0, "ridge": 0.0, "rounding": False, "bias": False}
+    images = torch.rand(8, 4, 4, 3, generator=torch.Generator().manual_seed(0))
+    problem = Problem(graph, images, latency=latency, profile="cpu", log=said.append)
+    solution = chosen.search(problem, options)
+    assert solution.graph.floats == {2}
+    assert "float kernel for s" in said
+    assert not solution.graph.wide
+    plan = QuantPlan(solution.tensors, "qhyvit", profile="cpu")
+    assert census(quantize(solution.shipped, plan)).ops[("SOFTMAX", "FLOAT32")] == 1
+    stays = chosen.search(replace(problem, profile="integer"), {**options, "int16_ms": 0.0})
+    assert not stays.graph.floats
