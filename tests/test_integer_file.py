@@ -8,8 +8,10 @@ import torch
 
 from qhyvit import affine
 from qhyvit.errors import PlanError, UsageError
+from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
+from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, Scheme
 from qhyvit.tflite import _flat
 from qhyvit.tflite.islands import with_profile
@@ -217,3 +219,24 @@ def test_a_softmax_in_float_has_a_range_of_its_own(small):
 def test_an_unknown_profile_is_refused(small):
     with pytest.raises(UsageError, match="gpu"):
         with_profile(small.graph, "gpu")
+
+
+def test_a_layer_that_was_zero_on_all_images_does_not_keep_the_file_from_loading():
+    weight = -np.ones((3, 4), np.float32)
+    tensors = [
+        Tensor(0, "x", (1, 5, 4), "FLOAT32"), Tensor(1, "w", (3, 4), "FLOAT32", weight),
+        Tensor(2, "b", (3,), "FLOAT32", np.zeros(3, np.float32)), Tensor(3, "dead", (1, 5, 3), "FLOAT32"),
+        Tensor(4, "flat", (1, 15), "FLOAT32"), Tensor(5, "shape", (2,), "INT32", np.array([1, 15], np.int32)),
+    ]  # fmt: skip
+    attrs = spec("FULLY_CONNECTED").attrs(keep_num_dims=True, fused_activation_function="RELU")
+    nodes = (
+        Node("FULLY_CONNECTED", attrs, (0, 1, 2), (3,)),
+        Node("RESHAPE", spec("RESHAPE").attrs(), (3, 5), (4,)),
+    )
+    graph = Graph({t.id: t for t in tensors}, nodes, (0,), (4,))
+    x = torch.rand(4, 5, 4) * 50
+    solution = method("minmax").search(Problem(graph, x), {"observer": "minmax"})
+    data = quantize(solution.shipped, QuantPlan(solution.tensors, "minmax"))
+    found = next(every_tensor(make_interpreter(data, all_tensors=True), [np.full((1, 5, 4), 127, np.int8)]))
+    assert census(data).partitions == 1
+    assert set(found["flat"].ravel()) == {solution.tensors["flat"].zero_point[0]}

@@ -15,6 +15,8 @@ from qhyvit.tflite.legal import Group, groups, weights
 # XNNPACK takes int8 ADD and SUB only for s_in / s_out in [2^-10, 2^8): a constant far below the other operand
 # (the eps of a norm) gets a grid just coarse enough.
 FINEST_TERM = 2.0**-9
+# XNNPACK makes no operator whose accumulator is multiplied by 2^8 or more, and the whole file then fails to load
+MOST_GAIN = 2.0**7
 
 
 def group_quant(
@@ -112,6 +114,26 @@ def delegable_constants(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict
     return changed
 
 
+def loadable_outputs(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, TensorQuant]:
+    """Coarsen outputs far finer than what their kernel adds up: a layer that is zero on all calibration images."""
+    from qhyvit.ops import spec
+
+    changed = dict(quants)
+    group_of = {t: group for group in groups(graph) for t in group.members}
+    for node in graph.nodes:
+        out = node.outputs[0]
+        if not spec(node.op).accumulates or graph.is_float(node) or group_of[out].fixed is not None:
+            continue
+        a, b, found = (changed.get(graph.tensors[t].name) for t in (*node.inputs[:2], out))
+        if a is None or b is None or found is None or len(found.scale) > 1:
+            continue
+        least = float(np.float32(max(a.scale) * max(b.scale) / MOST_GAIN))
+        if found.scale[0] < least:
+            for name in (graph.tensors[t].name for t in group_of[out].members):
+                changed[name] = replace(changed[name], scale=(least,))
+    return changed
+
+
 def ends(quant: TensorQuant) -> tuple[float, float]:
     """Lowest and highest value of a per-tensor quantization."""
     low, high = quant.limits
@@ -141,7 +163,7 @@ def constant_ranges(graph: Graph, group: Group) -> tuple[float, float] | None:
 
 def finish(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, TensorQuant]:
     """The last adjustments, in the order in which they depend on each other."""
-    return bias_floor(graph, delegable_constants(graph, quants))
+    return bias_floor(graph, delegable_constants(graph, loadable_outputs(graph, quants)))
 
 
 __all__ = ["Group", "constant_ranges", "finish", "group_quant", "groups", "minmax_weights", "spread", "weight_quant"]
