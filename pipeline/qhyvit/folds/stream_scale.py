@@ -73,8 +73,10 @@ def _norm(graph: Graph, root: Node) -> Norm | None:
         left, right = (_behind_copies(graph, t) for t in statistic.inputs)
         if left is None or right is None or left.op != "SUB" or right.op != "SUB" or left.inputs != right.inputs:
             return None
-        mean = _mean_of_channels(graph, left.inputs[1])
-        return None if mean is None else Norm(mean, left, statistic)
+        mean, twins = _mean_of_channels(graph, left.inputs[1]), [n for n in graph.nodes if n.inputs == left.inputs]
+        # the squares may have a SUB of their own (rewrites/own_right_operand.py): the norm's centre is the other one
+        centre = next((n for n in twins if n.op == "SUB" and n is not right), left)
+        return None if mean is None else Norm(mean, centre, statistic)
     if not _is_linear_mean(graph, statistic) and _mean_of_channels(graph, statistic.outputs[0]) is not statistic:
         return None
     square = graph.producer(statistic.inputs[0])
@@ -131,16 +133,13 @@ def _prepared(graph: Graph, norm: Norm) -> tuple[Graph, list[int]]:
     graph = edit.replace_node(graph, norm.centre, centre)
     out = centre.outputs[0]
     copy = _behind_copies(graph, norm.product.inputs[1])
-    left = next(n for n in graph.users(out) if n.op in COPIES)  # the copy that the product reads
-    graph, whole, constant = _times_ones(graph, left, out, f"{graph.tensors[out].name}.whole")
-    for reader in graph.users(out):
-        if reader.op in COPIES:
-            graph = edit.replace_node(graph, reader, replace(reader, inputs=(whole, *reader.inputs[1:])))
-    if copy is not None and copy.outputs[0] != out:  # the right operand's own SUB
-        for reader in graph.users(copy.outputs[0]):
-            graph = edit.replace_node(graph, reader, replace(reader, inputs=(whole, *reader.inputs[1:])))
-        graph = edit.remove_node(graph, copy)
-    return graph, [constant]
+    assert copy is not None
+    squared = {out, copy.outputs[0]}  # the centre and, where the squares have one of their own, its twin
+    readers = [n for n in graph.nodes if n.op in COPIES and n.inputs[0] in squared]
+    graph, whole, constant = _times_ones(graph, readers[0], out, f"{graph.tensors[out].name}.whole")
+    for reader in readers:
+        graph = edit.replace_node(graph, reader, replace(reader, inputs=(whole, *reader.inputs[1:])))
+    return (graph if copy.outputs[0] == out else edit.remove_node(graph, copy)), [constant]
 
 
 def _norms(graph: Graph) -> list[Norm]:
