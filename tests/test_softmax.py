@@ -37,8 +37,8 @@ def softmax_graph(rows, count):
 
 @pytest.mark.parametrize(("spread", "factor"), [(0.1, 32.0), (6.0, 1.0)])
 def test_the_ops_together_are_the_softmax_times_a_power_of_two(spread, factor):
-    graph = softmax_graph(256, 64)
-    x = spread * torch.randn(2, 256, 64, generator=torch.Generator().manual_seed(0))
+    graph = softmax_graph(512, 64)
+    x = spread * torch.randn(2, 512, 64, generator=torch.Generator().manual_seed(0))
     made = _softmax.unroll(Problem(graph, x)).graph
     assert [n.op for n in made.nodes] == [
         "REDUCE_MAX", "SUB", "ELU", "FULLY_CONNECTED", "LOG", "SUB", "ELU", "ADD", "FULLY_CONNECTED",
@@ -53,8 +53,8 @@ def test_the_ops_together_are_the_softmax_times_a_power_of_two(spread, factor):
 @pytest.fixture(scope="module")
 def built():
     """The ops with min-max ranges: graph, quantizations, file, inputs and their codes."""
-    x = 2 * torch.randn(6, 256, 64, generator=torch.Generator().manual_seed(1))
-    problem = _softmax.unroll(Problem(softmax_graph(256, 64), x))
+    x = 2 * torch.randn(6, 512, 64, generator=torch.Generator().manual_seed(1))
+    problem = _softmax.unroll(Problem(softmax_graph(512, 64), x))
     solution = method("minmax").search(problem, {"observer": "minmax"})
     quant = solution.tensors["x"]
     codes = [affine.quantize(i[None].numpy(), quant.scale[0], quant.zero_point[0], affine.grid()) for i in x]
@@ -80,10 +80,10 @@ def test_the_simulation_knows_every_code(built):
 
 
 def test_spread_attention_keeps_its_shape_where_the_int8_kernel_rounds_it_away():
-    x = 0.5 * torch.randn(4, 64, 256, generator=torch.Generator().manual_seed(2))
+    x = 0.5 * torch.randn(4, 128, 256, generator=torch.Generator().manual_seed(2))
     noise = {}
-    for name, graph in (("kernel", softmax_graph(64, 256)), ("ops", None)):
-        problem = Problem(graph, x) if graph is not None else _softmax.unroll(Problem(softmax_graph(64, 256), x))
+    for name, graph in (("kernel", softmax_graph(128, 256)), ("ops", None)):
+        problem = Problem(graph, x) if graph is not None else _softmax.unroll(Problem(softmax_graph(128, 256), x))
         solution = method("minmax").search(problem, {"observer": "minmax"})
         hook = FakeQuant(solution.tensors)
         exact = Executor(problem.graph).run(x, None, [1])[1]
