@@ -99,7 +99,9 @@ def ablation() -> str:
 
 
 def _pair(rows: list[dict[str, str]]) -> str:
-    """Top-1 and agreement, means over seeds."""
+    """Top-1 and agreement, means over seeds; a file that stops with an error on some image has neither."""
+    if any(not r["top1_percent"] for r in rows):
+        return "does not run"
     top1, agreement = (_spreadless(rows, c) for c in ("top1_percent", "agreement_percent"))
     return f"{top1} / {agreement}" if rows else ""
 
