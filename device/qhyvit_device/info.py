@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from qhyvit_device.errors import CheckFailedError
-from qhyvit_device.runner import Model, find_interpreter, why_slow
+from qhyvit_device.runner import Model, find_interpreter
+from qhyvit_device.trust import why_slow
 
 # Codes. arm64's SOFTMAX kernel and x86's differ by one code in 3,000, and what comes behind makes more of it.
 OTHER_MACHINE_TOLERANCE = 6

@@ -47,13 +47,6 @@ def find_interpreter() -> tuple[Any, str, str]:
     raise DeviceError("no TFLite interpreter is installed; pip install ai-edge-litert")
 
 
-def why_slow(runtime: str) -> str:
-    """Why XNNPACK took no op of an int8 model, as far as this can be told, with the remedy."""
-    if runtime == "tflite-runtime":
-        return "tflite-runtime leaves int8 ops to slow kernels; pip install ai-edge-litert"
-    return "XNNPACK took no op, so it runs on slow kernels; is /sys mounted?"
-
-
 class TfliteFile:
     """One model in an interpreter; input and output are single tensors.
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from qhyvit_device.board import SINCE_BOOT, Board, State, throttling
-from qhyvit_device.runner import why_slow
 from qhyvit_device.statistics import Summary
 
 MOST_SPREAD = 1.2  # p95 / p50
 MOST_DRIFT = 0.05  # of a core's clock
 MOST_LOAD = 0.3  # of one core, by others, before the run
 GOOD_GOVERNORS = ("performance",)
+
+
+def why_slow(runtime: str) -> str:
+    """Why XNNPACK took no op of an int8 model, as far as this can be told, with the remedy."""
+    if runtime == "tflite-runtime":
+        return "tflite-runtime leaves int8 ops to slow kernels; pip install ai-edge-litert"
+    return "XNNPACK took no op, so it runs on slow kernels; is /sys mounted?"
 
 
 def _clock(before: State, after: State) -> list[str]:
