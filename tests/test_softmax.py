@@ -50,6 +50,13 @@ def test_the_ops_together_are_the_softmax_times_a_power_of_two(spread, factor):
     assert torch.allclose(found[3], Executor(graph, torch.float64).run(x)[3], atol=1e-6)
 
 
+def test_a_peak_that_float32_puts_above_one_halves_nothing(monkeypatch):
+    monkeypatch.setattr(_softmax, "_peaks", lambda problem, nodes: dict.fromkeys([1], 1.0000001))
+    made = _softmax.unroll(Problem(softmax_graph(512, 64), torch.zeros(1, 512, 64))).graph
+    ones = next(n.inputs[1] for n in made.nodes if n.op == "FULLY_CONNECTED")
+    assert (made.constant(ones) == 1).all()
+
+
 @pytest.fixture(scope="module")
 def built():
     """The ops with min-max ranges: graph, quantizations, file, inputs and their codes."""

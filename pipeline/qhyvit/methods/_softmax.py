@@ -114,7 +114,7 @@ def unroll(problem: Problem) -> Problem:
         return problem
     peaks, graph = _peaks(problem, nodes), problem.graph
     for node in nodes:
-        factor = 2.0 ** math.floor(-math.log2(peaks[node.outputs[0]]))
+        factor = 2.0 ** math.floor(-math.log2(min(peaks[node.outputs[0]], 1.0)))  # float32 may say 1 + 1e-7
         graph = unrolled(graph, node, factor)
         layer = _next_layer(graph, node.outputs[0])
         assert layer is not None
