@@ -11,6 +11,7 @@ from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit.models._export import export
 from qhyvit.models._source import GENERIC, open_source
+from qhyvit.models._weights import randomize
 from qhyvit.plan import QuantPlan
 from qhyvit.rewrites import rewrite
 from qhyvit.stages import Work
@@ -191,3 +192,23 @@ def test_a_hybrid_with_an_op_that_has_no_integer_form_names_op_and_module():
     made = export(open_source("timm/efficientvit_b0", seed=1))
     with pytest.raises(GraphError, match=r"4 x PADV2 \(first in stages\.2\.blocks\.1"):
         read(made.tflite, made.facts["modules"])
+
+
+def test_weights_reach_what_timm_computed_from_the_old_ones(tmp_path):
+    """The run that counts the classes leaves tables of attention biases behind, made from the fresh weights."""
+    from safetensors.torch import save_file
+
+    factory = tmp_path / "v2.py"
+    factory.write_text(
+        "import timm\n\n\ndef make():\n"
+        "    found = timm.create_model('efficientformerv2_s0', num_classes=4, img_size=64)\n"
+        "    found.preprocess = {'input_size': 64}\n    return found\n"
+    )
+    trained = open_source(f"{factory}:make").reference
+    randomize(trained, 3)
+    trained.train().eval()
+    save_file({k: v.contiguous() for k, v in trained.state_dict().items()}, tmp_path / "v2.safetensors")
+    found = open_source(f"{factory}:make", tmp_path / "v2.safetensors").reference
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(found(image), trained(image), rtol=0, atol=0)

@@ -126,6 +126,7 @@ def _with_weights(
     found = _described(name, module.eval(), size, None, "its own" if weights is None else weights.name)
     if weights is not None:
         load_into(module, weights, name, found.classes)
+        module.train().eval()  # timm's attention keeps its table of biases from the run that counted the classes
     if classes not in (None, found.classes):
         raise UsageError(f"{classes} classes asked for, but {name} gives {found.classes} outputs")
     return found
