@@ -39,8 +39,16 @@ def mobilevitv2_imagenette() -> nn.Module:
 
 
 def efficientformer_imagenette() -> nn.Module:
-    """EfficientFormer-L1's blocks, narrower and fewer; its attention is made for 7 x 7 tokens, so 224 pixels."""
-    return _taking(_timm("efficientformer_l1", depths=(2, 2, 4, 2), embed_dims=(24, 48, 96, 192)), 224)
+    """EfficientFormer-L1's blocks at 128 pixels, narrower and fewer, with attention made for 4 x 4 tokens."""
+    from qhyvit.models._timm import import_timm
+
+    widths, size = (24, 48, 96, 192), 128
+    made = _timm("efficientformer_l1", depths=(2, 2, 4, 2), embed_dims=widths)
+    attention = import_timm().models.efficientformer.Attention
+    for block in made.modules():
+        if isinstance(getattr(block, "token_mixer", None), attention):
+            block.token_mixer = attention(widths[-1], resolution=size // 32)
+    return _taking(made, size)
 
 
 def efficientformerv2_imagenette() -> nn.Module:

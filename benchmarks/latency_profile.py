@@ -32,7 +32,7 @@ from qhyvit_device import bench
 from qhyvit_device.preprocess import images_in, normalize
 from qhyvit_device.profile import profile
 
-MODELS = ("mobilevit_xxs", "efficientformer_l1", "efficientformerv2_s0", "mobile_former_26m")
+MODELS = ("mobilevit_xxs", "mobilevitv2_050", "efficientformer_l1", "efficientformerv2_s0", "mobile_former_26m")
 CALIBRATION = 4
 FLOAT_OPS = ("SOFTMAX", *TABLE_OPS)
 

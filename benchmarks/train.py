@@ -45,7 +45,7 @@ class Recipe:
 RECIPES = {
     "mobilevit_imagenette": Recipe(24),
     "mobilevitv2_imagenette": Recipe(16),
-    "efficientformer_imagenette": Recipe(12),
+    "efficientformer_imagenette": Recipe(30),
     "efficientformerv2_imagenette": Recipe(14),
     "mobile_former_imagenette": Recipe(26),
 }
@@ -164,8 +164,8 @@ def train(name: str, folder: Path, checkpoint: Path, out: Path, log: Path) -> No
     how = Preprocess("squash", size, facts["interpolation"], tuple(facts["mean"]), tuple(facts["std"]))
     images, held_out = load(folder, "train", size, how), load(folder, "val", size, how)
     training = Training(name, len(images.labels) // BATCH, checkpoint)
-    if training.epoch == 0:
-        files.write_text(log, ",".join(LOG) + "\n")
+    kept = log.read_text().splitlines()[1 : 1 + training.epoch] if training.epoch else []
+    files.write_text(log, "\n".join([",".join(LOG), *kept]) + "\n")  # no row of an epoch that was not kept
     while training.epoch < training.recipe.epochs:
         started, rate = time.monotonic(), training.schedule.get_last_lr()[0]
         loss = training.run_epoch(images, size, how)

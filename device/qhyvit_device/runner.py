@@ -32,17 +32,18 @@ def find_interpreter() -> tuple[Any, str, str]:
     from importlib import import_module, metadata
 
     known = (
-        ("ai-edge-litert", "ai_edge_litert.interpreter"),
-        ("tensorflow", "tensorflow.lite.python.interpreter"),
-        ("tflite-runtime", "tflite_runtime.interpreter"),
+        ("ai-edge-litert", "ai_edge_litert.interpreter", ("ai-edge-litert", "ai-edge-litert-nightly")),
+        ("tensorflow", "tensorflow.lite.python.interpreter", ("tensorflow", "tensorflow-cpu", "tensorflow-aarch64")),
+        ("tflite-runtime", "tflite_runtime.interpreter", ("tflite-runtime", "tflite-runtime-nightly")),
     )
-    for name, module in known:
+    for name, module, distributions in known:
         try:
             found = import_module(module).Interpreter
         except ImportError:
             continue
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            return found, name, metadata.version(name)
+        for distribution in distributions:
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                return found, name, metadata.version(distribution)
         return found, name, "unknown"
     raise DeviceError("no TFLite interpreter is installed; pip install ai-edge-litert")
 

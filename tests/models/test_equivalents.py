@@ -67,6 +67,15 @@ def matters(reference: nn.Module, x: torch.Tensor, keys: list[str]) -> dict[str,
     return found
 
 
+@pytest.mark.parametrize(("name", "size", "blocks"), [("mobilevit_xxs", 128, 9), ("efficientformer_l1", 224, 1)])
+def test_keys_and_values_have_no_offset(name, size, blocks):
+    _, equivalent = made(name, size)
+    layers = dict(equivalent.named_modules())
+    own = [layers[n] for n in layers if n.endswith((".key", ".value"))]
+    assert len(own) == 2 * blocks
+    assert not any(layer.bias.any() for layer in own)
+
+
 @pytest.mark.parametrize("name", ["mobilevit_xxs", "mobilevitv2_050"])
 def test_random_parameters_matter(name):
     """Each 1-D parameter of timm's module changes its logits: none is hidden by an initial 0 or 1."""

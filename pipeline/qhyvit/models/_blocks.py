@@ -65,6 +65,17 @@ def centred(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     return linear(weight - weight.mean(dim=0, keepdim=True), centre)
 
 
+def without_offsets(key: nn.Linear, value: nn.Linear) -> torch.Tensor:
+    """Set the biases of an attention's keys and values to 0; returns what the product's result lacks then, [V].
+
+    A constant on all keys shifts all scores of a query alike, which softmax does not see; its results sum to 1, so that
+    a constant on all values comes out whole. Both are right operands with a symmetric int8 grid: offsets cost range.
+    """
+    offset = value.bias.detach().clone()
+    key.bias.data, value.bias.data = torch.zeros_like(key.bias), torch.zeros_like(offset)
+    return offset
+
+
 def silu(x: torch.Tensor) -> torch.Tensor:
     """x * sigmoid(x): LOGISTIC and MUL."""
     return x * torch.sigmoid(x)

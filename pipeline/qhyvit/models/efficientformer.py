@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qhyvit.models._blocks import averaged_heads, behind_norm, centred, check_grid, folded_conv
+from qhyvit.models._blocks import averaged_heads, behind_norm, centred, check_grid, folded_conv, without_offsets
 from qhyvit.models._family import Family, Variant, holds
 from qhyvit.models._timm import import_timm
 from qhyvit.models.mobilevit import Normalize
@@ -73,7 +73,8 @@ class Attention(nn.Module):
         parts = [(weight[:, r].flatten(0, 1) * s, bias[:, r].flatten() * s) for r, s in zip(rows, scales, strict=True)]
         self.query, self.key, self.value = (behind_norm(w, b, norm) for w, b in parts)
         self.register_buffer("bias", source.attention_biases.detach()[:, source.attention_bias_idxs])
-        self.proj = centred(source.proj.weight * gain[:, None], source.proj.bias * gain)
+        offset = without_offsets(self.key, self.value)
+        self.proj = centred(source.proj.weight * gain[:, None], (source.proj.bias + source.proj.weight @ offset) * gain)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, C] -> [N, C]."""

@@ -12,7 +12,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from qhyvit.models._blocks import Backbone, ConvNormAct, behind_norm, centred, folded_conv, rewrite_stages, silu
+from qhyvit.models._blocks import (
+    Backbone,
+    ConvNormAct,
+    behind_norm,
+    centred,
+    folded_conv,
+    rewrite_stages,
+    silu,
+    without_offsets,
+)  # fmt: skip
 from qhyvit.models._family import Family, Variant, holds
 from qhyvit.models._timm import import_timm
 
@@ -49,7 +58,8 @@ class Attention(nn.Module):
         weight, bias = source.qkv.weight.chunk(3), source.qkv.bias.chunk(3)
         self.query = behind_norm(weight[0] * source.scale, bias[0] * source.scale, norm)
         self.key, self.value = (behind_norm(w, b, norm) for w, b in zip(weight[1:], bias[1:], strict=True))
-        self.proj = centred(source.proj.weight, source.proj.bias)
+        offset = without_offsets(self.key, self.value)
+        self.proj = centred(source.proj.weight, source.proj.bias + source.proj.weight @ offset)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[T, C] -> [T, C]."""

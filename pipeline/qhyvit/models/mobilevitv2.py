@@ -61,7 +61,8 @@ class LinearTransformerBlock(nn.Module):
         y = self.norm1(x)
         # [P, N, 1] -> [P, 1, N]; softmax on the last axis, and left in the product
         scores = torch.softmax(self.query(y).reshape(self.positions, 1, self.patches), dim=-1)
-        context = torch.bmm(scores, self.key(y))  # [P, 1, N] x [P, N, C] -> [P, 1, C]
+        # scores sum to 1, so the mean of keys is the key of the mean: one row a position instead of N
+        context = self.key(torch.bmm(scores, y))  # [P, 1, N] x [P, N, C] -> [P, 1, C]
         x = x + self.out_proj(F.relu(self.value(y)) * context)
         return x + self.fc2(silu(self.fc1(self.norm2(x))))
 

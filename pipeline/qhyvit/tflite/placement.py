@@ -14,7 +14,7 @@ import networkx as nx
 
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.profile import LatencyProfile
-from qhyvit.latency.work import FLOAT, INT8, TABLE, TABLE_OPS, Work, role_of, work_of
+from qhyvit.latency.work import FLOAT, INT8, TABLE, TABLE_OPS, Work, float_work, is_sum_of_squares, role_of, work_of
 from qhyvit.ops import spec
 from qhyvit.tflite.legal import groups
 
@@ -77,11 +77,11 @@ def _may_be_float(graph: Graph, node: Node, right: frozenset[int]) -> bool:
 
 def times(graph: Graph, latency: LatencyProfile) -> Times:
     """What the profile says about every node that may be float and whose kernels it knows."""
-    right = frozenset(t for group in groups(graph) if group.symmetric for t in group.members)
+    right, with_squares = _right_operands(graph)
     int8, floats, table = {}, {}, {}
     for node in graph.nodes:
         t = node.outputs[0]
-        narrow, wide = (latency.ms(work_of(graph, node, d, d)) for d in (INT8, FLOAT))
+        narrow, wide = latency.ms(work_of(graph, node, INT8, INT8)), _float_ms(graph, node, latency)
         if not _may_be_float(graph, node, right) or narrow is None or wide is None:
             continue
         int8[t], floats[t] = float("inf") if is_long_softmax(graph, node) else narrow, wide
@@ -92,7 +92,32 @@ def times(graph: Graph, latency: LatencyProfile) -> Times:
     for name, types in (("DEQUANTIZE", f"{INT8}>{FLOAT}"), ("QUANTIZE", f"{FLOAT}>{INT8}")):
         size = {t.id: Work(f"{name} {types}", math.prod(t.shape)) for t in graph.activations()}
         borders[name] = {t: latency.ms(work) or 0.0 for t, work in size.items()}
-    return Times(int8, floats, table, borders["DEQUANTIZE"], borders["QUANTIZE"], _together(graph))
+    return Times(int8, floats, table, borders["DEQUANTIZE"], borders["QUANTIZE"],
+                 (*_together(graph), *with_squares))
+
+
+def _float_ms(graph: Graph, node: Node, latency: LatencyProfile) -> float | None:
+    """Milliseconds of a node in float; None for a kernel that was never measured."""
+    parts = [latency.ms(part) for part in float_work(graph, node)]
+    known = [ms for ms in parts if ms is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def _right_operands(graph: Graph) -> tuple[frozenset[int], tuple[tuple[int, int], ...]]:
+    """Tensors that are made into right operands, which stay int8; and pairs (a, b): a is float only where b is.
+
+    A sum of squares needs no operands in int8 once it is float itself.
+    """
+    right: set[int] = set()
+    pairs: list[tuple[int, int]] = []
+    for group in groups(graph):
+        users = [(t, n) for t in group.members for n in graph.users(t)]
+        readers = [n for t, n in users if any(n.inputs[i] == t for i in spec(n.op).symmetric_inputs)]
+        if group.symmetric and readers and all(is_sum_of_squares(graph, n) for n in readers):
+            pairs += [(t, n.outputs[0]) for t in group.members for n in readers]
+        elif group.symmetric:
+            right.update(group.members)
+    return frozenset(right), tuple(pairs)
 
 
 def _together(graph: Graph) -> tuple[tuple[int, int], ...]:

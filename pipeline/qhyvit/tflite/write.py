@@ -25,6 +25,7 @@ from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.tflite import _flat, stand_ins
 from qhyvit.tflite.legal import check_plan
 from qhyvit.tflite.smaller import clamp
+from qhyvit.tflite.squares import added_in_float
 from qhyvit.tflite.wide import rescale
 
 
@@ -161,7 +162,7 @@ def quantize(graph: Graph, plan: QuantPlan) -> bytes:
     from ai_edge_quantizer import quantizer, recipe
 
     check_plan(graph, plan)
-    graph = constants_on_grid_of(graph, plan.tensors)
+    graph = added_in_float(constants_on_grid_of(graph, plan.tensors))
     float_model = stand_ins.put(write_float(graph), graph)
     ranges = {t.name: _range(t, plan.tensors[t.name]) for t in graph.tensors.values() if t.name in plan.tensors}
     tool = quantizer.Quantizer(bytearray(float_model), [*recipe.static_wi8_ai8(), *_islands(graph)])

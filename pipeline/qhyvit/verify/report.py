@@ -11,6 +11,7 @@ import torch
 
 from qhyvit.graph.ir import Graph
 from qhyvit.plan import QuantPlan
+from qhyvit.tflite.squares import added_in_float
 from qhyvit.verify.agree import Agreement, op_by_op
 from qhyvit.verify.census import Census, census
 from qhyvit.verify.decide import Decisions, decisions
@@ -116,7 +117,7 @@ def verify(
         pixels: float images [N, H, W, 3]; ``codes``: the same images as input codes [1, H, W, 3].
     """
     found = census(model)
-    checks = _census_checks(found, shipped)
+    checks = _census_checks(found, added_in_float(shipped))
     agreements, outcomes = {}, {}
     for runtime in runtimes:
         agreement = op_by_op(folded, shipped, plan.tensors, model, pixels[:op_images], codes[:op_images], runtime)
