@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 BASE = {"qhyvit", "numpy", "pillow", "ai-edge-litert"}
 # weights and pictures that belong into the sdist; anything else of these kinds is a mistake
 BINARY = (".safetensors", ".pt", ".pth", ".tflite", ".npz", ".png", ".jpg", ".jpeg")
-MEANT = ("docs/", "benchmarks/demo/", "benchmarks/weights/", "benchmarks/results/")
+MEANT = ("docs/", "benchmarks/demo/", "benchmarks/results/")
 MOST_BYTES = 8_000_000
 PICTURE = "from PIL import Image; Image.new('RGB', (48, 40), (200, 30, 60)).save('photo.png')"
 NET = """
