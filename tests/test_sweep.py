@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from benchmarks.demo.images import generate
 from qhyvit import files, stages
 from qhyvit.errors import InputError, OutputError, UsageError
 from qhyvit.evaluation import labelled_images, logits_of
+from qhyvit.latency import default_profile
 from qhyvit.sweep import gather, jobs, pool
 from qhyvit.sweep.jobs import Job, to_run
 from qhyvit.sweep.matrix import matrix
@@ -306,6 +308,21 @@ def test_what_determines_a_build_names_its_result(place):
     (place / "s.toml").write_text(GOOD)
     next((place / "val").rglob("*.jpg")).write_bytes(next((place / "train").rglob("*.jpg")).read_bytes() + b"\0")
     assert not set(digests()) & set(first)
+
+
+def test_a_latency_profile_goes_to_every_build_and_names_its_result(place):
+    def builds():
+        return matrix(read_spec(place / "s.toml"), place / "out").builds
+
+    first = {b.job.digest for b in builds()}
+    (place / "s.toml").write_text('latency_profile = "pi.json"\n' + GOOD)
+    with pytest.raises(InputError, match=r"pi\.json"):
+        builds()
+    (place / "pi.json").write_text(replace(default_profile(), name="Pi").to_json())
+    found = builds()
+    assert [b.job.arguments["latency"] for b in found] == [str(place / "pi.json")] * 2
+    assert not first & {b.job.digest for b in found}
+    assert sweep(place / "s.toml", place / "out", Pool(workers=2), quiet, quiet).failed == {}
 
 
 def test_an_image_in_both_folders_is_refused(place):

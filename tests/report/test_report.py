@@ -17,12 +17,14 @@ from PIL import Image
 
 from qhyvit import stages
 from qhyvit.errors import InputError
+from qhyvit.latency import default_profile
+from qhyvit.latency.work import TABLE
 from qhyvit.methods import method as find_method
 from qhyvit.methods._hessian import float_logits, mean_kl
 from qhyvit.methods._problem import Problem
-from qhyvit.report import compare, latency
+from qhyvit.report import changes, compare, latency
 from qhyvit.report.chain import chain
-from qhyvit.report.cost import rounded_tensors
+from qhyvit.report.cost import Costs, rounded_tensors
 from qhyvit.report.facts import Report
 from qhyvit.report.gather import Request, gather
 from qhyvit.report.images import mean_kl as mean_kl_of_logits
@@ -140,6 +142,15 @@ def test_a_measured_change_is_what_the_changed_method_gives(bundle, report, samp
 def test_a_method_is_replaced_in_the_command_not_added(report):
     (change,) = [c for c in report.cost.changes if "--method qhyvit" in c.command]
     assert change.command == "qhyvit build m --method qhyvit --out B --force"
+
+
+def test_proposals_count_with_the_times_of_the_board_that_the_build_is_for(bundle, samples):
+    found = stages.solved(stages.Work(bundle.with_name("minmax.work")))
+    default, costs = default_profile(), Costs(found, samples)
+    slow = {n: replace(k, fixed_us=1e6) if "float32" in n or n == TABLE else k for n, k in default.kernels.items()}
+    for profile, proposed in ((default, True), (replace(default, kernels=slow), False)):
+        change = changes._cpu_profile(changes._Build(found.plan, "", profile), costs)
+        assert (change is not None) == proposed
 
 
 def test_figures_on_the_page_are_those_of_the_json(report):

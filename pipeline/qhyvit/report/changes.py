@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qhyvit.graph.ir import Graph
-from qhyvit.latency.profile import default_profile
+from qhyvit.latency.profile import LatencyProfile
 from qhyvit.methods import method as find_method
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import group_quant
@@ -33,6 +33,7 @@ class _Build:
 
     plan: QuantPlan
     command: str
+    latency: LatencyProfile
 
     def option(self, name: str, otherwise: Any) -> Any:
         """An option of the method as this build had it."""
@@ -98,7 +99,7 @@ def _method(build: _Build, costs: Costs) -> Change | None:
 def _cpu_profile(build: _Build, costs: Costs) -> Change | None:
     if build.plan.profile != "integer":
         return None
-    graph = with_profile(costs.graph, "cpu")
+    graph = with_profile(costs.graph, "cpu", build.latency)
     if not graph.floats:
         return None
     reason = (
@@ -112,7 +113,7 @@ def _cpu_profile(build: _Build, costs: Costs) -> Change | None:
 def _int16(build: _Build, costs: Costs) -> Change | None:
     if build.plan.profile != "integer" or "int16_ms" not in find_method(build.plan.method).defaults:
         return None
-    spent = {t.id: wide_cost_ms(costs.graph, t.id, default_profile()) for t in costs.graph.activations()}
+    spent = {t.id: wide_cost_ms(costs.graph, t.id, build.latency) for t in costs.graph.activations()}
     narrow = {t: ms for t, ms in spent.items() if ms is not None}
     if not narrow:
         return None
@@ -178,9 +179,11 @@ def _folds(build: _Build, costs: Costs) -> Change | None:
 KNOWN = (_bits, _method, _folds, _learn, _cpu_profile, _int16, _closed_form, _images, _search_images)
 
 
-def changes(plan: QuantPlan, command: str, costs: Costs, kl: float) -> tuple[Change, ...]:
+def changes(
+    plan: QuantPlan, command: str, costs: Costs, kl: float, latency: LatencyProfile
+) -> tuple[Change, ...]:  # fmt: skip
     """The three that pay most: first those measured, by what they regain, then the others in the order of KNOWN."""
-    build = _Build(plan, command)
+    build = _Build(plan, command, latency)
     found = [c for c in (make(build, costs) for make in KNOWN) if c is not None]
     measured = [c for c in found if c.kl_after is not None and kl - c.kl_after >= LEAST_SHARE * kl]
     best = sorted(measured, key=lambda c: c.kl_after or 0.0) + [c for c in found if c.kl_after is None]

@@ -15,6 +15,7 @@ import torch
 from qhyvit import data, files
 from qhyvit.errors import InputError, QhyvitError
 from qhyvit.evaluation import check_classes, float_file, predict
+from qhyvit.latency.fit import load
 from qhyvit.report import latency
 from qhyvit.report.chain import Block, block_of, chain
 from qhyvit.report.changes import changes
@@ -22,7 +23,7 @@ from qhyvit.report.cost import Costs, rounded_tensors
 from qhyvit.report.facts import BlockFacts, Cost, Examined, Missing, Report, rounded
 from qhyvit.report.images import examine
 from qhyvit.report.tensors import tensor_facts
-from qhyvit.stages import FLOAT, MODEL, SAMPLES, VERIFY, Solved, Work, load_pixels, preprocess_for, solved
+from qhyvit.stages import FLOAT, LATENCY, MODEL, SAMPLES, VERIFY, Solved, Work, load_pixels, preprocess_for, solved
 from qhyvit.verify.census import census
 from qhyvit_device.preprocess import images_in, load_image, normalize, to_pixels
 from qhyvit_device.runner import Model
@@ -145,7 +146,7 @@ def _cost(found: Solved, images: torch.Tensor, work: Work, command: str, request
     return Cost(
         len(costs.images), rounded(total), int((logits.argmax(1) == costs.float_logits.argmax(1)).sum()),
         tuple(_block(costs, found, b, up_to) for b, up_to in zip(blocks, kl_up_to, strict=True)),
-        tuple(tensors), changes(found.plan, command, costs, total),
+        tuple(tensors), changes(found.plan, command, costs, total, load(work.folder / LATENCY)),
     )  # fmt: skip
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from qhyvit import data, files
 from qhyvit.errors import InputError
+from qhyvit.latency.fit import load
+from qhyvit.latency.profile import default_profile
 from qhyvit.methods import method
 from qhyvit.models._source import is_own
 from qhyvit.sweep.jobs import Job
@@ -44,7 +46,7 @@ def matrix(spec: Spec, out: Path) -> Matrix:
     """What there is to do for a spec, with its results below ``out``.
 
     Raises:
-        InputError: images, labels or weights are missing, or an image is in both folders.
+        InputError: images, labels, weights or a latency profile are missing, or an image is in both folders.
     """
     out = out.resolve()
     hashes = _Hashes(spec)
@@ -77,6 +79,7 @@ class _Hashes:
         for seed in spec.seeds:
             chosen = [of[p] for p in data.choose(paths, count, seed)]
             self.calibration[seed] = {**_way(spec.calibration), "images": data.combined_hash(chosen)}
+        self.latency = (default_profile() if spec.latency is None else load(spec.latency)).digest
 
 
 def _way(images: ImagesSpec) -> dict[str, Any]:
@@ -130,7 +133,7 @@ def _build(
     what = {"method": chosen.name, "bits": bits, "seed": seed, "profile": profile}
     key = {
         "job": "build", "reference": dict(reference.key), **what, "calibration": hashes.calibration[seed],
-        "options": method(chosen.name).complete(chosen.options),
+        "options": method(chosen.name).complete(chosen.options), "latency": hashes.latency,
     }  # fmt: skip
     label = f"{model.label}, {chosen.label}, {bits} bits, seed {seed}, {profile}"
     draft = Job(label, f"{TASKS}:build", {}, key)
@@ -139,6 +142,7 @@ def _build(
         "reference": reference.arguments["target"], "options": dict(chosen.options),
         "images": str(spec.calibration.folder), "count": spec.calibration.count,
         "calibration_mode": spec.calibration.resize_mode, "evaluation": _evaluation(spec.evaluation),
+        "latency": _plain(spec.latency),
     }  # fmt: skip
     job = Job(label, draft.function, arguments, key, needs=(*reference.needs, reference.digest))
     return Build(model, chosen, bits, seed, profile, job)

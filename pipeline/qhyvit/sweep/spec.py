@@ -50,7 +50,10 @@ class ImagesSpec:
 
 @dataclass(frozen=True)
 class Spec:
-    """Every model by every method, number of bits, seed and profile."""
+    """Every model by every method, number of bits, seed and profile.
+
+    ``latency``: a latency profile, or a bench file to fit one to; None: the profile of the package.
+    """
 
     models: tuple[ModelSpec, ...]
     methods: tuple[MethodSpec, ...]
@@ -59,6 +62,7 @@ class Spec:
     profiles: tuple[str, ...]
     calibration: ImagesSpec
     evaluation: ImagesSpec
+    latency: Path | None = None
 
 
 def near(word: str, known: Iterable[str]) -> str:
@@ -141,6 +145,7 @@ def read_spec(path: Path) -> Spec:
         tuple(top.items("profiles", ["integer"])),
         _images(top.take("calibration", dict, need=True), f"{path.name}: calibration", base, labelled=False),
         _images(top.take("evaluation", dict, need=True), f"{path.name}: evaluation", base, labelled=True),
+        top.path("latency_profile"),
     )  # fmt: skip
     top.end()
     _check(spec, path.name)

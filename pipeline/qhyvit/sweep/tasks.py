@@ -60,12 +60,14 @@ def reference(folder: str, target: str, evaluation: Mapping[str, Any]) -> dict[s
 def build(
     folder: str, export: str, reference: str, method: str, options: Mapping[str, Any], bits: int, seed: int,
     profile: str, images: str, count: int, calibration_mode: str | None, evaluation: Mapping[str, Any],
+    latency: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Calibrate, convert and measure; a work directory that an ended process left is gone on with."""
     source, work = Path(export), stages.Work(Path(folder))
     for name in (stages.FLOAT, stages.FACTS):
         files.write_bytes(work.folder / name, files.read_bytes(source / name, "export"))
-    stages.calibrate(work, Path(images), method, count, seed, options, calibration_mode, bits, profile)
+    stages.calibrate(work, Path(images), method, count, seed, options, calibration_mode, bits, profile,
+                     latency_file=None if latency is None else Path(latency))  # fmt: skip
     stages.convert(work)
     accuracy, floating = _measure(work, Path(reference), evaluation)
     plan, size = stages.plan_of(work), len(work.read(stages.MODEL))
