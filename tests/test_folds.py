@@ -1,11 +1,14 @@
 """Folds leave the float function as it was, whatever the scale."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
 
 from qhyvit.folds import all_folds
 from qhyvit.folds._scaling import CannotScaleError, scale_tensor
+from qhyvit.latency.work import INT8, work_of
 from qhyvit.sim.run import Executor
 
 
@@ -36,6 +39,23 @@ def test_the_scaled_tensor_really_carries_the_scale(small_v2, inputs):
     after = Executor(folded, torch.float64).run(inputs[:1], None, place.tensors)
     for t in place.tensors:
         assert torch.allclose(after[t] * torch.from_numpy(r), before[t], rtol=1e-4, atol=1e-6)
+
+
+def counted(graph):
+    """How often each kernel is used with each amount of work."""
+    return Counter(work_of(graph, node, INT8, INT8) for node in graph.nodes)
+
+
+@pytest.mark.parametrize("name", sorted(all_folds()))
+def test_the_work_that_comes_and_goes_is_that_of_the_edited_graph(small, name):
+    """The split's MUL is no part of a SiLU any more, which costs four times what the restoring convolution does."""
+    fold = all_folds()[name]
+    for place in fold.places(small.graph):
+        folded = fold.apply(small.graph, place, scale_of(place.channels))
+        before, after = counted(small.graph), counted(folded)
+        changed = [{w: n for w, n in c.items() if not w.kernel.startswith("RESHAPE")}
+                   for c in (after - before, before - after)]  # fmt: skip
+        assert changed == [Counter(place.adds), Counter(place.saves)], place.name
 
 
 def test_the_silu_split_adds_one_depthwise_convolution(small_v2):

@@ -16,7 +16,7 @@ from qhyvit.folds._fold import Fold, Place
 from qhyvit.folds._scaling import CannotScaleError, Scaling
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node, Tensor
-from qhyvit.latency.work import INT8, Work, kernel_name
+from qhyvit.latency.work import INT8, Work, kernel_name, work_of
 from qhyvit.ops import spec
 from qhyvit.ops.depthwise_conv_2d import DepthwiseConv2DAttrs
 from qhyvit.ops.reshape import ReshapeAttrs
@@ -72,10 +72,15 @@ def places(graph: Graph) -> list[Place]:
             _scaled(graph, x, mul, np.linspace(1.0, 2.0, channels))
         except CannotScaleError:
             continue
-        elements = math.prod(graph.tensors[x].shape)
-        restore = Work(kernel_name("DEPTHWISE_CONV_2D", "", INT8, INT8), elements, elements)  # 1x1
-        found.append(Place(graph.tensors[x].name, (x, mul.outputs[0]), channels, (restore,)))
+        found.append(Place(graph.tensors[x].name, (x, mul.outputs[0]), channels, *_ops_of(graph, x, mul)))
     return found
+
+
+def _ops_of(graph: Graph, x: int, mul: Node) -> tuple[tuple[Work, ...], tuple[Work, ...]]:
+    """What comes, the restoring 1x1 convolution and a MUL by itself, and what goes: the one that LOGISTIC takes in."""
+    elements = math.prod(graph.tensors[x].shape)
+    restore = Work(kernel_name("DEPTHWISE_CONV_2D", "", INT8, INT8), elements, elements)
+    return (restore, Work(kernel_name("MUL", "", INT8, INT8), elements)), (work_of(graph, mul, INT8, INT8),)
 
 
 def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:

@@ -205,15 +205,24 @@ def _place(graph: Graph, scaling: Scaling, seed: Node, norms: Sequence[Norm]) ->
 
 
 def _ops_of(graph: Graph, norms: Sequence[Norm], channels: int) -> tuple[tuple[Work, ...], tuple[Work, ...]]:
-    """The linears that come in the place of means, and products of a subtracted mean with 1 / r; the means."""
+    """What comes and what goes.
+
+    Linears come in the place of means; products of a subtracted mean with 1 / r, and of what it is subtracted from with
+    r, in the place of a difference that the squares had for themselves.
+    """
     adds, saves = [], []
     for norm in norms:
         if norm.mean.op == "MEAN":
             elements = math.prod(graph.tensors[norm.mean.inputs[0]].shape)
             adds.append(Work(kernel_name("FULLY_CONNECTED", "", INT8, INT8), elements, elements))
             saves.append(work_of(graph, norm.mean, INT8, INT8))
-        if norm.centre is not None:
-            adds.append(Work(kernel_name("MUL", "", INT8, INT8), channels))
+            if len(_axes(graph, norm.mean)) > 1:  # over tokens as well
+                adds.append(Work(kernel_name("MEAN", "", INT8, INT8), elements // channels))
+        if norm.centre is not None and norm.product is not None:
+            elements = math.prod(graph.tensors[norm.centre.outputs[0]].shape)
+            adds += [Work(kernel_name("MUL", "", INT8, INT8), size) for size in (channels, elements)]
+            if _behind_copies(graph, norm.product.inputs[1]) is not norm.centre:
+                saves.append(work_of(graph, norm.centre, INT8, INT8))
     return tuple(adds), tuple(saves)
 
 
