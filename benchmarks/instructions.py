@@ -76,6 +76,8 @@ def main() -> None:
     _arm64.prepare(place, counting=True)
     tasks = [(m, f, p) for m in args.models.split(",") for p in _arm64.PROCESSORS for f in FILES]
     tasks = [t for t in tasks if args.again or not have_rows(args.out, dict(zip(KEY, t, strict=True)))]
+    if tasks:  # the first run writes Python's bytecode as well: thrown away
+        instructions(place, tasks[0][2], args.work / tasks[0][0] / file_name(tasks[0][1]))
     for model, name, processor in track(tasks, "count", disable=not sys.stderr.isatty()):
         count, partitions = instructions(place, processor, args.work / model / file_name(name))
         row: dict[str, Any] = {
