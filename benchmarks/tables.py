@@ -125,7 +125,43 @@ def families() -> str:
     return _markdown([*columns, "**integer**", "**cpu**", "calibration sets"], rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"stock": stock, "methods": methods, "ablation": ablation, "families": families}
+def coverage() -> str:
+    """Every variant as an integer file."""
+    columns = {"ops": "ops", "int8_ops": "int8", "int16_ops": "int16", "float_ops": "float",
+               "float_tensors": "float tensors", "partitions": "XNNPACK's parts", "size_mb": "MB",
+               "verified": "verified"}  # fmt: skip
+    rows = [[r["variant"], *(r[name] for name in columns)] for r in _rows("coverage.csv")]
+    return _markdown(["", *columns.values()], rows)
+
+
+def latency() -> str:
+    """Milliseconds of each file, and over the time of the stock float file."""
+    measured = [r for r in _rows("latency.csv") if r["threads"] == "1"]
+    kinds, rows = list(dict.fromkeys(r["file"] for r in measured)), []
+    for model in dict.fromkeys(r["model"] for r in measured):
+        own = {r["file"]: r for r in measured if r["model"] == model}
+        rows.append([model, *(f"{float(own[k]['p50_ms']):.1f} / {float(own[k]['to_float']):.2f}" for k in kinds)])
+    return _markdown(["ms / share of the stock float file's time", *_emphasized(kinds)], rows)
+
+
+def instructions() -> str:
+    """Million instructions on each emulated processor, and over those of the stock float file."""
+    counted = _rows("instructions.csv")
+    kinds, rows = list(dict.fromkeys(r["file"] for r in counted)), []
+    for model, processor in dict.fromkeys((r["model"], r["processor"]) for r in counted):
+        own = {r["file"]: r for r in counted if (r["model"], r["processor"]) == (model, processor)}
+        cells = [f"{float(own[k]['million_instructions']):.0f} / {float(own[k]['to_float']):.2f}" for k in kinds]
+        rows.append([f"{model}, {processor}", *cells])
+    return _markdown(["million / share of the stock float file's", *_emphasized(kinds)], rows)
+
+
+def _emphasized(kinds: list[str]) -> list[str]:
+    return [f"**{k}**" if k in ("integer", "cpu") else k for k in kinds]
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    f.__name__: f for f in (stock, methods, ablation, families, coverage, latency, instructions)
+}  # fmt: skip
 
 
 def filled(text: str) -> str:
