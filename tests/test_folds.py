@@ -48,7 +48,7 @@ def counted(graph):
 
 @pytest.mark.parametrize("name", sorted(all_folds()))
 def test_the_work_that_comes_and_goes_is_that_of_the_edited_graph(small, name):
-    """The split's MUL is no part of a SiLU any more, which costs four times what the restoring convolution does."""
+    """The split's MUL is no part of a SiLU any more, which costs as much as the restoring product does."""
     fold = all_folds()[name]
     for place in fold.places(small.graph):
         folded = fold.apply(small.graph, place, scale_of(place.channels))
@@ -58,13 +58,35 @@ def test_the_work_that_comes_and_goes_is_that_of_the_edited_graph(small, name):
         assert changed == [Counter(place.adds), Counter(place.saves)], place.name
 
 
-def test_the_silu_split_adds_one_depthwise_convolution(small_v2):
+def test_the_silu_split_adds_one_product(small_v2):
     fold = all_folds()["silu_split"]
     place = fold.places(small_v2.graph)[0]
     folded = fold.apply(small_v2.graph, place, scale_of(place.channels))
-    before, after = ([n.op for n in g.nodes] for g in (small_v2.graph, folded))
-    assert len(after) == len(before) + 1
-    assert after.count("DEPTHWISE_CONV_2D") == before.count("DEPTHWISE_CONV_2D") + 1
+    before, after = (Counter(n.op for n in g.nodes) for g in (small_v2.graph, folded))
+    assert after - before == Counter(MUL=1)
+    assert not before - after
+
+
+@pytest.mark.parametrize("bits", [8, 6])
+def test_what_the_silu_split_multiplies_by_is_exact_in_the_file(small_v2, bits):
+    from qhyvit.methods._folding import _scales
+    from qhyvit.methods._hessian import Statistics
+    from qhyvit.methods._ranges import constant_ranges, group_quant, groups
+
+    fold, graph = all_folds()["silu_split"], small_v2.graph
+    place = fold.places(graph)[0]
+    statistics = Statistics(place.tensors, ())
+    statistics.peak[place.tensors[-1]] = torch.from_numpy(scale_of(place.channels, seed=5))
+    for r in _scales(statistics, place, bits):
+        folded = fold.apply(graph, place, r)
+        name = f"{place.name}.restore:factor"
+        constant = next(t for t in folded.tensors.values() if t.name == name)
+        group = next(g for g in groups(folded) if constant.id in g.members)
+        quant = group_quant(group, *constant_ranges(folded, group, bits), "minmax", bits=bits)
+        values = folded.constant(constant.id)
+        codes = np.rint(values / quant.scale[0]) + quant.zero_point[0]
+        assert np.allclose((codes - quant.zero_point[0]) * quant.scale[0], values, rtol=1e-6)
+        assert quant.limits[0] <= codes.min() <= codes.max() <= quant.limits[1]
 
 
 def test_attention_values_and_queries_are_among_the_places(small_v1):

@@ -5,7 +5,16 @@ import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
-from qhyvit.rewrites import explicit_bias, flat_layers, matrix_product, own_right_operand, quotients, rewrite, squares
+from qhyvit.rewrites import (
+    explicit_bias,
+    flat_layers,
+    matrix_product,
+    own_right_operand,
+    quotients,
+    rewrite,
+    right_rows,
+    squares,
+)  # fmt: skip
 from qhyvit.sim.run import Executor
 
 
@@ -109,6 +118,28 @@ def test_a_right_operand_that_nobody_else_reads_stays():
     two = product("BATCH_MATMUL", 6, 3, 5), product("BATCH_MATMUL", 5, 3, 8)
     graph = sums_and_products(scale, flat, *two, shapes=[(4, 4), (4, 4), (1, 1, 4, 4), (4, 4)], outputs=(8,))
     assert own_right_operand.apply(graph).nodes == graph.nodes
+
+
+def test_products_read_their_right_operand_by_rows():
+    turn = Node("TRANSPOSE", spec("TRANSPOSE").attrs(), (3, 9), (5,))
+    products = product("BATCH_MATMUL", 3, 5, 6), product("BATCH_MATMUL", 6, 5, 7), product("BATCH_MATMUL", 7, 3, 8)
+    constants = [np.array([1, 0], np.int32)]
+    graph = sums_and_products(turn, *products, shapes=[(4, 4)] * 4, outputs=(8,), constants=constants)
+    found = right_rows.apply(graph)
+    found.check()
+    assert all(n.attrs.adj_y for n in found.nodes if n.op == "BATCH_MATMUL")
+    # two products read what was turned for them as it was before; the third one's operand lay as it came
+    turns = [found.constant(n.inputs[1]).tolist() for n in found.nodes if n.op == "TRANSPOSE"]
+    assert turns == [[1, 0]]
+    assert [n.inputs[1] for n in found.nodes if n.op == "BATCH_MATMUL"][:2] == [3, 3]
+    assert_equal(graph, found)
+
+
+def test_a_right_operand_that_lies_by_rows_or_is_constant_stays():
+    weights = np.arange(16, dtype=np.float32).reshape(4, 4)
+    two = product("BATCH_MATMUL", 3, 3, 5, adj_y=True), product("BATCH_MATMUL", 5, 7, 6)
+    graph = sums_and_products(*two, shapes=[(4, 4), (4, 4)], outputs=(6,), constants=[weights])
+    assert right_rows.apply(graph).nodes == graph.nodes
 
 
 def node(op, *inputs, out):

@@ -249,36 +249,42 @@ def _mean(scaling: Scaling, node: Node) -> None:
 
 
 def _matmul(scaling: Scaling, node: Node) -> None:
-    """BATCH_MATMUL of [.., M, K] and [.., K, N]: r on M or N passes, r on K asks for 1 / r on the other operand."""
+    """BATCH_MATMUL of [.., M, K] and [.., K, N]: r on M or N passes, r on K asks for 1 / r on the other operand.
+
+    The right operand may lie as [.., N, K].
+    """
     a, b = node.inputs
     out = node.outputs[0]
-    attrs = node.attrs
-    if a == b or attrs.adj_x or attrs.adj_y:
+    if a == b or node.attrs.adj_x:
         raise CannotScaleError("BATCH_MATMUL in a form that does not let a scale pass")
     if out in scaling.tensors and a not in scaling.tensors and b not in scaling.tensors:
         r = scaling.tensors[out]
         row = r[..., :1, :]
         if not np.allclose(r, np.broadcast_to(row, r.shape), rtol=1e-9):
             raise CannotScaleError("BATCH_MATMUL result scaled along its rows")
-        scaling.want(b, np.broadcast_to(row, scaling.graph.tensors[b].shape))
+        scaling.want(b, np.broadcast_to(_turned(row, node, b), scaling.graph.tensors[b].shape))
         return
     for t, other, contracted in ((a, b, -1), (b, a, -2)):
         if t in scaling.tensors:
-            _matmul_operand(scaling, t, other, out, contracted)
+            _matmul_operand(scaling, node, t, other, contracted)
             return
 
 
-def _matmul_operand(scaling: Scaling, t: int, other: int, out: int, contracted: int) -> None:
-    r = scaling.tensors[t]
+def _turned(r: Scale, node: Node, t: int) -> Scale:
+    """From [.., K, N] to how the right operand ``t`` lies, or back; the left one stays."""
+    return r.swapaxes(-1, -2) if node.attrs.adj_y and t == node.inputs[1] else r
+
+
+def _matmul_operand(scaling: Scaling, node: Node, t: int, other: int, contracted: int) -> None:
+    out, shape = node.outputs[0], scaling.graph.tensors
+    r = _turned(scaling.tensors[t], node, t)
     free = -3 - contracted  # -2 for the left operand, -1 for the right one
-    k, m = r.shape[contracted], r.shape[free]
-    shape = scaling.graph.tensors
-    constant_k = np.allclose(r, r.take([0], axis=contracted), rtol=1e-9)
-    if constant_k and k >= 1 and m > 1:
-        scaling.want(out, np.broadcast_to(r.take([0], axis=contracted), shape[out].shape))
-    elif np.allclose(r, r.take([0], axis=free), rtol=1e-9):
-        along_k = r.take([0], axis=free).swapaxes(-1, -2)
-        scaling.want(other, np.broadcast_to(1.0 / along_k, shape[other].shape))
+    along_free, along_k = r.take([0], axis=contracted), r.take([0], axis=free)
+    if r.shape[free] > 1 and np.allclose(r, along_free, rtol=1e-9):
+        scaling.want(out, np.broadcast_to(along_free, shape[out].shape))
+    elif np.allclose(r, along_k, rtol=1e-9):
+        inverse = _turned(1.0 / along_k.swapaxes(-1, -2), node, other)
+        scaling.want(other, np.broadcast_to(inverse, shape[other].shape))
         scaling.done.add((out, 2))
     else:
         raise CannotScaleError("BATCH_MATMUL operand scaled along both axes")

@@ -1,8 +1,8 @@
 """The SiLU split: x / r and SiLU(x) / r get one scale a channel, exactly.
 
-The producing layer divides its output channels by r; a 1x1 depthwise convolution with weights r restores x
-for the sigmoid alone, where large values are flat and may be clipped; MUL(x / r, sigmoid(x)) = SiLU(x) / r; the
-readers multiply their input channels by r.
+The producing layer divides its output channels by r; a product with r restores x for the sigmoid alone, where large
+values are flat and may be clipped; MUL(x / r, sigmoid(x)) = SiLU(x) / r; the readers multiply their input channels by
+r. r lies on the 8-bit grid, so that the constant is exact.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import numpy as np
 from qhyvit.folds._fold import Fold, Place
 from qhyvit.folds._scaling import CannotScaleError, Scaling
 from qhyvit.graph import edit
-from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import INT8, Work, kernel_name, work_of
 from qhyvit.ops import spec
-from qhyvit.ops.depthwise_conv_2d import DepthwiseConv2DAttrs
-from qhyvit.ops.reshape import ReshapeAttrs
+from qhyvit.ops._elementwise import ElementwiseAttrs
+
+# XNNPACK multiplies a constant [C] row by row; with few channels it is faster to have a whole line of the map
+FEW_CHANNELS = 128
 
 
 def _pattern(graph: Graph, node: Node) -> tuple[int, Node, Node] | None:
@@ -72,15 +74,14 @@ def places(graph: Graph) -> list[Place]:
             _scaled(graph, x, mul, np.linspace(1.0, 2.0, channels))
         except CannotScaleError:
             continue
-        found.append(Place(graph.tensors[x].name, (x, mul.outputs[0]), channels, *_ops_of(graph, x, mul)))
+        found.append(Place(graph.tensors[x].name, (x, mul.outputs[0]), channels, *_ops_of(graph, x, mul), 1))
     return found
 
 
 def _ops_of(graph: Graph, x: int, mul: Node) -> tuple[tuple[Work, ...], tuple[Work, ...]]:
-    """What comes, the restoring 1x1 convolution and a MUL by itself, and what goes: the one that LOGISTIC takes in."""
-    elements = math.prod(graph.tensors[x].shape)
-    restore = Work(kernel_name("DEPTHWISE_CONV_2D", "", INT8, INT8), elements, elements)
-    return (restore, Work(kernel_name("MUL", "", INT8, INT8), elements)), (work_of(graph, mul, INT8, INT8),)
+    """What comes, the restoring product and a MUL by itself, and what goes: the one that LOGISTIC takes in."""
+    product = Work(kernel_name("MUL", "", INT8, INT8), math.prod(graph.tensors[x].shape))
+    return (product, product), (work_of(graph, mul, INT8, INT8),)
 
 
 def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
@@ -92,33 +93,18 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
     x, logistic, mul = _find(graph, place)
     graph = _scaled(graph, x, mul, np.asarray(r, np.float64))
     tensor, current = graph.tensors[x], next(n for n in graph.nodes if n.outputs == logistic.outputs)
-    as_map = (1, math.prod(tensor.shape[:-1]), 1, tensor.shape[-1])
-    if len(tensor.shape) == 4 and tensor.shape[0] == 1:
-        graph, restored = _restore(graph, current, x, tensor, r)
-    else:  # a depthwise convolution reads maps: the tokens become one, and tokens again
-        graph, tokens = _reshape(graph, current, x, f"{tensor.name}.map", as_map)
-        graph, restored = _restore(graph, current, tokens, graph.tensors[tokens], r)
-        graph, restored = _reshape(graph, current, restored, f"{tensor.name}.tokens", tensor.shape)
+    factor = _factor(np.asarray(r, np.float32), tensor.shape)
+    graph, constant = edit.add_tensor(graph, f"{tensor.name}.restore:factor", factor.shape, "FLOAT32", factor)
+    graph, restored = edit.add_tensor(graph, f"{tensor.name}.restore", tensor.shape, "FLOAT32")
+    product = Node("MUL", ElementwiseAttrs(), (x, constant), (restored,), current.block)
+    graph = edit.insert_before(graph, current, product)
     return edit.replace_node(graph, current, replace(current, inputs=(restored,)))
 
 
-def _restore(graph: Graph, before: Node, x: int, tensor: Tensor, r: np.ndarray) -> tuple[Graph, int]:
-    """x * r by a depthwise convolution on [1, H, W, C]."""
-    weight_data = np.asarray(r, np.float32).reshape(1, 1, 1, -1)
-    graph, weight = edit.add_tensor(graph, f"{tensor.name}.restore:weight", weight_data.shape, "FLOAT32", weight_data)
-    zeros = np.zeros(len(r), np.float32)
-    graph, bias = edit.add_tensor(graph, f"{tensor.name}.restore:bias", zeros.shape, "FLOAT32", zeros)
-    graph, restored = edit.add_tensor(graph, f"{tensor.name}.restore", tensor.shape, "FLOAT32")
-    attrs = DepthwiseConv2DAttrs(padding="VALID", depth_multiplier=1)
-    node = Node("DEPTHWISE_CONV_2D", attrs, (x, weight, bias), (restored,), before.block)
-    return edit.insert_before(graph, before, node), restored
+def _factor(r: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """r [C] for a tensor of ``shape``: [1, .., C], of a map with few channels [1, 1, W, C]."""
+    width = shape[2] if len(shape) == 4 and len(r) < FEW_CHANNELS else 1
+    return np.ascontiguousarray(np.broadcast_to(r, (*(1,) * (len(shape) - 2), width, len(r))))
 
 
-def _reshape(graph: Graph, before: Node, x: int, name: str, shape: tuple[int, ...]) -> tuple[Graph, int]:
-    data = np.array(shape, np.int32)
-    graph, wanted = edit.add_tensor(graph, f"{name}:shape", data.shape, "INT32", data)
-    graph, out = edit.add_tensor(graph, name, shape, "FLOAT32")
-    return edit.insert_before(graph, before, Node("RESHAPE", ReshapeAttrs(), (x, wanted), (out,), before.block)), out
-
-
-FOLD = Fold("silu_split", "one scale a channel through SiLU, by a 1x1 depthwise convolution", places, apply)
+FOLD = Fold("silu_split", "one scale a channel through SiLU, by a product with a constant", places, apply)

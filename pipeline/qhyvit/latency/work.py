@@ -20,7 +20,11 @@ Producer = Callable[[int], "tuple[str, Inputs] | None"]  # tensor -> op and inpu
 
 @dataclass(frozen=True)
 class Work:
-    """One op for one kernel. ``elements``: of its largest activation; ``macs``: multiply-accumulates, 0: none."""
+    """One op for one kernel.
+
+    ``elements``: of its largest activation; ``macs``: multiply-accumulates, 0: none. A SOFTMAX has its rows instead:
+    XNNPACK spends on the end of each as long as on dozens of elements.
+    """
 
     kernel: str
     elements: int
@@ -64,7 +68,8 @@ def work(
     facts = spec(op)
     own = [s for i, s in enumerate(shapes) if i not in (facts.weight_input, facts.bias_input)]
     elements = max(math.prod(s) for s in (*own, out))
-    return Work(kernel_name(op, as_what, *types), elements, facts.macs(shapes, out) if facts.macs else 0)
+    rows = math.prod(out[:-1]) if op == "SOFTMAX" else 0
+    return Work(kernel_name(op, as_what, *types), elements, facts.macs(shapes, out) if facts.macs else rows)
 
 
 def role_of(graph: Graph, node: Node) -> str:

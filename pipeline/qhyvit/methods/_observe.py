@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.graph.ir import Node, Tensor
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import constant_ranges
 from qhyvit.observers import observer
@@ -53,14 +53,14 @@ def observe_all(problem: Problem, all_groups: Sequence[Group], names: Sequence[s
     for found in states.values():
         share([s for s in found if isinstance(s, Histogram)])
     return {
-        name: _ranges(graph, all_groups, {t: found[i] for t, found in states.items()}) for i, name in enumerate(names)
+        name: _ranges(problem, all_groups, {t: found[i] for t, found in states.items()}) for i, name in enumerate(names)
     }
 
 
-def _ranges(graph: Graph, all_groups: Sequence[Group], states: Mapping[int, State]) -> Ranges:
+def _ranges(problem: Problem, all_groups: Sequence[Group], states: Mapping[int, State]) -> Ranges:
     ranges = {}
     for group in all_groups:
-        fixed = constant_ranges(graph, group)
+        fixed = constant_ranges(problem.graph, group, problem.bits)
         if fixed is not None:
             ranges[group] = fixed
             continue

@@ -12,6 +12,7 @@ from qhyvit.graph.ir import Graph
 from qhyvit.plan import Choice, Granularity, Scheme, TensorQuant
 from qhyvit.tflite.legal import Group, groups, weights
 
+ON_GRID = 1e-4  # steps that float32 may be off
 # XNNPACK takes int8 ADD and SUB only for s_in / s_out in [2^-10, 2^8): a constant far below the other operand
 # (the eps of a norm) gets a grid just coarse enough.
 FINEST_TERM = 2.0**-9
@@ -153,12 +154,19 @@ def multiples_of(
     return found
 
 
-def constant_ranges(graph: Graph, group: Group) -> tuple[float, float] | None:
-    """Range of a group that holds constants only; None if an activation is in it."""
+def constant_ranges(graph: Graph, group: Group, bits: int = 8) -> tuple[float, float] | None:
+    """Range of a group that holds constants only; None if an activation is in it.
+
+    What folds multiply by lies on the grid of weights: a range with the same step and zero point keeps it exact.
+    """
     if any(not graph.tensors[t].is_constant for t in group.members):
         return None
-    data = [graph.constant(t) for t in group.members]
-    return float(min(d.min() for d in data)), float(max(d.max() for d in data))
+    data = np.concatenate([graph.constant(t).ravel() for t in group.members]).astype(np.float64)
+    peak, top = float(np.abs(data).max()), affine.grid(bits).qmax
+    steps = data * top / max(peak, affine.SCALE_FLOOR)
+    if float(np.abs(steps - np.rint(steps)).max()) < ON_GRID:
+        return -peak * (top + 1) / top, peak
+    return float(data.min()), float(data.max())
 
 
 def finish(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, TensorQuant]:

@@ -79,11 +79,11 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, C] -> [N, C]."""
         shape = (x.shape[0], self.heads, -1)
-        # [N, h * d] -> [N, h, d] -> [h, N, d], keys straight to [h, d, N]
-        query = self.query(x).reshape(shape).permute(1, 0, 2)
-        key = self.key(x).reshape(shape).permute(1, 2, 0)
-        value = self.value(x).reshape(shape).permute(1, 0, 2)
-        mixed = torch.bmm(torch.softmax(torch.bmm(query, key) + self.bias, dim=-1), value)
+        # [N, h * d] -> [N, h, d] -> [h, N, d]
+        query, key, value = (f(x).reshape(shape).permute(1, 0, 2) for f in (self.query, self.key, self.value))
+        # einsum, not bmm of a transposed key: one BATCH_MATMUL that reads the key as it lies
+        scores = torch.einsum("hnd,hmd->hnm", query, key) + self.bias
+        mixed = torch.bmm(torch.softmax(scores, dim=-1), value)
         # [h, N, d] -> [N, h, d] -> [N, h * d]
         return self.proj(mixed.permute(1, 0, 2).reshape(x.shape[0], -1))
 
