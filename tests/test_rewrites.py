@@ -120,7 +120,8 @@ def test_a_right_operand_that_nobody_else_reads_stays():
     assert own_right_operand.apply(graph).nodes == graph.nodes
 
 
-def test_products_read_their_right_operand_by_rows():
+def test_products_read_their_right_operand_by_rows(monkeypatch):
+    monkeypatch.setattr(right_rows, "LEAST", 16)
     turn = Node("TRANSPOSE", spec("TRANSPOSE").attrs(), (3, 9), (5,))
     products = product("BATCH_MATMUL", 3, 5, 6), product("BATCH_MATMUL", 6, 5, 7), product("BATCH_MATMUL", 7, 3, 8)
     constants = [np.array([1, 0], np.int32)]
@@ -132,6 +133,16 @@ def test_products_read_their_right_operand_by_rows():
     turns = [found.constant(n.inputs[1]).tolist() for n in found.nodes if n.op == "TRANSPOSE"]
     assert turns == [[1, 0]]
     assert [n.inputs[1] for n in found.nodes if n.op == "BATCH_MATMUL"][:2] == [3, 3]
+    assert_equal(graph, found)
+
+
+def test_a_small_right_operand_stays_unless_a_transpose_can_turn_it():
+    turn = Node("TRANSPOSE", spec("TRANSPOSE").attrs(), (3, 8), (5,))
+    products = product("BATCH_MATMUL", 3, 5, 6), product("BATCH_MATMUL", 6, 3, 7)
+    constants = [np.array([1, 0], np.int32)]
+    graph = sums_and_products(turn, *products, shapes=[(4, 4)] * 3, outputs=(7,), constants=constants)
+    found = right_rows.apply(graph)
+    assert [n.attrs.adj_y for n in found.nodes if n.op == "BATCH_MATMUL"] == [True, False]
     assert_equal(graph, found)
 
 

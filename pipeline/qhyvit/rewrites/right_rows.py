@@ -7,6 +7,7 @@ takes it on.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,12 +18,16 @@ from qhyvit.ops._spec import NoAttrs
 from qhyvit.rewrites._rewrite import Rewrite
 
 
+LEAST = 2048  # elements: an op more costs a microsecond, packing so many by columns twice that
+
+
 def _by_columns(graph: Graph, node: Node) -> bool:
-    """Whether ``node`` packs a right operand that is made at run time and lies as [.., K, N], N > 1."""
+    """Whether ``node`` packs a right operand that is made at run time and lies as [.., K, N], N > 1, and that pays."""
     if node.op != "BATCH_MATMUL" or node.attrs.adj_y or node.inputs[0] == node.inputs[1]:
         return False
-    right = graph.tensors[node.inputs[1]]
-    return not right.is_constant and right.shape[-1] > 1
+    right, made = graph.tensors[node.inputs[1]], graph.producer(node.inputs[1])
+    turned_already = made is not None and made.op == "TRANSPOSE" and len(graph.users(right.id)) == 1
+    return not right.is_constant and right.shape[-1] > 1 and (turned_already or math.prod(right.shape) >= LEAST)
 
 
 def _rows_of(graph: Graph, right: int, before: Node) -> tuple[Graph, int]:
