@@ -18,6 +18,7 @@ from qhyvit.latency import Kernel, LatencyProfile, Work, default_profile
 from qhyvit.latency import fit as fitting
 from qhyvit.latency.work import TABLE, TABLE_OPS, is_sum_of_squares
 from qhyvit.methods import _islands, method
+from qhyvit.methods._folding import GAIN_PER_MS
 from qhyvit.methods._problem import Problem
 from qhyvit.observers._histogram import Histogram
 from qhyvit.ops import spec
@@ -98,11 +99,12 @@ def siluchain():
 
 
 def test_every_operator_finds_its_node_though_it_runs_out_of_order():
+    """XNNPACK's own times lack half a microsecond, as its clock cuts off what is less than one."""
     nodes, tensors, events = siluchain()
     found = fitting.samples(bench_of(nodes, tensors, events)["benches"][0]["models"][0])
     assert [(s.work.kernel, s.us) for s in found] == [
-        ("CONV_2D int8", 5.0), ("LOGISTIC int8", 2.0), ("MUL/silu int8", None), ("GELU int8", 9.0), ("ADD int8", 7.0),
-        ("SUB int8", 4.0),
+        ("CONV_2D int8", 5.5), ("LOGISTIC int8", 2.5), ("MUL/silu int8", None), ("GELU int8", 9.0), ("ADD int8", 7.5),
+        ("SUB int8", 4.5),
     ]  # fmt: skip
     assert found[0].work == Work("CONV_2D int8", 128, 16 * 8 * 8)
     assert [s.builtin for s in found] == [False, False, False, True, False, False]
@@ -117,7 +119,7 @@ def test_an_elementwise_op_between_borders_is_a_table():
     ):
         found = fitting.samples(bench_of(nodes, tensors, events)["benches"][0]["models"][0])
         timed = {s.work.kernel: s.us for s in found if s.us is not None}
-        assert (timed.get(TABLE) == 3.0) == (kernel == TABLE)
+        assert (timed.get(TABLE) == 3.5) == (kernel == TABLE)
 
 
 def test_missing_kernels_are_the_defaults_at_this_boards_pace(tmp_path):
@@ -143,7 +145,7 @@ def test_what_a_part_costs_is_what_no_op_takes(tmp_path):
     found = fitting.fit(paths)
     assert found.partition_us == pytest.approx(3)
     assert found.ms(Work("GELU int8", 8)) == pytest.approx(0.001 + 0.003)
-    assert found.ms(Work("TANH int8", 8)) == pytest.approx(0.001)
+    assert found.ms(Work("TANH int8", 8)) == pytest.approx(0.0015)
 
 
 # --- files ---
@@ -322,7 +324,7 @@ def test_an_objective_is_worth_time_by_the_share_that_it_loses():
     seen = SimpleNamespace(peak={1: None}, histograms={1: histogram})
     error = float(((x - torch.round(x * 256) / 256) ** 2).sum())
     found = _islands.worth(graph, seen, {}, total=10 * error)
-    assert found.free[1] + found.unrounded[1] == pytest.approx(0.1 / 0.05, rel=0.02)
+    assert found.free[1] + found.unrounded[1] == pytest.approx(0.1 / GAIN_PER_MS, rel=0.02)
     assert found.free[1] > 30 * found.unrounded[1]
 
 
@@ -354,8 +356,18 @@ def built(graph, inputs):
     return census(data)
 
 
+def enlarged():
+    """The default for tensors a thousand times larger: those of the small models are less than a border costs."""
+    default = default_profile()
+    kernels = {
+        n: replace(k, ns_per_element=1e3 * k.ns_per_element, ns_per_mac=1e3 * k.ns_per_mac)
+        for n, k in default.kernels.items()
+    }
+    return replace(default, kernels=kernels)
+
+
 def test_the_default_leaves_softmax_and_roots_in_float(small):
-    graph = with_profile(small.graph, "cpu")
+    graph = with_profile(small.graph, "cpu", enlarged())
     ops = {n.op for n in graph.nodes if n.op in ("SOFTMAX", "RSQRT") and not graph.is_float(n)}
     assert not ops
 
@@ -379,7 +391,7 @@ def test_a_slow_sum_is_computed_in_float_and_the_file_agrees(small_v1, inputs):
 
 def test_sums_of_squares_in_float_are_mul_and_sum_in_the_file(small_v2, inputs):
     """XNNPACK's BATCH_MATMUL of a row with itself took 11 of 16 ms of mobilevitv2_075."""
-    graph = with_profile(small_v2.graph, "cpu")
+    graph = with_profile(small_v2.graph, "cpu", enlarged())
     squares = [n for n in graph.nodes if is_sum_of_squares(graph, n)]
     assert len(squares) == 21
     assert all(graph.is_float(n) and graph.stays_float(n.inputs[0]) for n in squares)

@@ -17,7 +17,6 @@ from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops._spec import NoAttrs
 from qhyvit.rewrites._rewrite import Rewrite
 
-
 LEAST = 2048  # elements: an op more costs a microsecond, packing so many by columns twice that
 
 
