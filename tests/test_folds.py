@@ -8,7 +8,9 @@ import torch
 
 from qhyvit.folds import all_folds
 from qhyvit.folds._scaling import CannotScaleError, scale_tensor
+from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.latency.work import INT8, work_of
+from qhyvit.ops import spec
 from qhyvit.sim.run import Executor
 
 
@@ -146,6 +148,26 @@ def test_what_norms_give_back_is_exact_on_the_weights_grid(request, fixture, bit
             codes = weight * (2 ** (bits - 1) - 1) / weight.max()
             assert np.abs(codes - np.rint(codes)).max() < 1e-4
             assert codes.min() > 0.9
+
+
+def test_a_product_with_fewer_axes_on_one_side_takes_a_scale():
+    """Scores of one map's tokens with the keys of two heads, keys by rows: r on the contracted axis goes to the keys."""
+    rng = np.random.default_rng(0)
+    layer = spec("FULLY_CONNECTED").attrs(keep_num_dims=True)
+    weight, keys = (rng.normal(size=s).astype(np.float32) for s in ((4, 3), (2, 2, 4)))
+    tensors = [
+        Tensor(0, "x", (5, 3), "FLOAT32"), Tensor(1, "w", weight.shape, "FLOAT32", weight),
+        Tensor(2, "q", (5, 4), "FLOAT32"), Tensor(3, "keys", keys.shape, "FLOAT32", keys),
+        Tensor(4, "scores", (2, 5, 2), "FLOAT32"),
+    ]  # fmt: skip
+    product = Node("BATCH_MATMUL", spec("BATCH_MATMUL").attrs(adj_y=True), (2, 3), (4,))
+    nodes = Node("FULLY_CONNECTED", layer, (0, 1, -1), (2,)), product
+    graph = Graph({t.id: t for t in tensors}, nodes, (0,), (4,))
+    graph.check()
+    r = scale_of(4)
+    scaled = scale_tensor(graph, 2, r)
+    assert np.allclose(scaled.constant(3), keys * r)
+    assert np.allclose(scaled.constant(1), weight / r[:, None])
 
 
 def test_a_stream_is_scaled_once(small_v1):

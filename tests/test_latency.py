@@ -368,8 +368,11 @@ def enlarged():
 
 def test_the_default_leaves_softmax_and_roots_in_float(small):
     graph = with_profile(small.graph, "cpu", enlarged())
-    ops = {n.op for n in graph.nodes if n.op in ("SOFTMAX", "RSQRT") and not graph.is_float(n)}
-    assert not ops
+    int8 = [n for n in graph.nodes if n.op in ("SOFTMAX", "RSQRT") and not graph.is_float(n)]
+    # for each row XNNPACK's softmax takes as long as its int8 rival for a dozen elements
+    assert {n.op for n in int8} <= {"SOFTMAX"}
+    assert all(graph.tensors[n.outputs[0]].shape[-1] < 16 for n in int8)
+    assert any(n.op == "SOFTMAX" and graph.is_float(n) for n in graph.nodes)
 
 
 def test_where_everything_float_is_slow_there_are_no_islands(small_v1):
@@ -398,7 +401,7 @@ def test_sums_of_squares_in_float_are_mul_and_sum_in_the_file(small_v2, inputs):
     products = [n for n in graph.nodes if n.op == "BATCH_MATMUL" and graph.is_float(n)]
     found = built(graph, inputs)
     assert found.ops[("SUM", "FLOAT32")] == len(squares)
-    assert found.ops[("BATCH_MATMUL", "FLOAT32")] == len(products) - len(squares)
+    assert found.ops.get(("BATCH_MATMUL", "FLOAT32"), 0) == len(products) - len(squares)
     shipped = Executor(added_in_float(graph), torch.float64).logits(inputs[:2])
     expected = Executor(graph, torch.float64).logits(inputs[:2])
     assert float((shipped - expected).abs().max()) < 1e-9 * float(expected.abs().max())

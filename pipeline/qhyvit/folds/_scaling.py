@@ -262,7 +262,7 @@ def _matmul(scaling: Scaling, node: Node) -> None:
         row = r[..., :1, :]
         if not np.allclose(r, np.broadcast_to(row, r.shape), rtol=1e-9):
             raise CannotScaleError("BATCH_MATMUL result scaled along its rows")
-        scaling.want(b, np.broadcast_to(_turned(row, node, b), scaling.graph.tensors[b].shape))
+        scaling.want(b, _for_operand(_turned(row, node, b), scaling.graph.tensors[b].shape))
         return
     for t, other, contracted in ((a, b, -1), (b, a, -2)):
         if t in scaling.tensors:
@@ -275,6 +275,11 @@ def _turned(r: Scale, node: Node, t: int) -> Scale:
     return r.swapaxes(-1, -2) if node.attrs.adj_y and t == node.inputs[1] else r
 
 
+def _for_operand(r: Scale, shape: tuple[int, ...]) -> Scale:
+    """The scale of an operand that may lack leading axes of the other one, or have more."""
+    return _narrow(np.broadcast_to(r, np.broadcast_shapes(r.shape, shape)), shape)
+
+
 def _matmul_operand(scaling: Scaling, node: Node, t: int, other: int, contracted: int) -> None:
     out, shape = node.outputs[0], scaling.graph.tensors
     r = _turned(scaling.tensors[t], node, t)
@@ -284,7 +289,7 @@ def _matmul_operand(scaling: Scaling, node: Node, t: int, other: int, contracted
         scaling.want(out, np.broadcast_to(along_free, shape[out].shape))
     elif np.allclose(r, along_k, rtol=1e-9):
         inverse = _turned(1.0 / along_k.swapaxes(-1, -2), node, other)
-        scaling.want(other, np.broadcast_to(inverse, shape[other].shape))
+        scaling.want(other, _for_operand(inverse, shape[other].shape))
         scaling.done.add((out, 2))
     else:
         raise CannotScaleError("BATCH_MATMUL operand scaled along both axes")
