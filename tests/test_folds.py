@@ -151,7 +151,7 @@ def test_what_norms_give_back_is_exact_on_the_weights_grid(request, fixture, bit
 
 
 def test_a_product_with_fewer_axes_on_one_side_takes_a_scale():
-    """Scores of one map's tokens with the keys of two heads, keys by rows: r on the contracted axis goes to the keys."""
+    """One map's tokens times the keys of two heads, which lie by rows: r on the contracted axis goes to the keys."""
     rng = np.random.default_rng(0)
     layer = spec("FULLY_CONNECTED").attrs(keep_num_dims=True)
     weight, keys = (rng.normal(size=s).astype(np.float32) for s in ((4, 3), (2, 2, 4)))
