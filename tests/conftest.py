@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from qhyvit.graph.ir import Graph
+from qhyvit.latency.profile import LatencyProfile, default_profile
 
 SIZE = 128  # pixels: leaves 2x2 patches even in the last stage (one patch would make softmax trivial)
 
@@ -86,3 +87,14 @@ def arm() -> Path:
     folder = _arm64.folder()
     _arm64.prepare(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def enlarged() -> LatencyProfile:
+    """The default for tensors a thousand times larger: those of the small models are less than a border costs."""
+    default = default_profile()
+    kernels = {
+        name: replace(k, ns_per_element=1e3 * k.ns_per_element, ns_per_mac=1e3 * k.ns_per_mac)
+        for name, k in default.kernels.items()
+    }
+    return replace(default, kernels=kernels)

@@ -356,18 +356,8 @@ def built(graph, inputs):
     return census(data)
 
 
-def enlarged():
-    """The default for tensors a thousand times larger: those of the small models are less than a border costs."""
-    default = default_profile()
-    kernels = {
-        n: replace(k, ns_per_element=1e3 * k.ns_per_element, ns_per_mac=1e3 * k.ns_per_mac)
-        for n, k in default.kernels.items()
-    }
-    return replace(default, kernels=kernels)
-
-
-def test_the_default_leaves_softmax_and_roots_in_float(small):
-    graph = with_profile(small.graph, "cpu", enlarged())
+def test_the_default_leaves_softmax_and_roots_in_float(small, enlarged):
+    graph = with_profile(small.graph, "cpu", enlarged)
     int8 = [n for n in graph.nodes if n.op in ("SOFTMAX", "RSQRT") and not graph.is_float(n)]
     # for each row XNNPACK's softmax takes as long as its int8 rival for a dozen elements
     assert {n.op for n in int8} <= {"SOFTMAX"}
@@ -392,9 +382,9 @@ def test_a_slow_sum_is_computed_in_float_and_the_file_agrees(small_v1, inputs):
     assert found.ops[("ADD", "FLOAT32")] == sum(graph.is_float(n) for n in sums)
 
 
-def test_sums_of_squares_in_float_are_mul_and_sum_in_the_file(small_v2, inputs):
+def test_sums_of_squares_in_float_are_mul_and_sum_in_the_file(small_v2, enlarged, inputs):
     """XNNPACK's BATCH_MATMUL of a row with itself took 11 of 16 ms of mobilevitv2_075."""
-    graph = with_profile(small_v2.graph, "cpu", enlarged())
+    graph = with_profile(small_v2.graph, "cpu", enlarged)
     squares = [n for n in graph.nodes if is_sum_of_squares(graph, n)]
     assert len(squares) == 21
     assert all(graph.is_float(n) and graph.stays_float(n.inputs[0]) for n in squares)

@@ -123,7 +123,8 @@ def _right_operands(graph: Graph) -> tuple[frozenset[int], tuple[tuple[int, int]
 def _together(graph: Graph) -> tuple[tuple[int, int], ...]:
     """Pairs (a, b) of nodes, by first output: a is float only where b is.
 
-    A kernel that takes in its neighbour does so within one type; and an eps is lost on the int8 grid of a mean.
+    A kernel that takes in its neighbour does so within one type; an eps is lost on the int8 grid of a mean, and where
+    an int8 root reads the sum.
     """
     found = []
     for node in graph.nodes:
@@ -136,7 +137,7 @@ def _together(graph: Graph) -> tuple[tuple[int, int], ...]:
         elif node.op == "RSQRT":
             lead = graph.producer(node.inputs[0])
             if lead is not None and lead.op == "ADD" and graph.users(lead.outputs[0]) == (node,):
-                found.append((t, lead.outputs[0]))
+                found += [(t, lead.outputs[0]), (lead.outputs[0], t)]
     return tuple(found)
 
 
