@@ -1,6 +1,7 @@
 """Folds leave the float function as it was, whatever the scale."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,6 +68,17 @@ def test_the_silu_split_adds_one_product(small_v2):
     before, after = (Counter(n.op for n in g.nodes) for g in (small_v2.graph, folded))
     assert after - before == Counter(MUL=1)
     assert not before - after
+
+
+def test_the_product_that_restores_a_sigmoids_input_computes_as_it_does(small_v2):
+    fold, graph = all_folds()["silu_split"], small_v2.graph
+    place = fold.places(graph)[0]
+    (sigmoid,) = (n for n in graph.users(place.tensors[0]) if n.op == "LOGISTIC")
+    floats = replace(graph, floats=frozenset({sigmoid.outputs[0], place.tensors[1]}))
+    folded = fold.apply(floats, place, scale_of(place.channels))
+    restored = folded.by_name[f"{place.name}.restore"].id
+    assert folded.floats == floats.floats | {restored}
+    assert not fold.apply(graph, place, scale_of(place.channels)).floats
 
 
 @pytest.mark.parametrize("bits", [8, 6])

@@ -301,6 +301,14 @@ def test_accuracy_buys_time():
     assert place(line("SOFTMAX", "SOFTMAX"), equal, Worth(unrounded={1: 0.0021})) == {1, 2}
 
 
+def test_a_copy_that_an_int8_op_reads_is_rounded_too():
+    kernels = {f"{op}_{dtype}": 3 for op in ("SOFTMAX", "RESHAPE") for dtype in ("int8", "float32")}
+    equal = made_up(border_us=1.0, **kernels)
+    assert place(line("SOFTMAX", "RESHAPE", "SOFTMAX"), equal, Worth(unrounded={1: 0.0021})) == {1, 2, 3}
+    assert place(line("SOFTMAX", "RESHAPE"), equal, Worth(unrounded={1: 0.0021})) == frozenset()
+    assert place(line("RESHAPE", "SOFTMAX", "RESHAPE"), equal, Worth(unrounded={2: 0.0021})) == frozenset()
+
+
 def test_a_table_of_codes_beats_a_slow_kernel_and_a_float_one():
     table = replace(made_up(), kernels={**made_up(GELU_int8=9, GELU_float32=8).kernels, TABLE: Kernel(fixed_us=2)})
     assert place(line("GELU"), table) == {1}

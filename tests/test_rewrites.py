@@ -132,6 +132,9 @@ def test_products_read_their_right_operand_by_rows(monkeypatch):
     # two products read what was turned for them as it was before; the third one's operand lay as it came
     turns = [found.constant(n.inputs[1]).tolist() for n in found.nodes if n.op == "TRANSPOSE"]
     assert turns == [[1, 0]]
+    # XNNPACK would take a transpose right in front of its product back
+    last = [n for n in found.nodes if n.op == "BATCH_MATMUL"][-1]
+    assert found.producer(last.inputs[1]).op == "RESHAPE"
     assert [n.inputs[1] for n in found.nodes if n.op == "BATCH_MATMUL"][:2] == [3, 3]
     assert_equal(graph, found)
 

@@ -98,6 +98,8 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
     graph, restored = edit.add_tensor(graph, f"{tensor.name}.restore", tensor.shape, "FLOAT32")
     product = Node("MUL", ElementwiseAttrs(), (x, constant), (restored,), current.block)
     graph = edit.insert_before(graph, current, product)
+    if current.outputs[0] in graph.floats:  # as the sigmoid does
+        graph = replace(graph, floats=graph.floats | {restored})
     return edit.replace_node(graph, current, replace(current, inputs=(restored,)))
 
 

@@ -34,6 +34,7 @@ from qhyvit.plan import FoldNote, TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.islands import may_be_float, widened, with_floats, with_profile
 from qhyvit.tflite.legal import Group, groups
+from qhyvit.tflite.placement import Worth
 
 Chosen = dict[Group, TensorQuant]
 
@@ -286,26 +287,30 @@ class _Search:
         problem.log(f"round {number + 1}: KL before {statistics.kl:.4f}, objective {total:.4g}")
         candidates = _folding.candidates(graph, places, statistics, total, problem.bits, problem.latency)
         wide = _wide.choose(graph, statistics, total, budget, problem.latency) if budget else {}
-        floats: Graph | None = None
-        if is_cpu and number == FOLD_ROUNDS[0]:
-            worth = _islands.worth(graph, statistics, spread(graph, chosen), total)
-            floats = with_profile(graph, problem.profile, problem.latency, worth)
-        if candidates or wide or (floats is not None and floats.floats != graph.floats):
-            chosen = self._edit(floats or graph, candidates, wide, chosen, total)
+        # once: of tensors that are float by then, nothing is known
+        places_islands = is_cpu and number == FOLD_ROUNDS[0]
+        worth = _islands.worth(graph, statistics, spread(graph, chosen), total) if places_islands else None
+        if candidates or wide or (worth is not None and self._islands(graph, worth).floats != graph.floats):
+            chosen = self._edit(candidates, wide, worth, chosen, total)
         energies = {} if candidates else {t: e.double().numpy() for t, e in statistics.energy.items()}
         return chosen, search_weights(self.problem.graph, energies, problem.bits), candidates, statistics.kl
 
+    def _islands(self, graph: Graph, worth: Worth) -> Graph:
+        return with_profile(graph, self.problem.profile, self.problem.latency, worth)
+
     def _edit(
-        self, marked: Graph, candidates: Sequence[_folding.Candidate], wide: Mapping[int, tuple[float, float]],
+        self, candidates: Sequence[_folding.Candidate], wide: Mapping[int, tuple[float, float]], worth: Worth | None,
         chosen: Chosen, total: float,
     ) -> Chosen:  # fmt: skip
-        """Make the folds on ``marked`` and mark the int16 nodes; ranges of what is as it was, and of what is new."""
+        """Mark the int16 nodes, make the folds, place the islands; ranges of what is as it was, and of what is new."""
         problem, before = self.problem, len(self.notes)
         names = [problem.graph.tensors[t].name for t in wide]
-        self.problem = problem.on(widened(marked, names))
-        for t in sorted(marked.floats - problem.graph.floats):
-            problem.log(f"float kernel for {marked.tensors[t].name}")
+        self.problem = problem.on(widened(problem.graph, names))
         self._fold(candidates)
+        if worth is not None:  # behind the folds: what they put in has a choice too
+            self.problem = self.problem.on(self._islands(self.problem.graph, worth))
+        for t in sorted(self.problem.graph.floats - self.problem.graph.wide - problem.graph.floats):
+            problem.log(f"float kernel for {self.problem.graph.tensors[t].name}")
         for note in self.notes[before:]:
             problem.log(f"fold {note.fold} at {note.place}: objective -{note.gain / total:.1%}")
         for name in names:

@@ -15,6 +15,7 @@ import numpy as np
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops._spec import NoAttrs
+from qhyvit.ops.reshape import ReshapeAttrs
 from qhyvit.rewrites._rewrite import Rewrite
 
 LEAST = 2048  # elements: an op more costs a microsecond, packing so many by columns twice that
@@ -42,7 +43,22 @@ def _rows_of(graph: Graph, right: int, before: Node) -> tuple[Graph, int]:
     graph, axes_id = edit.add_tensor(graph, f"{name}.rows:axes", order.shape, "INT32", order)
     graph, rows = edit.add_tensor(graph, f"{name}.rows", tuple(source.shape[a] for a in axes), source.dtype)
     turn = Node("TRANSPOSE", NoAttrs(), (source.id, axes_id), (rows,), before.block)
-    return edit.insert_before(graph, before, turn), rows
+    graph = edit.insert_before(graph, before, turn)
+    is_swap = axes[:-2] == sorted(axes[:-2]) and axes[-2:] == [len(axes) - 1, len(axes) - 2]
+    return _apart(graph, rows, before) if is_swap else (graph, rows)
+
+
+def _apart(graph: Graph, tensor: int, before: Node) -> tuple[Graph, int]:
+    """``tensor`` again, behind a RESHAPE that leaves its shape as it is.
+
+    XNNPACK joins a product and a transpose that swaps the last two axes right in front of it: by columns once more.
+    """
+    source = graph.tensors[tensor]
+    data = np.array(source.shape, np.int32)
+    graph, shape = edit.add_tensor(graph, f"{source.name}.apart:shape", data.shape, "INT32", data)
+    graph, out = edit.add_tensor(graph, f"{source.name}.apart", source.shape, source.dtype)
+    same = Node("RESHAPE", ReshapeAttrs(), (tensor, shape), (out,), before.block)
+    return edit.insert_before(graph, before, same), out
 
 
 def apply(graph: Graph) -> Graph:

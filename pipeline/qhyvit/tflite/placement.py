@@ -16,6 +16,7 @@ from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.profile import LatencyProfile
 from qhyvit.latency.work import FLOAT, INT8, TABLE, TABLE_OPS, Work, float_work, is_sum_of_squares, role_of, work_of
 from qhyvit.ops import spec
+from qhyvit.ops._spec import Tied
 from qhyvit.tflite.legal import groups
 
 INT8_SIDE, FLOAT_SIDE = "int8", "float"
@@ -29,7 +30,8 @@ class Worth:
 
     Args:
         free: of an output that gets a range of its own where its kernel prescribes one in int8.
-        unrounded: of a tensor that is never rounded: its writer and all its readers compute in float.
+        unrounded: of a tensor that is never rounded: its writer and all its readers compute in float, and all readers
+            of its copies.
     """
 
     free: Mapping[int, float] = field(default_factory=dict)
@@ -147,6 +149,17 @@ def _ends(graph: Graph, tensor: int) -> tuple[int | None, list[int]]:
     return None if made is None else made.outputs[0], [u.outputs[0] for u in graph.users(tensor)]
 
 
+def _through_copies(graph: Graph, tensor: int) -> list[int]:
+    """First outputs of all that reads the values of ``tensor``: an int8 reader of a copy rounds them just as well."""
+    found = []
+    for reader in graph.users(tensor):
+        found.append(reader.outputs[0])
+        contract = spec(reader.op).out
+        if isinstance(contract, Tied) and not contract.rounds:
+            found += [r for t in reader.outputs for r in _through_copies(graph, t)]
+    return found
+
+
 def _network(graph: Graph, cost: Times, worth: Worth) -> nx.DiGraph:
     """Edges carry what is lost if they are cut: their tail is int8 then, their head float."""
     net = nx.DiGraph()
@@ -171,12 +184,13 @@ def _network(graph: Graph, cost: Times, worth: Worth) -> nx.DiGraph:
         source: object = INT8_SIDE if writer is None else writer
         lost(source, ("dequantize", tensor.id), cost.dequantize[tensor.id])
         lost(("quantize", tensor.id), source, cost.quantize[tensor.id])
-        lost(("whole", tensor.id), FLOAT_SIDE, worth.unrounded.get(tensor.id, 0.0))
         for reader in readers:
             lost(("dequantize", tensor.id), reader)
             lost(reader, ("quantize", tensor.id))
-        for end in (source, *readers):
-            lost(end, ("whole", tensor.id))
+        if tensor.id in worth.unrounded:
+            lost(("whole", tensor.id), FLOAT_SIDE, worth.unrounded[tensor.id])
+            for end in (source, *_through_copies(graph, tensor.id)):
+                lost(end, ("whole", tensor.id))
     return net
 
 
