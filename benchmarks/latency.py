@@ -29,7 +29,8 @@ from qhyvit_device import bench
 from qhyvit_device.preprocess import images_in
 
 MODELS = ("mobilevit_xxs", "mobilevitv2_075", "efficientformer_l1", "efficientformerv2_s0", "mobile_former_52m")
-FILES = ("stock float", "stock int8", "own float", "integer", "cpu")
+OWN = ("own float", "integer", "cpu")
+FILES = ("stock float", "stock int8", *OWN)
 PICTURE = RESULTS.parent.parent / "docs" / "latency.png"
 CALIBRATION = 8
 QUICK = {"learn": 0}  # learning moves scales: it leaves the ops, and so the time, as they are
@@ -40,11 +41,10 @@ def file_name(name: str) -> str:
     return f"{name.replace(' ', '_')}.tflite"
 
 
-def _prepare(model: str, folder: Path, images: Path, weights: Path | None) -> dict[str, Path]:
-    """Files of a model by name; those that are there are kept."""
-    variant = find_variant(model)[1]
+def own_files(model: str, folder: Path, images: Path, weights: Path | None) -> dict[str, Path]:
+    """Our files of a model by name; stages that are done are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {name: folder / file_name(name) for name in FILES}
+    paths = {name: folder / file_name(name) for name in OWN}
     for profile in ("integer", "cpu"):
         work = stages.Work(folder / profile, log=lambda line: print(f"{model}: {line}", flush=True))
         stages.export(work, model, weights, None, None, SEED)
@@ -52,6 +52,14 @@ def _prepare(model: str, folder: Path, images: Path, weights: Path | None) -> di
         stages.convert(work)
         files.write_bytes(paths[profile], work.read(stages.MODEL))
         files.write_bytes(paths["own float"], work.read(stages.FLOAT))
+    return paths
+
+
+def _prepare(model: str, folder: Path, images: Path, weights: Path | None) -> dict[str, Path]:
+    """Files of a model by name; those that are there are kept."""
+    variant = find_variant(model)[1]
+    paths = own_files(model, folder, images, weights)
+    paths |= {name: folder / file_name(name) for name in FILES if name not in OWN}
     if not paths["stock int8"].is_file():
         torch.manual_seed(SEED)
         stock = stock_export(model, weights, variant.input_size, SEED)

@@ -1,8 +1,9 @@
 """Makes the latency profile that comes with the package: small models, profiled op by op, and the fit.
 
-Each model is built three times: float, integer, and with softmax and all ops that can be tables of codes in float, so
-that every kernel and the borders are measured. Weights are random, images generated. Measure on a machine left to
-itself; the files are made once and kept in ``--work``. Example:
+Each model is built four times: float, integer, with softmax and all ops that can be tables of codes in float, and with
+every SiLU split and all ops in float that can be; so every kernel and the borders are measured, on large tensors too.
+Weights are random, images generated. Measure on a machine left to itself; the files are made once and kept in
+``--work``. Example:
 
     python -m benchmarks.latency_profile --work build/latency-profile
 """
@@ -11,22 +12,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.progress import track
 
 from benchmarks.coverage import SEED, images_into
 from qhyvit import files, stages
+from qhyvit.folds import all_folds
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.fit import fit
-from qhyvit.latency.profile import DEFAULT
+from qhyvit.latency.profile import DEFAULT, default_profile
 from qhyvit.latency.work import TABLE_OPS
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit.plan import QuantPlan
 from qhyvit.tflite.islands import with_floats
+from qhyvit.tflite.placement import times
 from qhyvit.tflite.write import quantize
 from qhyvit_device import bench
 from qhyvit_device.preprocess import images_in, normalize
@@ -44,7 +48,7 @@ def _integer(graph: Graph, pixels: torch.Tensor) -> bytes:
 
 def prepare(model: str, folder: Path, images: Path) -> list[Path]:
     """Float, integer, and with islands; files that are there are kept."""
-    paths = [folder / f"{model}-{kind}.tflite" for kind in ("float", "integer", "islands")]
+    paths = [folder / f"{model}-{kind}.tflite" for kind in ("float", "integer", "islands", "mostly-float")]
     if all(p.is_file() for p in paths):
         return paths
     work = stages.Work(folder / model, log=lambda line: print(f"{model}: {line}", flush=True))
@@ -55,12 +59,18 @@ def prepare(model: str, folder: Path, images: Path) -> list[Path]:
     pixels = torch.from_numpy(normalize(raw, how))
     graph = stages.float_graph(work)
     names = [graph.tensors[n.outputs[0]].name for n in graph.nodes if n.op in FLOAT_OPS]
-    for path, data in zip(
-        paths, (work.read(stages.FLOAT), _integer(graph, pixels), _integer(with_floats(graph, names), pixels)),
-        strict=True,
-    ):  # fmt: skip
+    islands, mostly = with_floats(graph, names), _mostly_float(graph)
+    made = work.read(stages.FLOAT), *(_integer(g, pixels) for g in (graph, islands, mostly))
+    for path, data in zip(paths, made, strict=True):
         files.write_bytes(path, data)
     return paths
+
+
+def _mostly_float(graph: Graph) -> Graph:
+    fold = all_folds()["silu_split"]
+    for place in fold.places(graph):
+        graph = fold.apply(graph, place, np.linspace(0.5, 1.0, place.channels))
+    return replace(graph, floats=frozenset(times(graph, default_profile()).int8), wide=frozenset())
 
 
 def main() -> None:

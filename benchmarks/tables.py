@@ -134,6 +134,12 @@ def coverage() -> str:
     return _markdown(["", *columns.values()], rows)
 
 
+def variants() -> str:
+    """Time of every variant in both profiles over that of its own float file."""
+    rows = [[r["variant"], r["own_float_ms"], r["integer"], r["cpu"]] for r in _rows("variants.csv")]
+    return _markdown(["", "own float, ms", *_emphasized(["integer", "cpu"])], rows)
+
+
 def latency() -> str:
     """Milliseconds of each file, and over the time of the stock float file."""
     measured = [r for r in _rows("latency.csv") if r["threads"] == "1"]
@@ -160,7 +166,7 @@ def _emphasized(kinds: list[str]) -> list[str]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (stock, methods, ablation, families, coverage, latency, instructions)
+    f.__name__: f for f in (stock, methods, ablation, families, coverage, variants, latency, instructions)
 }  # fmt: skip
 
 

@@ -166,7 +166,7 @@ def samples(model: Mapping[str, Any]) -> list[Sample]:
 
 
 def fit_kernel(own: Sequence[Sample]) -> Kernel | None:
-    """Least absolute relative error, no coefficient below zero; None where no sample has a time of its own.
+    """Least absolute error over the root of the time, none below zero; None where no sample has a time of its own.
 
     Kernels of XNNPACK count where there are any: what it refuses runs elsewhere, and the writer avoids that. Where all
     samples are of one size, the time is taken to grow with it.
@@ -185,17 +185,23 @@ def fit_kernel(own: Sequence[Sample]) -> Kernel | None:
 
 
 def _least_absolute(parts: NDArray[np.float64], us: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """x >= 0 with the least sum of |parts x - us| / (us + CLEAR_US), by reweighted squares; the median of these."""
+    """x >= 0 with the least sum of |parts x - us| / sqrt(us + CLEAR_US), by reweighted squares; the median of
+    |parts x - us| / (us + CLEAR_US).
+
+    Between relative errors, which small ops decide because there are more of them, and absolute ones, which the few
+    largest decide: a tensor that leaves the cache takes longer an element.
+    """
     from scipy.optimize import nnls
 
     size = np.maximum(parts.max(0), 1.0)
-    rows, target = parts / size / (us + CLEAR_US)[:, None], us / (us + CLEAR_US)
+    share = np.sqrt(us + CLEAR_US)
+    rows, target = parts / size / share[:, None], us / share
     weight = np.ones(len(us))
     for _ in range(ROUNDS):
         x = nnls(rows * weight[:, None], target * weight)[0]
         off = np.abs(rows @ x - target)
         weight = 1 / np.sqrt(np.maximum(off, LEAST_OFF))
-    return x / size, float(np.median(off))
+    return x / size, float(np.median(off / share))
 
 
 def fit_samples(all_samples: Sequence[Sample]) -> dict[str, Kernel]:
