@@ -148,6 +148,14 @@ def test_what_a_part_costs_is_what_no_op_takes(tmp_path):
     assert found.ms(Work("TANH int8", 8)) == pytest.approx(0.0015)
 
 
+def test_a_float_tensor_that_leaves_the_cache_costs_more():
+    one = Kernel(ns_per_element=1.0)
+    plain = LatencyProfile("p", kernels={"MUL float32": one, "MUL int8": one})
+    assert plain.ms(Work("MUL float32", LARGE)) == plain.ms(Work("MUL int8", LARGE)) == pytest.approx(LARGE / 1e6)
+    assert plain.ms(Work("MUL float32", 2 * LARGE)) == pytest.approx(2 * LARGE * (1.0 + LARGE_NS) / 1e6)
+    assert plain.ms(Work("MUL int8", 2 * LARGE)) == pytest.approx(2 * LARGE / 1e6)
+
+
 # --- files ---
 
 
