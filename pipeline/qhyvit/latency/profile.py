@@ -17,7 +17,7 @@ from qhyvit.latency.work import FLOAT, Work
 SCHEMA_VERSION = 1
 DEFAULT = Path(__file__).with_name("default.json")
 # A float tensor of more elements (2 MB) leaves the caches of one core. How much longer that takes depends on what ran
-# before, so that no fit shows it: a SiLU over 786,432 elements took 0.95 ns each in an island, its kernels' times say 0.45
+# before, so that no fit shows it: a SiLU split over 786,432 elements took 0.95 ns each, its kernels alone say 0.45
 LARGE, LARGE_NS = 1 << 19, 0.1
 
 

@@ -14,6 +14,7 @@ INT8, INT16, FLOAT = "int8", "int16", "float32"
 # float, whatever the op is
 TABLE_OPS = ("EXP", "GELU", "HARD_SWISH", "RSQRT", "SQRT", "TANH")
 TABLE = "TABLE int8"
+LANES = 16
 Inputs = Sequence[int]
 Producer = Callable[[int], "tuple[str, Inputs] | None"]  # tensor -> op and inputs of the node that writes it
 
@@ -22,8 +23,8 @@ Producer = Callable[[int], "tuple[str, Inputs] | None"]  # tensor -> op and inpu
 class Work:
     """One op for one kernel.
 
-    ``elements``: of its largest activation; ``macs``: multiply-accumulates, 0: none. A SOFTMAX has its rows instead:
-    XNNPACK spends on the end of each as long as on dozens of elements.
+    ``elements``: of its largest activation; ``macs``: multiply-accumulates, 0: none. A SOFTMAX has its rows instead, if
+    they do not fill ``LANES``: XNNPACK spends on the rest of each as long as on a hundred elements.
     """
 
     kernel: str
@@ -68,7 +69,7 @@ def work(
     facts = spec(op)
     own = [s for i, s in enumerate(shapes) if i not in (facts.weight_input, facts.bias_input)]
     elements = max(math.prod(s) for s in (*own, out))
-    rows = math.prod(out[:-1]) if op == "SOFTMAX" else 0
+    rows = math.prod(out[:-1]) if op == "SOFTMAX" and out[-1] % LANES else 0
     return Work(kernel_name(op, as_what, *types), elements, facts.macs(shapes, out) if facts.macs else rows)
 
 
