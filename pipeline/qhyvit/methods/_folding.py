@@ -25,7 +25,7 @@ from qhyvit.plan import FoldNote
 # values from taking the codes of all others: SiLU's negative side is -0.28 in each, and -0.28 / r where r is small.
 POWERS_AND_FLOORS = ((1.0, 2.0**-10), (1.0, 2.0**-6), (1.0, 2.0**-4), (1.0, 2.0**-3), (0.5, 2.0**-10))
 LEAST_GAIN = 0.002  # of the whole objective: below, a fold is not worth an edit
-GAIN_PER_MS = 0.10  # what a millisecond must gain of it
+GAIN_PER_MS = 0.15  # what a millisecond must gain of it
 
 
 @dataclass(frozen=True)
