@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,17 @@ def file_name(name: str) -> str:
     return f"{name.replace(' ', '_')}.tflite"
 
 
-def own_files(model: str, folder: Path, images: Path, weights: Path | None) -> dict[str, Path]:
-    """Our files of a model by name; stages that are done are kept."""
+def own_files(
+    model: str, folder: Path, images: Path, weights: Path | None, count: int = CALIBRATION,
+    options: Mapping[str, Any] = QUICK,
+) -> dict[str, Path]:  # fmt: skip
+    """Our files of a model by name, calibrated with ``count`` images; stages that are done are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / file_name(name) for name in OWN}
     for profile in ("integer", "cpu"):
         work = stages.Work(folder / profile, log=lambda line: print(f"{model}: {line}", flush=True))
         stages.export(work, model, weights, None, None, SEED)
-        stages.calibrate(work, images, "qhyvit", CALIBRATION, SEED, QUICK, "squash", profile=profile)
+        stages.calibrate(work, images, "qhyvit", count, SEED, options, "squash", profile=profile)
         stages.convert(work)
         files.write_bytes(paths[profile], work.read(stages.MODEL))
         files.write_bytes(paths["own float"], work.read(stages.FLOAT))

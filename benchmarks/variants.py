@@ -18,11 +18,14 @@ from rich.progress import track
 
 from benchmarks._files import RESULTS, command_line, have_rows, write_rows
 from benchmarks.coverage import images_into
-from benchmarks.latency import OWN, own_files
+from benchmarks.latency import OWN, QUICK, own_files
 from qhyvit.models import all_families
 from qhyvit_device import bench
 
 SETTINGS = bench.Settings(runs=30, seconds=2.0)
+CALIBRATION = 4
+# weights and biases in closed form leave the ops as they are, too
+OPTIONS = {**QUICK, "ridge": 0.0, "rounding": False, "bias": False}
 
 
 def row_of(variant: str, paths: dict[str, Path]) -> dict[str, Any]:
@@ -53,7 +56,7 @@ def main() -> None:
     for variant in track(args.variants.split(","), "variants", disable=not sys.stderr.isatty()):
         if not args.again and have_rows(args.out, {"variant": variant}):
             continue
-        paths = own_files(variant, args.work / variant, images, None)
+        paths = own_files(variant, args.work / variant, images, None, CALIBRATION, OPTIONS)
         if args.prepare:
             continue
         row = row_of(variant, paths)

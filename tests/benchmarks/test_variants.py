@@ -19,7 +19,7 @@ def made(monkeypatch):
     """No file is made; the variants for which one would have been."""
     prepared = []
 
-    def own_files(variant, folder, images, weights):
+    def own_files(variant, *rest):
         prepared.append(variant)
         return dict.fromkeys(variants.OWN)
 
