@@ -24,6 +24,7 @@ Progress = Callable[[str, float], None]
 PHASES = ("preprocess", "inference", "postprocess")
 MLPERF_RUNS, MLPERF_SECONDS = 1024, 60.0  # MLPerf Mobile's single stream
 WINDOW_SECONDS = 10.0  # of a sustained run
+WATCH_S = 0.5  # for other programs, before the run
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def bench(
         DeviceError: a model cannot be loaded, or the process not pinned.
     """
     _pin(settings.cpus)
-    machine, before = board.board(), board.state()
+    machine, before = board.board(), board.state(watch_s=WATCH_S)
     subjects = [
         open_subject(p, settings.threads, name) for p, name in zip(paths, _names(paths), strict=True)
     ]  # fmt: skip

@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -91,7 +92,10 @@ def _emulated(machine: str, root: Path) -> bool:
 
 @dataclass(frozen=True)
 class State:
-    """What may change: clock of each core and its limit in kHz, governor, temperature in degrees C, throttling bits."""
+    """What may change: clock of each core and its limit in kHz, governor, temperature in degrees C, throttling bits.
+
+    ``load``: processors that other programs kept busy; None: not watched.
+    """
 
     frequency_khz: Mapping[str, int] = field(default_factory=dict)
     max_khz: Mapping[str, int] = field(default_factory=dict)
@@ -126,8 +130,32 @@ def _temperature(root: Path) -> float | None:
     return max(found) / 1000 if found else None
 
 
-def state(root: Path = Path("/")) -> State:
-    """The state now."""
+def _ticks(root: Path) -> tuple[int, int, int] | None:
+    """Of all processors since the start: busy and all ticks; and how many processors there are."""
+    lines = [line.split() for line in (_text(root / "proc/stat") or "").splitlines() if line.startswith("cpu")]
+    if not lines or len(lines[0]) < 6:
+        return None
+    spent = [int(n) for n in lines[0][1:]]
+    idle = spent[3] + spent[4]  # waiting for disks included
+    whole = sum(spent[:8])  # what guests take is in the first two already
+    return whole - idle, whole, max(len(lines) - 1, 1)
+
+
+def busy_processors(seconds: float, root: Path = Path("/")) -> float | None:
+    """Processors that other programs keep busy, watched for ``seconds``; where /proc does not tell, the minute's load."""
+    before = _ticks(root)
+    if before is None:
+        with contextlib.suppress(OSError):
+            return os.getloadavg()[0]
+        return None
+    time.sleep(seconds)
+    after = _ticks(root) or before
+    passed = after[1] - before[1]
+    return (after[0] - before[0]) / passed * after[2] if passed > 0 else 0.0
+
+
+def state(root: Path = Path("/"), watch_s: float = 0.0) -> State:
+    """The state now; the load is watched for ``watch_s`` seconds, 0: not at all."""
     clock, limit, governors = {}, {}, set()
     for folder in sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq")):
         core = folder.parent.name
@@ -141,9 +169,7 @@ def state(root: Path = Path("/")) -> State:
             limit[core] = most
         if governor:
             governors.add(governor)
-    load = None
-    with contextlib.suppress(OSError):
-        load = os.getloadavg()[0]
+    load = busy_processors(watch_s, root) if watch_s else None
     names = ", ".join(sorted(governors)) or None
     return State(clock, limit, names, _temperature(root), _throttled() if root == Path("/") else None, load)
 

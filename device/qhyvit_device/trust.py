@@ -59,7 +59,7 @@ def warnings(
     if machine.emulated:
         said.append("this processor is emulated: times say nothing about a board")
     if before.load is not None and before.load > MOST_LOAD:
-        said.append(f"the machine was not idle (load {before.load:.2f} before the run); stop other programs")
+        said.append(f"other programs kept {before.load:.1f} processors busy before the run; stop them")
     said += _clock(before, after) + _power(before, after)
     for name, s in inference.items():
         if s.p95 > MOST_SPREAD * s.p50:

@@ -68,6 +68,18 @@ def test_a_board_is_known_by_its_files(tmp_path):
     assert (now.governor, now.temperature_c, now.throttled) == ("ondemand", 51.234, None)
 
 
+STAT = "cpu  {} 0 0 {} 50 0 0 0 0 0\ncpu0 1 0 0 1 0 0 0 0 0 0\ncpu1 1 0 0 1 0 0 0 0 0 0\nintr 5\n"
+
+
+@pytest.mark.parametrize(("user", "idle", "busy"), [(100, 1100, 0.0), (150, 1050, 1.0), (200, 1000, 2.0)])
+def test_the_load_is_what_others_take_while_it_is_watched(monkeypatch, tmp_path, user, idle, busy):
+    """The minute's load holds this program's own last run; two runs in a row warned of each other."""
+    pi(tmp_path, **{"proc/stat": STAT.format(100, 1000)})
+    monkeypatch.setattr(board.time, "sleep", lambda _: pi(tmp_path, **{"proc/stat": STAT.format(user, idle)}))
+    assert board.state(tmp_path).load is None
+    assert board.state(tmp_path, watch_s=1.0).load == pytest.approx(busy)
+
+
 def test_an_arm64_program_on_another_processor_is_emulated(tmp_path):
     assert not board._emulated("aarch64", tmp_path)  # no /sys at all: it can't be told
     pi(tmp_path)
@@ -93,7 +105,7 @@ STEADY = {"a": summarize([1.0] * 20)}
     ("before", "after", "words"),
     [
         (State(load=0.0), State(), []),
-        (State(load=1.5), State(), ["not idle"]),
+        (State(load=1.5), State(), ["kept 1.5 processors busy"]),
         (State({"cpu0": 1800000}, load=0.0), State({"cpu0": 600000}), ["went from 1800 to 600 MHz"]),
         (State(governor="ondemand"), State(), ["echo performance"]),
         (State(governor="performance"), State(), []),
