@@ -142,7 +142,7 @@ def _ticks(root: Path) -> tuple[int, int, int] | None:
 
 
 def busy_processors(seconds: float, root: Path = Path("/")) -> float | None:
-    """Processors that other programs keep busy, watched for ``seconds``; where /proc does not tell, the minute's load."""
+    """Processors that other programs keep busy, watched for ``seconds``; the minute's load where there is no /proc."""
     before = _ticks(root)
     if before is None:
         with contextlib.suppress(OSError):
