@@ -175,7 +175,7 @@ def test_the_stage_runs_again_where_code_or_preprocessing_changed(own, tmp_path,
     assert (work.read("float.tflite"), work.json("export.json")["preprocess"]) != first
 
 
-WORKING = ("edgenext_xx_small", "fastvit_t8", "mobilenetv4_hybrid_medium", "tiny_vit_5m_224")
+WORKING = ("edgenext_xx_small", "fastvit_t8", "levit_128s", "mobilenetv4_hybrid_medium", "tiny_vit_5m_224")
 
 
 @pytest.mark.slow
@@ -185,16 +185,6 @@ def test_hybrids_that_no_family_knows_build(name):
     assert source.family == GENERIC
     _, report = verified(export(source), source.input_size)
     assert report.passed, report.to_json()["checks"]
-
-
-@pytest.mark.slow
-def test_what_is_simulated_of_levit_is_exact_but_for_hard_swish():
-    """Its int8 kernel computes in 16-bit fixed point, which is not repeated: codes differ by one, decisions may."""
-    _, report = verified(export(open_source("timm/levit_128s", seed=1)), 224)
-    assert {c.name for c in report.checks if not c.passed} <= {"litert: simulation and file decide alike"}
-    ops = report.agreements["litert"].ops.values()
-    assert {op.op for op in ops if op.equal != op.compared} == {"HARD_SWISH"}
-    assert all(op.worst <= 1 for op in ops)
 
 
 @pytest.mark.slow

@@ -42,20 +42,20 @@ def binary(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Fo
 
 
 def fixed_point_sum(sign: int) -> Callable[[Any, Any, float, float, float], Any]:
-    """``OpSpec.kernel_sum`` of XNNPACK's a + b (``sign`` 1) and a - b (-1).
+    """``OpSpec.operand_steps`` of XNNPACK's a + b (``sign`` 1) and a - b (-1).
 
     The larger of s_a / s_out and s_b / s_out becomes a 21-bit integer, the other one is as coarse; the sum of codes
     times these is shifted back and rounded half up.
     """
 
-    def kernel_sum(a: np.ndarray, b: np.ndarray, s_a: float, s_b: float, s_out: float) -> np.ndarray:
+    def operand_steps(a: np.ndarray, b: np.ndarray, s_a: float, s_b: float, s_out: float) -> np.ndarray:
         ratios = [float(np.float32(s) / np.float32(s_out)) for s in (s_a, s_b)]
         shift = MULTIPLIER_BITS - math.frexp(max(ratios))[1]
         m_a, m_b = (round(math.ldexp(ratio, shift)) for ratio in ratios)
         total = a.astype(np.int64) * m_a + sign * (b.astype(np.int64) * m_b)
         return (total + (1 << (shift - 1))) >> shift
 
-    return kernel_sum
+    return operand_steps
 
 
 def broadcast_shape(shapes: Sequence[Shape], attrs: Any, constants: Sequence[Any]) -> Shape:

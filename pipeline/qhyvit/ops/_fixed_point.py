@@ -38,6 +38,12 @@ def multiplier_of(factor: float) -> tuple[int, int]:
     return (fixed // 2, shift + 1) if fixed == 2**31 else (fixed, shift)
 
 
+def half_multiplier_of(factor: float) -> tuple[int, int]:
+    """A real factor as a 15-bit multiplier and a shift."""
+    multiplier, shift = multiplier_of(factor)
+    return min((multiplier + (1 << 15)) >> 16, 2**15 - 1), shift
+
+
 def requantized(steps: np.ndarray, factor: float) -> np.ndarray:
     """QUANTIZE of integer steps (int64) to another scale, ``factor`` = old / new scale: the builtin kernel's steps."""
     multiplier, shift = multiplier_of(factor)

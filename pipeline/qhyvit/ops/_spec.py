@@ -104,8 +104,8 @@ class OpSpec:
         kernel_steps: (real result, input scale, output scale) -> steps of the output scale, where the int8 kernel's
             own arithmetic gives another code near ties; None where rounding says it all.
         arm64_steps: the same for the kernel that arm64 has instead, None where it has the same one.
-        kernel_sum: the steps that the int8 kernel of a sum of two operands gives: (steps of a, of b, scale of a, of b,
-            of the output) -> steps of the output scale; None where the op is no such sum.
+        operand_steps: the same from what the kernel reads, where it rounds that or its result does not tell it: (steps
+            of each operand, scale of each, scale of the output) -> steps of the output scale.
         accumulates: the int8 kernel sums products of codes in an integer and multiplies that, as float32, by one
             float32 factor s_a * s_b / s_out (XNNPACK).
     """
@@ -131,7 +131,7 @@ class OpSpec:
     rounding: str = "half_even"
     kernel_steps: Callable[[Any, float, float], Any] | None = None
     arm64_steps: Callable[[Any, float, float], Any] | None = None
-    kernel_sum: Callable[[Any, Any, float, float, float], Any] | None = None
+    operand_steps: Callable[..., Any] | None = None
     accumulates: bool = False
 
 

@@ -13,5 +13,5 @@ OP = OpSpec(
     attrs=ElementwiseAttrs,
     infer_shape=broadcast_shape,
     forward=binary(operator.add),
-    kernel_sum=fixed_point_sum(1),
+    operand_steps=fixed_point_sum(1),
 )

@@ -164,8 +164,8 @@ class ExactQuant:
 
     def __init__(self, graph: Graph, quants: Mapping[str, TensorQuant], *, arm64: bool = False) -> None:
         self.graph, self.quants, self.arm64 = graph, quants, arm64
-        self._summed = {t for node in graph.nodes if spec(node.op).kernel_sum is not None for t in node.inputs}
-        self._seen: dict[int, torch.Tensor] = {}  # as a hook: the rounded operands of sums
+        self._read = {t for node in graph.nodes if spec(node.op).operand_steps is not None for t in node.inputs}
+        self._seen: dict[int, torch.Tensor] = {}  # as a hook: the rounded operands of those kernels
 
     def _quant(self, tensor: int) -> TensorQuant:
         return self.quants[self.graph.tensors[tensor].name]
@@ -175,7 +175,7 @@ class ExactQuant:
     ) -> np.ndarray:
         """Codes that the kernel of ``node`` makes of its exact real result ``y``, int64.
 
-        ``operands``: what it read, [B, *file shape]; a sum's kernel rounds them one by one.
+        ``operands``: what it read, [B, *file shape]; some kernels round them one by one.
         """
         quant = self.quants[tensor.name]
         if node is None or self.graph.is_float(node):
@@ -184,8 +184,8 @@ class ExactQuant:
         if own is not None:
             steps = own(y.detach().cpu().numpy(), self._quant(node.inputs[0]).scale[0], quant.scale[0])
             return np.clip(steps + quant.zero_point[0], *quant.limits).astype(np.int64)
-        if operands is not None and spec(node.op).kernel_sum is not None:
-            return self._sum_codes(quant, node, operands).reshape(y.shape)
+        if operands is not None and spec(node.op).operand_steps is not None:
+            return self._codes_of_operands(quant, node, operands).reshape(y.shape)
         if not spec(node.op).accumulates:
             return exact_codes(y, quant, spec(node.op).rounding)
         low, high = quant.limits
@@ -206,19 +206,19 @@ class ExactQuant:
         factor = float(np.float32(grid.scale)) / float(np.float32(quant.scale[0]))
         return np.clip(requantized(steps, factor) + quant.zero_point[0], *quant.limits).astype(np.int64)
 
-    def _sum_codes(self, quant: TensorQuant, node: Node, operands: Sequence[torch.Tensor]) -> np.ndarray:
-        kernel = spec(node.op).kernel_sum
+    def _codes_of_operands(self, quant: TensorQuant, node: Node, operands: Sequence[torch.Tensor]) -> np.ndarray:
+        kernel = spec(node.op).operand_steps
         assert kernel is not None
-        s_a, s_b = (self._quant(t).scale[0] for t in node.inputs)
-        a, b = (x.cpu().numpy() for x in align(*operands))
-        steps = kernel(np.rint(a / s_a), np.rint(b / s_b), s_a, s_b, quant.scale[0])
+        scales = [self._quant(t).scale[0] for t in node.inputs]
+        steps_of = [np.rint(x.cpu().numpy() / s) for x, s in zip(align(*operands), scales, strict=True)]
+        steps = kernel(*steps_of, *scales, quant.scale[0])
         whole = torch.tensor([-np.inf, np.inf], dtype=torch.float64)
-        low, high = exact_codes(activate(whole, node.attrs.fused_activation_function), quant)
+        low, high = exact_codes(activate(whole, getattr(node.attrs, "fused_activation_function", "NONE")), quant)
         return np.clip(steps + quant.zero_point[0], low, high).astype(np.int64)
 
     def _operands(self, node: Node | None) -> list[torch.Tensor] | None:
-        """The operands of a sum, as the hook saw them."""
-        if node is None or self.graph.is_float(node) or spec(node.op).kernel_sum is None:
+        """The operands that the kernel of ``node`` rounds, as the hook saw them."""
+        if node is None or self.graph.is_float(node) or spec(node.op).operand_steps is None:
             return None
         return [
             self._seen[t] if t in self._seen else torch.tensor(self.graph.constant(t), dtype=torch.float64)[None]
@@ -232,7 +232,7 @@ class ExactQuant:
             return x
         codes = self.codes(tensor, x, node, self._operands(node))
         rounded = torch.from_numpy((codes - quant.zero_point[0]) * quant.scale[0]).to(x.device)
-        if tensor.id in self._summed:
+        if tensor.id in self._read:
             self._seen[tensor.id] = rounded
         return rounded
 
