@@ -1,7 +1,7 @@
 """HARD_SWISH: x * relu6(x + 3) / 6; ADD with fused RELU6 and two MUL are much faster in int8.
 
-The int8 kernel works with 16 bits: the gate relu6(x + 3) / 6 with 15 of them, x in steps of a fraction of the output's, and
-a product that cuts off. ``operand_steps`` repeats it, after the TFLite reference kernel's formulas.
+The int8 kernel works with 16 bits: the gate relu6(x + 3) / 6 with 15 of them, x in steps of a fraction of the output's
+scale, and a product that cuts off. ``operand_steps`` repeats it, after the TFLite reference kernel's formulas.
 """
 
 from __future__ import annotations
