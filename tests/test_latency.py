@@ -21,9 +21,10 @@ from qhyvit.latency.work import LANES, TABLE, TABLE_OPS, is_sum_of_squares
 from qhyvit.methods import _islands, method
 from qhyvit.methods._folding import GAIN_PER_MS
 from qhyvit.methods._problem import Problem
+from qhyvit.methods.qhyvit import _resume
 from qhyvit.observers._histogram import Histogram
 from qhyvit.ops import spec
-from qhyvit.plan import QuantPlan
+from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.islands import with_floats, with_profile
 from qhyvit.tflite.placement import Times, Worth, place, times, total_ms
@@ -529,3 +530,14 @@ def test_the_method_buys_accuracy_with_float_kernels():
     assert census(quantize(solution.shipped, plan)).ops[("SOFTMAX", "FLOAT32")] == 1
     stays = chosen.search(replace(problem, profile="integer"), {**options, "int16_ms": 0.0})
     assert not stays.graph.floats
+
+
+def test_a_range_that_a_float_kernel_read_is_mended_for_the_int8_one():
+    """RSQRT takes nothing below its lowest code; a mean that a float root read had zero point 0: no file was made."""
+    graph = line("GELU", "RSQRT")
+    keep = {t.name: TensorQuant((0.1,), (0,)) for t in graph.activations()}
+    chosen = _resume(Problem(graph, torch.zeros(1, ELEMENTS)), keep, {})
+    by_name = {graph.tensors[g.members[0]].name: q for g, q in chosen.items()}
+    assert by_name["t1"].zero_point == (-128,)
+    assert by_name["t1"].scale[0] * 255 == pytest.approx(12.7)
+    assert by_name["t0"] == keep["t0"]

@@ -44,6 +44,17 @@ def group_quant(
     )  # fmt: skip
 
 
+def suits(group: Group, quant: TensorQuant) -> bool:
+    """Whether a quantization is what the group's kernels want; islands that moved may want another."""
+    scale, zero = quant.scale[0], quant.zero_point[0]
+    if group.fixed is not None:
+        return (scale, zero) == (float(np.float32(group.fixed[0])), group.fixed[1])
+    lowest = quant.limits[0]
+    if group.symmetric:
+        return zero == 0 and lowest == grid_for(quant.bits, symmetric=True, right=True).qmin
+    return not group.low_at_zero or zero == lowest
+
+
 def grid_for(bits: int, *, symmetric: bool, right: bool = False) -> affine.Grid:
     """Codes of an activation; ``right``: it is a matrix product's right operand.
 

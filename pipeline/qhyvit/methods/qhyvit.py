@@ -24,7 +24,7 @@ from qhyvit.methods._hessian import Statistics, float_logits, gather, mean_kl
 from qhyvit.methods._learn import learn
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Method, Problem, Solution
-from qhyvit.methods._ranges import finish, grid_for, group_quant, minmax_weights, spread
+from qhyvit.methods._ranges import ends, finish, grid_for, group_quant, minmax_weights, spread, suits
 from qhyvit.methods._reconstruct import reconstruct
 from qhyvit.methods._softmax import unroll
 from qhyvit.methods._weights import search_weights
@@ -130,7 +130,8 @@ def _resume(problem: Problem, keep: Mapping[str, TensorQuant], ranges: Mapping[i
         if scaled:
             chosen[group] = group_quant(group, *scaled[0], "percentile", bits=problem.bits)
         elif known is not None:
-            chosen[group] = known
+            fits = suits(group, known)
+            chosen[group] = known if fits else group_quant(group, *ends(known), "minmax", bits=problem.bits)
         else:
             new.append(group)
     for group, (low, high) in observe(problem, new, "percentile").items():
