@@ -33,15 +33,27 @@ def test_every_place_is_float_equivalent(small, inputs, name):
         assert float((found - expected).abs().max()) < 3e-6 * float(expected.abs().max()), place.name
 
 
-def test_the_scaled_tensor_really_carries_the_scale(small_v2, inputs):
-    fold, graph = all_folds()["silu_split"], small_v2.graph
-    place = fold.places(graph)[0]
-    r = scale_of(place.channels)
-    folded = fold.apply(graph, place, r)
-    before = Executor(graph, torch.float64).run(inputs[:1], None, place.tensors)
-    after = Executor(folded, torch.float64).run(inputs[:1], None, place.tensors)
-    for t in place.tensors:
-        assert torch.allclose(after[t] * torch.from_numpy(r), before[t], rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("name", sorted(all_folds()))
+def test_all_tensors_of_a_place_carry_the_scale(small, inputs, name):
+    fold, graph = all_folds()[name], small.graph
+    for place in fold.places(graph):
+        r = scale_of(place.channels)
+        folded = fold.apply(graph, place, r)
+        before = Executor(graph, torch.float64).run(inputs[:1], None, place.tensors)
+        after = Executor(folded, torch.float64).run(inputs[:1], None, place.tensors)
+        for t in place.tensors:
+            assert torch.allclose(after[t] * torch.from_numpy(r), before[t], rtol=1e-4, atol=1e-5), place.name
+
+
+def test_a_channel_scale_counts_the_sums_and_products_that_it_reaches(small_v2):
+    """The product of values with the context clips more than either: r is made for it."""
+    graph = small_v2.graph
+    last = [p.tensors[-1] for p in all_folds()["channel_scale"].places(graph)]
+    makers = [graph.producer(t).op for t in last]
+    products = sum(node.op == "MUL" and "RELU" in str(graph.producer(node.inputs[0]).attrs) for node in graph.nodes)
+    assert makers.count("MUL") >= 2 * products > 0  # once by the values, once by the keys
+    sums = [t for t, op in zip(last, makers, strict=True) if op == "ADD"]
+    assert sums and all(not any(u.op == "ADD" for u in graph.users(t)) for t in sums)  # the deepest
 
 
 def counted(graph):
@@ -191,3 +203,13 @@ def test_a_stream_is_scaled_once(small_v1):
     stream = first.tensors[-1]
     with pytest.raises(CannotScaleError, match="itself"):
         scale_tensor(folded, stream, scale_of(first.channels))
+
+
+def test_of_folds_that_reach_the_same_tensor_only_the_best_is_made():
+    from qhyvit.folds._fold import Place
+    from qhyvit.methods._folding import Candidate, _apart
+
+    reach = [(1, 2), (2, 3), (3, 4), (5,)]
+    gains = (9, 8, 7, 6)
+    best_first = [Candidate("f", Place(str(t), t, 1), np.ones(1), g) for t, g in zip(reach, gains, strict=True)]
+    assert [c.place.tensors for c in _apart(best_first)] == [(1, 2), (3, 4), (5,)]
