@@ -161,12 +161,20 @@ def instructions() -> str:
     return _markdown(["million / share of the stock float file's", *_emphasized(kinds)], rows)
 
 
+def profile() -> str:
+    """Milliseconds of each file by kind of op, and the layers' alone over the stock float file's time."""
+    parts = ("layers", "products", "softmax", "int8", "float", "borders", "copies", "between")
+    rows = [[f"{r['model']}, {r['file']}", r["ops"], r["ms"], *(r[k] for k in parts), r["floor"]]
+            for r in _rows("profile.csv") if r["file"] in ("stock int8", "integer", "cpu")]  # fmt: skip
+    return _markdown(["ms", "ops", "all", *parts, "layers / stock float"], rows)
+
+
 def _emphasized(kinds: list[str]) -> list[str]:
     return [f"**{k}**" if k in ("integer", "cpu") else k for k in kinds]
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (stock, methods, ablation, families, coverage, variants, latency, instructions)
+    f.__name__: f for f in (stock, methods, ablation, families, coverage, variants, latency, profile, instructions)
 }  # fmt: skip
 
 
