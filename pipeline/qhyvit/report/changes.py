@@ -166,7 +166,8 @@ def _learn(build: _Build, costs: Costs) -> Change | None:
     if build.plan.method != BEST_METHOD or build.option("learn", 1):
         return None
     reason = "scales stay as single decisions left them; errors that add up or cancel between tensors are not seen"
-    return Change("Let all scales follow the gradient of the KL", reason, build.again("--set", "learn=3"), None)
+    passes = find_method(BEST_METHOD).defaults["learn"]
+    return Change("Let all scales follow the gradient of the KL", reason, build.again("--set", f"learn={passes}"), None)
 
 
 def _folds(build: _Build, costs: Costs) -> Change | None:
