@@ -161,11 +161,11 @@ def instructions() -> str:
     return _markdown(["million / share of the stock float file's", *_emphasized(kinds)], rows)
 
 
-def profile() -> str:
+def op_times() -> str:
     """Milliseconds of each file by kind of op, and the layers' alone over the stock float file's time."""
     parts = ("layers", "products", "softmax", "int8", "float", "borders", "copies", "between")
     rows = [[f"{r['model']}, {r['file']}", r["ops"], r["ms"], *(r[k] for k in parts), r["floor"]]
-            for r in _rows("profile.csv") if r["file"] in ("stock int8", "integer", "cpu")]  # fmt: skip
+            for r in _rows("op_times.csv") if r["file"] in ("stock int8", "integer", "cpu")]  # fmt: skip
     return _markdown(["ms", "ops", "all", *parts, "layers / stock float"], rows)
 
 
@@ -174,7 +174,7 @@ def _emphasized(kinds: list[str]) -> list[str]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (stock, methods, ablation, families, coverage, variants, latency, profile, instructions)
+    f.__name__: f for f in (stock, methods, ablation, families, coverage, variants, latency, op_times, instructions)
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import profile
+from benchmarks import op_times
 from qhyvit.ops import all_ops
 
 
@@ -18,12 +18,12 @@ def measured(*nodes, free=0.0, overhead=0.0):
 @pytest.fixture
 def plain(monkeypatch):
     """Every node has the event with its number."""
-    monkeypatch.setattr(profile, "own_events", lambda found: list(range(len(found["graph"]["nodes"]))))
+    monkeypatch.setattr(op_times, "own_events", lambda found: list(range(len(found["graph"]["nodes"]))))
 
 
 @pytest.mark.parametrize("op", sorted(all_ops()))
 def test_every_op_has_a_kind(op):
-    assert {profile.kind_of(op, "int8"), profile.kind_of(op, "float32")} <= set(profile.KINDS) - {"between"}
+    assert {op_times.kind_of(op, "int8"), op_times.kind_of(op, "float32")} <= set(op_times.KINDS) - {"between"}
 
 
 def test_the_kinds_add_up_to_the_whole(plain):
@@ -32,7 +32,7 @@ def test_the_kinds_add_up_to_the_whole(plain):
         ("SOFTMAX", "float32", 40.0), ("MUL", "float32", 50.0), ("ADD", "int8", 60.0), ("RESHAPE", "int8", 7.0),
         free=300.0, overhead=80.0,
     )  # fmt: skip
-    kinds = profile.by_kind(found)
+    kinds = op_times.by_kind(found)
     assert kinds == pytest.approx({
         "layers": 1.0, "products": 0.2, "borders": 0.03, "softmax": 0.04, "float": 0.05, "int8": 0.06, "copies": 0.007,
         "between": 0.38,
@@ -41,12 +41,12 @@ def test_the_kinds_add_up_to_the_whole(plain):
 
 def test_the_floor_is_the_layers_time_over_the_stock_float_files(plain, monkeypatch, tmp_path):
     times = {"stock_float": 4000.0, "own_float": 3000.0, "stock_int8": 2000.0, "integer": 1000.0, "cpu": 500.0}
-    monkeypatch.setattr(profile, "asdict", lambda found: found)
+    monkeypatch.setattr(op_times, "asdict", lambda found: found)
     monkeypatch.setattr(
-        profile, "profile",
+        op_times, "profile",
         lambda path, *_: measured(("CONV_2D", "int8", times[path.stem]), ("ADD", "int8", 1000.0)),
     )  # fmt: skip
-    rows = {r["file"]: r for r in profile.rows_of("m", tmp_path, 1)}
+    rows = {r["file"]: r for r in op_times.rows_of("m", tmp_path, 1)}
     assert rows["cpu"]["floor"] == "0.100"  # 500 of 5000
     assert rows["cpu"]["to_float"] == "0.300"
     assert rows["stock float"]["to_float"] == "1.000"

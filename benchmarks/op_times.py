@@ -5,7 +5,7 @@ event is put to its node (``qhyvit.latency.fit``) and counted by what kind of wo
 layers with weights alone, over the stock float file's whole; no arrangement of what lies between them goes below.
 Measure on a machine left to itself. Example:
 
-    python -m benchmarks.profile --work build/latency
+    python -m benchmarks.op_times --work build/latency
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS), help="names with commas")
     parser.add_argument("--work", type=Path, required=True, help="folder that benchmarks.latency made")
     parser.add_argument("--runs", type=int, default=40, help="inferences of each file")
-    parser.add_argument("--out", type=Path, default=RESULTS / "profile.csv")
+    parser.add_argument("--out", type=Path, default=RESULTS / "op_times.csv")
     args = parser.parse_args()
     for model in track(args.models.split(","), "profile", disable=not sys.stderr.isatty()):
         rows = rows_of(model, args.work / model, args.runs)
