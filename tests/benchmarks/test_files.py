@@ -1,10 +1,12 @@
 """What the benchmarks share."""
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks._files import model_name
+from benchmarks._files import RESULTS, model_name
 from qhyvit.errors import InputError
 from qhyvit.evaluation import labelled_images
 
@@ -36,3 +38,10 @@ def test_labels_beyond_the_outputs_are_refused(folder):
 def test_a_factory_is_called_by_its_function():
     assert model_name("some/where/net.py:make") == "make"
     assert model_name("mobilevit_xxs") == "mobilevit_xxs"
+
+
+def test_no_benchmark_hides_a_module_of_python():
+    """``--model-py`` puts its file's folder in front of the path: a profile.py there broke ``import cProfile``."""
+    names = {path.stem for path in RESULTS.parent.glob("*.py")}
+    assert "latency" in names
+    assert not names & sys.stdlib_module_names
