@@ -45,18 +45,6 @@ def test_all_tensors_of_a_place_carry_the_scale(small, inputs, name):
             assert torch.allclose(after[t] * torch.from_numpy(r), before[t], rtol=1e-4, atol=1e-5), place.name
 
 
-def test_a_channel_scale_counts_the_sums_and_products_that_it_reaches(small_v2):
-    """The product of values with the context clips more than either: r is made for it."""
-    graph = small_v2.graph
-    last = [p.tensors[-1] for p in all_folds()["channel_scale"].places(graph)]
-    makers = [graph.producer(t).op for t in last]
-    products = sum(node.op == "MUL" and "RELU" in str(graph.producer(node.inputs[0]).attrs) for node in graph.nodes)
-    assert makers.count("MUL") >= 2 * products > 0  # once by the values, once by the keys
-    sums = [t for t, op in zip(last, makers, strict=True) if op == "ADD"]
-    assert sums
-    assert not any(u.op == "ADD" for t in sums for u in graph.users(t))  # the deepest ones
-
-
 def counted(graph):
     """How often each kernel is used with each amount of work."""
     return Counter(work_of(graph, node, INT8, INT8) for node in graph.nodes)
@@ -204,13 +192,3 @@ def test_a_stream_is_scaled_once(small_v1):
     stream = first.tensors[-1]
     with pytest.raises(CannotScaleError, match="itself"):
         scale_tensor(folded, stream, scale_of(first.channels))
-
-
-def test_of_folds_that_reach_the_same_tensor_only_the_best_is_made():
-    from qhyvit.folds._fold import Place
-    from qhyvit.methods._folding import Candidate, _apart
-
-    reach = [(1, 2), (2, 3), (3, 4), (5,)]
-    gains = (9, 8, 7, 6)
-    best_first = [Candidate("f", Place(str(t), t, 1), np.ones(1), g) for t, g in zip(reach, gains, strict=True)]
-    assert [c.place.tensors for c in _apart(best_first)] == [(1, 2), (3, 4), (5,)]

@@ -10,7 +10,6 @@ import numpy as np
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.work import Work
 
-COPIES = ("RESHAPE", "TRANSPOSE", "PAD")  # round nothing
 
 @dataclass(frozen=True)
 class Place:

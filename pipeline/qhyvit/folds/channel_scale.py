@@ -6,45 +6,24 @@ common scale vector), and attention: v through attn @ v into the projection, q /
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from qhyvit.folds._fold import COPIES, Fold, Place
+from qhyvit.folds._fold import Fold, Place
 from qhyvit.folds._scaling import CannotScaleError, Scaling, scale_tensor, seeds
 from qhyvit.graph.ir import Graph
 
 
-def _region(graph: Graph, tensor: int, r: np.ndarray) -> dict[int, np.ndarray] | None:
-    """Tensors that would carry the scale ``r`` [C] of ``tensor``, and in what shape; None where it cannot be scaled."""
+def _region(graph: Graph, tensor: int) -> tuple[int, ...] | None:
+    """Tensors that would carry the scale with ``tensor``; None where it cannot be scaled."""
+    channels = graph.tensors[tensor].shape[-1]
     scaling = Scaling(graph)
     try:
-        scaling.want(tensor, r)
+        scaling.want(tensor, np.linspace(1.0, 2.0, channels))
         scaling.solve()
         scaling.result()
     except CannotScaleError:
         return None
-    return scaling.tensors
-
-
-def _has_scale(shaped: np.ndarray, r: np.ndarray) -> bool:
-    """Whether a tensor's scale, in its full shape, is ``r`` along the last axis and nothing else."""
-    rows = shaped.reshape(-1, shaped.shape[-1])
-    return rows.shape[-1] == len(r) and bool((rows == r).all())
-
-
-def _gaining(graph: Graph, seed: int, region: Mapping[int, np.ndarray], r: np.ndarray) -> tuple[int, ...]:
-    """The seed, then what else of the region is rounded and has ``r`` on its channels: sums, products with others.
-
-    The last one is what r is made for: of a residual stream the deepest sum, else what lies nearest to the readers.
-    """
-    others = [
-        n for n in graph.nodes
-        if n.outputs[0] in region and n.outputs[0] != seed and n.outputs[0] not in graph.floats
-        and n.op not in COPIES and _has_scale(region[n.outputs[0]], r)
-    ]  # fmt: skip
-    deepest = ([n for n in others if n.op == "ADD"] or others)[-1:]
-    return (seed, *(n.outputs[0] for n in others if n not in deepest), *(n.outputs[0] for n in deepest))
+    return tuple(sorted(scaling.tensors))
 
 
 def places(graph: Graph) -> list[Place]:
@@ -53,12 +32,11 @@ def places(graph: Graph) -> list[Place]:
     seen: set[int] = set()
     for node in seeds(graph, seen):
         tensor = node.outputs[0]
-        r = np.linspace(1.0, 2.0, graph.tensors[tensor].shape[-1])
-        region = _region(graph, tensor, r)
+        region = _region(graph, tensor)
         if region is None:
             continue
         seen.update(region)
-        found.append(Place(graph.tensors[tensor].name, _gaining(graph, tensor, region, r), len(r)))
+        found.append(Place(graph.tensors[tensor].name, (tensor,), graph.tensors[tensor].shape[-1]))
     return found
 
 

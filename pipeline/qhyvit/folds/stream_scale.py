@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qhyvit.folds._fold import COPIES, Fold, Place
+from qhyvit.folds._fold import Fold, Place
 from qhyvit.folds._scaling import CannotScaleError, Scaling, seeds
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
@@ -23,6 +23,8 @@ from qhyvit.latency.work import INT8, Work, kernel_name, work_of
 from qhyvit.ops._elementwise import ElementwiseAttrs
 from qhyvit.ops._reduce import axes_of
 from qhyvit.ops.fully_connected import FullyConnectedAttrs
+
+COPIES = ("RESHAPE", "TRANSPOSE", "PAD")
 
 
 @dataclass(frozen=True)

@@ -129,18 +129,7 @@ def candidates(
         cost_ms = max(added - saved, 0.0)
         if gain > (LEAST_GAIN + GAIN_PER_MS * cost_ms) * total:
             found.append(replace(best, gain=gain))
-    return _apart(sorted(found, key=lambda c: -c.gain))
-
-
-def _apart(found: Sequence[Candidate]) -> list[Candidate]:
-    """Those that share no tensor with a better one: what is known of it would not hold behind the other fold."""
-    taken: set[int] = set()
-    kept = []
-    for candidate in found:
-        if not taken.intersection(candidate.place.tensors):
-            kept.append(candidate)
-            taken.update(candidate.place.tensors)
-    return kept
+    return sorted(found, key=lambda c: -c.gain)
 
 
 def apply(graph: Graph, chosen: Sequence[Candidate]) -> tuple[Graph, tuple[FoldNote, ...]]:
