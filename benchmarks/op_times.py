@@ -23,9 +23,10 @@ from rich.progress import track
 from benchmarks._files import RESULTS, command_line, write_rows
 from benchmarks.latency import FILES, MODELS, file_name
 from qhyvit.latency.fit import own_events
+from qhyvit.ops import all_ops
 from qhyvit_device.profile import profile
 
-LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+LAYERS = frozenset(name for name, op in all_ops().items() if op.weight_input >= 0)
 COPIES = ("RESHAPE", "TRANSPOSE", "PAD", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SPLIT")
 KINDS = ("layers", "products", "borders", "softmax", "copies", "float", "int8", "between")
 
@@ -42,7 +43,7 @@ def kind_of(op: str, written: str) -> str:
         return "softmax"
     if op in COPIES:
         return "copies"
-    return "float" if written.lower().startswith("float") else "int8"
+    return "float" if written == "float32" else "int8"
 
 
 def by_kind(measured: Mapping[str, Any]) -> dict[str, float]:

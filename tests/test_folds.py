@@ -42,7 +42,7 @@ def test_all_tensors_of_a_place_carry_the_scale(small, inputs, name):
         before = Executor(graph, torch.float64).run(inputs[:1], None, place.tensors)
         after = Executor(folded, torch.float64).run(inputs[:1], None, place.tensors)
         for t in place.tensors:
-            assert torch.allclose(after[t] * torch.from_numpy(r), before[t], rtol=1e-4, atol=1e-5), place.name
+            assert torch.allclose(after[t] * torch.from_numpy(r), before[t], rtol=1e-4, atol=1e-6), place.name
 
 
 def counted(graph):
