@@ -144,6 +144,16 @@ def test_a_method_is_replaced_in_the_command_not_added(report):
     assert change.command == "qhyvit build m --method qhyvit --out B --force"
 
 
+def test_learning_is_proposed_for_as_long_as_the_method_does_it(bundle, samples):
+    found = stages.solved(stages.Work(bundle.with_name("minmax.work")))
+    costs, passes = Costs(found, samples), find_method("qhyvit").defaults["learn"]
+    for options, proposed in (({"learn": 0}, True), ({"learn": passes}, False)):
+        plan = replace(found.plan, method="qhyvit", options=options)
+        change = changes._learn(changes._Build(plan, "qhyvit build m --out B", default_profile()), costs)
+        assert (change is not None) == proposed
+        assert change is None or f"--set learn={passes}" in change.command
+
+
 def test_proposals_count_with_the_times_of_the_board_that_the_build_is_for(bundle, samples):
     found = stages.solved(stages.Work(bundle.with_name("minmax.work")))
     default, costs = default_profile(), Costs(found, samples)
