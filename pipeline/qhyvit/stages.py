@@ -183,7 +183,7 @@ def load_pixels(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray
 def float_graph(
     work: Work, profile: str = "integer", *, int16: bool = True, latency: LatencyProfile | None = None
 ) -> Graph:
-    """The exported graph after the rewrites that every graph gets, with the profile's islands marked.
+    """The exported graph after the rewrites that the profile gets, with its islands marked.
 
     Args:
         int16: let long softmaxes be int16 (see :func:`qhyvit.tflite.islands.long_softmaxes`).
@@ -193,7 +193,8 @@ def float_graph(
     from qhyvit.tflite.islands import long_softmaxes, widened, with_profile
     from qhyvit.tflite.read import read
 
-    graph = with_profile(rewrite(read(work.read(FLOAT), work.json(FACTS)["modules"])), profile, latency)
+    graph = rewrite(read(work.read(FLOAT), work.json(FACTS)["modules"]), profile)
+    graph = with_profile(graph, profile, latency)
     return widened(graph, long_softmaxes(graph)) if int16 and profile == "integer" else graph
 
 

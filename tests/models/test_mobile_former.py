@@ -10,6 +10,7 @@ from qhyvit.errors import WeightsError
 from qhyvit.models import find_variant
 from qhyvit.models._mobile_former_net import CONFIGS, ChannelShuffle, DyReLU, attend, make_model
 from qhyvit.models._weights import load_into, randomize
+from qhyvit.models.mobile_former import SpatialConv
 
 # parameters, and millions of multiply-accumulates in convolutions, linears and matrix products
 SIZES = {
@@ -169,3 +170,15 @@ def test_random_parameters_matter():
             changed = reference(x)
             parameter.data = kept
             assert key.endswith("global_local.k.bias") or not torch.equal(changed, plain), key
+
+
+@pytest.mark.parametrize(("stride", "is_dense"), [(2, True), (1, False)])
+def test_a_depthwise_convolution_with_several_outputs_a_channel_is_torchs(stride, is_dense):
+    torch.manual_seed(0)
+    conv, norm = torch.nn.Conv2d(4, 12, 3, stride, 1, groups=4, bias=False), torch.nn.BatchNorm2d(12).eval()
+    norm.running_mean.data, norm.running_var.data = torch.randn(12), torch.rand(12) + 0.5
+    found, x = SpatialConv(conv, norm), torch.randn(1, 4, 8, 8)
+    with torch.no_grad():
+        y, expected = found(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), norm(conv(x))
+    assert (found.conv.groups == 1) == is_dense
+    assert torch.allclose(y, expected[:, found.order], atol=1e-5)

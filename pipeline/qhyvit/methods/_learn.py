@@ -24,7 +24,7 @@ from qhyvit.sim.run import Executor
 from qhyvit.tflite.legal import groups
 from qhyvit.tflite.write import constants_on_grid_of
 
-SCALE_RATE, ZERO_RATE = 1e-2, 0.025  # of the logarithm of a scale; in codes
+SCALE_RATE, ZERO_RATE = 3e-2, 0.075  # of the logarithm of a scale; in codes
 
 
 class _Quantizers:

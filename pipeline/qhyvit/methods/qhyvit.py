@@ -49,7 +49,7 @@ DEFAULTS: dict[str, Any] = {
     "ridge": 1.0,  # weights that undo the error before them; the pull towards the float ones; 0: off
     "rounding": True,  # weights rounded with care (GPTQ)
     "bias": True,  # biases take the mean error
-    "learn": 3,  # times that all images are seen by learned scales; 0: off. More fits them and no others
+    "learn": 6,  # times that all images are seen by learned scales; 0: off
     "search_images": 32,  # of all, for everything before
 }
 SIGMOID_FLAT = 8.0  # beyond, the sigmoid is within a code of 0 or 1

@@ -23,23 +23,33 @@ STRIDE = 32  # of the last stage
 
 
 class Pooling(nn.Module):
-    """x + gamma (pool(x) - x), pool the mean of those of 3x3 pixels that lie inside the map."""
+    """x + gamma (pool(x) - x), pool the mean of those of 3x3 pixels that lie inside the map: one depthwise convolution.
 
-    share: torch.Tensor
+    The mean of the two pixels at an edge equals the mean of three, the third of them their mean. So the map gets a
+    border of such means, rows first and then columns, and every mean is one of nine. Both borders of an axis come from
+    one convolution that strides from the first pair to the last.
+    """
+
+    edge: torch.Tensor
 
     def __init__(self, gamma: torch.Tensor, size: int) -> None:
         super().__init__()
         channels = gamma.shape[0]
-        self.around = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
-        self.around.weight.data = gamma[:, None, None, None].repeat(1, 1, 3, 3)
-        self.keep = nn.Conv2d(channels, channels, 1, groups=channels, bias=False)
-        self.keep.weight.data = (1.0 - gamma)[:, None, None, None].clone()
-        inside = F.conv2d(torch.ones(1, 1, size, size), torch.ones(1, 1, 3, 3), padding=1)
-        self.register_buffer("share", 1.0 / inside)
+        self.stride, self.channels = size - 2, channels
+        self.register_buffer("edge", torch.full((channels, 1, 1, 2), 0.5))
+        self.mix = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
+        self.mix.weight.data = (gamma / 9)[:, None, None, None].repeat(1, 1, 3, 3)
+        self.mix.weight.data[:, 0, 1, 1] += 1.0 - gamma
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[1, C, H, W] -> [1, C, H, W]."""
-        return self.around(x) * self.share + self.keep(x)
+        rows = F.conv2d(x, self.edge.transpose(2, 3), stride=(self.stride, 1), groups=self.channels)
+        top, bottom = rows.split(1, dim=2)
+        x = torch.cat((top, x, bottom), dim=2)
+        columns = F.conv2d(x, self.edge, stride=(1, self.stride), groups=self.channels)
+        left, right = columns.split(1, dim=3)
+        mixed: torch.Tensor = self.mix(torch.cat((left, x, right), dim=3))
+        return mixed
 
 
 class PoolingBlock(nn.Module):

@@ -31,6 +31,8 @@ from qhyvit.models._mobile_former_net import (
     make_model,
 )
 
+FEW_CHANNELS = 16  # at which zeros in a dense convolution of stride 2 cost less than copies of its input
+
 
 def head_mask(heads: int, channels: int) -> torch.Tensor:
     """[heads, channels], 1 where the channel is the head's."""
@@ -97,12 +99,24 @@ def copied(x: torch.Tensor, times: int) -> torch.Tensor:
     return x
 
 
+def dense(conv: nn.Conv2d) -> nn.Conv2d:
+    """A depthwise convolution as one that reads all channels, with zeros for those that are not an output's own."""
+    geometry: dict[str, Any] = {"stride": conv.stride, "padding": conv.padding}
+    kernel: Any = conv.kernel_size
+    new = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, **geometry)
+    own = torch.eye(conv.in_channels).repeat_interleave(conv.out_channels // conv.in_channels, dim=0)
+    new.weight.data = own[:, :, None, None] * conv.weight.detach()  # [O, I, 1, 1] x [O, 1, kh, kw]
+    new.bias = conv.bias
+    return new
+
+
 class SpatialConv(nn.Module):
     """Convolution with its norm folded, mostly depthwise; perhaps with ReLU6.
 
-    A depthwise one that makes ``copies`` outputs of each channel reads so many copies of its input instead, one after
-    the other: XNNPACK has no depthwise kernel for the former, and its general one takes ten times as long.
-    ``order``: which channel of the original each output is.
+    XNNPACK has no depthwise kernel that makes several outputs of each channel, and its general one takes ten times as
+    long. Where such a one strides over few channels it is dense, with zeros: less work than to copy the larger map.
+    Elsewhere it reads ``copies`` of its input, one after the other. ``order``: which channel of the original each
+    output is.
     """
 
     def __init__(self, conv: Any, norm: Any, *, relu6: bool = False) -> None:
@@ -110,6 +124,8 @@ class SpatialConv(nn.Module):
         self.conv, self.relu6 = folded_conv(conv, norm), relu6
         depthwise = conv.groups > 1
         self.copies = conv.out_channels // conv.in_channels if depthwise else 1
+        if self.copies > 1 and conv.stride[0] > 1 and conv.in_channels <= FEW_CHANNELS:
+            self.conv, self.copies = dense(self.conv), 1
         self.order = torch.arange(conv.out_channels)
         if self.copies > 1:
             self.order = self.order.reshape(-1, self.copies).t().flatten()  # c * m + j -> j * C + c
@@ -284,9 +300,9 @@ class MobileFormerMobile(nn.Module):
 
     def forward(self, x: torch.Tensor, token: torch.Tensor, size: int) -> tuple[torch.Tensor, int]:
         """[H * W, C], [1, Ct] -> [H * W, C'], and the height as it was."""
-        y = self.hyper1(self.conv1(x), token)
-        y = self.conv2(y.reshape(1, size, size, -1)).reshape(size * size, -1)  # [H * W, C] -> [1, H, W, C] and back
-        y = self.conv3(self.hyper2(y, token))
+        y = self.conv1(x.reshape(1, size, size, -1))  # [H * W, C] -> [1, H, W, C], few channels here
+        y = self.conv2(self.hyper1(y, token))
+        y = self.conv3(self.hyper2(y, token)).reshape(size * size, -1)  # and back, few again
         return (x + y if self.shortcut else y), size
 
 

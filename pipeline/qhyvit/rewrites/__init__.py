@@ -16,9 +16,10 @@ def all_rewrites() -> dict[str, Rewrite]:
     return discover(sys.modules[__name__], "REWRITE", Rewrite)
 
 
-def rewrite(graph: Graph) -> Graph:
-    """Apply all of them in order and check the result."""
+def rewrite(graph: Graph, profile: str = "integer") -> Graph:
+    """Apply all that are for ``profile``, in order, and check the result."""
     for entry in sorted(all_rewrites().values(), key=lambda r: r.order):
-        graph = entry.apply(graph)
+        if entry.only in (None, profile):
+            graph = entry.apply(graph)
     graph.check()
     return graph

@@ -1,4 +1,4 @@
-"""What a rewrite is: a value-preserving edit that every graph gets before calibration."""
+"""What a rewrite is: a value-preserving edit that graphs get before calibration."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from qhyvit.graph.ir import Graph
 
 @dataclass(frozen=True)
 class Rewrite:
-    """``apply(graph)`` gives an equal graph; ``order`` says which comes first."""
+    """``apply(graph)`` gives an equal graph; ``order`` says which comes first, ``only`` for which profile if one."""
 
     name: str
     summary: str
     apply: Callable[[Graph], Graph]
     order: int = 0
+    only: str | None = None
