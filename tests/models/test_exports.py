@@ -18,9 +18,9 @@ from qhyvit.verify.probe import every_tensor, make_interpreter
 pytestmark = pytest.mark.slow
 VARIANTS = [v for f in all_families().values() for v in f.variants]
 MOST_OPS = {
-    "mobilevit": 412, "mobilevitv2": 434, "mobile_former": 856,  # any variant; 56 of them turn right operands
-    "efficientformer_l1": 163, "efficientformer_l3": 320, "efficientformer_l7": 506,
-    "efficientformerv2_s0": 218, "efficientformerv2_s1": 260, "efficientformerv2_s2": 400, "efficientformerv2_l": 540,
+    "mobilevit": 413, "mobilevitv2": 435, "mobile_former": 856,  # any variant; 56 of them turn right operands
+    "efficientformer_l1": 234, "efficientformer_l3": 431, "efficientformer_l7": 657,  # 7 a pooling mixer
+    "efficientformerv2_s0": 219, "efficientformerv2_s1": 261, "efficientformerv2_s2": 401, "efficientformerv2_l": 541,
 }  # fmt: skip
 # entries to the global part, and exits from it; docs/method.md sets them beside the paper's counts
 BRIDGES = {

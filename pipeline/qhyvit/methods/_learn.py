@@ -38,7 +38,8 @@ class _Quantizers:
         free: list[bool] = []
         for group in groups(graph):
             names = [graph.tensors[t].name for t in group.members]
-            if group.fixed is not None or all(graph.tensors[t].is_constant for t in group.members):
+            stays = group.fixed is not None or group.floor is not None
+            if stays or all(graph.tensors[t].is_constant for t in group.members):
                 continue
             quant = quants[names[0]]
             self.row |= dict.fromkeys(names, len(scales))

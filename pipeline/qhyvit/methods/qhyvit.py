@@ -28,8 +28,8 @@ from qhyvit.methods._ranges import ends, finish, grid_for, group_quant, minmax_w
 from qhyvit.methods._reconstruct import reconstruct
 from qhyvit.methods._softmax import unroll
 from qhyvit.methods._weights import search_weights
-from qhyvit.observers._histogram import merge
-from qhyvit.observers._search import Found, search
+from qhyvit.observers._histogram import Row, merge
+from qhyvit.observers._search import Found, extremes, search
 from qhyvit.plan import FoldNote, TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.islands import may_be_float, widened, with_floats, with_profile
@@ -52,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "learn": 6,  # times that all images are seen by learned scales; 0: off
     "search_images": 32,  # of all, for everything before
 }
+NEAR = 0.99  # of a floor
 SIGMOID_FLAT = 8.0  # beyond, the sigmoid is within a code of 0 or 1
 FOLD_ROUNDS = (1, 2)  # once ranges are chosen; and again, for what the first folds hid
 CHOICES = {"ends": ("independent", "joint"), "scheme": ("search", "asymmetric", "symmetric")}
@@ -69,6 +70,17 @@ def _check(options: Mapping[str, Any]) -> None:
 def _fold_names(options: Mapping[str, Any]) -> list[str]:
     wanted = str(options["folds"])
     return list(all_folds()) if wanted == "all" else [] if wanted == "none" else wanted.split(",")
+
+
+def _pinned(group: Group, row: Row) -> float | None:
+    """Where the lower end of a group's range has to lie, None: anywhere.
+
+    A floor that values come near: in an unrolled softmax 1 + ELU weighs thousands of positions, which are nearly all
+    nothing; what the grid misses of -1 counts as often.
+    """
+    if group.low_at_zero:
+        return 0.0
+    return group.floor if group.floor is not None and extremes(row)[0] < NEAR * group.floor else None
 
 
 @dataclass(frozen=True)
@@ -90,9 +102,9 @@ class _Ranges:
         symmetric = search(row, centred, symmetric=True, joint=joint)
         if group.symmetric or (scheme == "symmetric" and not group.low_at_zero):
             return symmetric, True
-        pin = 0.0 if group.low_at_zero else None
+        pin = _pinned(group, row)
         free = search(row, grid_for(self.bits, symmetric=False), pin_low=pin, joint=joint)
-        either = scheme == "search" and not group.low_at_zero
+        either = scheme == "search" and pin is None
         return (symmetric, True) if either and symmetric.error < free.error else (free, False)
 
     def all(self, all_groups: Sequence[Group], statistics: Statistics, start: Chosen) -> tuple[Chosen, float]:

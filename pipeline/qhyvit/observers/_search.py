@@ -52,10 +52,11 @@ def search(
     lowest, highest = min(lowest, 0.0), max(highest, 0.0)
     if joint:
         span = max(-lowest, highest, 1e-12)
-        below, above = (-span, span) if symmetric else (lowest if pin_low is None else pin_low, highest)
-        errors = score(row, below * MULTIPLES, above * MULTIPLES, g, symmetric=symmetric)
+        below, above = (-span, span) if symmetric else (lowest, highest)
+        lows, highs = below * MULTIPLES if pin_low is None else np.full(len(MULTIPLES), pin_low), above * MULTIPLES
+        errors = score(row, lows, highs, g, symmetric=symmetric)
         best = int(np.argmin(errors))
-        low, high = float(below * MULTIPLES[best]), float(above * MULTIPLES[best])
+        low, high = float(lows[best]), float(highs[best])
         return Found(low, high, affine.fit(low, high, g, symmetric=symmetric), float(errors[best]))
     if symmetric:
         span = max(-lowest, highest, 1e-12)

@@ -12,5 +12,6 @@ OP = OpSpec(
     infer_shape=same_shape,
     forward=unary(F.elu),
     quantizer=False,
+    floor=-1.0,
     stand_in="SQRT",
 )

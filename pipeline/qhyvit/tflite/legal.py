@@ -26,6 +26,7 @@ class Group:
         fixed: prescribed (scale, zero point), or None.
         symmetric: some reader needs zero point 0.
         low_at_zero: some reader needs the zero point at the lowest code (RSQRT).
+        floor: what many values are exactly, and none is below (ELU), or None.
     """
 
     members: tuple[int, ...]
@@ -33,6 +34,7 @@ class Group:
     fixed: tuple[float, int] | None = None
     symmetric: bool = False
     low_at_zero: bool = False
+    floor: float | None = None
 
 
 def operand_positions(node: Node) -> list[int]:
@@ -96,12 +98,14 @@ def groups(graph: Graph) -> list[Group]:
 
 def _group(graph: Graph, members: tuple[int, ...]) -> Group:
     fixed: set[tuple[float, int]] = set()
-    roots, symmetric, low = [], False, False
+    roots, symmetric, low, floors = [], False, False, []
     for t in members:
         producer = graph.producer(t)
         contract = spec(producer.op).out if producer is not None and not graph.is_float(producer) else None
         if isinstance(contract, Fixed):
             fixed.add((contract.scale, contract.zero_point))
+        if producer is not None and (floor := spec(producer.op).floor) is not None:
+            floors.append(floor)
         if not isinstance(contract, Tied) or contract.rounds:
             roots.append(t)
         for user in graph.users(t):
@@ -114,7 +118,7 @@ def _group(graph: Graph, members: tuple[int, ...]) -> Group:
     if len(fixed) > 1:
         names = ", ".join(graph.tensors[t].name for t in members[:4])
         raise PlanError(f"tensors {names} must share one scale, but two kernels prescribe different ones")
-    return Group(members, tuple(roots), next(iter(fixed), None), symmetric, low)
+    return Group(members, tuple(roots), next(iter(fixed), None), symmetric, low, min(floors, default=None))
 
 
 def _describe(quant: TensorQuant) -> str:
