@@ -10,12 +10,14 @@ from qhyvit import affine
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.methods import _softmax, method
 from qhyvit.methods._blocks import bridges
+from qhyvit.methods._learn import learn
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.islands import long_softmaxes, widened
+from qhyvit.tflite.legal import groups
 from qhyvit.tflite.write import quantize
 from qhyvit.verify.agree import op_by_op
 from qhyvit.verify.census import census
@@ -117,3 +119,24 @@ def test_bridge_blocks_are_found_as_before(small_v1, inputs):
     with torch.no_grad():
         before, after = (Executor(g).logits(inputs[:2]) for g in (small_v1.graph, made.graph))
     assert torch.allclose(before, after, atol=1e-3)
+
+
+def test_what_weighs_nothing_stays_nothing():
+    """1 + ELU of thousands of positions that attention leaves out: -1 is a code in every range that is searched."""
+    x = 3 * torch.randn(8, 128, 256, generator=torch.Generator().manual_seed(3))
+    problem = _softmax.unroll(Problem(softmax_graph(128, 256), x))
+    assert {g.floor for g in groups(problem.graph)} == {None, -1.0}
+    chosen = method("qhyvit")
+    solution = chosen.search(problem, {**chosen.defaults, "rounds": 2, "learn": 2, "ridge": 0.0, "rounding": False})
+    elu = [solution.tensors[n] for n in solution.tensors if "/elu" in n]
+    assert [q.zero_point for q in elu] == [(127,), (127,)]
+    assert [q.scale[0] for q in elu] == pytest.approx([1 / 255, 1 / 255], rel=1e-5)
+
+
+def test_learning_leaves_the_floor_alone(built):
+    solution, _, x, _ = built
+    problem = Problem(solution.graph, x)
+    learned = learn(problem, solution.shipped, solution.tensors, 4)
+    moved = {n for n, q in learned.items() if q.axis is None and q.scale != solution.tensors[n].scale}
+    assert moved
+    assert not [n for n in moved if "/elu" in n]
