@@ -103,15 +103,6 @@ def bridges(graph: Graph) -> list[Bridge]:
     return found
 
 
-def excursions(graph: Graph) -> int:
-    """How often the network leaves the map: its exits, and one more if it ends among tokens.
-
-    One attention may have three entries, for query, key and value.
-    """
-    found = bridges(graph)
-    return sum(not b.entry for b in found) + bool(found and found[-1].entry)
-
-
 def bridge_blocks(graph: Graph) -> list[BridgeBlock]:
     """The block of each bridge: from its tensor, through ops that read nothing else, to the next ops with weights."""
     return [_block(graph, bridge) for bridge in bridges(graph)]
