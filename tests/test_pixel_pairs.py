@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from qhyvit.graph.ir import Graph, Node, Tensor
@@ -41,9 +41,12 @@ def stem(size, kernel, channels, *, padding="VALID", stride=(2, 2), pads=None, w
 
 
 def convolved(graph, x):
-    """By torch, from the graph's own constants; ``x`` [B, H, W, C]."""
+    """By torch, from the graph's own constants; ``x`` [B, H, W, C].
+
+    In float64: the float32 convolution of one channel, 1x5 taps on 6 columns, stride 2, gives garbage in torch 2.13.
+    """
     conv = graph.producer(5)
-    weight, bias = (torch.from_numpy(graph.constant(t)) for t in (1, 2))
+    weight, bias = (torch.from_numpy(graph.constant(t)).double() for t in (1, 2))
     x = x.permute(0, 3, 1, 2)
     if conv.inputs[0] == 4:
         (top, bottom), (left, right) = graph.constant(3)[1:3].tolist()
@@ -57,10 +60,11 @@ def convolved(graph, x):
 
 
 def result(graph, x):
-    return Executor(graph).run(x)[5][:, 0]
+    return Executor(graph, torch.float64).run(x)[5][:, 0]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
+@example(4, 3, 1, 5, 1, "VALID", 1, (0, 0, 0, 0))
 @given(
     st.integers(4, 13), st.integers(2, 6), st.integers(1, 5), st.integers(1, 5), st.integers(1, 4),
     st.sampled_from(["SAME", "VALID", "PAD"]), st.integers(1, 2), st.tuples(*[st.integers(0, 3)] * 4),
@@ -71,12 +75,12 @@ def test_the_values_are_those_of_the_convolution(height, half, rows, taps, chann
     padded = [n + sum(p) for n, p in zip(size, pads or ((0, 0), (0, 0)), strict=True)]
     assume(padded[0] >= rows and padded[1] >= taps)
     graph = stem(size, (rows, taps), channels, padding=padding.replace("PAD", "VALID"), stride=(stride, 2), pads=pads)
-    x = torch.from_numpy(random.normal(size=(2, *size, channels)).astype(np.float32))
+    x = torch.from_numpy(random.normal(size=(2, *size, channels)))
     found = pixel_pairs.apply(graph)
     found.check()
     expected = convolved(graph, x)
     assert result(found, x).shape == expected.shape
-    assert torch.allclose(result(found, x), expected, atol=1e-5)
+    assert torch.allclose(result(found, x), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("form", [{"padding": "SAME"}, {"pads": ((1, 1), (1, 1))}])
