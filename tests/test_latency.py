@@ -303,6 +303,14 @@ def test_borders_decide_and_neighbours_share_them():
     assert place(line("SOFTMAX"), LatencyProfile("knows nothing")) == frozenset()
 
 
+def test_what_int8_cannot_do_is_float_whatever_it_takes():
+    dear = made_up(border_us=1000.0, SOFTMAX_int8=1, SOFTMAX_float32=9)
+    assert place(line("EXP"), dear) == {1}
+    assert place(line("SOFTMAX", "EXP", "NEG", "SOFTMAX"), dear) == {2, 3}
+    table = replace(dear, kernels={**dear.kernels, TABLE: Kernel(fixed_us=2)})
+    assert place(line("EXP"), table) == {1}
+
+
 def test_accuracy_buys_time():
     equal = made_up(border_us=1.0, SOFTMAX_int8=3, SOFTMAX_float32=3)
     assert place(line("SOFTMAX"), equal) == frozenset()

@@ -6,6 +6,7 @@ import torch
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
 from qhyvit.rewrites import (
+    bias_in_layer,
     explicit_bias,
     flat_layers,
     matrix_product,
@@ -207,3 +208,41 @@ def test_a_bias_of_four_dimensions_becomes_flat():
     assert found.tensors[found.nodes[-1].inputs[2]].shape == (3,)
     y = (1 + INPUT[:, 0]) @ torch.from_numpy(weight).float().T + torch.tensor([1.0, 2.0, 3.0])
     assert torch.allclose(outputs_of(found)[5], y, atol=1e-6)
+
+
+WEIGHT = np.random.default_rng(1).random((3, 4)).astype(np.float32)
+
+
+def added(*readers, term, **attrs):
+    """[4, 3] of a layer in tensor 5, ``term`` added to it in tensor 6, and what else ``readers`` make in 7."""
+    nodes = node("FULLY_CONNECTED", 3, 8, -1, out=5), Node("ADD", spec("ADD").attrs(**attrs), (9, 5), (6,)), *readers
+    return sums_and_products(
+        *nodes, shapes=[(4, 3), (4, 3), (4, 4)], outputs=(6, 7) if readers else (6,), constants=[WEIGHT, term, WEIGHT.T]
+    )
+
+
+def test_what_is_added_behind_a_layer_is_its_bias():
+    for term in ([1.0, 2.0, 3.0], 0.5, [[-1.0, 0.0, 1.0]]):
+        graph = added(term=term, fused_activation_function="RELU")
+        found = bias_in_layer.apply(graph)
+        found.check()
+        assert [n.op for n in found.nodes] == ["ADD", "RESHAPE", "FULLY_CONNECTED"]
+        assert_equal(graph, found)
+
+
+def test_another_linear_takes_the_bias_out_again():
+    graph = added(node("FULLY_CONNECTED", 5, 10, -1, out=7), term=[1.0, 2.0, 3.0])
+    found = bias_in_layer.apply(graph)
+    found.check()
+    assert [n.op for n in found.nodes][2:] == ["FULLY_CONNECTED", "FULLY_CONNECTED"]
+    assert_equal(graph, found)
+
+
+def test_what_a_bias_cannot_do_is_added():
+    rows = added(term=np.ones((4, 1), np.float32))
+    other = added(Node("MUL", spec("MUL").attrs(), (5, 5), (7,)), term=1.0)
+    rectified = added(
+        node("FULLY_CONNECTED", 5, 10, -1, out=7), term=[1.0, 2.0, 3.0], fused_activation_function="RELU"
+    )
+    for graph in (rows, other, rectified):
+        assert bias_in_layer.apply(graph) is graph

@@ -140,3 +140,79 @@ def test_learning_leaves_the_floor_alone(built):
     moved = {n for n, q in learned.items() if q.axis is None and q.scale != solution.tensors[n].scale}
     assert moved
     assert not [n for n in moved if "/elu" in n]
+
+
+def grouped_graph(rows, groups, count):
+    """x -> layer -> [RESHAPE] softmax over ``count`` values [RESHAPE] -> layer, as attention to a few tokens has it."""
+    width, rng = groups * count, np.random.default_rng(0)
+    flat, grouped = (1, rows, width), (1, rows, groups, count)
+    weight, bias = rng.normal(size=(width, width)).astype(np.float32), np.zeros(width, np.float32)
+    shapes = {"x": flat, "scores": flat, "rows": grouped, "p": grouped, "attention": flat, "y": flat}
+    constants = {"w": weight, "b": bias, "grouped": np.array(grouped, np.int32), "flat": np.array(flat, np.int32)}
+    names = [*shapes, *constants]
+    tensors = [
+        *[Tensor(i, name, shape, "FLOAT32") for i, (name, shape) in enumerate(shapes.items())],
+        *[Tensor(6 + i, n, v.shape, v.dtype.name.upper(), v) for i, (n, v) in enumerate(constants.items())],
+    ]
+    wired = [
+        ("FULLY_CONNECTED", ("x", "w", "b"), "scores"), ("RESHAPE", ("scores", "grouped"), "rows"),
+        ("SOFTMAX", ("rows",), "p"), ("RESHAPE", ("p", "flat"), "attention"),
+        ("FULLY_CONNECTED", ("attention", "w", "b"), "y"),
+    ]  # fmt: skip
+    attrs = {"FULLY_CONNECTED": {"keep_num_dims": True}}
+    nodes = tuple(
+        Node(op, spec(op).attrs(**attrs.get(op, {})), tuple(map(names.index, inputs)), (names.index(out),))
+        for op, inputs, out in wired
+    )
+    graph = Graph({t.id: t for t in tensors}, nodes, (0,), (5,))
+    graph.check()
+    return graph
+
+
+def quotient_problem(spread=1.0):
+    x = spread * torch.randn(4, 196, 6, generator=torch.Generator().manual_seed(4))
+    return Problem(grouped_graph(196, 2, 3), x, profile="cpu")
+
+
+def test_few_values_are_a_quotient_of_exponentials():
+    problem = quotient_problem()
+    made = _softmax.quotients(problem).graph
+    assert [n.op for n in made.nodes] == ["FULLY_CONNECTED", "EXP", "BATCH_MATMUL", "DIV", "FULLY_CONNECTED"]
+    assert {made.producer(t).op for t in made.floats} == {"EXP", "BATCH_MATMUL", "DIV"}
+    name = problem.graph.by_name["attention"].id
+    found = Executor(made, torch.float64).run(problem.images, None, [1, name])
+    exact = torch.softmax(found[1].reshape(4, 1, 196, 2, 3), dim=-1).reshape(found[name].shape)
+    assert torch.allclose(found[name], exact, atol=1e-12)
+
+
+def test_a_quotient_without_reshapes_sums_its_own_row_alone():
+    graph = softmax_graph(512, 7)
+    x = torch.randn(2, 512, 7, generator=torch.Generator().manual_seed(5))
+    made = _softmax.quotients(Problem(graph, x, profile="cpu")).graph
+    assert [n.op for n in made.nodes] == ["EXP", "BATCH_MATMUL", "DIV", "FULLY_CONNECTED"]
+    assert torch.allclose(Executor(made).run(x, None, [1])[1], torch.softmax(x, dim=-1)[:, None], atol=1e-6)
+
+
+def test_scores_that_could_overflow_and_other_profiles_keep_their_softmax():
+    large, small = quotient_problem(spread=30.0), quotient_problem()
+    few = Problem(grouped_graph(16, 2, 3), torch.randn(1, 16, 6), profile="cpu")
+    for problem in (large, replace(small, profile="integer"), few):
+        assert _softmax.quotients(problem).graph is problem.graph
+
+
+def test_the_file_with_a_quotient_decides_as_the_simulation():
+    chosen, problem = method("qhyvit"), quotient_problem()
+    options = {**chosen.defaults, "rounds": 2, "learn": 0, "ridge": 0.0, "rounding": False}
+    solution = chosen.search(problem, options)
+    floats = {solution.graph.producer(t).op for t in solution.graph.floats}
+    assert {"EXP", "BATCH_MATMUL", "DIV"} <= floats
+    data = quantize(solution.shipped, QuantPlan(solution.tensors, "qhyvit"))
+    found = census(data)
+    assert not found.not_delegated
+    assert {op for op, dtype in found.ops if dtype == "FLOAT32"} >= {"EXP", "BATCH_MATMUL", "DIV"}
+    quant = solution.tensors["x"]
+    grid = quant.scale[0], quant.zero_point[0], affine.grid()
+    codes = [affine.quantize(i[None].numpy(), *grid).astype(np.int8) for i in problem.images]
+    checked = op_by_op(solution.graph, solution.shipped, solution.tensors, data, problem.images, codes)
+    assert not checked.missing
+    assert max(o.worst for o in checked.ops.values()) <= 1

@@ -5,23 +5,31 @@ With z = x - max(x) and l = log sum exp(z), softmax(x) = exp(z - l). ELU(z) is e
 taken of one number a row. K times the softmax is what comes out, K the largest power of two that keeps it below 1 on
 the calibration images: so its codes are as fine as the values allow, where SOFTMAX has steps of 1/256 whatever they
 are. The next layer's weights are divided by K.
+
+Over a few values, in `cpu`, it is exp(x) / sum(exp(x)) in float: kernels, float and int8, take as long for a row of
+three as for a row of hundred. No maximum is subtracted: x is int8, and its range known from the calibration images.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.latency.work import LANES
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
 from qhyvit.sim.run import Executor
+from qhyvit.tflite.islands import with_profile
 
 LEAST_ELEMENTS = 1 << 15  # below, one kernel is as fast as eight
+LEAST_ROWS = 128  # below, three ops take as long as one
+LARGEST_SCORE = 40.0  # exp(40) is far from overflow in float32 even if learned ranges are twice as wide
 COPIES = ("RESHAPE", "TRANSPOSE")
 PRODUCTS = ("BATCH_MATMUL", "MUL")
 
@@ -51,14 +59,14 @@ def _next_layer(graph: Graph, tensor: int) -> Node | None:
     return _next_layer(graph, node.outputs[0]) if passes else None
 
 
-def _peaks(problem: Problem, nodes: list[Node]) -> dict[int, float]:
-    """Largest value of each softmax on the calibration images."""
-    executor, tensors = Executor(problem.graph), [n.outputs[0] for n in nodes]
+def _peaks(problem: Problem, tensors: Sequence[int]) -> dict[int, float]:
+    """Largest absolute value of each tensor on the calibration images."""
+    executor = Executor(problem.graph)
     found = dict.fromkeys(tensors, 0.0)
     with torch.no_grad():
         for images in problem.batches():
             values = executor.run(images, None, tensors)
-            found = {t: max(found[t], float(values[t].max())) for t in tensors}
+            found = {t: max(found[t], float(values[t].abs().max())) for t in tensors}
     return found
 
 
@@ -107,12 +115,84 @@ def unrolled(graph: Graph, node: Node, factor: float) -> Graph:
     return replace(graph, nodes=nodes_left, floats=graph.floats - {left}, wide=graph.wide - {left})
 
 
+@dataclass(frozen=True)
+class _Short:
+    """A softmax over few values, and the RESHAPEs that give it its rows and take them away again."""
+
+    softmax: Node
+    before: Node | None = None
+    behind: Node | None = None
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """What it reads and what it writes, RESHAPEs included."""
+        first, last = self.before or self.softmax, self.behind or self.softmax
+        return first.inputs[0], last.outputs[0]
+
+
+def shorts(graph: Graph) -> list[_Short]:
+    """Softmaxes over fewer values than kernels compute at once, with many rows."""
+    found = []
+    for node in graph.nodes:
+        out = graph.tensors[node.outputs[0]]
+        is_short = node.op == "SOFTMAX" and node.attrs.beta == 1.0 and out.shape[-1] < LANES
+        if is_short and math.prod(out.shape[:-1]) >= LEAST_ROWS and out.id not in graph.outputs:
+            found.append(_with_reshapes(graph, node))
+    return found
+
+
+def _with_reshapes(graph: Graph, softmax: Node) -> _Short:
+    before, users = graph.producer(softmax.inputs[0]), graph.users(softmax.outputs[0])
+    if before is None or before.op != "RESHAPE" or [u.op for u in users] != ["RESHAPE"]:
+        return _Short(softmax)
+    alone = graph.users(softmax.inputs[0]) == (softmax,)
+    wide, again = graph.tensors[before.inputs[0]].shape, graph.tensors[users[0].outputs[0]].shape
+    whole_rows = wide == again and wide[-1] % graph.tensors[softmax.outputs[0]].shape[-1] == 0
+    return _Short(softmax, before, users[0]) if alone and whole_rows else _Short(softmax)
+
+
+def as_quotient(graph: Graph, short: _Short) -> Graph:
+    """The graph with exp(x) / sum(exp(x)) in the place of a softmax; the sums of a row are one product with ones."""
+    (source, target), node = short.ends, short.softmax
+    out, count = graph.tensors[target], graph.tensors[node.outputs[0]].shape[-1]
+    ones = np.kron(np.eye(out.shape[-1] // count, dtype=np.float32), np.ones((count, count), np.float32))
+    graph, powers = edit.add_tensor(graph, f"{out.name}/exp", out.shape, out.dtype)
+    graph, weight = edit.add_tensor(graph, f"{out.name}/ones", ones.shape, out.dtype, ones)
+    graph, total = edit.add_tensor(graph, f"{out.name}/sum", out.shape, out.dtype)
+    for new in (
+        Node("EXP", spec("EXP").attrs(), (source,), (powers,), node.block),
+        Node("BATCH_MATMUL", spec("BATCH_MATMUL").attrs(), (powers, weight), (total,), node.block),
+        Node("DIV", spec("DIV").attrs(), (powers, total), (target,), node.block),
+    ):
+        graph = edit.insert_before(graph, node, new)
+    gone = [n for n in (short.before, node, short.behind) if n is not None]
+    lost = {n.outputs[0] for n in gone} - {target}
+    nodes = tuple(n for n in graph.nodes if not any(n is g for g in gone))
+    return replace(graph, nodes=nodes, tensors={t: v for t, v in graph.tensors.items() if t not in lost},
+                   floats=graph.floats - lost)  # fmt: skip
+
+
+def quotients(problem: Problem) -> Problem:
+    """Short softmaxes of the profile ``cpu`` as quotients; its log says where."""
+    found = shorts(problem.graph) if problem.profile == "cpu" else []
+    peaks = _peaks(problem, [s.ends[0] for s in found]) if found else {}
+    found = [s for s in found if peaks[s.ends[0]] <= LARGEST_SCORE]
+    if not found:
+        return problem
+    graph = problem.graph
+    for short in found:
+        graph = as_quotient(graph, short)
+        problem.log(f"softmax {graph.tensors[short.ends[1]].name}: a quotient of exponentials")
+    graph.check()
+    return problem.on(with_profile(graph, problem.profile, problem.latency))
+
+
 def unroll(problem: Problem) -> Problem:
     """Every candidate of the problem's graph unrolled; its log says where."""
     nodes = candidates(problem.graph)
     if not nodes:
         return problem
-    peaks, graph = _peaks(problem, nodes), problem.graph
+    peaks, graph = _peaks(problem, [n.outputs[0] for n in nodes]), problem.graph
     for node in nodes:
         factor = 2.0 ** math.floor(-math.log2(min(peaks[node.outputs[0]], 1.0)))  # float32 may say 1 + 1e-7
         graph = unrolled(graph, node, factor)

@@ -26,7 +26,7 @@ from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import ends, finish, grid_for, group_quant, minmax_weights, spread, suits
 from qhyvit.methods._reconstruct import reconstruct
-from qhyvit.methods._softmax import unroll
+from qhyvit.methods._softmax import quotients, unroll
 from qhyvit.methods._weights import search_weights
 from qhyvit.observers._histogram import Row, merge
 from qhyvit.observers._search import Found, extremes, search
@@ -347,7 +347,7 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     """
     _check(options)
     fast = options["fast_softmax"] and problem.bits == 8
-    return _Search(unroll(problem) if fast else problem, options).run()
+    return _Search(unroll(quotients(problem)) if fast else problem, options).run()
 
 
 METHOD = Method("qhyvit", "Hessian-guided hybrid search of scale, granularity and scheme", find, DEFAULTS)

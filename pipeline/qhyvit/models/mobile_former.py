@@ -31,7 +31,7 @@ from qhyvit.models._mobile_former_net import (
     make_model,
 )
 
-FEW_CHANNELS = 16  # at which zeros in a dense convolution of stride 2 cost less than copies of its input
+FEW_CHANNELS = 8  # at which zeros in a dense convolution of stride 2 cost less than copies of its input
 
 
 def head_mask(heads: int, channels: int) -> torch.Tensor:
@@ -261,25 +261,41 @@ class FormerToMobile(nn.Module):
 
     def forward(self, features: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """[H * W, C], [T, Ct] -> [H * W, C]."""
-        key, value = self.key(tokens) * self.mask, self.value(tokens) * self.mask  # [h, T, C]
-        scores = torch.softmax(features @ key.transpose(1, 2), dim=-1)
-        return features + (scores @ value).sum(dim=0)  # [h, H * W, C] -> [H * W, C]
+        # [T, C] x [h, 1, C] -> [h, T, C] -> [h * T, C]: one product sums over the heads as well
+        key, value = ((x * self.mask).flatten(0, 1) for x in (self.key(tokens), self.value(tokens)))
+        scores = (features @ key.t()).reshape(-1, self.mask.shape[0], tokens.shape[0])  # [H * W, h, T]
+        return features + torch.softmax(scores, dim=-1).flatten(1) @ value
+
+
+class Hidden(nn.Module):
+    """The hidden layers of a block's two DY-ReLUs in one: both read the first token."""
+
+    def __init__(self, sources: tuple[Any, Any], before: nn.LayerNorm) -> None:
+        super().__init__()
+        layers = [source.hyper[0] for source in sources]
+        weight, bias = torch.cat([x.weight for x in layers]), torch.cat([x.bias for x in layers])
+        self.fc = behind_norm(weight, bias, before)
+
+    def forward(self, token: torch.Tensor) -> torch.Tensor:
+        """[1, Ct] -> [1, 2 * hidden]."""
+        return F.relu(self.fc(token))
 
 
 class DyRelu(nn.Module):
-    """max(a1 x, a2 x). The caller's layer gives x / 3: a1 x = u1 (x / 3), a2 x = (u2 - 3) (x / 3)."""
+    """max(a1 x, a2 x). The caller's layer gives x / 3: a1 x = u1 (x / 3), a2 x = (u2 - 3) (x / 3).
 
-    def __init__(self, source: Any, before: nn.LayerNorm, order: torch.Tensor) -> None:
+    ``number``: which half of :class:`Hidden` it reads.
+    """
+
+    def __init__(self, source: Any, number: int, order: torch.Tensor) -> None:
         super().__init__()
-        first, second = source.hyper[0], source.hyper[2]
-        self.fc = behind_norm(first.weight, first.bias, before)
-        back = order.argsort()  # the channels' places before the shuffle
-        weights, biases = second.weight.detach().chunk(2), (second.bias.detach() + 3).chunk(2)
-        self.up, self.down = (linear(w[back], b[back]) for w, b in zip(weights, biases, strict=True))
+        layer, back = source.hyper[2], order.argsort()  # the channels' places before the shuffle
+        weights, biases = layer.weight.detach().chunk(2), (layer.bias.detach() + 3).chunk(2)
+        wide = [torch.cat([w * (i == number) for i in range(2)], dim=1) for w in weights]
+        self.up, self.down = (linear(w[back], b[back]) for w, b in zip(wide, biases, strict=True))
 
-    def forward(self, x: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-        """[.., C], [1, Ct] -> [.., C]."""
-        hidden = F.relu(self.fc(token))
+    def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """[.., C], [1, 2 * hidden] -> [.., C]."""
         up, down = F.relu6(self.up(hidden)), F.relu6(self.down(hidden)) - 3
         return torch.maximum(x * up, x * down)
 
@@ -291,18 +307,20 @@ class MobileFormerMobile(nn.Module):
         super().__init__()
         self.conv1 = scaled(expand(source.conv1), 1 / 3)
         in_order = torch.arange(self.conv1.out_features)
-        self.hyper1 = DyRelu(source.hyper1, before, in_order)
+        self.hidden = Hidden((source.hyper1, source.hyper2), before)
+        self.hyper1 = DyRelu(source.hyper1, 0, in_order)
         self.conv2 = SpatialConv(source.conv2[0], source.conv2[1])
         scaled(self.conv2.conv, 1 / 3)
-        self.hyper2 = DyRelu(source.hyper2, before, in_order)
+        self.hyper2 = DyRelu(source.hyper2, 1, in_order)
         self.conv3 = expand(source.conv3)
         self.shortcut = source.shortcut
 
     def forward(self, x: torch.Tensor, token: torch.Tensor, size: int) -> tuple[torch.Tensor, int]:
         """[H * W, C], [1, Ct] -> [H * W, C'], and the height as it was."""
         y = self.conv1(x.reshape(1, size, size, -1))  # [H * W, C] -> [1, H, W, C], few channels here
-        y = self.conv2(self.hyper1(y, token))
-        y = self.conv3(self.hyper2(y, token)).reshape(size * size, -1)  # and back, few again
+        hidden = self.hidden(token)
+        y = self.conv2(self.hyper1(y, hidden))
+        y = self.conv3(self.hyper2(y, hidden)).reshape(size * size, -1)  # and back, few again
         return (x + y if self.shortcut else y), size
 
 
@@ -313,11 +331,12 @@ class DownMobile(nn.Module):
         super().__init__()
         self.conv1 = SpatialConv(source.conv1[0], source.conv1[1])
         order1 = reordered(shuffled(source.conv1, source.conv1[0].out_channels), self.conv1.order)
-        self.hyper1 = DyRelu(source.hyper1, before, order1)
+        self.hidden = Hidden((source.hyper1, source.hyper3), before)
+        self.hyper1 = DyRelu(source.hyper1, 0, order1)
         self.conv2 = pointwise(source.conv2[0], source.conv2[1], order1)
         self.conv3 = SpatialConv(source.conv3[0], source.conv3[1])
         order3 = reordered(shuffled(source.conv3, source.conv3[0].out_channels), self.conv3.order)
-        self.hyper3 = DyRelu(source.hyper3, before, order3)
+        self.hyper3 = DyRelu(source.hyper3, 1, order3)
         self.conv4 = pointwise(source.conv4[0], source.conv4[1], order3)
         for depthwise in (self.conv1, self.conv3):
             scaled(depthwise.conv, 1 / 3)
@@ -325,8 +344,9 @@ class DownMobile(nn.Module):
     def forward(self, x: torch.Tensor, token: torch.Tensor, size: int) -> tuple[torch.Tensor, int]:
         """[H * W, C], [1, Ct] -> [H * W / 4, C'], and the new height."""
         x = self.conv1(x.reshape(1, size, size, -1))  # [H * W, C] -> [1, H, W, C]
-        x = self.conv2(self.hyper1(x, token))
-        x = x + self.conv4(self.hyper3(self.conv3(x), token))
+        hidden = self.hidden(token)
+        x = self.conv2(self.hyper1(x, hidden))
+        x = x + self.conv4(self.hyper3(self.conv3(x), hidden))
         return x.reshape(-1, x.shape[3]), x.shape[1]  # [1, H, W, C] -> [H * W, C]
 
 

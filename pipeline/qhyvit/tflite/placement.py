@@ -68,13 +68,18 @@ class Times:
 
 def _may_be_float(graph: Graph, node: Node, right: frozenset[int]) -> bool:
     """Weights stay int8, and so does what a matrix product's right operand is made of: its codes leave out -128."""
-    op = spec(node.op)
     activations = [t for t in (*node.inputs, *node.outputs) if t >= 0 and not graph.tensors[t].is_constant]
     return (
-        op.weight_input < 0 and op.int8_kernel and op.quantizer
+        spec(node.op).weight_input < 0
         and all(graph.tensors[t].dtype == "FLOAT32" for t in activations)
         and not set(node.outputs).intersection((*graph.outputs, *right))
     )  # fmt: skip
+
+
+def _must_be_float(graph: Graph, node: Node) -> bool:
+    """Whether int8 would be wrong, or cannot be had at all."""
+    op = spec(node.op)
+    return is_long_softmax(graph, node) or not (op.int8_kernel and (op.quantizer or op.stand_in))
 
 
 def times(graph: Graph, latency: LatencyProfile) -> Times:
@@ -82,11 +87,11 @@ def times(graph: Graph, latency: LatencyProfile) -> Times:
     right, with_squares = _right_operands(graph)
     int8, floats, table = {}, {}, {}
     for node in graph.nodes:
-        t = node.outputs[0]
+        t, must = node.outputs[0], _must_be_float(graph, node)
         narrow, wide = latency.ms(work_of(graph, node, INT8, INT8)), _float_ms(graph, node, latency)
-        if not _may_be_float(graph, node, right) or narrow is None or wide is None:
+        if not _may_be_float(graph, node, right) or (not must and (narrow is None or wide is None)):
             continue
-        int8[t], floats[t] = float("inf") if is_long_softmax(graph, node) else narrow, wide
+        int8[t], floats[t] = math.inf if must or narrow is None else narrow, wide or 0.0
         looked_up = latency.ms(Work(TABLE, work_of(graph, node, INT8, INT8).elements))
         if node.op in TABLE_OPS and looked_up is not None:
             table[t] = looked_up
@@ -126,7 +131,7 @@ def _together(graph: Graph) -> tuple[tuple[int, int], ...]:
     """Pairs (a, b) of nodes, by first output: a is float only where b is.
 
     A kernel that takes in its neighbour does so within one type; an eps is lost on the int8 grid of a mean, and where
-    an int8 root reads the sum.
+    an int8 root reads the sum; so are most exponentials of a softmax.
     """
     found = []
     for node in graph.nodes:
@@ -140,7 +145,19 @@ def _together(graph: Graph) -> tuple[tuple[int, int], ...]:
             lead = graph.producer(node.inputs[0])
             if lead is not None and lead.op == "ADD" and graph.users(lead.outputs[0]) == (node,):
                 found += [(t, lead.outputs[0]), (lead.outputs[0], t)]
+        elif (total := sum_of_exponentials(graph, node)) is not None:
+            found += [(t, total.outputs[0]), (total.outputs[0], total.inputs[0])]
     return tuple(found)
+
+
+def sum_of_exponentials(graph: Graph, node: Node) -> Node | None:
+    """The product that adds up the exponentials which ``node`` divides by it: they span many orders of magnitude."""
+    if node.op != "DIV":
+        return None
+    powers, total = (graph.producer(t) for t in node.inputs)
+    if powers is None or total is None or powers.op != "EXP" or total.op != "BATCH_MATMUL":
+        return None
+    return total if total.inputs[0] == powers.outputs[0] and graph.tensors[total.inputs[1]].is_constant else None
 
 
 def _ends(graph: Graph, tensor: int) -> tuple[int | None, list[int]]:
