@@ -8,6 +8,7 @@ from qhyvit.ops import spec
 from qhyvit.rewrites import (
     bias_in_layer,
     explicit_bias,
+    few_rows,
     flat_layers,
     matrix_product,
     own_right_operand,
@@ -246,3 +247,27 @@ def test_what_a_bias_cannot_do_is_added():
     )
     for graph in (rows, other, rectified):
         assert bias_in_layer.apply(graph) is graph
+
+
+def test_few_rows_meet_many_the_other_way_round(monkeypatch):
+    monkeypatch.setattr(few_rows, "MANY", 4)
+    rows = Node("SLICE", spec("SLICE").attrs(), (3, 7, 8), (5,))
+    start, size = np.array([1, 0], np.int32), np.array([2, 4], np.int32)
+    nodes = rows, product("BATCH_MATMUL", 5, 3, 6, adj_y=True)
+    graph = sums_and_products(*nodes, shapes=[(2, 4), (2, 4)], outputs=(6,), constants=[start, size])
+    found = few_rows.apply(graph)
+    found.check()
+    assert [n.op for n in found.nodes][3:] == ["BATCH_MATMUL", "TRANSPOSE"]
+    assert found.nodes[3].inputs == (3, 5)
+    assert_equal(graph, found)
+    monkeypatch.setattr(few_rows, "MANY", 5)
+    assert few_rows.apply(graph) is graph
+
+
+def test_a_product_that_the_converter_made_a_layer_is_turned_as_well(monkeypatch):
+    monkeypatch.setattr(few_rows, "MANY", 4)
+    graph = sums_and_products(product("FULLY_CONNECTED", 3, 3, 5), shapes=[(4, 4)], outputs=(5,))
+    found = rewrite(graph)
+    assert [n.op for n in found.nodes].count("TRANSPOSE") == 1
+    y = 1 + INPUT[:, 0]
+    assert torch.allclose(outputs_of(found)[5], y @ y.transpose(1, 2), atol=1e-6)

@@ -32,4 +32,4 @@ def apply(graph: Graph) -> Graph:
 
 
 # before the rewrite that gives every FULLY_CONNECTED a bias
-REWRITE = Rewrite("matrix_product", "products of two activations are BATCH_MATMUL", apply, order=-1)
+REWRITE = Rewrite("matrix_product", "products of two activations are BATCH_MATMUL", apply, order=-2)

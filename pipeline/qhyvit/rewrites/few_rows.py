@@ -1,0 +1,45 @@
+"""Products of a few rows with many are computed the other way round: (many @ few^T)^T instead of few @ many^T.
+
+A kernel packs its right operand anew at every inference, here thousands of rows, before six rows meet them; the other
+way it packs the six. The result that has to be transposed has as few columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from qhyvit.graph import edit
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import spec
+from qhyvit.rewrites._rewrite import Rewrite
+
+FEW, MANY = 16, 128
+
+
+def _is_wanted(graph: Graph, node: Node) -> bool:
+    if node.op != "BATCH_MATMUL" or node.attrs.adj_x or not node.attrs.adj_y:
+        return False
+    left, right = (graph.tensors[t] for t in node.inputs)
+    dynamic = not (left.is_constant or right.is_constant)
+    return dynamic and len(left.shape) == len(right.shape) == 2 and left.shape[0] <= FEW and right.shape[0] >= MANY
+
+
+def apply(graph: Graph) -> Graph:
+    """Value-preserving: the same products."""
+    perm = np.array([1, 0], np.int32)
+    for node in graph.nodes:
+        if not _is_wanted(graph, node):
+            continue
+        out = graph.tensors[node.outputs[0]]
+        graph, turned = edit.add_tensor(graph, f"{out.name}.turned", out.shape[::-1], out.dtype)
+        graph, axes = edit.add_tensor(graph, f"{out.name}.turned:axes", perm.shape, "INT32", perm)
+        back = Node("TRANSPOSE", spec("TRANSPOSE").attrs(), (turned, axes), node.outputs, node.block)
+        made = replace(node, inputs=node.inputs[::-1], outputs=(turned,))
+        graph = edit.insert_before(edit.replace_node(graph, node, back), back, made)
+    return graph
+
+
+# between the rewrite that finds the products and the one that looks at right operands
+REWRITE = Rewrite("few_rows", "products of few rows with many pack the few", apply, order=-1)
