@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qhyvit import affine
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.methods import _gelu, method
 from qhyvit.methods._problem import Problem
@@ -17,6 +16,7 @@ from qhyvit.sim.run import Executor
 from qhyvit.tflite.write import quantize
 from qhyvit.verify.agree import op_by_op
 from qhyvit.verify.census import census
+from tests._codes import input_codes
 
 SIZE = (1, 16, 16, 32)
 RNG = np.random.default_rng(0)
@@ -110,9 +110,7 @@ def test_xnnpack_takes_the_file_and_the_simulation_knows_every_code():
     assert "LOGISTIC" in {op for op, _ in found.ops}
     assert not found.not_delegated
     assert found.float_tensors == ()
-    quant = solution.tensors["x"]
-    grid = quant.scale[0], quant.zero_point[0], affine.grid()
-    codes = [affine.quantize(i[None].numpy(), *grid).astype(np.int8) for i in problem.images]
+    codes = input_codes(solution, problem.images)
     checked = op_by_op(solution.graph, solution.shipped, solution.tensors, data, problem.images, codes)
     assert not checked.missing
     assert max(o.worst for o in checked.ops.values()) <= 1

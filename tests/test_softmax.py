@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from qhyvit import affine
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.methods import _softmax, method
 from qhyvit.methods._blocks import bridges
@@ -21,6 +20,7 @@ from qhyvit.tflite.legal import groups
 from qhyvit.tflite.write import quantize
 from qhyvit.verify.agree import op_by_op
 from qhyvit.verify.census import census
+from tests._codes import input_codes
 
 
 def softmax_graph(rows, count):
@@ -65,10 +65,8 @@ def built():
     x = 2 * torch.randn(6, 512, 64, generator=torch.Generator().manual_seed(1))
     problem = _softmax.unroll(Problem(softmax_graph(512, 64), x))
     solution = method("minmax").search(problem, {"observer": "minmax"})
-    quant = solution.tensors["x"]
-    codes = [affine.quantize(i[None].numpy(), quant.scale[0], quant.zero_point[0], affine.grid()) for i in x]
     data = quantize(solution.shipped, QuantPlan(solution.tensors, "minmax"))
-    return solution, data, x, [c.astype(np.int8) for c in codes]
+    return solution, data, x, input_codes(solution, x)
 
 
 def test_the_file_has_int8_kernels_alone_and_xnnpack_takes_all_but_the_logarithm(built):
@@ -210,9 +208,7 @@ def test_the_file_with_a_quotient_decides_as_the_simulation():
     found = census(data)
     assert not found.not_delegated
     assert {op for op, dtype in found.ops if dtype == "FLOAT32"} >= {"EXP", "BATCH_MATMUL", "DIV"}
-    quant = solution.tensors["x"]
-    grid = quant.scale[0], quant.zero_point[0], affine.grid()
-    codes = [affine.quantize(i[None].numpy(), *grid).astype(np.int8) for i in problem.images]
+    codes = input_codes(solution, problem.images)
     checked = op_by_op(solution.graph, solution.shipped, solution.tensors, data, problem.images, codes)
     assert not checked.missing
     assert max(o.worst for o in checked.ops.values()) <= 1

@@ -68,6 +68,13 @@ def own_constant(graph: Graph, node: Node, position: int) -> tuple[Graph, Node]:
     return replace_node(graph, node, new), new
 
 
+def times_constant(graph: Graph, node: Node, position: int, factor: float) -> tuple[Graph, Node]:
+    """``node`` with the constant that it reads at ``position`` multiplied, for it alone."""
+    graph, node = own_constant(graph, node, position)
+    t = node.inputs[position]
+    return with_constants(graph, {t: graph.constant(t) * np.float32(factor)}), node
+
+
 def remove_node(graph: Graph, node: Node) -> Graph:
     """Take out a node whose outputs nobody reads, and those outputs."""
     tensors = {t: v for t, v in graph.tensors.items() if t not in node.outputs}

@@ -70,14 +70,6 @@ def _peaks(problem: Problem, tensors: Sequence[int]) -> dict[int, float]:
     return found
 
 
-def _divided(graph: Graph, layer: Node, factor: float) -> Graph:
-    """``layer`` with its weights divided by ``factor``."""
-    position = spec(layer.op).weight_input
-    graph, layer = edit.own_constant(graph, layer, position)
-    weight = layer.inputs[position]
-    return edit.with_constants(graph, {weight: graph.constant(weight) / np.float32(factor)})
-
-
 def unrolled(graph: Graph, node: Node, factor: float) -> Graph:
     """The graph with ``factor`` times the softmax, made of the ops above, in the place of ``node``."""
     out = graph.tensors[node.outputs[0]]
@@ -198,7 +190,7 @@ def unroll(problem: Problem) -> Problem:
         graph = unrolled(graph, node, factor)
         layer = _next_layer(graph, node.outputs[0])
         assert layer is not None
-        graph = _divided(graph, layer, factor)
+        graph, _ = edit.times_constant(graph, layer, spec(layer.op).weight_input, 1 / factor)
         problem.log(f"softmax {graph.tensors[node.outputs[0]].name}: int8 ops of XNNPACK, times {factor:g}")
     graph.check()
     return problem.on(graph)
