@@ -1,8 +1,9 @@
 """GELU as SiLU, where its own int8 kernel, which XNNPACK lacks, takes three times as long.
 
 GELU(x) = x * Phi(x), and Phi(x) is within 0.01 of sigmoid(1.702 x) (Hendrycks and Gimpel, arXiv 1606.08415, section 2):
-the two differ by 0.0204 at most, the size of an int8 code of values up to 5. With z = 1.702 x made by the layer in front,
-z * sigmoid(z) is 1.702 times the result, one table of codes; the layers behind take the factor out of their weights.
+the two differ by 0.0204 at most, the size of an int8 code of values up to 5. With z = 1.702 x made by the layer in
+front, z * sigmoid(z) is 1.702 times the result, one table of codes; the layers behind take the factor out of their
+weights.
 """
 
 from __future__ import annotations
