@@ -268,13 +268,19 @@ class FormerToMobile(nn.Module):
 
 
 class Hidden(nn.Module):
-    """The hidden layers of a block's two DY-ReLUs in one: both read the first token."""
+    """The hidden layers of a block's two DY-ReLUs in one: both read the first token.
+
+    One int8 scale is for all units: each is divided by its ``reach``, three deviations from zero where the token is
+    normal, and ReLU passes that on to the layers behind.
+    """
 
     def __init__(self, sources: tuple[Any, Any], before: nn.LayerNorm) -> None:
         super().__init__()
         layers = [source.hyper[0] for source in sources]
         weight, bias = torch.cat([x.weight for x in layers]), torch.cat([x.bias for x in layers])
-        self.fc = behind_norm(weight, bias, before)
+        fc = behind_norm(weight, bias, before)
+        self.reach = (fc.bias.abs() + 3 * fc.weight.norm(dim=1)).detach().clamp_min(1e-6)
+        self.fc = scaled(fc, 1 / self.reach)
 
     def forward(self, token: torch.Tensor) -> torch.Tensor:
         """[1, Ct] -> [1, 2 * hidden]."""
@@ -287,11 +293,11 @@ class DyRelu(nn.Module):
     ``number``: which half of :class:`Hidden` it reads.
     """
 
-    def __init__(self, source: Any, number: int, order: torch.Tensor) -> None:
+    def __init__(self, source: Any, number: int, hidden: Hidden, order: torch.Tensor) -> None:
         super().__init__()
         layer, back = source.hyper[2], order.argsort()  # the channels' places before the shuffle
         weights, biases = layer.weight.detach().chunk(2), (layer.bias.detach() + 3).chunk(2)
-        wide = [torch.cat([w * (i == number) for i in range(2)], dim=1) for w in weights]
+        wide = [torch.cat([w * (i == number) for i in range(2)], dim=1) * hidden.reach for w in weights]
         self.up, self.down = (linear(w[back], b[back]) for w, b in zip(wide, biases, strict=True))
 
     def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
@@ -308,10 +314,10 @@ class MobileFormerMobile(nn.Module):
         self.conv1 = scaled(expand(source.conv1), 1 / 3)
         in_order = torch.arange(self.conv1.out_features)
         self.hidden = Hidden((source.hyper1, source.hyper2), before)
-        self.hyper1 = DyRelu(source.hyper1, 0, in_order)
+        self.hyper1 = DyRelu(source.hyper1, 0, self.hidden, in_order)
         self.conv2 = SpatialConv(source.conv2[0], source.conv2[1])
         scaled(self.conv2.conv, 1 / 3)
-        self.hyper2 = DyRelu(source.hyper2, 1, in_order)
+        self.hyper2 = DyRelu(source.hyper2, 1, self.hidden, in_order)
         self.conv3 = expand(source.conv3)
         self.shortcut = source.shortcut
 
@@ -332,11 +338,11 @@ class DownMobile(nn.Module):
         self.conv1 = SpatialConv(source.conv1[0], source.conv1[1])
         order1 = reordered(shuffled(source.conv1, source.conv1[0].out_channels), self.conv1.order)
         self.hidden = Hidden((source.hyper1, source.hyper3), before)
-        self.hyper1 = DyRelu(source.hyper1, 0, order1)
+        self.hyper1 = DyRelu(source.hyper1, 0, self.hidden, order1)
         self.conv2 = pointwise(source.conv2[0], source.conv2[1], order1)
         self.conv3 = SpatialConv(source.conv3[0], source.conv3[1])
         order3 = reordered(shuffled(source.conv3, source.conv3[0].out_channels), self.conv3.order)
-        self.hyper3 = DyRelu(source.hyper3, 1, order3)
+        self.hyper3 = DyRelu(source.hyper3, 1, self.hidden, order3)
         self.conv4 = pointwise(source.conv4[0], source.conv4[1], order3)
         for depthwise in (self.conv1, self.conv3):
             scaled(depthwise.conv, 1 / 3)
