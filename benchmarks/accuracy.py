@@ -164,14 +164,18 @@ def mean_sqnr(solution: Solution, images: torch.Tensor) -> float:
     return float(np.mean(ratios))
 
 
+def problem_of(setup: Setup, row: Row, seed: int, bits: int) -> Problem:
+    """What the row's method is given: the profile too, which it places float nodes by."""
+    return Problem(setup.graph, setup.calibration, seed=seed, bits=bits, profile=row.profile)
+
+
 def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
     """Rows of one run."""
     row = ROWS[name]
     setup = _setup(args, seed, row.profile)
     torch.manual_seed(seed)
     chosen, started = method(row.method), time.process_time()
-    problem = Problem(setup.graph, setup.calibration, seed=seed, bits=args.bits)
-    solution = chosen.search(problem, {**chosen.defaults, **row.options})
+    solution = chosen.search(problem_of(setup, row, seed, args.bits), {**chosen.defaults, **row.options})
     seconds = time.process_time() - started
     memory = (peak_memory_mib() or 0.0) / 1024
     base = {

@@ -20,6 +20,14 @@ def test_every_row_names_options_that_its_method_has():
         assert set(row.options) <= set(method(row.method).defaults), name
 
 
+def test_a_row_is_searched_in_the_profile_that_it_is_deployed_in(small_v1, inputs):
+    setup = accuracy.Setup(small_v1.graph, Preprocess("squash", 128, "bicubic", (0.0,) * 3, (1.0,) * 3), inputs[:2],
+                           np.zeros((2, 1, 1, 3), np.uint8), np.zeros(2, np.int64), np.zeros((2, 8)))  # fmt: skip
+    for row in accuracy.ROWS.values():
+        assert accuracy.problem_of(setup, row, 0, 8).profile == row.profile
+    assert {row.profile for row in accuracy.ROWS.values()} == {"integer", "cpu"}
+
+
 def test_a_row_that_is_there_is_found_by_its_values(tmp_path):
     path = tmp_path / "r.csv"
     assert not have_rows(path, {"row": "a"})
