@@ -12,7 +12,7 @@ import torch
 
 from qhyvit import affine, stages
 from qhyvit.cli import main
-from qhyvit.errors import InputError
+from qhyvit.errors import InputError, PlanError
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.latency import Kernel, LatencyProfile, Work, default_profile
 from qhyvit.latency import fit as fitting
@@ -309,6 +309,26 @@ def test_what_int8_cannot_do_is_float_whatever_it_takes():
     assert place(line("SOFTMAX", "EXP", "NEG", "SOFTMAX"), dear) == {2, 3}
     table = replace(dear, kernels={**dear.kernels, TABLE: Kernel(fixed_us=2)})
     assert place(line("EXP"), table) == {1}
+
+
+def test_a_quotient_is_float_in_cpu_and_refused_in_integer():
+    tensors = {i: Tensor(i, f"t{i}", (1, 4, 8), "FLOAT32") for i in range(3)}
+    half = Tensor(9, "half", (), "FLOAT32", np.array(0.5, np.float32))
+    nodes = Node("ADD", spec("ADD").attrs(), (0, 9), (1,)), Node("DIV", spec("DIV").attrs(), (0, 1), (2,))
+    last = Node("MUL", spec("MUL").attrs(), (2, 9), (3,))
+    out = Tensor(3, "t3", (1, 4, 8), "FLOAT32")
+    graph = Graph({**tensors, 3: out, 9: half}, (*nodes, last), (0,), (3,))
+    images = torch.rand(4, 4, 8, generator=torch.Generator().manual_seed(0))
+    for profile in ("cpu", "integer"):
+        made = with_profile(graph, profile)
+        assert ("DIV" in {made.producer(t).op for t in made.floats}) == (profile == "cpu")
+        solution = method("minmax").search(Problem(made, images, profile=profile), {"observer": "minmax"})
+        plan = QuantPlan(solution.tensors, "minmax", profile=profile)
+        if profile == "cpu":
+            assert ("DIV", "FLOAT32") in census(quantize(solution.shipped, plan)).ops
+        else:
+            with pytest.raises(PlanError, match=r"DIV 't2' has no int8 kernel that is right: .*--profile cpu"):
+                quantize(solution.shipped, plan)
 
 
 def test_accuracy_buys_time():

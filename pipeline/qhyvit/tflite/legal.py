@@ -149,7 +149,8 @@ def check_plan(graph: Graph, plan: QuantPlan) -> None:
         op = spec(node.op)
         if not (op.int8_kernel and (op.quantizer or op.stand_in)) and not graph.is_float(node):
             why = "would stay float" if op.int8_kernel else "has no int8 kernel that is right"
-            bad.append(f"{node.op} {graph.tensors[node.outputs[0]].name!r} {why}: rewrite it")
+            name = graph.tensors[node.outputs[0]].name
+            bad.append(f"{node.op} {name!r} {why}: rewrite it, or build with --profile cpu")
     if bad:
         raise PlanError(f"{len(bad)} problems: " + "; ".join(bad[:8]))
 
