@@ -311,6 +311,35 @@ def test_what_int8_cannot_do_is_float_whatever_it_takes():
     assert place(line("EXP"), table) == {1}
 
 
+def exponentials(*ops):
+    """x -> ops in a row -> EXP, its sums by a product with ones, DIV -> FULLY_CONNECTED."""
+    before, graph = len(ops), line(*ops, "EXP")
+    t = before + 1
+    ones = Tensor(98, "ones", (ELEMENTS, ELEMENTS), "FLOAT32", np.ones((ELEMENTS, ELEMENTS), np.float32))
+    total, share, y = (Tensor(100 + i, f"s{i}", (1, ELEMENTS), "FLOAT32") for i in range(3))
+    layer = graph.nodes[-1]
+    made = (
+        Node("BATCH_MATMUL", spec("BATCH_MATMUL").attrs(), (t, 98), (100,)),
+        Node("DIV", spec("DIV").attrs(), (t, 100), (101,)), replace(layer, inputs=(101, 99), outputs=(102,)),
+    )  # fmt: skip
+    tensors = {n: v for n, v in graph.tensors.items() if n not in layer.outputs}
+    return Graph({**tensors, **{v.id: v for v in (ones, total, share, y)}}, (*graph.nodes[:-1], *made), (0,), (102,))
+
+
+def test_exponentials_are_added_up_in_float_and_what_they_read_stays_int8():
+    slow = made_up(GELU_float32=1, GELU_int8=1000, EXP_float32=50)
+    products = {"BATCH_MATMUL float32": Kernel(fixed_us=1000), "BATCH_MATMUL int8": Kernel(fixed_us=1)}
+    assert place(exponentials(), slow) == {1, 100, 101}  # products are unknown
+    slow = replace(slow, kernels={**slow.kernels, **products})
+    assert place(exponentials(), slow) == {1, 100, 101}
+    found = place(exponentials("GELU"), slow)
+    assert found == {2, 100, 101}
+    assert place(line("GELU", "EXP"), slow) == {1, 2}  # no quotient: it may be float
+    table = replace(slow, kernels={**slow.kernels, TABLE: Kernel(fixed_us=0.1)})
+    assert place(exponentials(), table) == {1, 100, 101}
+    assert place(line("NEG", "EXP", "NEG"), table) == {1, 2, 3}  # between float ops it is no table
+
+
 def test_a_quotient_is_float_in_cpu_and_refused_in_integer():
     tensors = {i: Tensor(i, f"t{i}", (1, 4, 8), "FLOAT32") for i in range(3)}
     half = Tensor(9, "half", (), "FLOAT32", np.array(0.5, np.float32))

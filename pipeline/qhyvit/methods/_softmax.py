@@ -7,7 +7,7 @@ the calibration images: so its codes are as fine as the values allow, where SOFT
 are. The next layer's weights are divided by K.
 
 Over a few values, in `cpu`, it is exp(x) / sum(exp(x)) in float: kernels, float and int8, take as long for a row of
-three as for a row of hundred. No maximum is subtracted: x is int8, and its range known from the calibration images.
+three as for a row of hundred. No maximum is subtracted: x stays int8, and its range is that of the calibration images.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.islands import with_profile
+from qhyvit.tflite.placement import must_be_float
 
 LEAST_ELEMENTS = 1 << 15  # below, one kernel is as fast as eight
 LEAST_ROWS = 128  # below, three ops take as long as one
@@ -130,7 +131,8 @@ def shorts(graph: Graph) -> list[_Short]:
         is_short = node.op == "SOFTMAX" and node.attrs.beta == 1.0 and out.shape[-1] < LANES
         if is_short and math.prod(out.shape[:-1]) >= LEAST_ROWS and out.id not in graph.outputs:
             found.append(_with_reshapes(graph, node))
-    return found
+    makers = [graph.producer(short.ends[0]) for short in found]
+    return [s for s, maker in zip(found, makers, strict=True) if maker is None or not must_be_float(graph, maker)]
 
 
 def _with_reshapes(graph: Graph, softmax: Node) -> _Short:

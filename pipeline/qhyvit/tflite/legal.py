@@ -150,7 +150,8 @@ def check_plan(graph: Graph, plan: QuantPlan) -> None:
         if not (op.int8_kernel and (op.quantizer or op.stand_in)) and not graph.is_float(node):
             why = "would stay float" if op.int8_kernel else "has no int8 kernel that is right"
             name = graph.tensors[node.outputs[0]].name
-            bad.append(f"{node.op} {name!r} {why}: rewrite it, or build with --profile cpu")
+            other = "" if plan.profile == "cpu" else ", or build with --profile cpu"
+            bad.append(f"{node.op} {name!r} {why}: rewrite it{other}")
     if bad:
         raise PlanError(f"{len(bad)} problems: " + "; ".join(bad[:8]))
 

@@ -66,17 +66,17 @@ class Times:
         return min(self.int8[node], self.table.get(node, self.int8[node]))
 
 
-def _may_be_float(graph: Graph, node: Node, right: frozenset[int]) -> bool:
-    """Weights stay int8, and so does what a matrix product's right operand is made of: its codes leave out -128."""
+def _may_be_float(graph: Graph, node: Node, int8: frozenset[int]) -> bool:
+    """Whether ``node`` has no weights, which stay int8, and writes none of the tensors ``int8``."""
     activations = [t for t in (*node.inputs, *node.outputs) if t >= 0 and not graph.tensors[t].is_constant]
     return (
         spec(node.op).weight_input < 0
         and all(graph.tensors[t].dtype == "FLOAT32" for t in activations)
-        and not set(node.outputs).intersection((*graph.outputs, *right))
+        and not set(node.outputs).intersection((*graph.outputs, *int8))
     )  # fmt: skip
 
 
-def _must_be_float(graph: Graph, node: Node) -> bool:
+def must_be_float(graph: Graph, node: Node) -> bool:
     """Whether int8 would be wrong, or cannot be had at all."""
     op = spec(node.op)
     return is_long_softmax(graph, node) or not (op.int8_kernel and (op.quantizer or op.stand_in))
@@ -85,15 +85,20 @@ def _must_be_float(graph: Graph, node: Node) -> bool:
 def times(graph: Graph, latency: LatencyProfile) -> Times:
     """What the profile says about every node that may be float and whose kernels it knows."""
     right, with_squares = _right_operands(graph)
+    sums = _sums_of_exponentials(graph)
+    # int8 keeps what EXP reads in its range, and would lose most of what it gives: that spans orders of magnitude
+    codes = right.union(powers.inputs[0] for powers, _ in sums)
+    whole = {n.outputs[0] for pair in sums for n in pair}
     int8, floats, table = {}, {}, {}
     for node in graph.nodes:
-        t, must = node.outputs[0], _must_be_float(graph, node)
+        t = node.outputs[0]
+        must = t in whole or must_be_float(graph, node)
         narrow, wide = latency.ms(work_of(graph, node, INT8, INT8)), _float_ms(graph, node, latency)
-        if not _may_be_float(graph, node, right) or (not must and (narrow is None or wide is None)):
+        if not _may_be_float(graph, node, codes) or (not must and (narrow is None or wide is None)):
             continue
         int8[t], floats[t] = math.inf if must or narrow is None else narrow, wide or 0.0
         looked_up = latency.ms(Work(TABLE, work_of(graph, node, INT8, INT8).elements))
-        if node.op in TABLE_OPS and looked_up is not None:
+        if node.op in TABLE_OPS and looked_up is not None and t not in whole:
             table[t] = looked_up
     borders = {}
     for name, types in (("DEQUANTIZE", f"{INT8}>{FLOAT}"), ("QUANTIZE", f"{FLOAT}>{INT8}")):
@@ -111,7 +116,9 @@ def _float_ms(graph: Graph, node: Node, latency: LatencyProfile) -> float | None
 
 
 def _right_operands(graph: Graph) -> tuple[frozenset[int], tuple[tuple[int, int], ...]]:
-    """Tensors that are made into right operands, which stay int8; and pairs (a, b): a is float only where b is.
+    """Tensors that are made into right operands, and pairs (a, b): a is float only where b is.
+
+    The former stay int8: their codes leave out -128.
 
     A sum of squares needs no operands in int8 once it is float itself.
     """
@@ -131,7 +138,7 @@ def _together(graph: Graph) -> tuple[tuple[int, int], ...]:
     """Pairs (a, b) of nodes, by first output: a is float only where b is.
 
     A kernel that takes in its neighbour does so within one type; an eps is lost on the int8 grid of a mean, and where
-    an int8 root reads the sum; so are most exponentials of a softmax.
+    an int8 root reads the sum.
     """
     found = []
     for node in graph.nodes:
@@ -145,19 +152,19 @@ def _together(graph: Graph) -> tuple[tuple[int, int], ...]:
             lead = graph.producer(node.inputs[0])
             if lead is not None and lead.op == "ADD" and graph.users(lead.outputs[0]) == (node,):
                 found += [(t, lead.outputs[0]), (lead.outputs[0], t)]
-        elif (total := sum_of_exponentials(graph, node)) is not None:
-            found += [(t, total.outputs[0]), (total.outputs[0], total.inputs[0])]
     return tuple(found)
 
 
-def sum_of_exponentials(graph: Graph, node: Node) -> Node | None:
-    """The product that adds up the exponentials which ``node`` divides by it: they span many orders of magnitude."""
-    if node.op != "DIV":
-        return None
-    powers, total = (graph.producer(t) for t in node.inputs)
-    if powers is None or total is None or powers.op != "EXP" or total.op != "BATCH_MATMUL":
-        return None
-    return total if total.inputs[0] == powers.outputs[0] and graph.tensors[total.inputs[1]].is_constant else None
+def _sums_of_exponentials(graph: Graph) -> list[tuple[Node, Node]]:
+    """EXP and the product that adds its results up, of each quotient of the two (methods/_softmax.py)."""
+    found = []
+    for node in graph.nodes:
+        powers, total = (graph.producer(t) for t in node.inputs) if node.op == "DIV" else (None, None)
+        if powers is None or total is None or powers.op != "EXP" or total.op != "BATCH_MATMUL":
+            continue
+        if total.inputs[0] == powers.outputs[0] and graph.tensors[total.inputs[1]].is_constant:
+            found.append((powers, total))
+    return found
 
 
 def _ends(graph: Graph, tensor: int) -> tuple[int | None, list[int]]:
@@ -234,7 +241,8 @@ def place(graph: Graph, latency: LatencyProfile, worth: Worth | None = None) -> 
     net = _network(graph, cost, worth or Worth())
     net.add_nodes_from((INT8_SIDE, FLOAT_SIDE))
     chosen = nx.minimum_cut(net, INT8_SIDE, FLOAT_SIDE)[1][1]
-    floats = {t for t in cost.int8 if t in chosen}
+    # what int8 cannot do may have been counted as a table of codes: that is a float op as well
+    floats = {t for t in cost.int8 if t in chosen or math.isinf(cost.int8[t])}
     for t in cost.table:
         if _is_table(graph, cost, t, floats):
             floats.add(t)
