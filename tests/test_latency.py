@@ -19,7 +19,7 @@ from qhyvit.latency import fit as fitting
 from qhyvit.latency.profile import LARGE, LARGE_NS
 from qhyvit.latency.work import LANES, TABLE, TABLE_OPS, is_sum_of_squares
 from qhyvit.methods import _islands, method
-from qhyvit.methods._folding import GAIN_PER_MS
+from qhyvit.methods._folding import GAIN_PER_TIME, gain_per_ms
 from qhyvit.methods._problem import Problem
 from qhyvit.methods.qhyvit import _resume
 from qhyvit.observers._histogram import Histogram
@@ -398,9 +398,26 @@ def test_an_objective_is_worth_time_by_the_share_that_it_loses():
     histogram.update(x, torch.ones(1000))
     seen = SimpleNamespace(peak={1: None}, histograms={1: histogram})
     error = float(((x - torch.round(x * 256) / 256) ** 2).sum())
-    found = _islands.worth(graph, seen, {}, total=10 * error)
-    assert found.free[1] + found.unrounded[1] == pytest.approx(0.1 / GAIN_PER_MS, rel=0.02)
+    found = _islands.worth(graph, seen, {}, per_ms=10 * error)
+    assert found.free[1] + found.unrounded[1] == pytest.approx(0.1, rel=0.02)
     assert found.free[1] > 30 * found.unrounded[1]
+
+
+def test_a_little_accuracy_does_not_buy_much_time():
+    """A tenth of the objective for a tenth of the time would slow the file down for nothing that anyone sees."""
+    latency = made_up(border_us=0.15, SOFTMAX_int8=3, SOFTMAX_float32=3)
+    graph = line("SOFTMAX")
+    price = gain_per_ms(graph, latency)
+    for share, expected in ((0.1, frozenset()), (0.5, {1})):
+        assert place(graph, latency, Worth({1: share / price}, {})) == expected
+
+
+def test_time_is_worth_its_share_of_the_whole():
+    graph = line("SOFTMAX")
+    slow = made_up(SOFTMAX_int8=3, SOFTMAX_float32=2)
+    ten_times = replace(slow, kernels={n: replace(k, fixed_us=10 * k.fixed_us) for n, k in slow.kernels.items()})
+    assert gain_per_ms(graph, slow) == pytest.approx(GAIN_PER_TIME / 0.002)  # the faster way takes 2 microseconds
+    assert gain_per_ms(graph, ten_times) == pytest.approx(GAIN_PER_TIME / 0.02)
 
 
 # --- whole files ---
@@ -572,8 +589,9 @@ def attention_like():
 
 
 def test_the_method_buys_accuracy_with_float_kernels():
-    """Float is slower for softmax here, by so little that the objective takes it."""
-    latency = made_up(border_us=0.1, SOFTMAX_int8=3, SOFTMAX_float32=3)
+    """Float is slower for softmax here, by so little of the whole that the objective takes it."""
+    small = made_up(border_us=0.1, SOFTMAX_int8=3, SOFTMAX_float32=3)
+    latency = replace(small, kernels={**small.kernels, "CONV_2D int8": Kernel(fixed_us=1000.0)})
     graph, chosen, said = attention_like(), method("qhyvit"), []
     assert not with_profile(graph, "cpu", latency).floats
     options = {**chosen.defaults, "rounds": 2, "learn": 0, "ridge": 0.0, "rounding": False, "bias": False}

@@ -247,6 +247,7 @@ def calibrate(
         import torch
 
         from qhyvit.methods._problem import Problem
+        from qhyvit.tflite.twins import without_twins
         from qhyvit.tflite.write import write_float
 
         graph, started = float_graph(work, profile, int16=int16, latency=latency), time.monotonic()
@@ -259,6 +260,7 @@ def calibrate(
         problem = Problem(graph, pixels, seed=seed, bits=bits, latency=latency, profile=profile, store=store,
                           progress=work.progress, log=work.log)  # fmt: skip
         solution = chosen.search(problem, full)
+        solution = replace(solution, graph=without_twins(solution.graph))
         plan = QuantPlan(
             solution.tensors,
             method,

@@ -15,6 +15,7 @@ INT8, INT16, FLOAT = "int8", "int16", "float32"
 TABLE_OPS = ("EXP", "GELU", "HARD_SWISH", "RSQRT", "SQRT", "TANH")
 TABLE = "TABLE int8"
 LANES = 16
+FEW_ROWS = "few"  # products in which packing the right operand takes longer than multiplying
 Inputs = Sequence[int]
 Producer = Callable[[int], "tuple[str, Inputs] | None"]  # tensor -> op and inputs of the node that writes it
 
@@ -61,12 +62,14 @@ def work(
     """The work of an op.
 
     Args:
-        as_what: its :func:`role`.
+        as_what: its :func:`role`; a product of fewer than ``LANES`` rows gets ``FEW_ROWS`` where that is "".
         shapes: of all inputs, weights and constants included; () for absent ones.
         out: of the first output.
         types: numpy names of what it reads and writes.
     """
     facts = spec(op)
+    if op == "BATCH_MATMUL" and not as_what and out[-2] < LANES:
+        as_what = FEW_ROWS
     own = [s for i, s in enumerate(shapes) if i not in (facts.weight_input, facts.bias_input)]
     elements = max(math.prod(s) for s in (*own, out))
     rows = math.prod(out[:-1]) if op == "SOFTMAX" and out[-1] % LANES else 0

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from qhyvit.graph.ir import Graph
-from qhyvit.methods._folding import GAIN_PER_MS
 from qhyvit.methods._hessian import Statistics
 from qhyvit.methods._wide import prescribed_loss
 from qhyvit.ops import spec
@@ -24,13 +23,13 @@ def candidates(graph: Graph) -> set[int]:
     return {n.outputs[0] for n in nodes}
 
 
-def worth(graph: Graph, statistics: Statistics, quants: Mapping[str, TensorQuant], total: float) -> Worth:
-    """A share ``GAIN_PER_MS`` of the objective buys a millisecond.
+def worth(graph: Graph, statistics: Statistics, quants: Mapping[str, TensorQuant], per_ms: float) -> Worth:
+    """What the objective loses at each tensor, in milliseconds.
 
     Args:
-        quants: grids of the tensors, by name; ``total``: the objective of the whole network.
+        quants: grids of the tensors, by name; ``per_ms``: the part of the objective that buys a millisecond.
     """
-    per_ms = max(GAIN_PER_MS * total, LEAST_OBJECTIVE)
+    per_ms = max(per_ms, LEAST_OBJECTIVE)
     free, unrounded, prescribed_there = {}, {}, candidates(graph)
     for t in statistics.peak:
         quant = quants.get(graph.tensors[t].name)

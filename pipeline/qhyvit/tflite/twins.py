@@ -1,0 +1,53 @@
+"""Nodes that compute the same twice, in float, for readers that both want float: the second goes.
+
+A right operand has a copy of its own where it is int8, so that its range is its own
+(:mod:`qhyvit.rewrites.own_right_operand`). Float values have no range.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from qhyvit.graph import edit
+from qhyvit.graph.ir import Graph, Node
+
+
+def _twin(graph: Graph, node: Node) -> int | None:
+    """Another node's output with the same values, held in float as well; None: there is none."""
+    for other in graph.users(node.inputs[0]):
+        same = other.op == node.op and other.attrs == node.attrs and other.inputs == node.inputs
+        if same and other is not node and graph.in_float(other):
+            return other.outputs[0]
+    return None
+
+
+def _read_instead(graph: Graph, old: int, new: int) -> Graph:
+    nodes = (replace(n, inputs=tuple(new if t == old else t for t in n.inputs)) for n in graph.nodes)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _in_order(graph: Graph, first: Node) -> Graph:
+    """``first`` in front of all that reads what it writes."""
+    earliest = min(graph.nodes.index(n) for n in graph.users(first.outputs[0]))
+    if graph.nodes.index(first) < earliest:
+        return graph
+    others = [n for n in graph.nodes if n is not first]
+    return replace(graph, nodes=(*others[:earliest], first, *others[earliest:]))
+
+
+def without_twins(graph: Graph) -> Graph:
+    """The graph without the second of two float nodes that are alike; the same values."""
+    for node in graph.nodes:
+        current = graph.producer(node.outputs[0])
+        if current is None or len(current.outputs) != 1 or not graph.in_float(current):
+            continue
+        (out,) = current.outputs
+        twin = _twin(graph, current) if graph.stays_float(out) else None
+        if twin is None:
+            continue
+        graph = _read_instead(edit.remove_node(graph, current), out, twin)
+        kept = graph.producer(twin)
+        assert kept is not None
+        graph = replace(_in_order(graph, kept), floats=graph.floats - {out})
+    graph.check()
+    return graph

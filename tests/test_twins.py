@@ -1,0 +1,94 @@
+"""Float nodes that compute the same twice."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.methods import method
+from qhyvit.methods._problem import Problem
+from qhyvit.ops import spec
+from qhyvit.plan import QuantPlan
+from qhyvit.sim.run import Executor
+from qhyvit.tflite.islands import with_floats
+from qhyvit.tflite.twins import without_twins
+from qhyvit.tflite.write import quantize
+from qhyvit.verify.census import census
+
+
+def doubled():
+    """x -> b = x - m; again = x - m, the right operand of a product with b; the product through a linear."""
+    shapes = {"x": (1, 4, 8), "b": (1, 4, 8), "again": (1, 4, 8), "y": (1, 4, 4), "out": (1, 4, 3)}
+    tensors = {i: Tensor(i, name, shape, "FLOAT32") for i, (name, shape) in enumerate(shapes.items())}
+    generator = np.random.default_rng(0)
+    constants = {"m": generator.normal(size=(1, 1, 8)), "w": generator.normal(size=(3, 4))}
+    for name, data in constants.items():
+        tensors[len(tensors)] = Tensor(len(tensors), name, data.shape, "FLOAT32", data.astype(np.float32))
+    sub, product, layer = (spec(op).attrs for op in ("SUB", "BATCH_MATMUL", "FULLY_CONNECTED"))
+    nodes = (
+        Node("SUB", sub(), (0, 5), (1,)), Node("SUB", sub(), (0, 5), (2,)),
+        Node("BATCH_MATMUL", product(adj_y=True), (1, 2), (3,)),
+        Node("FULLY_CONNECTED", layer(keep_num_dims=True), (3, 6), (4,)),
+    )  # fmt: skip
+    return Graph(tensors, nodes, (0,), (4,))
+
+
+def ops(graph):
+    return [n.op for n in graph.nodes]
+
+
+@pytest.mark.parametrize("order", ["as written", "the other first"])
+def test_the_second_of_two_float_nodes_goes(order):
+    graph = doubled()
+    if order != "as written":
+        graph = replace(graph, nodes=(graph.nodes[1], graph.nodes[0], *graph.nodes[2:]))
+    graph = with_floats(graph, ("b", "again", "y"))
+    lean = without_twins(graph)
+    assert ops(lean) == ["SUB", "BATCH_MATMUL", "FULLY_CONNECTED"]
+    assert len(lean.floats) == 2
+    assert lean.floats < graph.floats
+    x = torch.rand(2, 4, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before, after = (Executor(g).run(x, None, [4])[4] for g in (graph, lean))
+    assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("floats", [(), ("b",), ("again",), ("b", "again")])
+def test_what_int8_reads_keeps_its_own_range(floats):
+    """Without the product in float, each of the two has int8 readers, and scales of its own."""
+    graph = with_floats(doubled(), floats)
+    assert without_twins(graph).nodes == graph.nodes
+
+
+def test_one_that_int8_reads_too_stays_for_both():
+    """b has an int8 reader beside the float product: ``again`` goes, whatever the order."""
+    graph = doubled()
+    other = Node("FULLY_CONNECTED", spec("FULLY_CONNECTED").attrs(keep_num_dims=True), (1, 7), (8,))
+    more = {7: Tensor(7, "v", (3, 8), "FLOAT32", np.ones((3, 8), np.float32)), 8: Tensor(8, "z", (1, 4, 3), "FLOAT32")}
+    for first, second in ((0, 1), (1, 0)):
+        nodes = (graph.nodes[first], graph.nodes[second], *graph.nodes[2:], other)
+        both = replace(graph, tensors={**graph.tensors, **more}, nodes=nodes, outputs=(4, 8))
+        lean = without_twins(with_floats(both, ("b", "again", "y")))
+        assert 2 not in lean.tensors
+        assert lean.producer(3).inputs == (1, 1)
+        assert lean.floats == {1, 3}
+
+
+def test_nodes_that_differ_stay():
+    graph = with_floats(doubled(), ("b", "again", "y"))
+    added = replace(graph.nodes[1], op="ADD", attrs=spec("ADD").attrs())
+    other = replace(graph, nodes=(graph.nodes[0], added, *graph.nodes[2:]))
+    assert without_twins(other).nodes == other.nodes
+    turned = replace(graph.nodes[1], inputs=(5, 0))
+    other = replace(graph, nodes=(graph.nodes[0], turned, *graph.nodes[2:]))
+    assert without_twins(other).nodes == other.nodes
+
+
+def test_the_file_has_one():
+    graph = with_floats(doubled(), ("b", "again", "y"))
+    images = torch.rand(8, 4, 8, generator=torch.Generator().manual_seed(0))
+    solution = method("minmax").search(Problem(without_twins(graph), images), {"observer": "minmax"})
+    data = quantize(solution.shipped, QuantPlan(solution.tensors, "minmax", profile="cpu"))
+    assert census(data).ops[("SUB", "FLOAT32")] == 1
