@@ -17,7 +17,7 @@ from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.latency import Kernel, LatencyProfile, Work, default_profile
 from qhyvit.latency import fit as fitting
 from qhyvit.latency.profile import LARGE, LARGE_NS
-from qhyvit.latency.work import LANES, TABLE, TABLE_OPS, is_sum_of_squares
+from qhyvit.latency.work import LANES, TABLE, TABLE_OPS, is_sum_of_squares, work
 from qhyvit.methods import _islands, method
 from qhyvit.methods._folding import GAIN_PER_TIME, gain_per_ms
 from qhyvit.methods._problem import Problem
@@ -418,6 +418,22 @@ def test_time_is_worth_its_share_of_the_whole():
     ten_times = replace(slow, kernels={n: replace(k, fixed_us=10 * k.fixed_us) for n, k in slow.kernels.items()})
     assert gain_per_ms(graph, slow) == pytest.approx(GAIN_PER_TIME / 0.002)  # the faster way takes 2 microseconds
     assert gain_per_ms(graph, ten_times) == pytest.approx(GAIN_PER_TIME / 0.02)
+
+
+@pytest.mark.parametrize(("left", "kernel"), [
+    ((6, 784), "BATCH_MATMUL/few int8"), ((4, 15, 784), "BATCH_MATMUL/few int8"), ((4, 16, 784), "BATCH_MATMUL int8"),
+])  # fmt: skip
+def test_products_of_few_rows_are_a_kernel_of_their_own(left, kernel):
+    right, out = (*left[:-2], 24, 784), (*left[:-1], 24)
+    found = work("BATCH_MATMUL", "", [left, right], out, ("int8", "int8"))
+    assert found.kernel == kernel
+    assert found.macs == 784 * np.prod(out)
+    assert work("BATCH_MATMUL", "squares", [left, right], out, ("int8", "int8")).kernel == "BATCH_MATMUL/squares int8"
+
+
+def test_the_default_knows_products_of_few_rows():
+    kernels = default_profile().kernels
+    assert {"BATCH_MATMUL/few int8", "BATCH_MATMUL/few float32"} <= set(kernels)
 
 
 # --- whole files ---
