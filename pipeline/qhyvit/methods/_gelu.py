@@ -12,6 +12,7 @@ import math
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.methods._patterns import is_layer, layers_behind
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
 from qhyvit.ops._spec import FusedActivation
@@ -21,28 +22,6 @@ LEAST_ELEMENTS = 1 << 12  # below, nothing is gained
 COPIES = ("RESHAPE", "TRANSPOSE", "PAD")
 
 
-def _is_layer(graph: Graph, node: Node, tensor: int | None = None) -> bool:
-    """Whether ``node`` has constant weights, and reads ``tensor`` as its data."""
-    position = spec(node.op).weight_input
-    if position < 0 or not graph.tensors[node.inputs[position]].is_constant:
-        return False
-    return tensor is None or (node.inputs[0] == tensor and node.inputs.count(tensor) == 1)
-
-
-def _layers_behind(graph: Graph, tensor: int) -> list[Node] | None:
-    """All layers that read ``tensor``, through copies; None where something else does."""
-    found: list[Node] = []
-    for user in graph.users(tensor):
-        if _is_layer(graph, user, tensor):
-            found.append(user)
-            continue
-        more = _layers_behind(graph, user.outputs[0]) if user.op in COPIES else None
-        if more is None:
-            return None
-        found += more
-    return None if tensor in graph.outputs else found
-
-
 def candidates(graph: Graph) -> list[Node]:
     """Large int8 GELUs right behind a layer, with nothing but layers behind them."""
     found = []
@@ -50,11 +29,11 @@ def candidates(graph: Graph) -> list[Node]:
         if node.op != "GELU" or graph.is_float(node):
             continue
         layer, out = graph.producer(node.inputs[0]), graph.tensors[node.outputs[0]]
-        if layer is None or not _is_layer(graph, layer) or graph.users(node.inputs[0]) != (node,):
+        if layer is None or not is_layer(graph, layer) or graph.users(node.inputs[0]) != (node,):
             continue
         linear = layer.attrs.fused_activation_function == FusedActivation.NONE
         large = math.prod(out.shape) >= LEAST_ELEMENTS
-        if linear and large and _layers_behind(graph, out.id):
+        if linear and large and layers_behind(graph, out.id, COPIES):
             found.append(node)
     return found
 
@@ -67,7 +46,7 @@ def as_silu(graph: Graph, node: Node) -> Graph:
     for position in (spec(layer.op).weight_input, spec(layer.op).bias_input):
         if position < len(layer.inputs) and layer.inputs[position] >= 0:
             graph, layer = edit.times_constant(graph, layer, position, SLOPE)
-    for behind in _layers_behind(graph, out.id) or ():
+    for behind in layers_behind(graph, out.id, COPIES) or ():
         graph, _ = edit.times_constant(graph, behind, spec(behind.op).weight_input, 1 / SLOPE)
     graph, gate = edit.add_tensor(graph, f"{out.name}/sigmoid", out.shape, out.dtype)
     sigmoid = Node("LOGISTIC", spec("LOGISTIC").attrs(), (z,), (gate,), node.block)

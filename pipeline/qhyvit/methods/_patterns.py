@@ -1,11 +1,12 @@
-"""Structures that methods treat apart: norms, SiLU, softmax, the 1x1 convolutions beside a depthwise one."""
+"""Structures that methods treat apart: norms, SiLU, softmax, the 1x1 convolutions beside a depthwise one, layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import spec
 
 COPIES = ("RESHAPE", "TRANSPOSE", "BROADCAST_TO")
 
@@ -31,6 +32,29 @@ def before(graph: Graph, tensor: int) -> int:
     """The tensor that ``tensor`` copies."""
     producer = graph.producer(tensor)
     return before(graph, producer.inputs[0]) if producer is not None and producer.op in COPIES else tensor
+
+
+def is_layer(graph: Graph, node: Node, tensor: int | None = None) -> bool:
+    """Whether ``node`` has constant weights, and reads ``tensor`` as its data and nowhere else."""
+    position = spec(node.op).weight_input
+    if position < 0 or not graph.tensors[node.inputs[position]].is_constant:
+        return False
+    return tensor is None or (node.inputs[0] == tensor and node.inputs.count(tensor) == 1)
+
+
+def layers_behind(graph: Graph, tensor: int, through: Collection[str]) -> list[Node] | None:
+    """All layers that read ``tensor``, through ops in ``through`` that read it once; None where another op does."""
+    found: list[Node] = []
+    for user in graph.users(tensor):
+        if is_layer(graph, user, tensor):
+            found.append(user)
+            continue
+        passes = user.op in through and user.inputs.count(tensor) == 1
+        more = layers_behind(graph, user.outputs[0], through) if passes else None
+        if more is None:
+            return None
+        found += more
+    return None if tensor in graph.outputs else found
 
 
 def norms(graph: Graph) -> list[Norm]:

@@ -22,6 +22,7 @@ import torch
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import LANES
+from qhyvit.methods._patterns import layers_behind
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
 from qhyvit.sim.run import Executor
@@ -50,14 +51,8 @@ def candidates(graph: Graph) -> list[Node]:
 
 def _next_layer(graph: Graph, tensor: int) -> Node | None:
     """The only layer that reads ``tensor``, through copies and products; None: there is none."""
-    users = graph.users(tensor)
-    if len(users) != 1 or tensor in graph.outputs:
-        return None
-    (node,) = users
-    if spec(node.op).weight_input >= 0 and node.inputs[0] == tensor:
-        return node
-    passes = node.op in COPIES or (node.op in PRODUCTS and node.inputs.count(tensor) == 1)
-    return _next_layer(graph, node.outputs[0]) if passes else None
+    layers = layers_behind(graph, tensor, (*COPIES, *PRODUCTS))
+    return layers[0] if layers is not None and len(layers) == 1 else None
 
 
 def _peaks(problem: Problem, tensors: Sequence[int]) -> dict[int, float]:
