@@ -19,7 +19,7 @@ from qhyvit.latency import fit as fitting
 from qhyvit.latency.profile import LARGE, LARGE_NS
 from qhyvit.latency.work import LANES, TABLE, TABLE_OPS, is_sum_of_squares, work
 from qhyvit.methods import _islands, method
-from qhyvit.methods._folding import GAIN_PER_TIME, gain_per_ms
+from qhyvit.methods._islands import GAIN_PER_TIME, gain_per_ms
 from qhyvit.methods._problem import Problem
 from qhyvit.methods.qhyvit import _resume
 from qhyvit.observers._histogram import Histogram

@@ -20,14 +20,12 @@ from qhyvit.observers._histogram import merge
 from qhyvit.observers._search import Found, search
 from qhyvit.ops import spec
 from qhyvit.plan import FoldNote
-from qhyvit.tflite.placement import fastest_ms
 
 # Full equalization, and the balance between activations and their readers' weights. A floor keeps channels of small
 # values from taking the codes of all others: SiLU's negative side is -0.28 in each, and -0.28 / r where r is small.
 POWERS_AND_FLOORS = ((1.0, 2.0**-10), (1.0, 2.0**-6), (1.0, 2.0**-4), (1.0, 2.0**-3), (0.5, 2.0**-10))
-LEAST_MS = 1e-6  # no division by zero where no kernel is known
 LEAST_GAIN = 0.002  # of the whole objective: below, a fold is not worth an edit
-GAIN_PER_TIME = 3.0  # what more time must gain of it, as a share, over its own share of the whole file's time
+GAIN_PER_MS = 0.15  # what a millisecond must gain of it
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,6 @@ def from_facts(raw: Mapping[str, Any]) -> Candidate:
     works = {name: tuple(Work(**w) for w in kept[name]) for name in ("adds", "saves")}
     place = Place(**{**kept, "tensors": tuple(kept["tensors"]), **works})
     return Candidate(raw["fold"], place, np.array(raw["r"]), raw["gain"], tuple((a, b) for a, b in raw["ranges"]))
-
-
-def gain_per_ms(graph: Graph, latency: LatencyProfile) -> float:
-    """The share of the objective that a millisecond must gain: the same on a slow board, and in a small network."""
-    return GAIN_PER_TIME / max(fastest_ms(graph, latency), LEAST_MS)
 
 
 def all_places(graph: Graph) -> list[tuple[str, Place]]:
@@ -125,7 +118,6 @@ def candidates(
         latency: times of the ops that come in; None: the default.
     """
     found, latency = [], latency or default_profile()
-    per_ms = gain_per_ms(graph, latency)
     for name, place in places:
         if any(t not in statistics.peak for t in place.tensors):
             continue
@@ -135,7 +127,7 @@ def candidates(
         gain = best.gain - plain.gain
         added, saved = (sum(latency.ms(work) or 0.0 for work in works) for works in (place.adds, place.saves))
         cost_ms = max(added - saved, 0.0)
-        if gain > (LEAST_GAIN + per_ms * cost_ms) * total:
+        if gain > (LEAST_GAIN + GAIN_PER_MS * cost_ms) * total:
             found.append(replace(best, gain=gain))
     return sorted(found, key=lambda c: -c.gain)
 

@@ -304,7 +304,7 @@ class _Search:
         wide = _wide.choose(graph, statistics, total, budget, problem.latency) if budget else {}
         # once: of tensors that are float by then, nothing is known
         places_islands = is_cpu and number == FOLD_ROUNDS[0]
-        per_ms = total * _folding.gain_per_ms(graph, problem.latency)
+        per_ms = total * _islands.gain_per_ms(graph, problem.latency)
         worth = _islands.worth(graph, statistics, spread(graph, chosen), per_ms) if places_islands else None
         if candidates or wide or (worth is not None and self._islands(graph, worth).floats != graph.floats):
             chosen = self._edit(candidates, wide, worth, chosen, total)
