@@ -32,6 +32,7 @@ from qhyvit_device.preprocess import images_in
 MODELS = ("mobilevit_xxs", "mobilevitv2_075", "efficientformer_l1", "efficientformerv2_s0", "mobile_former_52m")
 OWN = ("own float", "integer", "cpu")
 FILES = ("stock float", "stock int8", *OWN)
+KEY = ("model", "file", "threads", "turn")
 PICTURE = RESULTS.parent.parent / "docs" / "latency.png"
 CALIBRATION = 8
 QUICK = {"learn": 0}  # learning moves scales: it leaves the ops, and so the time, as they are
@@ -86,7 +87,7 @@ def _rows(model: str, paths: dict[str, Path], settings: bench.Settings) -> tuple
         own = samples[measured["model"]]
         ratios = {f"to_{k}": bench.ratio(own, samples[b]) for k, b in (("float", base), ("stock_int8", stock))}
         rows.append({
-            "model": model, "file": name, "threads": settings.threads, "ops": looked.op_count,
+            "model": model, "file": name, "threads": settings.threads, "turn": settings.turn, "ops": looked.op_count,
             "partitions": measured["delegate_partitions"], "size_mb": f"{measured['size_bytes'] / 1e6:.2f}",
             "p50_ms": f"{time['p50']:.3f}", "p90_ms": f"{time['p90']:.3f}", "std_ms": f"{time['std']:.3f}",
             **{f"{k}{end}": f"{getattr(r, part):.3f}" for k, r in ratios.items()
@@ -100,7 +101,7 @@ def _rows(model: str, paths: dict[str, Path], settings: bench.Settings) -> tuple
 
 def draw(path: Path) -> None:
     """Bars of each file's time over that of the stock float file, with the middle half of the rounds."""
-    rows = [r for r in read_rows(RESULTS / "latency.csv") if r["threads"] == "1"]
+    rows = [r for r in read_rows(RESULTS / "latency.csv") if (r["threads"], r["turn"]) == ("1", "1")]
     models = list(dict.fromkeys(r["model"] for r in rows))
     colours = {"stock int8": "#a9b4c2", "own float": "#e0c097", "integer": "#2a6f97", "cpu": "#61a5c2"}
     figure = Figure(figsize=(10, 3.6))
@@ -132,6 +133,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, help="folder with NAME.safetensors; others get random weights")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--turn", type=int, default=1, help="inferences of a file before the next one's (default 1)")
     parser.add_argument("--prepare", action="store_true", help="make the files and measure nothing")
     parser.add_argument("--out", type=Path, default=RESULTS / "latency.csv")
     args = parser.parse_args()
@@ -144,14 +146,14 @@ def main() -> None:
         prepared[model] = _prepare(model, args.work / model, images, found)
     if args.prepare:
         return
-    settings = bench.Settings(runs=args.runs, threads=args.threads)
+    settings = bench.Settings(runs=args.runs, threads=args.threads, turn=args.turn)
     for model, paths in prepared.items():
         rows, warnings = _rows(model, paths, settings)
         for row in rows:
             print(f"{model} {row['file']}: {row['p50_ms']} ms, {row['to_float']} of float", flush=True)
         for warning in warnings:
             print(f"{model}: warning: {warning}", flush=True)
-        write_rows(args.out, [{**r, "command": command_line()} for r in rows], ("model", "file", "threads"))
+        write_rows(args.out, [{**r, "command": command_line()} for r in rows], KEY)
     if args.out == RESULTS / "latency.csv":
         draw(PICTURE)
 

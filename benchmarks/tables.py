@@ -142,12 +142,26 @@ def variants() -> str:
 
 def latency() -> str:
     """Milliseconds of each file, and over the time of the stock float file."""
-    measured = [r for r in _rows("latency.csv") if r["threads"] == "1"]
+    measured = [r for r in _rows("latency.csv") if (r["threads"], r["turn"]) == ("1", "1")]
     kinds, rows = list(dict.fromkeys(r["file"] for r in measured)), []
     for model in dict.fromkeys(r["model"] for r in measured):
         own = {r["file"]: r for r in measured if r["model"] == model}
         rows.append([model, *(f"{float(own[k]['p50_ms']):.1f} / {float(own[k]['to_float']):.2f}" for k in kinds)])
     return _markdown(["ms / share of the stock float file's time", *_emphasized(kinds)], rows)
+
+
+def turns() -> str:
+    """Shares of the stock files' time where each file runs several times in a row."""
+    measured = [r for r in _rows("latency.csv") if r["threads"] == "1" and r["turn"] != "1"]
+    kinds, rows = ("integer", "cpu"), []
+    for model in dict.fromkeys(r["model"] for r in measured):
+        own = {r["file"]: r for r in measured if r["model"] == model}
+        shares = [f"{float(own[k][column]):.3f}" for column in ("to_float", "to_stock_int8") for k in kinds]
+        times = [f"{float(own[k]['p50_ms']):.2f}" for k in ("stock float", "stock int8", *kinds)]
+        rows.append([model, *times, *shares])
+    shown = _emphasized(list(kinds))
+    over = [f"{k} / {base}" for base in ("float", "stock int8") for k in kinds]
+    return _markdown(["ms", "stock float", "stock int8", *shown, *over], rows)
 
 
 def instructions() -> str:
@@ -174,7 +188,8 @@ def _emphasized(kinds: list[str]) -> list[str]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    f.__name__: f for f in (stock, methods, ablation, families, coverage, variants, latency, op_times, instructions)
+    f.__name__: f
+    for f in (stock, methods, ablation, families, coverage, variants, latency, turns, op_times, instructions)
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Latency of one or several models, interleaved: round by round each runs once, so that all meet the same machine."""
+"""Latency of one or several models, interleaved: round by round each has a turn, so that all meet the same machine."""
 
 from __future__ import annotations
 
@@ -29,13 +29,18 @@ WATCH_S = 0.5  # for other programs, before the run
 
 @dataclass(frozen=True)
 class Settings:
-    """How long: at least ``runs`` rounds and ``seconds`` for each model, after ``warmup`` runs."""
+    """How long: at least ``runs`` inferences and ``seconds`` for each model, after ``warmup`` runs.
+
+    ``turn``: inferences of a model before the next one's turn. At 1 each finds the caches full of what the others left;
+    in longer turns most find their own weights there, as a program that runs one model does.
+    """
 
     runs: int = 50
     seconds: float = 5.0
     warmup: int = 5
     threads: int = 1
     cpus: tuple[int, ...] = ()
+    turn: int = 1
 
 
 @dataclass
@@ -137,8 +142,9 @@ def rounds(subjects: Sequence[Subject], settings: Settings, progress: Progress) 
     done, needed = 0, settings.seconds * len(subjects)
     while done < settings.runs or time.monotonic() - started < needed:
         for subject in subjects:
-            subject.once()
-        done += 1
+            for _ in range(settings.turn):
+                subject.once()
+        done += settings.turn
         share = min(done / settings.runs, (time.monotonic() - started) / max(needed, 1e-9))
         progress("bench", min(share, 1.0))
 

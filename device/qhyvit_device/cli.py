@@ -55,9 +55,11 @@ def _add_bench(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     bench.add_argument("models", type=Path, nargs="+", help="bundle folders or .tflite files; compared with the first")
-    bench.add_argument("--runs", type=int, default=50, help="rounds at least (default 50)")
+    bench.add_argument("--runs", type=int, default=50, help="inferences at least (default 50)")
     bench.add_argument("--seconds", type=float, default=5.0, help="for each model at least (default 5)")
     bench.add_argument("--warmup", type=int, default=5, help="runs before (default 5)")
+    bench.add_argument("--turn", type=_count, default=1, metavar="N",
+                       help="inferences in a row: at 1 (default) models find each other's data in the caches")
     bench.add_argument("--threads", type=_counts, default=(1,), help="interpreter threads, with commas (default 1)")
     bench.add_argument("--cpus", type=_numbers, default=(), help="processors to stay on, with commas")
     bench.add_argument("--sustained", type=float, default=0.0, metavar="MINUTES", help="then run on, without a pause")
@@ -163,7 +165,7 @@ def _bench(args: argparse.Namespace) -> int:
     runs, seconds = (MLPERF_RUNS, MLPERF_SECONDS) if args.mlperf else (args.runs, args.seconds)
     results = []
     for threads in args.threads:
-        settings = Settings(max(runs, 1), seconds, args.warmup, threads, args.cpus)
+        settings = Settings(max(runs, 1), seconds, args.warmup, threads, args.cpus, args.turn)
         results.append(
             bench(
                 args.models, settings, minutes=args.sustained, memory=not args.no_memory, progress=report.progress

@@ -417,8 +417,9 @@ def bench(
     models: Annotated[list[Path], typer.Argument(help="Bundle folders or .tflite files; compared with the first.")],
     ssh: Annotated[list[str], typer.Option(help="A board, as ssh takes it; repeatable.")],
     threads: Annotated[str, typer.Option(help="Interpreter threads, with commas.")] = "1",
-    runs: Annotated[int, typer.Option(min=1, help="Rounds at least.")] = 50,
+    runs: Annotated[int, typer.Option(min=1, help="Inferences at least.")] = 50,
     seconds: Annotated[float, typer.Option(min=0.0, help="For each model at least.")] = 5.0,
+    turn: Annotated[int, typer.Option(min=1, help="Inferences of a model in a row.")] = 1,
     sustained: Annotated[float, typer.Option(min=0.0, help="Then run on for so many minutes.")] = 0.0,
     profile_ops: Annotated[bool, typer.Option("--profile-ops", help="Time by op.")] = False,
     wheels: Annotated[Path | None, typer.Option("--wheelhouse", help="Use this one; default: made once.")] = None,
@@ -430,7 +431,7 @@ def bench(
 
     check_models(models)
     options = ["--threads", threads, "--runs", str(runs), "--seconds", str(seconds), "--sustained", str(sustained)]
-    options += ["--profile-ops"] if profile_ops else []
+    options += ["--turn", str(turn), *(["--profile-ops"] if profile_ops else [])]
     hosts = [Board(host) for host in ssh]
     with _console.talk() as talk:
         found = {board.host: board.bench(models, options, wheels, talk.log) for board in hosts}

@@ -4,6 +4,7 @@ import json
 import statistics as standard
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qhyvit_device import board, profile, report, trust
-from qhyvit_device.bench import Settings, bench, open_subject, sustained
+from qhyvit_device.bench import Settings, Subject, bench, open_subject, rounds, sustained
 from qhyvit_device.board import Board, State
 from qhyvit_device.cli import main
 from qhyvit_device.errors import DeviceError, InputError
@@ -160,6 +161,14 @@ def test_models_are_interleaved_and_compared_with_the_first(files):
     shown = report.table(found)
     assert "x float.tflite" in shown
     assert all(f"warning: {w}" in shown for w in found["warnings"])
+
+
+def test_models_have_turns_of_several_inferences(files, monkeypatch):
+    order = []
+    monkeypatch.setattr(Subject, "once", lambda subject: order.append(subject.name))
+    subjects = [open_subject(files / f"{name}.tflite", 1) for name in ("float", "int8")]
+    rounds(subjects, replace(QUICK, runs=5, warmup=0, turn=3), lambda what, share: None)
+    assert order == (["float.tflite"] * 3 + ["int8.tflite"] * 3) * 2  # five inferences at least
 
 
 def test_memory_is_that_of_the_model_alone(files):
