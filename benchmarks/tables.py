@@ -118,9 +118,9 @@ def families() -> str:
         stock_rows = [r for r in _rows("stock.csv") if r["model"] == model and r["export"] == "stock export"]
         static = [r for r in stock_rows if r["recipe"] == "static_wi8_ai8"]
         profiles = [[r for r in own if r["counted"] == f"deployed {p}"] for p in ("integer", "cpu")]
-        seeds = len({r["seed"] for r in profiles[0]})
+        sets = " and ".join(dict.fromkeys(str(len(p)) for p in profiles))  # one number where both have as many
         float_top1 = _spreadless(own[:1], "float_top1_percent")
-        rows.append([model, own[0]["images"], float_top1, _pair(static), *(_pair(p) for p in profiles), str(seeds)])
+        rows.append([model, own[0]["images"], float_top1, _pair(static), *(_pair(p) for p in profiles), sets])
     columns = ["top-1 % / agrees with float %", "images", "float", "ai-edge-quantizer static int8"]
     return _markdown([*columns, "**integer**", "**cpu**", "calibration sets"], rows)
 

@@ -328,7 +328,7 @@ def exponentials(*ops):
 
 def test_exponentials_are_added_up_in_float_and_what_they_read_stays_int8():
     slow = made_up(GELU_float32=1, GELU_int8=1000, EXP_float32=50)
-    products = {"BATCH_MATMUL float32": Kernel(fixed_us=1000), "BATCH_MATMUL int8": Kernel(fixed_us=1)}
+    products = {f"BATCH_MATMUL/few {t}": Kernel(fixed_us=us) for t, us in (("float32", 1000), ("int8", 1))}
     assert place(exponentials(), slow) == {1, 100, 101}  # products are unknown
     slow = replace(slow, kernels={**slow.kernels, **products})
     assert place(exponentials(), slow) == {1, 100, 101}

@@ -431,7 +431,8 @@ def bench(
 
     check_models(models)
     options = ["--threads", threads, "--runs", str(runs), "--seconds", str(seconds), "--sustained", str(sustained)]
-    options += ["--turn", str(turn), *(["--profile-ops"] if profile_ops else [])]
+    options += ["--profile-ops"] if profile_ops else []
+    options += ["--turn", str(turn)] if turn > 1 else []  # device stages of older wheelhouses have none
     hosts = [Board(host) for host in ssh]
     with _console.talk() as talk:
         found = {board.host: board.bench(models, options, wheels, talk.log) for board in hosts}
