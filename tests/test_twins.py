@@ -76,6 +76,20 @@ def test_one_that_int8_reads_too_stays_for_both():
         assert lean.floats == {1, 3}
 
 
+def test_the_one_that_stays_comes_before_all_its_readers():
+    """``again`` is read before b is made, and b has an int8 reader: b stays, further in front."""
+    graph = doubled()
+    other = Node("FULLY_CONNECTED", spec("FULLY_CONNECTED").attrs(keep_num_dims=True), (1, 7), (8,))
+    more = {7: Tensor(7, "v", (3, 8), "FLOAT32", np.ones((3, 8), np.float32)), 8: Tensor(8, "z", (1, 4, 3), "FLOAT32")}
+    b, again, product, layer = graph.nodes
+    nodes = (again, replace(product, inputs=(2, 2)), layer, b, other)
+    late = replace(graph, tensors={**graph.tensors, **more}, nodes=nodes, outputs=(4, 8))
+    lean = without_twins(with_floats(late, ("b", "again", "y")))
+    assert ops(lean) == ["SUB", "BATCH_MATMUL", "FULLY_CONNECTED", "FULLY_CONNECTED"]
+    assert lean.nodes[0].outputs == (1,)
+    assert lean.producer(3).inputs == (1, 1)
+
+
 def test_nodes_that_differ_stay():
     graph = with_floats(doubled(), ("b", "again", "y"))
     added = replace(graph.nodes[1], op="ADD", attrs=spec("ADD").attrs())
