@@ -124,6 +124,13 @@ def test_an_elementwise_op_between_borders_is_a_table():
         assert (timed.get(TABLE) == 3.5) == (kernel == TABLE)
 
 
+def test_exponentials_have_times():
+    """XNNPACK's own name of the operator."""
+    tensors = {"0": ["float32", [50]], "1": ["float32", [50]]}
+    model = bench_of([["EXP", [0], [1]]], tensors, [("Exp (NC)", None, 3.0)])["benches"][0]["models"][0]
+    assert [s.us for s in fitting.samples(model)] == [3.5]
+
+
 def test_missing_kernels_are_the_defaults_at_this_boards_pace(tmp_path):
     nodes, tensors, events = siluchain()
     path = tmp_path / "bench.json"

@@ -11,8 +11,9 @@ from qhyvit.methods import _softmax, method
 from qhyvit.methods._blocks import bridges
 from qhyvit.methods._learn import learn
 from qhyvit.methods._problem import Problem
+from qhyvit.methods._ranges import ends, finish
 from qhyvit.ops import spec
-from qhyvit.plan import QuantPlan
+from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.islands import long_softmaxes, widened
@@ -196,6 +197,16 @@ def test_scores_that_could_overflow_and_other_profiles_keep_their_softmax():
     few = Problem(grouped_graph(16, 2, 3), torch.randn(1, 16, 6), profile="cpu")
     for problem in (large, replace(small, profile="integer"), few):
         assert _softmax.quotients(problem).graph is problem.graph
+
+
+def test_no_code_of_a_score_overflows_however_wide_its_range_was_learned():
+    graph = _softmax.quotients(quotient_problem()).graph
+    wide = TensorQuant((1.5,), (-28,))  # -150 to 232.5
+    found = finish(graph, {"scores": wide})["scores"]
+    low, high = ends(found)
+    assert (found.zero_point, high) == ((-28,), pytest.approx(80.0))
+    assert 0 < np.exp(np.float32(low)) < np.exp(np.float32(high)) * 100 < np.inf
+    assert finish(graph, {"scores": replace(wide, scale=(0.5,))})["scores"].scale == (0.5,)
 
 
 def test_the_file_with_a_quotient_decides_as_the_simulation():

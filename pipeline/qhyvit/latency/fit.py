@@ -29,7 +29,7 @@ OPERATORS: Mapping[str, tuple[str, ...]] = {
     "Batch Matrix Multiply": ("BATCH_MATMUL",), "Clamp": ("RELU", "RELU6", "MINIMUM", "MAXIMUM"),
     "Constant Pad": ("PAD",), "Convert": ("QUANTIZE", "DEQUANTIZE"),
     "Convolution": ("CONV_2D", "DEPTHWISE_CONV_2D"), "Copy": ("CONCATENATION",), "Divide": ("DIV",),
-    "Exponential": ("EXP",), "Fully Connected": ("FULLY_CONNECTED", "CONV_2D"), "GELU": ("GELU",),
+    "Exp": ("EXP",), "Fully Connected": ("FULLY_CONNECTED", "CONV_2D"), "GELU": ("GELU",),
     "HardSwish": ("HARD_SWISH",), "Hard Swish": ("HARD_SWISH",), "Invalid Unary Op": ("LOGISTIC", "TANH", TABLE),
     "Leaky ReLU": ("LEAKY_RELU",), "Max Pooling": ("MAX_POOL_2D",), "Maximum": ("MAXIMUM",), "Mean": ("MEAN",),
     "Minimum": ("MINIMUM",), "Multiply": ("MUL",), "Negate": ("NEG",), "Reciprocal Square Root": ("RSQRT",),

@@ -18,6 +18,8 @@ ON_GRID = 1e-4  # steps that float32 may be off
 FINEST_TERM = 2.0**-9
 # XNNPACK makes no operator whose accumulator is multiplied by 2^8 or more, and the whole file then fails to load
 MOST_GAIN = 2.0**7
+# exp of it, and the sum of a few, are far from overflow in float32; exp of its negative is not yet zero
+LARGEST_EXPONENT = 80.0
 
 
 def group_quant(
@@ -180,9 +182,23 @@ def constant_ranges(graph: Graph, group: Group, bits: int = 8) -> tuple[float, f
     return float(data.min()), float(data.max())
 
 
+def finite_exponentials(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, TensorQuant]:
+    """Finer scales of what EXP reads where no code may stand for a number whose exponential overflows."""
+    changed = dict(quants)
+    group_of = {t: group for group in groups(graph) for t in group.members}
+    for read in (node.inputs[0] for node in graph.nodes if node.op == "EXP" and node.inputs[0] in group_of):
+        names = [graph.tensors[t].name for t in group_of[read].members]
+        found = changed.get(names[0])
+        if found is not None and (most := max(map(abs, ends(found)))) > LARGEST_EXPONENT:
+            scale = float(np.float32(found.scale[0] * LARGEST_EXPONENT / most))
+            changed |= {name: replace(changed[name], scale=(scale,)) for name in names}
+    return changed
+
+
 def finish(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, TensorQuant]:
     """The last adjustments, in the order in which they depend on each other."""
-    return bias_floor(graph, delegable_constants(graph, loadable_outputs(graph, quants)))
+    found = loadable_outputs(graph, finite_exponentials(graph, quants))
+    return bias_floor(graph, delegable_constants(graph, found))
 
 
 __all__ = ["Group", "constant_ranges", "finish", "group_quant", "groups", "minmax_weights", "spread", "weight_quant"]

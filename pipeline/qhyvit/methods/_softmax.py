@@ -31,7 +31,7 @@ from qhyvit.tflite.placement import must_be_float
 
 LEAST_ELEMENTS = 1 << 15  # below, one kernel is as fast as eight
 LEAST_ROWS = 128  # below, three ops take as long as one
-LARGEST_SCORE = 40.0  # exp(40) is far from overflow in float32 even if learned ranges are twice as wide
+LARGEST_SCORE = 60.0  # ranges may get wider than what was seen, up to LARGEST_EXPONENT
 COPIES = ("RESHAPE", "TRANSPOSE")
 PRODUCTS = ("BATCH_MATMUL", "MUL")
 
