@@ -11,6 +11,7 @@ from qhyvit.wheelhouse import Target, make
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = Path(__file__).with_name("emulated.py")
+GUEST_BASE = "100000000000"  # hexadecimal: where the emulated memory begins, for the clock
 PROCESSORS = ("cortex-a53", "cortex-a72", "cortex-a76")  # Raspberry Pi 3 and Zero 2 W, 4, 5; only the last: dot product
 
 
@@ -32,18 +33,24 @@ def prepare(place: Path, *, counting: bool = False) -> None:
 
 
 def emulate(
-    place: Path, processor: str, *arguments: str | Path, count_into: Path | None = None
+    place: Path, processor: str, *arguments: str | Path, count_into: Path | None = None, clock: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """Run Python with ``arguments`` on ``processor``; the device stage is this checkout's.
 
     Args:
         count_into: text file for the number of instructions.
+        clock: its clock counts instructions, one microsecond each.
     """
     path = f"{ROOT / 'device'}:{place / 'site'}"
     emulator: list[str | Path] = [place / "qemu"]
-    if count_into is not None:
+    if clock:
+        emulator = [place / "qemu-counting", "-B", f"0x{GUEST_BASE}", "-plugin", place / "libclock.so"]
+    elif count_into is not None:
         plugin = f"{place / 'libinsn.so'},inline=on"
         emulator = [place / "qemu-counting", "-plugin", plugin, "-d", "plugin", "-D", count_into]
     command = [*emulator, "-L", place / "root", "-cpu", processor, place / "root/usr/bin/python3.11", *arguments]
-    environment = {"PYTHONPATH": path, "PATH": os.environ["PATH"], "OPENBLAS_NUM_THREADS": "1"}
+    environment = {
+        "PYTHONPATH": path, "PATH": os.environ["PATH"], "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0",
+        "GUEST_BASE": GUEST_BASE,
+    }  # fmt: skip
     return subprocess.run([str(c) for c in command], env=environment, capture_output=True, text=True, check=False)

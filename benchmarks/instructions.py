@@ -1,10 +1,11 @@
 """Instructions of one inference on **emulated** arm64 processors, of the files that ``benchmarks.latency`` made.
 
-Counted as the difference between a process that runs the file three times and one that runs it once. An emulator tells
-how many instructions a processor would take, not how long: cores, caches and memory have no part in it. Example:
+Counted as the difference between a process that runs the file nine times and one that runs it once. An emulator tells
+how many instructions a processor would take, not how long: cores, caches and memory have no part in it. One file more
+is made for each processor: ``cpu`` built with the package's latency profile of that name. Example:
 
-    python -m benchmarks.latency --work build/latency --prepare
-    python -m benchmarks.instructions --work build/latency
+    python -m benchmarks.latency --work build/latency --weights weights --prepare
+    python -m benchmarks.instructions --work build/latency --weights weights
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from rich.progress import track
 
 from benchmarks import _arm64
 from benchmarks._files import RESULTS, command_line, have_rows, read_rows, write_rows
-from benchmarks.latency import FILES, MODELS, file_name
+from benchmarks.coverage import images_into
+from benchmarks.latency import FILES, MODELS, calibrated, file_name, weights_of
+from qhyvit import files, stages
 from qhyvit.errors import QhyvitError
 from qhyvit_device.runner import TfliteFile
 
-FEW, MANY = 1, 3
+FEW, MANY = 1, 9  # Python itself takes half a million instructions more or less
 KEY = ("model", "file", "processor")
+FOR_IT = "cpu for it"  # for the processor: built with its latency profile
 
 
 def _feed(model: Path, count: int) -> np.ndarray:
@@ -64,22 +68,37 @@ def instructions(place: Path, processor: str, model: Path) -> tuple[int, int]:
     return per_inference(*counts), partitions
 
 
+def _file(work: Path, model: str, name: str, processor: str, weights: Path | None) -> Path:
+    """The file of that name; the one for the processor is made where it is not there."""
+    folder = work / model
+    if name != FOR_IT:
+        return folder / file_name(name)
+    path = folder / f"cpu-{processor}.tflite"
+    if not path.is_file():
+        images = images_into(work / "images")
+        made = calibrated(model, folder / path.stem, images, weights, "cpu", Path(processor))
+        files.write_bytes(path, made.read(stages.MODEL))
+    return path
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(MODELS), help="names with commas")
     parser.add_argument("--work", type=Path, required=True, help="the folder of benchmarks.latency")
+    parser.add_argument("--weights", type=Path, help="folder with NAME.safetensors; others get random weights")
     parser.add_argument("--again", action="store_true", help="make rows again that are there")
     parser.add_argument("--out", type=Path, default=RESULTS / "instructions.csv")
     args = parser.parse_args()
     place = _arm64.folder()
     _arm64.prepare(place, counting=True)
-    tasks = [(m, f, p) for m in args.models.split(",") for p in _arm64.PROCESSORS for f in FILES]
+    tasks = [(m, f, p) for m in args.models.split(",") for p in _arm64.PROCESSORS for f in (*FILES, FOR_IT)]
     tasks = [t for t in tasks if args.again or not have_rows(args.out, dict(zip(KEY, t, strict=True)))]
     if tasks:  # the first run writes Python's bytecode as well: thrown away
         instructions(place, tasks[0][2], args.work / tasks[0][0] / file_name(tasks[0][1]))
     for model, name, processor in track(tasks, "count", disable=not sys.stderr.isatty()):
-        count, partitions = instructions(place, processor, args.work / model / file_name(name))
+        path = _file(args.work, model, name, processor, weights_of(model, args.weights))
+        count, partitions = instructions(place, processor, path)
         row: dict[str, Any] = {
             "model": model, "file": name, "processor": processor, "emulated": "yes", "partitions": partitions,
             "million_instructions": f"{count / 1e6:.1f}",

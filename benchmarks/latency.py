@@ -43,21 +43,36 @@ def file_name(name: str) -> str:
     return f"{name.replace(' ', '_')}.tflite"
 
 
+def calibrated(
+    model: str, folder: Path, images: Path, weights: Path | None, profile: str, latency: Path | None = None,
+    count: int = CALIBRATION, options: Mapping[str, Any] = QUICK,
+) -> stages.Work:  # fmt: skip
+    """A model's work folder with its integer file, calibrated with ``count`` images; stages that are done are kept."""
+    work = stages.Work(folder, log=lambda line: print(f"{model}: {line}", flush=True))
+    stages.export(work, model, weights, None, None, SEED)
+    stages.calibrate(work, images, "qhyvit", count, SEED, options, "squash", profile=profile, latency_file=latency)
+    stages.convert(work)
+    return work
+
+
 def own_files(
     model: str, folder: Path, images: Path, weights: Path | None, count: int = CALIBRATION,
     options: Mapping[str, Any] = QUICK,
 ) -> dict[str, Path]:  # fmt: skip
-    """Our files of a model by name, calibrated with ``count`` images; stages that are done are kept."""
+    """Our files of a model by name, see :func:`calibrated`."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / file_name(name) for name in OWN}
     for profile in ("integer", "cpu"):
-        work = stages.Work(folder / profile, log=lambda line: print(f"{model}: {line}", flush=True))
-        stages.export(work, model, weights, None, None, SEED)
-        stages.calibrate(work, images, "qhyvit", count, SEED, options, "squash", profile=profile)
-        stages.convert(work)
+        work = calibrated(model, folder / profile, images, weights, profile, None, count, options)
         files.write_bytes(paths[profile], work.read(stages.MODEL))
         files.write_bytes(paths["own float"], work.read(stages.FLOAT))
     return paths
+
+
+def weights_of(model: str, folder: Path | None) -> Path | None:
+    """Its NAME.safetensors in ``folder``, if there is one."""
+    path = None if folder is None else folder / f"{model}.safetensors"
+    return path if path is not None and path.is_file() else None
 
 
 def _prepare(model: str, folder: Path, images: Path, weights: Path | None) -> dict[str, Path]:
@@ -141,9 +156,7 @@ def main() -> None:
     images = images_into(args.work / "images")
     prepared = {}
     for model in track(args.models.split(","), "make files", disable=not sys.stderr.isatty()):
-        weights = args.weights / f"{model}.safetensors" if args.weights else None
-        found = weights if weights is not None and weights.is_file() else None
-        prepared[model] = _prepare(model, args.work / model, images, found)
+        prepared[model] = _prepare(model, args.work / model, images, weights_of(model, args.weights))
     if args.prepare:
         return
     settings = bench.Settings(runs=args.runs, threads=args.threads, turn=args.turn)

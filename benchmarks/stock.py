@@ -43,6 +43,9 @@ def _separable_attention(self: Any, x: torch.Tensor) -> torch.Tensor:
 @contextmanager
 def convertible() -> Iterator[None]:
     """timm's MobileViTv2 in a form that litert-torch converts."""
+    from qhyvit.models._timm import import_timm
+
+    import_timm()  # Mobile-Former's source has not done so
     from timm.models import mobilevit
 
     original = mobilevit.LinearSelfAttention.forward

@@ -184,7 +184,7 @@ def op_times() -> str:
 
 
 def _emphasized(kinds: list[str]) -> list[str]:
-    return [f"**{k}**" if k in ("integer", "cpu") else k for k in kinds]
+    return [f"**{k}**" if k.split()[0] in ("integer", "cpu") else k for k in kinds]
 
 
 TABLES: dict[str, Callable[[], str]] = {

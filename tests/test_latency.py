@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from itertools import chain, combinations
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,7 @@ from qhyvit.errors import InputError, PlanError
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.latency import Kernel, LatencyProfile, Work, default_profile
 from qhyvit.latency import fit as fitting
-from qhyvit.latency.profile import LARGE, LARGE_NS
+from qhyvit.latency.profile import LARGE, LARGE_NS, packaged
 from qhyvit.latency.work import LANES, TABLE, TABLE_OPS, is_sum_of_squares, work
 from qhyvit.methods import _islands, method
 from qhyvit.methods._islands import GAIN_PER_TIME, gain_per_ms
@@ -176,6 +177,31 @@ def test_a_profile_reads_back_as_it_was():
 
 GOOD = {"schema_version": 1, "name": "Pi", "threads": 1, "partition_us": 0.0,
         "kernels": {"GELU int8": {"ns_per_element": 1.0}}}  # fmt: skip
+
+
+def test_processors_have_profiles_by_name(tmp_path, monkeypatch):
+    """Counted instructions: without a dot product (A53, A72) a multiply-accumulate takes more, floats do not care."""
+    found = {name: fitting.load(Path(name)) for name in ("cortex-a53", "cortex-a72", "cortex-a76")}
+    assert set(found) == set(packaged())
+    assert all("emulated" in p.name and "no times" in p.name for p in found.values())
+    int8, floats = (
+        [p.kernels[f"FULLY_CONNECTED {t}"].ns_per_mac / p.kernels["ADD float32"].ns_per_element for p in found.values()]
+        for t in ("int8", "float32")
+    )
+    assert min(int8[:2]) > 2 * int8[2]
+    assert max(floats) < 2 * min(floats)
+    monkeypatch.chdir(tmp_path)
+    own = replace(found["cortex-a72"], name="a file of that name comes first")
+    Path("cortex-a72").write_text(own.to_json())
+    assert fitting.load(Path("cortex-a72")) == own
+
+
+def test_another_pace_changes_no_placement(small_v1):
+    slow = default_profile().scaled(20.0)
+    assert slow.kernels["ADD int8"].fixed_us == pytest.approx(20 * default_profile().kernels["ADD int8"].fixed_us)
+    assert slow.partition_us == pytest.approx(20 * default_profile().partition_us)
+    graph = small_v1.graph
+    assert place(graph, slow) == place(graph, default_profile())
 
 
 @pytest.mark.parametrize(
@@ -436,6 +462,24 @@ def test_products_of_few_rows_are_a_kernel_of_their_own(left, kernel):
     assert found.kernel == kernel
     assert found.macs == 784 * np.prod(out)
     assert work("BATCH_MATMUL", "squares", [left, right], out, ("int8", "int8")).kernel == "BATCH_MATMUL/squares int8"
+
+
+@pytest.mark.parametrize(
+    ("op", "operands", "out", "calls"),
+    [
+        ("MUL", ((1, 5, 7, 36), (1, 36)), (1, 5, 7, 36), 35), ("MUL", ((35, 36), (35, 1)), (35, 36), 35),
+        ("ADD", ((5, 36), (5, 36)), (5, 36), 0), ("MUL", ((5, 36), ()), (5, 36), 0),
+        ("SUB", ((4, 6, 8), (1, 6, 8)), (4, 6, 8), 4), ("MAXIMUM", ((4, 6, 8), (4, 1, 1)), (4, 6, 8), 4),
+        ("MUL", ((3, 128), (4, 1, 128)), (4, 3, 128), 12), ("LOGISTIC", ((5, 36),), (5, 36), 0),
+        ("MUL", ((1, 1, 36), (36,)), (1, 1, 36), 0),
+    ],
+)  # fmt: skip
+def test_an_operand_that_is_repeated_takes_a_call_a_run(op, operands, out, calls):
+    """Counted independently: a run goes on as long as every operand's place in memory moves on as it did before."""
+    assert work(op, "", operands, out, ("int8", "int8")).macs == calls
+    places = [np.broadcast_to(np.arange(math.prod(s)).reshape(s), out).ravel() for s in operands]
+    steps = np.diff(np.stack(places), axis=1)
+    assert (1 + int((steps != steps[:, :1]).any(axis=0).sum()) >= max(calls, 1)) or not calls
 
 
 def test_the_default_knows_products_of_few_rows():

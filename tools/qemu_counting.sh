@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # A QEMU that counts instructions, built from Debian's source package: its binary packages have no plugins.
-# Usage: qemu_counting.sh FOLDER; afterwards FOLDER/qemu-counting and FOLDER/libinsn.so are there (about 5 minutes).
+# Usage: qemu_counting.sh FOLDER; afterwards FOLDER/qemu-counting, FOLDER/libinsn.so (its counting plugin) and
+# FOLDER/libclock.so (tools/instruction_clock.c) are there (about 5 minutes).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "${1:?folder}"
 folder=$(cd "$1" && pwd)
+bash "$here/need.sh" gcc=build-essential
+gcc -O2 -Wall -shared -fPIC "$here/instruction_clock.c" -o "$folder/libclock.so"
 [ -x "$folder/qemu-counting" ] && [ -e "$folder/libinsn.so" ] && exit 0
-bash "$here/need.sh" ninja=ninja-build pkg-config=pkg-config flex=flex bison=bison gcc=build-essential dpkg-source=dpkg-dev
+bash "$here/need.sh" ninja=ninja-build pkg-config=pkg-config flex=flex bison=bison dpkg-source=dpkg-dev
 pkg-config --exists glib-2.0 || apt-get install -y -qq --no-install-recommends libglib2.0-dev >/dev/null ||
   { echo "qemu_counting.sh: missing, please install: libglib2.0-dev" >&2; exit 2; }
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg

@@ -59,7 +59,11 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Processes of a local c
 Scheduler = Annotated[str | None, typer.Option(help="A dask scheduler that runs already, such as tcp://host:8786.")]
 Latency = Annotated[
     Path | None,
-    typer.Option("--latency-profile", help="Times of a board's kernels: from `latency-profile`, or a bench file."),
+    typer.Option(
+        "--latency-profile",
+        help="Times of a board's kernels: from `latency-profile`, or a bench file; "
+        "or cortex-a53, -a72, -a76: instructions counted by an emulator.",
+    ),
 ]
 NoInt16 = Annotated[bool, typer.Option("--no-int16", help="No int16 and no int8 LOG: for runtimes of 2.14.")]
 

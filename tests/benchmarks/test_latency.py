@@ -1,6 +1,9 @@
 """Latency and instruction counts: what is written from samples and counters that are known."""
 
 import csv
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,3 +45,26 @@ def test_the_picture_shows_what_the_table_holds(rows, tmp_path, monkeypatch):
 def test_what_loading_costs_is_no_part_of_an_inference():
     few, many = (f"cpu 0 insns: 7\ntotal insns: {5000 + n * 100}\n" for n in (instructions.FEW, instructions.MANY))
     assert instructions.per_inference(few, many) == 100
+
+
+def test_stock_files_are_made_where_nothing_else_has_imported_timm():
+    """Mobile-Former's source does not; beside a CPU torch a plain import of timm dies."""
+    code = "from benchmarks.stock import convertible\nwith convertible():\n    print('converts')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "converts\n", done.stderr[-500:]
+
+
+def test_a_file_is_made_once_for_each_processor(tmp_path, monkeypatch):
+    asked = []
+
+    def calibrated(model, folder, images, weights, profile, latency):
+        asked.append((model, folder.name, profile, str(latency)))
+        return SimpleNamespace(read=lambda name: b"model")
+
+    monkeypatch.setattr(instructions, "calibrated", calibrated)
+    monkeypatch.setattr(instructions, "images_into", lambda folder: folder)
+    for _ in range(2):
+        path = instructions._file(tmp_path, "m", instructions.FOR_IT, "cortex-a72", None)
+    assert path.read_bytes() == b"model"
+    assert asked == [("m", "cpu-cortex-a72", "cpu", "cortex-a72")]
+    assert instructions._file(tmp_path, "m", "own float", "cortex-a72", None) == tmp_path / "m" / "own_float.tflite"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from qhyvit import files
 from qhyvit.errors import InputError
-from qhyvit.latency.profile import Kernel, LatencyProfile, default_profile, from_json
+from qhyvit.latency.profile import Kernel, LatencyProfile, default_profile, from_json, packaged
 from qhyvit.latency.work import TABLE, TABLE_OPS, Work, role, work
 from qhyvit.ops import all_ops
 
@@ -226,11 +226,7 @@ def slowdown(all_samples: Sequence[Sample], base: LatencyProfile) -> float:
 
 def completed(kernels: Mapping[str, Kernel], times: float, base: LatencyProfile) -> dict[str, Kernel]:
     """``kernels``, and those of ``base`` that are missing, ``times`` as slow."""
-    scaled = {
-        name: replace(k, fixed_us=k.fixed_us * times, ns_per_element=k.ns_per_element * times,
-                      ns_per_mac=k.ns_per_mac * times, samples=0)
-        for name, k in base.kernels.items()
-    }  # fmt: skip
+    scaled = {name: replace(k, samples=0) for name, k in base.scaled(times).kernels.items()}
     return {**scaled, **kernels}
 
 
@@ -302,9 +298,17 @@ def fit(paths: Sequence[Path], base: LatencyProfile | None = None) -> LatencyPro
 def load(path: Path) -> LatencyProfile:
     """A profile from a file: one that was fitted, or a bench file with times by op, which is fitted here.
 
+    Args:
+        path: or a name of :func:`qhyvit.latency.profile.packaged`, where there is no such file.
+
     Raises:
         InputError: neither.
     """
+    if not path.exists():
+        if path.name not in packaged():
+            names = ", ".join(packaged())
+            raise InputError(f"latency profile {path} does not exist; the package has those of {names}")
+        path = packaged()[path.name]
     try:
         raw = json.loads(files.read_bytes(path, "latency profile"))
     except ValueError as error:

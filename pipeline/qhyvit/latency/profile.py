@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ DEFAULT = Path(__file__).with_name("default.json")
 # A float tensor of more elements (2 MB) leaves the caches of one core. How much longer that takes depends on what ran
 # before, so that no fit shows it: a SiLU split over 786,432 elements took 0.95 ns each, its kernels alone say 0.45
 LARGE, LARGE_NS = 1 << 19, 0.1
+COSTS = ("fixed_us", "ns_per_element", "ns_per_mac")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Kernel:
     error: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("fixed_us", "ns_per_element", "ns_per_mac", "samples", "error"):
+        for name in (*COSTS, "samples", "error"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {value!r}, must be a number of 0 or more")
@@ -50,6 +51,11 @@ class Kernel:
     def ms(self, elements: int, macs: int = 0) -> float:
         """Milliseconds of one call."""
         return self.fixed_us / 1e3 + (self.ns_per_element * elements + self.ns_per_mac * macs) / 1e6
+
+    def scaled(self, times: float) -> Kernel:
+        """``times`` as slow."""
+        fixed, element, mac = (float(f"{getattr(self, name) * times:.5g}") for name in COSTS)
+        return replace(self, fixed_us=fixed, ns_per_element=element, ns_per_mac=mac)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ class LatencyProfile:
         lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in head.items()]
         rows = [f"{json.dumps(name)}: {json.dumps(asdict(kernel))}" for name, kernel in sorted(self.kernels.items())]
         return "{\n" + ",\n".join([*lines, '"kernels": {\n' + ",\n".join(rows) + "\n}"]) + "\n}\n"
+
+    def scaled(self, times: float) -> LatencyProfile:
+        """Every kernel ``times`` as slow."""
+        kernels = {name: kernel.scaled(times) for name, kernel in self.kernels.items()}
+        return replace(self, partition_us=round(self.partition_us * times, 3), kernels=kernels)
 
     @property
     def digest(self) -> str:
@@ -118,5 +129,10 @@ def from_json(raw: Any, what: str) -> LatencyProfile:
 
 @cache
 def default_profile() -> LatencyProfile:
-    """The profile that comes with the package."""
+    """The profile that is used where none is given."""
     return from_json(json.loads(DEFAULT.read_text()), DEFAULT.name)
+
+
+def packaged() -> dict[str, Path]:
+    """Other profiles that come with the package, by the name of their processor."""
+    return {path.stem: path for path in sorted(DEFAULT.parent.glob("*.json")) if path != DEFAULT}

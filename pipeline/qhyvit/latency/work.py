@@ -14,6 +14,7 @@ INT8, INT16, FLOAT = "int8", "int16", "float32"
 # float, whatever the op is
 TABLE_OPS = ("EXP", "GELU", "HARD_SWISH", "RSQRT", "SQRT", "TANH")
 TABLE = "TABLE int8"
+PAIRWISE_OPS = ("ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "SUB")
 LANES = 16
 FEW_ROWS = "few"  # products in which packing the right operand takes longer than multiplying
 Inputs = Sequence[int]
@@ -25,7 +26,8 @@ class Work:
     """One op for one kernel.
 
     ``elements``: of its largest activation; ``macs``: multiply-accumulates, 0: none. A SOFTMAX has its rows instead, if
-    they do not fill ``LANES``: XNNPACK spends on the rest of each as long as on a hundred elements.
+    they do not fill ``LANES``: XNNPACK spends on the rest of each as long as on a hundred elements. An elementwise op
+    whose smaller operand is repeated has the runs without a repeat instead: XNNPACK calls its kernel for each.
     """
 
     kernel: str
@@ -72,8 +74,25 @@ def work(
         as_what = FEW_ROWS
     own = [s for i, s in enumerate(shapes) if i not in (facts.weight_input, facts.bias_input)]
     elements = max(math.prod(s) for s in (*own, out))
-    rows = math.prod(out[:-1]) if op == "SOFTMAX" and out[-1] % LANES else 0
-    return Work(kernel_name(op, as_what, *types), elements, facts.macs(shapes, out) if facts.macs else rows)
+    calls = math.prod(out[:-1]) if op == "SOFTMAX" and out[-1] % LANES else 0
+    if op in PAIRWISE_OPS:
+        calls = runs(own, out)
+    return Work(kernel_name(op, as_what, *types), elements, facts.macs(shapes, out) if facts.macs else calls)
+
+
+def runs(operands: Sequence[tuple[int, ...]], out: tuple[int, ...]) -> int:
+    """How many times an elementwise kernel is called, 0 for once: neighbouring axes count as one where each operand
+    has both or is repeated along both.
+    """
+    whole = [(1,) * (len(out) - len(s)) + s for s in operands]
+    kinds = [(size, tuple(s[i] == size for s in whole)) for i, size in enumerate(out) if size > 1]
+    inner = 1
+    for size, kind in reversed(kinds):
+        if kind != kinds[-1][1]:
+            break
+        inner *= size
+    calls = math.prod(out) // inner
+    return calls if calls > 1 else 0
 
 
 def role_of(graph: Graph, node: Node) -> str:
