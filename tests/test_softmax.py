@@ -209,6 +209,16 @@ def test_no_code_of_a_score_overflows_however_wide_its_range_was_learned():
     assert finish(graph, {"scores": replace(wide, scale=(0.5,))})["scores"].scale == (0.5,)
 
 
+def test_what_shares_a_grid_with_a_score_follows_it():
+    """scores -> RESHAPE -> EXP: one grid for both, as TFLite wants."""
+    graph = grouped_graph(196, 2, 3)
+    nodes = [Node("EXP", spec("EXP").attrs(), n.inputs, n.outputs) if n.op == "SOFTMAX" else n for n in graph.nodes]
+    graph = replace(graph, nodes=tuple(nodes), floats=frozenset({graph.by_name["p"].id}))
+    found = finish(graph, dict.fromkeys(("scores", "rows"), TensorQuant((1.5,), (-28,))))
+    assert found["scores"].scale == found["rows"].scale
+    assert max(map(abs, ends(found["rows"]))) == pytest.approx(80.0)
+
+
 def test_the_file_with_a_quotient_decides_as_the_simulation():
     chosen, problem = method("qhyvit"), quotient_problem()
     options = {**chosen.defaults, "rounds": 2, "learn": 0, "ridge": 0.0, "rounding": False}
