@@ -105,7 +105,7 @@ def main() -> None:
         }  # fmt: skip
         written = [r for r in read_rows(args.out) if r["model"] == model and r["processor"] == processor]
         base = [float(r["million_instructions"]) for r in [*written, row] if r["file"] == FILES[0]]
-        row["to_float"] = f"{count / 1e6 / base[0]:.3f}"
+        row["to_float"] = f"{float(row['million_instructions']) / base[0]:.3f}"
         print(f"{model} {name} on emulated {processor}: {row['million_instructions']} M, {row['to_float']} of float")
         sys.stdout.flush()
         write_rows(args.out, [{**row, "command": command_line()}], KEY)

@@ -4,9 +4,9 @@ Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``FILE.py:F
 takes [1, 3, H, W] and gives [1, classes]; a module is left as it is. ``weights`` is a ``.safetensors`` file; without it
 a name gets random weights and a module keeps its own. ``count`` images are drawn from the folder ``images`` by
 ``seed``. ``options`` are those of the method (``qhyvit methods``); ``latency_profile`` is a file of
-``qhyvit latency-profile`` or a bench file with times by op, None: the profile of the package; ``resize_mode`` is
-``crop`` or ``squash``, None: as the folder or the model says. ``progress(what, share)`` and ``log(line)`` are told what
-happens.
+``qhyvit latency-profile``, a bench file with times by op, or ``cortex-a53``, ``cortex-a72``, ``cortex-a76``, None: the
+package's own; ``resize_mode`` is ``crop`` or ``squash``, None: as the folder or the model says.
+``progress(what, share)`` and ``log(line)`` are told what happens.
 """
 
 from __future__ import annotations

@@ -226,7 +226,7 @@ def calibrate(
 
     Args:
         int16: False for runtimes without int16 kernels and without int8 LOG.
-        latency_file: a latency profile, or a bench file to fit one to; None: the profile of the package.
+        latency_file: a latency profile, a bench file to fit one to, or a processor's name; None: the package's own.
     """
     from qhyvit.latency.fit import load
     from qhyvit.latency.profile import default_profile
