@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from qhyvit import affine, stages
+from qhyvit import affine, api, stages
 from qhyvit.cli import main
 from qhyvit.errors import InputError, PlanError
 from qhyvit.graph.ir import Graph, Node, Tensor
@@ -631,6 +631,15 @@ def test_a_build_takes_a_profile_and_keeps_it(tmp_path, small_v1, pictures):
         kept = json.loads((work.folder / stages.LATENCY).read_text())
         assert kept == json.loads(board.read_text() if file else default_profile().to_json())
     assert len(plans[1].floats) > len(plans[0].floats)
+
+
+def test_a_profile_that_is_not_there_costs_no_export(tmp_path, pictures):
+    from PIL import Image
+
+    Image.fromarray(pictures[0]).save(tmp_path / "0.png")
+    with pytest.raises(InputError, match="cortex-a99 does not exist; the package has those of cortex-a53, "):
+        api.build("mobilevit_xxs", tmp_path, tmp_path / "out", profile="cpu", latency_profile="cortex-a99")
+    assert {p.name for p in tmp_path.rglob("*") if p.is_file()} <= {"0.png", "lock"}
 
 
 def test_the_profile_names_every_op_of_the_default_islands(small):

@@ -128,6 +128,7 @@ def build(
     place = stages.Work(Path(work or folder.with_name(folder.name + ".work")), progress, log, force)
     images_in(pictures)
     stages.check_choice(method, options or {}, bits, profile)
+    stages.latency_of(_path(latency_profile))
     if labels is not None:
         files.read_bytes(Path(labels), "label names")
     stages.export(place, model, _path(weights), classes, input_size, seed)

@@ -216,6 +216,18 @@ def check_choice(
     return chosen, chosen.complete(options)
 
 
+def latency_of(path: Path | None) -> LatencyProfile:
+    """The latency profile of a file, a bench file or a processor's name; None: the package's own.
+
+    Raises:
+        InputError: there is none of it.
+    """
+    from qhyvit.latency.fit import load
+    from qhyvit.latency.profile import default_profile
+
+    return default_profile() if path is None else load(path)
+
+
 def calibrate(
     work: Work, images: Path, method: str, count: int, seed: int, options: Mapping[str, Any], mode: str | None,
     bits: int = 8, profile: str = "integer", *, int16: bool = True, latency_file: Path | None = None,
@@ -226,11 +238,8 @@ def calibrate(
 
     Args:
         int16: False for runtimes without int16 kernels and without int8 LOG.
-        latency_file: a latency profile, a bench file to fit one to, or a processor's name; None: the package's own.
+        latency_file: see :func:`latency_of`.
     """
-    from qhyvit.latency.fit import load
-    from qhyvit.latency.profile import default_profile
-
     (chosen, full), facts = check_choice(method, options, bits, profile), work.json(FACTS)
     paths = data.choose(images_in(images), count, seed)
     how = preprocess_for(images, default_preprocess(facts), mode)
@@ -240,7 +249,7 @@ def calibrate(
         full |= {name: value for name, value in (("int16_ms", 0), ("fast_softmax", False)) if name in full}
     images_key = {"images": hashes, "how": asdict(how), "seed": seed}
     key = {"float": work.hash(FLOAT), **images_key, "method": method, "options": full, "bits": bits, "profile": profile}
-    latency = default_profile() if latency_file is None else load(latency_file)
+    latency = latency_of(latency_file)
     key.update(int16=int16, latency=latency.digest)
 
     def make() -> None:

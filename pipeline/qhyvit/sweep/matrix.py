@@ -7,10 +7,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from qhyvit import data, files
+from qhyvit import data, files, stages
 from qhyvit.errors import InputError
-from qhyvit.latency.fit import load
-from qhyvit.latency.profile import default_profile
 from qhyvit.methods import method
 from qhyvit.models._source import is_own
 from qhyvit.sweep.jobs import Job
@@ -79,7 +77,7 @@ class _Hashes:
         for seed in spec.seeds:
             chosen = [of[p] for p in data.choose(paths, count, seed)]
             self.calibration[seed] = {**_way(spec.calibration), "images": data.combined_hash(chosen)}
-        self.latency = (default_profile() if spec.latency is None else load(spec.latency)).digest
+        self.latency = stages.latency_of(spec.latency).digest
 
 
 def _way(images: ImagesSpec) -> dict[str, Any]:
