@@ -7,7 +7,6 @@ r. r lies on the 8-bit grid, so that the constant is exact.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +15,7 @@ from qhyvit.folds._fold import Fold, Place
 from qhyvit.folds._scaling import CannotScaleError, Scaling
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.latency.work import INT8, Work, kernel_name, work_of
+from qhyvit.latency.work import INT8, Work, work, work_of
 from qhyvit.ops import spec
 from qhyvit.ops._elementwise import ElementwiseAttrs
 
@@ -80,8 +79,10 @@ def places(graph: Graph) -> list[Place]:
 
 def _ops_of(graph: Graph, x: int, mul: Node) -> tuple[tuple[Work, ...], tuple[Work, ...]]:
     """What comes, the restoring product and a MUL by itself, and what goes: the one that LOGISTIC takes in."""
-    product = Work(kernel_name("MUL", "", INT8, INT8), math.prod(graph.tensors[x].shape))
-    return (product, product), (work_of(graph, mul, INT8, INT8),)
+    shape = graph.tensors[x].shape
+    operands = ((shape, _factor(np.ones(shape[-1], np.float32), shape).shape), (shape, shape))
+    products = tuple(work("MUL", "", both, shape, (INT8, INT8)) for both in operands)
+    return products, (work_of(graph, mul, INT8, INT8),)
 
 
 def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:

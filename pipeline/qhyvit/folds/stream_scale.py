@@ -19,7 +19,7 @@ from qhyvit.folds._fold import Fold, Place
 from qhyvit.folds._scaling import CannotScaleError, Scaling, seeds
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.latency.work import INT8, Work, kernel_name, work_of
+from qhyvit.latency.work import INT8, Work, kernel_name, work, work_of
 from qhyvit.ops._elementwise import ElementwiseAttrs
 from qhyvit.ops._reduce import axes_of
 from qhyvit.ops.fully_connected import FullyConnectedAttrs
@@ -219,8 +219,12 @@ def _ops_of(graph: Graph, norms: Sequence[Norm], channels: int) -> tuple[tuple[W
             if len(_axes(graph, norm.mean)) > 1:  # over tokens as well
                 adds.append(Work(kernel_name("MEAN", "", INT8, INT8), elements // channels))
         if norm.centre is not None and norm.product is not None:
-            elements = math.prod(graph.tensors[norm.centre.outputs[0]].shape)
-            adds += [Work(kernel_name("MUL", "", INT8, INT8), size) for size in (channels, elements)]
+            shape = graph.tensors[norm.centre.outputs[0]].shape
+            row = (*(1,) * (len(shape) - 1), channels)
+            adds.append(work("MUL", "", (row, row), row, (INT8, INT8)))
+            # the difference reads a row now, where the mean was a number
+            adds += [work(op, "", (shape, row), shape, (INT8, INT8)) for op in ("MUL", "SUB")]
+            saves.append(work_of(graph, norm.centre, INT8, INT8))
             if _behind_copies(graph, norm.product.inputs[1]) is not norm.centre:
                 saves.append(work_of(graph, norm.centre, INT8, INT8))
     return tuple(adds), tuple(saves)
