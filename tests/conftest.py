@@ -33,7 +33,7 @@ def export_small(name: str, weights: Path | None = None) -> Small:
     from qhyvit.tflite.read import read
 
     made = export(open_source(name, weights, 10, SIZE, seed=3))
-    return Small(made.tflite, made.facts, rewrite(read(made.tflite, made.facts["modules"])))
+    return Small(made.tflite, made.facts, rewrite(read(made.tflite)))
 
 
 @pytest.fixture(scope="session")

@@ -193,7 +193,7 @@ def float_graph(
     from qhyvit.tflite.islands import long_softmaxes, widened, with_profile
     from qhyvit.tflite.read import read
 
-    graph = rewrite(read(work.read(FLOAT), work.json(FACTS)["modules"]), profile)
+    graph = rewrite(read(work.read(FLOAT)), profile)
     graph = with_profile(graph, profile, latency)
     return widened(graph, long_softmaxes(graph)) if int16 and profile == "integer" else graph
 

@@ -71,9 +71,36 @@ def matters(reference: nn.Module, x: torch.Tensor, keys: list[str]) -> dict[str,
 def test_keys_and_values_have_no_offset(name, size, blocks):
     _, equivalent = made(name, size)
     layers = dict(equivalent.named_modules())
-    own = [layers[n] for n in layers if n.endswith((".key", ".value"))]
+    own = [layers[n].bias for n in layers if n.endswith((".key", ".value"))]
+    for bias in (layers[n].bias for n in layers if n.endswith(".qkv")):  # one layer for all three
+        own += bias.chunk(3)[1:]
     assert len(own) == 2 * blocks
-    assert not any(layer.bias.any() for layer in own)
+    assert not any(bias.any() for bias in own)
+
+
+def test_a_mean_of_squares_that_holds_eps_is_a_norm_with_that_eps():
+    """On tokens as small as eps, where it decides: an eps of another size is another result."""
+    reference, equivalent = made("mobilevit_xxs", 128)
+    block, ours = reference.stages[2][1], equivalent.stages[2][1]
+    for source, conv in ((block, block.conv_1x1), (ours, ours.conv_1x1)):
+        conv.weight.data *= 1e-3
+        source.conv_fusion = nn.Identity()
+    x = torch.rand(1, block.conv_kxk.conv.in_channels, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = block(x), ours(x)
+        block.norm.eps = block.transformer[0].norm1.eps = 1e-6
+        other = block(x)
+    largest = float(expected.abs().max())
+    assert float((expected - found).abs().max()) < 1e-4 * largest
+    assert float((expected - other).abs().max()) > 1e-3 * largest
+
+
+def test_norms_of_different_eps_are_refused():
+    family, variant = find_variant("mobilevit_xxs")
+    reference = family.build(variant, 12).eval()
+    reference.stages[3][1].transformer[0].norm2.eps = 1e-6
+    with pytest.raises(ExportError, match="eps"):
+        family.rewrite(reference, 128)
 
 
 @pytest.mark.parametrize("name", ["mobilevit_xxs", "mobilevitv2_050"])

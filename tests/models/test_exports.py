@@ -56,7 +56,7 @@ def real_pixels(size):
 def test_exports_small_and_equal(name):
     family, variant = find_variant(name)
     made = export(open_source(name, seed=1))
-    graph = rewrite(read(made.tflite, made.facts["modules"]))
+    graph = rewrite(read(made.tflite))
     assert made.facts["float_error"] < FLOAT_TOLERANCE
     assert len(graph.nodes) <= MOST_OPS[name if name in MOST_OPS else family.name]
     assert all(spec(n.op).int8_kernel for n in graph.nodes)

@@ -76,7 +76,7 @@ def own(tmp_path):
 
 def verified(made, size):
     """The min-max integer file of an export, checked against its simulation."""
-    graph = rewrite(read(made.tflite, made.facts["modules"]))
+    graph = rewrite(read(made.tflite))
     raw = made.facts["preprocess"]
     how = Preprocess("squash", size, raw["interpolation"], tuple(raw["mean"]), tuple(raw["std"]))
     pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
@@ -191,7 +191,7 @@ def test_hybrids_that_no_family_knows_build(name):
 def test_a_hybrid_with_an_op_that_has_no_integer_form_names_op_and_module():
     made = export(open_source("timm/efficientvit_b0", seed=1))
     with pytest.raises(GraphError, match=r"4 x PADV2 \(first in stages\.2\.blocks\.1"):
-        read(made.tflite, made.facts["modules"])
+        read(made.tflite)
 
 
 def test_weights_reach_what_timm_computed_from_the_old_ones(tmp_path):

@@ -39,7 +39,7 @@ class BridgeBlock:
 
 
 def _spatial(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 4 and shape[1] > 1 and shape[2] > 1
+    return len(shape) == 4 and shape[0] == 1 and shape[1] > 1 and shape[2] > 1
 
 
 def _looks_around(graph: Graph, node: Node) -> bool:

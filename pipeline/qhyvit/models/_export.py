@@ -20,7 +20,10 @@ from torch import nn
 
 from qhyvit.errors import ExportError
 from qhyvit.models._source import Source
+from qhyvit.rewrites import shorten
 from qhyvit.tflite.constants import without_constant_nodes
+from qhyvit.tflite.read import read
+from qhyvit.tflite.write import write_float
 
 # Of the largest logit. MobileViTv2's norms sum up to M = 262,144 squares one after the other in float32: a relative
 # error of about sqrt(M) * 2^-24 = 3e-5 each, 21 norms in a row. A wrong equivalent is off by 1e-2 and more.
@@ -30,7 +33,7 @@ WRAPPED = "net"  # what ChannelsLast calls the module within
 
 @dataclass(frozen=True)
 class Exported:
-    """The file's bytes and its facts: model, classes, input size, preprocessing, modules, float error, versions."""
+    """The file's bytes and its facts: model, classes, input size, preprocessing, float error, versions."""
 
     tflite: bytes
     facts: dict[str, Any]
@@ -158,14 +161,15 @@ def export(source: Source) -> Exported:
     """
     size = source.input_size
     rewritten = source.rewrite(source.reference, size)
-    data = without_constant_nodes(convert(rewritten, size))
+    converted = without_constant_nodes(convert(rewritten, size))
+    data = write_float(shorten(read(converted, _modules(converted, rewritten))))
     error = float_error(data, source.reference, size)
     if not error < FLOAT_TOLERANCE:
         raise ExportError(f"the exported file differs from {source.name} by {error:.2e} of its largest logit")
     facts = {
         "model": source.name, "family": source.family, "classes": source.classes, "input_size": size,
         "bridge_blocks": source.bridge_blocks, "preprocess": dict(source.preprocess), "float_error": error,
-        "weights": source.weights, "modules": _modules(data, rewritten),
+        "weights": source.weights,
         "versions": {name: metadata.version(name) for name in ("torch", "timm", "litert-torch", "ai-edge-quantizer")},
     }  # fmt: skip
     return Exported(data, facts)

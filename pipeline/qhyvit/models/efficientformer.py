@@ -17,9 +17,23 @@ from torch import nn
 from qhyvit.models._blocks import averaged_heads, behind_norm, centred, check_grid, folded_conv, without_offsets
 from qhyvit.models._family import Family, Variant, holds
 from qhyvit.models._timm import import_timm
-from qhyvit.models.mobilevit import Normalize
 
 STRIDE = 32  # of the last stage
+
+
+class Normalize(nn.Module):
+    """x * rsqrt(mean(x^2) + eps) for each token of a centred stream; [T, C]."""
+
+    eps: torch.Tensor
+
+    def __init__(self, eps: float, tokens: int) -> None:
+        super().__init__()
+        # full shape: a scalar would cost a RESHAPE behind MEAN
+        self.register_buffer("eps", torch.full((tokens, 1), eps))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[T, C] -> [T, C]."""
+        return x * torch.rsqrt((x * x).mean(dim=1, keepdim=True) + self.eps)
 
 
 class Pooling(nn.Module):

@@ -16,10 +16,19 @@ def all_rewrites() -> dict[str, Rewrite]:
     return discover(sys.modules[__name__], "REWRITE", Rewrite)
 
 
-def rewrite(graph: Graph, profile: str = "integer") -> Graph:
-    """Apply all that are for ``profile``, in order, and check the result."""
+def _apply(graph: Graph, *, export: bool, profile: str | None) -> Graph:
     for entry in sorted(all_rewrites().values(), key=lambda r: r.order):
-        if entry.only in (None, profile):
+        if entry.export == export and entry.only in (None, profile):
             graph = entry.apply(graph)
     graph.check()
     return graph
+
+
+def shorten(graph: Graph) -> Graph:
+    """Apply those that make the exported float graph shorter, in order, and check the result."""
+    return _apply(graph, export=True, profile=None)
+
+
+def rewrite(graph: Graph, profile: str = "integer") -> Graph:
+    """Apply those that get a graph ready for calibration in ``profile``, in order, and check the result."""
+    return _apply(graph, export=False, profile=profile)

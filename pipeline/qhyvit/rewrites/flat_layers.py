@@ -37,11 +37,11 @@ def _unflattened(graph: Graph, node: Node, before: Node) -> Graph:
 def apply(graph: Graph) -> Graph:
     """Value-preserving: the same products, in the same order."""
     for node in graph.nodes:
-        if node.op == "FULLY_CONNECTED":
+        if node.op == "FULLY_CONNECTED" and graph.tensors[node.inputs[1]].is_constant:
             before = _flattened(graph, node)
             if before is not None:
                 graph = _unflattened(graph, node, before)
     return graph
 
 
-REWRITE = Rewrite("flat_layers", "no RESHAPE in front of a FULLY_CONNECTED that can do without", apply)
+REWRITE = Rewrite("flat_layers", "no RESHAPE in front of a FULLY_CONNECTED that can do without", apply, export=True)

@@ -1,15 +1,18 @@
 """A product of two activations is a BATCH_MATMUL, though the converter writes some as FULLY_CONNECTED.
 
 A FULLY_CONNECTED op's second operand is taken for weights, which have a scale a channel, rounded before the file is
-written; an activation has neither.
+written; an activation has neither. A constant bias is added behind: products have none.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops._elementwise import ElementwiseAttrs
 from qhyvit.ops.batch_matmul import BatchMatMulAttrs
 from qhyvit.rewrites._rewrite import Rewrite
 
@@ -17,9 +20,21 @@ from qhyvit.rewrites._rewrite import Rewrite
 def _is_product(graph: Graph, node: Node) -> bool:
     if node.op != "FULLY_CONNECTED" or graph.tensors[node.inputs[1]].is_constant:
         return False
-    plain = node.attrs.fused_activation_function == "NONE" and all(t < 0 for t in node.inputs[2:])
+    known = all(t < 0 or graph.tensors[t].is_constant for t in node.inputs[2:])
+    plain = node.attrs.fused_activation_function == "NONE" and known
     shapes = graph.tensors[node.inputs[0]].shape, graph.tensors[node.outputs[0]].shape
     return plain and len(shapes[0]) >= 2 and shapes[0][:-1] == shapes[1][:-1]
+
+
+def _with_bias(graph: Graph, product: Node, bias: int) -> Graph:
+    """ADD of the bias behind the product, which gets an output of its own."""
+    out = graph.tensors[product.outputs[0]]
+    graph, plain = edit.add_tensor(graph, f"{out.name}.product", out.shape, out.dtype)
+    shape = (*(1,) * (len(out.shape) - 1), out.shape[-1])
+    data = np.ascontiguousarray(graph.constant(bias).reshape(shape))
+    graph, term = edit.add_tensor(graph, f"{out.name}:term", shape, out.dtype, data)
+    add = Node("ADD", ElementwiseAttrs(), (plain, term), (out.id,), product.block)
+    return edit.insert_before(edit.replace_node(graph, product, add), add, replace(product, outputs=(plain,)))
 
 
 def apply(graph: Graph) -> Graph:
@@ -28,6 +43,9 @@ def apply(graph: Graph) -> Graph:
         if _is_product(graph, node):
             product = replace(node, op="BATCH_MATMUL", attrs=BatchMatMulAttrs(adj_y=True), inputs=node.inputs[:2])
             graph = edit.replace_node(graph, node, product)
+            for bias in node.inputs[2:]:
+                if bias >= 0:
+                    graph = _with_bias(graph, product, bias)
     return graph
 
 

@@ -1,0 +1,27 @@
+"""A RESHAPE that only another RESHAPE reads goes: XNNPACK copies the tensor for each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from qhyvit.graph import edit
+from qhyvit.graph.ir import Graph
+from qhyvit.rewrites._rewrite import Rewrite
+
+
+def apply(graph: Graph) -> Graph:
+    """Value-preserving."""
+    for node in graph.nodes:
+        if node.op != "RESHAPE" or node.outputs[0] in graph.outputs:
+            continue
+        users = graph.users(node.outputs[0])
+        if users and all(u.op == "RESHAPE" for u in users):
+            for user in users:
+                second = replace(user, inputs=(node.inputs[0], *user.inputs[1:]))
+                graph = edit.replace_node(graph, user, second)
+            graph = edit.remove_node(graph, node)
+    return graph
+
+
+# behind the rewrites that put copies in, before the one that sets two RESHAPE ops on purpose
+REWRITE = Rewrite("one_reshape", "no RESHAPE in front of a RESHAPE", apply, order=-2)
