@@ -18,10 +18,12 @@ from qhyvit.verify.probe import every_tensor, make_interpreter
 pytestmark = pytest.mark.slow
 VARIANTS = [v for f in all_families().values() for v in f.variants]
 MOST_OPS = {
-    "mobilevit": 413, "mobilevitv2": 435, "mobile_former": 887,  # any variant; 80 of them turn operands
+    "mobilevit": 390, "mobilevitv2": 423, "mobile_former": 887,  # any variant; 80 of them turn operands
     "efficientformer_l1": 234, "efficientformer_l3": 431, "efficientformer_l7": 657,  # 7 a pooling mixer
     "efficientformerv2_s0": 219, "efficientformerv2_s1": 261, "efficientformerv2_s2": 401, "efficientformerv2_l": 541,
 }  # fmt: skip
+# of the file itself
+MOST_EXPORTED = {"mobilevit": 329, "mobilevitv2": 329, "efficientformerv2_s0": 219, "mobile_former_52m": 599}
 # entries to the global part, and exits from it; docs/method.md sets them beside the paper's counts
 BRIDGES = {
     "mobilevit": (3, 3), "mobilevitv2": (3, 3), "efficientformer": (1, 0), "efficientformerv2_s0": (15, 5),
@@ -56,7 +58,9 @@ def real_pixels(size):
 def test_exports_small_and_equal(name):
     family, variant = find_variant(name)
     made = export(open_source(name, seed=1))
-    graph = rewrite(read(made.tflite))
+    exported = read(made.tflite)
+    assert len(exported.nodes) <= MOST_EXPORTED.get(name, MOST_EXPORTED.get(family.name, len(exported.nodes)))
+    graph = rewrite(exported)
     assert made.facts["float_error"] < FLOAT_TOLERANCE
     assert len(graph.nodes) <= MOST_OPS[name if name in MOST_OPS else family.name]
     assert all(spec(n.op).int8_kernel for n in graph.nodes)
