@@ -23,7 +23,7 @@ class Census:
         float_tensors: names of all tensors of a float type.
         int16_tensors: names of all activations in int16.
         partitions: delegate partitions that the interpreter made (0 = XNNPACK took nothing).
-        not_delegated: ops left to the builtin kernels -> count.
+        not_delegated: integer ops left to the builtin kernels -> count.
         size_bytes: length of the file.
         oldest_runtime: oldest TFLite release known to run every op of it, as a statement.
     """
