@@ -26,9 +26,11 @@ from qhyvit.methods.qhyvit import _resume
 from qhyvit.observers._histogram import Histogram
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, TensorQuant
+from qhyvit.rewrites import rewrite
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.islands import with_floats, with_profile
 from qhyvit.tflite.placement import Times, Worth, place, times, total_ms
+from qhyvit.tflite.read import read
 from qhyvit.tflite.squares import added_in_float
 from qhyvit.tflite.write import quantize
 from qhyvit.verify.census import census
@@ -532,7 +534,7 @@ def test_where_everything_float_is_slow_there_are_no_islands(small_v1):
 
 def test_a_slow_sum_is_computed_in_float_and_the_file_agrees(small_v1, inputs):
     """Islands all over the residual stream, tensors read in both types among them."""
-    graph = with_profile(small_v1.graph, "cpu", scaled(20, "ADD int8"))
+    graph = with_profile(rewrite(read(small_v1.tflite), "cpu"), "cpu", scaled(20, "ADD int8"))
     sums = [n for n in graph.nodes if n.op == "ADD"]
     assert sum(graph.is_float(n) for n in sums) > len(sums) / 2
     both = [t for t in graph.floats if graph.is_both(t)]

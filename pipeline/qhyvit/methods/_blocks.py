@@ -39,7 +39,7 @@ class BridgeBlock:
 
 
 def _spatial(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 4 and shape[0] == 1 and shape[1] > 1 and shape[2] > 1
+    return len(shape) == 4 and shape[1] > 1 and shape[2] > 1
 
 
 def _looks_around(graph: Graph, node: Node) -> bool:
@@ -94,8 +94,10 @@ def _is_tokens(graph: Graph, tensor: int) -> bool:
 def bridges(graph: Graph) -> list[Bridge]:
     """All bridges of a graph, in execution order."""
     around, found = _global(graph), []
-    for tensor in (t for node in graph.nodes if node.op not in COPIES for t in node.outputs):
-        copies, is_map = _copies(graph, tensor), _spatial(graph.tensors[tensor].shape)
+    for node, tensor in ((n, t) for n in graph.nodes if n.op not in COPIES for t in n.outputs):
+        copies = _copies(graph, tensor)
+        # a product's axes are heads, positions and tokens, however many there are
+        is_map = _spatial(graph.tensors[tensor].shape) and node.op != "BATCH_MATMUL"
         if is_map and any(_is_tokens(graph, t) and t in around.leads for t in copies):
             found.append(Bridge(tensor, entry=True))
         elif not is_map and tensor in around.comes and any(_is_map(graph, t) for t in copies):
