@@ -158,6 +158,7 @@ def export(source: Source) -> Exported:
 
     Raises:
         ExportError: not convertible, or the file's logits are not those of the module.
+        GraphError: ops that we do not support.
     """
     size = source.input_size
     rewritten = source.rewrite(source.reference, size)
