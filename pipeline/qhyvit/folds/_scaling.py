@@ -4,6 +4,10 @@ The scale travels as an array of the tensor's full shape, so that RESHAPE and TR
 ends at weights: a producer divides its output channels by r, a consumer multiplies its input channels. In between
 pass: copies, ADD and SUB (all operands scaled alike), MUL (one operand scaled, or a square), MEAN over axes where r is
 constant, BATCH_MATMUL (a free axis, or the contracted one with the inverse on the other operand), positive fused RELU.
+
+A node is met once from each of its scaled tensors. So a rule asks for scales and never multiplies: an operand that is
+asked for the same scale again, constant or not, stays as it is, and one that is asked for another refuses. At the end
+the products are looked at once more, because scales may reach their operands and their result from different sides.
 """
 
 from __future__ import annotations
@@ -29,12 +33,14 @@ class Scaling:
     """One attempt; ``factors`` collects what each constant is multiplied with.
 
     ``absorbing``: constant operands of MUL at which the scale ends; ``squares``: let it pass squares, as r^2.
+    ``tensors``: the scale of each activation that has one; ``constants``: of each constant operand.
     """
 
     graph: Graph
     absorbing: frozenset[int] = frozenset()
     squares: bool = False
     tensors: dict[int, Scale] = field(default_factory=dict)
+    constants: dict[int, Scale] = field(default_factory=dict)
     factors: dict[int, np.ndarray] = field(default_factory=dict)
     queue: list[int] = field(default_factory=list)
     done: set[tuple[int, int]] = field(default_factory=set)
@@ -45,21 +51,30 @@ class Scaling:
         Raises:
             CannotScaleError: another scale is on it already, or it is an end of the graph.
         """
-        t = self.graph.tensors[tensor]
+        t, known = self.graph.tensors[tensor], self.scale_of(tensor)
         r = np.broadcast_to(r, t.shape)
-        if t.is_constant:
-            self._scale_constant(tensor, 1.0 / r)
-        elif tensor in self.tensors:
-            if not np.allclose(self.tensors[tensor], r, rtol=1e-9):
+        if known is not None:
+            if not np.allclose(known, r, rtol=1e-9):
                 raise CannotScaleError(f"{t.name}: two different scales meet")
+        elif t.is_constant:
+            self.constants[tensor] = r
+            self._scale_constant(tensor, 1.0 / r)
         elif tensor in self.graph.inputs or tensor in self.graph.outputs:
             raise CannotScaleError(f"{t.name} is an input or output of the model")
         else:
             self.tensors[tensor] = r
             self.queue.append(tensor)
 
+    def scale_of(self, tensor: int) -> Scale | None:
+        """The scale of an activation or constant operand; None where it has none."""
+        return self.tensors.get(tensor, self.constants.get(tensor))
+
     def solve(self) -> None:
-        """Spread until every producer and reader of every scaled tensor has taken its part."""
+        """Spread until every producer and reader of every scaled tensor has taken its part.
+
+        Raises:
+            CannotScaleError: a neighbour cannot take its part, or the scales around a product do not fit together.
+        """
         while self.queue:
             tensor = self.queue.pop()
             producer = self.graph.producer(tensor)
@@ -67,17 +82,23 @@ class Scaling:
             self._visit(producer)
             for user in self.graph.users(tensor):
                 self._visit(user)
+        for node in self.graph.nodes:
+            met = any(self.scale_of(t) is not None for t in (*node.inputs, *node.outputs))
+            if met and node.op in PRODUCTS and not self.absorbing.intersection(node.inputs):
+                PRODUCTS[node.op](self, node)
 
     def result(self) -> Graph:
         """The graph with all constants multiplied.
 
         Raises:
-            CannotScaleError: a constant has other readers that would be changed too.
+            CannotScaleError: a constant has other readers that would be changed too, or weights are no constant.
         """
         values = {}
         for t, factor in self.factors.items():
             if len(self.graph.users(t)) > 1:
                 raise CannotScaleError(f"{self.graph.tensors[t].name} has several readers")
+            if not self.graph.tensors[t].is_constant:
+                raise CannotScaleError(f"{self.graph.tensors[t].name} are weights that are computed")
             values[t] = self.graph.constant(t).astype(np.float64) * factor
         return edit.with_constants(self.graph, values)
 
@@ -161,11 +182,11 @@ def _product(scaling: Scaling, node: Node) -> None:
     """MUL: exactly one operand hands its scale to the result, a square squares it; other scales on both are refused."""
     a, b = node.inputs
     out = node.outputs[0]
-    carrying = [t for t in (a, b) if t in scaling.tensors]
+    carrying = [r for t in (a, b) if (r := scaling.scale_of(t)) is not None]
     if a == b:
         if not scaling.squares:
             raise CannotScaleError("MUL of a scaled operand with itself")
-        scaling.want(a, np.sqrt(scaling.tensors[out]) if not carrying else scaling.tensors[a])
+        scaling.want(a, carrying[0] if carrying else np.sqrt(scaling.tensors[out]))
         scaling.want(out, scaling.tensors[a] ** 2)
         return
     if b in scaling.absorbing:
@@ -174,7 +195,7 @@ def _product(scaling: Scaling, node: Node) -> None:
     if len(carrying) > 1:
         raise CannotScaleError("MUL of two scaled operands")
     if carrying:
-        scaling.want(out, np.broadcast_to(scaling.tensors[carrying[0]], scaling.graph.tensors[out].shape))
+        scaling.want(out, np.broadcast_to(carrying[0], scaling.graph.tensors[out].shape))
         return
     r = scaling.tensors[out]
     for t in (a, b):  # the operand as wide as the result and with a producer that may take the scale
@@ -295,6 +316,20 @@ def _matmul_operand(scaling: Scaling, node: Node, t: int, other: int, contracted
         raise CannotScaleError("BATCH_MATMUL operand scaled along both axes")
 
 
+def _matmul_fits(scaling: Scaling, node: Node) -> None:
+    """Refuse operands' scales whose product is not the result's: for all k, a[m, k] * b[k, n] has to be out[m, n]."""
+    shapes = scaling.graph.tensors
+    a, b, out = (
+        np.ones(shapes[t].shape) if (r := scaling.scale_of(t)) is None else r for t in (*node.inputs, *node.outputs)
+    )
+    b = _turned(b, node, node.inputs[1])
+    along_k, back = a / a[..., :1], b / b[..., :1, :]  # relative to k = 0; 1 on one operand undoes 1 on the other
+    rows_alike, columns_alike = np.allclose(along_k, along_k[..., :1, :]), np.allclose(back, back[..., :1])
+    undone = rows_alike and columns_alike and np.allclose(along_k[..., 0, :] * back[..., 0], 1.0, rtol=1e-9)
+    if not undone or not np.allclose(a[..., :1] * b[..., :1, :], out, rtol=1e-9):
+        raise CannotScaleError("BATCH_MATMUL whose operands and result have scales that do not fit together")
+
+
 def _relu(scaling: Scaling, node: Node) -> None:
     source, out = node.inputs[0], node.outputs[0]
     r = scaling.tensors[source] if source in scaling.tensors else scaling.tensors[out]
@@ -316,6 +351,7 @@ RULES: dict[str, Callable[[Scaling, Node], None]] = {
     "BATCH_MATMUL": _matmul,
     "RELU": _relu,
 }
+PRODUCTS = {"MUL": _product, "BATCH_MATMUL": _matmul_fits}  # what is looked at again at the end
 
 
 def seeds(graph: Graph, seen: Container[int]) -> Iterator[Node]:
