@@ -24,7 +24,8 @@ def check_all_places(graph, seed):
     for name, fold in sorted(all_folds().items()):
         for place in fold.places(graph):
             # powers of two: constants are float32, and lose nothing by them
-            r = 2.0 ** np.random.default_rng((seed, count)).integers(-3, 4, place.channels)
+            powers = np.arange(place.channels) % 5 - 2
+            r = 2.0 ** np.random.default_rng((seed, count)).permutation(powers)
             folded = fold.apply(graph, place, r)
             folded.check()
             error = float((outputs(folded, seed) - expected).abs().max())
