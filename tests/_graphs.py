@@ -124,13 +124,46 @@ def _same_twice(op: str) -> Piece:
     return lambda b, x: b.add(op, x, x)
 
 
+def _mean(b: Builder, x: int, *, keep: bool = True) -> int:
+    """Over the channels; [.., 1] in the end, whether the op keeps the axis or a RESHAPE brings it back."""
+    mean = b.add("MEAN", x, b.integers(len(b.shape(x)) - 1), keep_dims=keep)
+    return mean if keep else b.reshape(mean, *b.shape(x)[:-1], 1)
+
+
+def _root(b: Builder, x: int, variance: int) -> int:
+    return b.add("RSQRT", b.add("ADD", variance, b.constant(1, low=0.1)))
+
+
 def _norm(b: Builder, x: int) -> int:
-    """LayerNorm over the channels as a converter writes it."""
-    rank = len(b.shape(x))
-    centre = b.add("SUB", x, b.add("MEAN", x, b.integers(rank - 1), keep_dims=True))
-    square = b.add("MUL", centre, centre)
-    variance = b.add("ADD", b.add("MEAN", square, b.integers(rank - 1), keep_dims=True), b.constant(1, low=0.1))
-    return b.add("MUL", centre, b.add("RSQRT", variance))
+    """LayerNorm: the difference from the mean times 1 / r."""
+    centre = b.add("SUB", x, _mean(b, x))
+    return b.add("MUL", centre, _root(b, x, _mean(b, b.add("MUL", centre, centre))))
+
+
+def _norm_of_products(b: Builder, x: int) -> int:
+    """The same as x / r + (0 - mean / r), as litert-torch writes it."""
+    mean = _mean(b, x, keep=False)
+    root = _root(b, x, _mean(b, b.add("SQUARED_DIFFERENCE", x, mean), keep=False))
+    zero = b.tensor("zero", (), data=np.zeros((), np.float32))
+    return b.add("ADD", b.add("MUL", x, root), b.add("SUB", zero, b.add("MUL", root, mean)))
+
+
+def _norm_of_moments(b: Builder, x: int) -> int:
+    """The same with the variance as the mean of squares less the square of the mean, and x / r - mean / r."""
+    mean = _mean(b, x)
+    variance = b.add("SUB", _mean(b, b.add("MUL", x, x)), b.add("MUL", mean, mean))
+    root = _root(b, x, variance)
+    return b.add("SUB", b.add("MUL", root, x), b.add("MUL", mean, root))
+
+
+def _affine(norm: Piece) -> Piece:
+    """A norm with gamma and beta."""
+
+    def piece(b: Builder, x: int) -> int:
+        y = b.add("MUL", norm(b, x), b.constant(b.shape(x)[-1]))
+        return b.add("ADD", y, b.constant(b.shape(x)[-1]))
+
+    return piece
 
 
 def _on_map(piece: Piece) -> Piece:
@@ -174,6 +207,10 @@ PIECES: dict[str, Piece] = {
     "attention": _attention,
     "softmax attention": _softmax_attention,
     "norm": _norm,
+    "norm of products": _norm_of_products,
+    "norm of moments": _norm_of_moments,
+    "affine norm": _affine(_norm),
+    "affine norm of products": _affine(_norm_of_products),
 }  # fmt: skip
 
 

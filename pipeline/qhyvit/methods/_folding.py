@@ -16,10 +16,12 @@ from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile, default_profile
 from qhyvit.latency.work import Work
 from qhyvit.methods._hessian import Statistics
+from qhyvit.methods._problem import Problem
 from qhyvit.observers._histogram import merge
 from qhyvit.observers._search import Found, search
 from qhyvit.ops import spec
 from qhyvit.plan import FoldNote
+from qhyvit.sim.checked import Edit
 
 # Full equalization, and the balance between activations and their readers' weights. A floor keeps channels of small
 # values from taking the codes of all others: SiLU's negative side is -0.28 in each, and -0.28 / r where r is small.
@@ -132,14 +134,19 @@ def candidates(
     return sorted(found, key=lambda c: -c.gain)
 
 
-def apply(graph: Graph, chosen: Sequence[Candidate]) -> tuple[Graph, tuple[FoldNote, ...]]:
-    """Apply the candidates that still fit, in order."""
-    notes = []
-    for candidate in chosen:
+def _edit(candidate: Candidate) -> Edit:
+    def apply(graph: Graph) -> Graph | None:
         try:
-            graph = all_folds()[candidate.fold].apply(graph, candidate.place, candidate.r)
-        except CannotScaleError:
-            continue
-        notes.append(FoldNote(candidate.fold, candidate.place.name, candidate.gain))
-    graph.check()
-    return graph, tuple(notes)
+            return all_folds()[candidate.fold].apply(graph, candidate.place, candidate.r)
+        except CannotScaleError:  # an earlier fold took its place
+            return None
+
+    return Edit(f"fold {candidate.fold} at {candidate.place.name}", apply)
+
+
+def apply(problem: Problem, chosen: Sequence[Candidate]) -> tuple[Problem, tuple[FoldNote, ...]]:
+    """Apply the candidates that still fit and change no output, in order."""
+    problem, done = problem.edited([_edit(c) for c in chosen])
+    problem.graph.check()
+    notes = (FoldNote(c.fold, c.place.name, c.gain) for c, made in zip(chosen, done, strict=True) if made)
+    return problem, tuple(notes)

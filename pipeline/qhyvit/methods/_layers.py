@@ -116,12 +116,12 @@ def _outputs(node: Node, y: torch.Tensor) -> torch.Tensor:
 
 
 def sample(problem: Problem, start: Mapping[str, TensorQuant]) -> list[Layer]:
-    """Layers with gradients of KL(float || network quantized by ``start``)."""
+    """Layers with gradients of the distance to the float outputs, the network quantized by ``start``."""
     sampler = _Sampler(problem.graph, problem.seed)
     passes = GradientPass(problem, start, sampler.tensors)
-    for done, images in enumerate(problem.batches()):
+    for done, (images, target) in enumerate(problem.pairs()):
         problem.progress("sample layers", done / problem.batch_count)
-        step = passes.step(images)
+        step = passes.step(images, target)
         sampler.add(step.values, step.gradients)
     return sampler.layers()
 

@@ -166,7 +166,7 @@ class Lockstep:
     ) -> None:
         self.pieces = pieces
         self.problem, self.graph, self.quants, self.options = problem, problem.graph, dict(quants), options
-        self.float = Executor(self.graph)
+        self.float = Executor(self.graph, exact=True)
         self.quantized = Executor(constants_on_grid_of(self.graph, quants))
         self.constants: dict[int, np.ndarray] = {}
 
