@@ -57,6 +57,7 @@ def _matrices() -> list[Case]:
         case("FULLY_CONNECTED", act(1, 3, 4, 6), w, None, keep_num_dims=True),
         case("FULLY_CONNECTED", act(2, 4, 6), w, b, keep_num_dims=False),
         case("FULLY_CONNECTED", act(2, 4, 3), w, b, keep_num_dims=False),
+        case("FULLY_CONNECTED", act(2, 4, 12), w, b, keep_num_dims=False),
         case("BATCH_MATMUL", act(3, 4, 5), act(3, 5, 6)),
         case("BATCH_MATMUL", act(3, 4, 5), act(3, 6, 5), adj_y=True),
         case("BATCH_MATMUL", act(3, 5, 4), act(3, 5, 6), adj_x=True),

@@ -20,6 +20,7 @@ import numpy as np
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
+from qhyvit.ops._layer import layer_of
 
 Scale = np.ndarray  # full shape of its tensor, positive
 
@@ -142,20 +143,19 @@ def _along(vector: np.ndarray, rank: int, axis: int) -> np.ndarray:
 
 
 def _weighted(scaling: Scaling, node: Node) -> None:
-    """CONV_2D, FULLY_CONNECTED, DEPTHWISE_CONV_2D: divide output channels, multiply input channels."""
-    op, graph = spec(node.op), scaling.graph
-    weight, source, out = node.inputs[op.weight_input], node.inputs[0], node.outputs[0]
-    shape = graph.tensors[weight].shape
-    if out in scaling.tensors and scaling.once(node, 1):
-        r = last_axis(scaling.tensors[out], node.op)
-        scaling._scale_constant(weight, _along(1.0 / r, len(shape), op.weight_axis))
-        if len(node.inputs) > op.bias_input and node.inputs[op.bias_input] >= 0:
-            scaling._scale_constant(node.inputs[op.bias_input], 1.0 / r)
-    if source in scaling.tensors and scaling.once(node, 0):
-        r = last_axis(scaling.tensors[source], node.op)
-        if shape[-1] != len(r):
-            raise CannotScaleError(f"{node.op} with groups or a depth multiplier does not take an input scale")
-        scaling._scale_constant(weight, _along(r, len(shape), len(shape) - 1))
+    """An op with weights: divide output channels, multiply input channels."""
+    layer = layer_of(scaling.graph, node)
+    assert layer is not None
+    if layer.out in scaling.tensors and scaling.once(node, 1):
+        r = last_axis(scaling.tensors[layer.out], node.op)
+        scaling._scale_constant(layer.weight, _along(1.0 / r, len(layer.weight_shape), layer.axis))
+        if layer.bias >= 0:
+            scaling._scale_constant(layer.bias, 1.0 / r)
+    if layer.data in scaling.tensors and scaling.once(node, 0):
+        factor = layer.along_data(last_axis(scaling.tensors[layer.data], node.op))
+        if factor is None:
+            raise CannotScaleError(f"{node.op} reads several channels of the data with one weight")
+        scaling._scale_constant(layer.weight, factor)
 
 
 def _elementwise(scaling: Scaling, node: Node) -> None:
