@@ -1,17 +1,14 @@
 """Closed-form reconstruction: ridge against the normal equations, careful rounding against plain rounding."""
 
 from itertools import product
-from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish, group_quant, groups, minmax_weights, spread
 from qhyvit.methods._reconstruct import Gram, reconstruct, ridge, round_with_care
-from qhyvit.ops import spec
 from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.write import constants_on_grid_of

@@ -45,6 +45,29 @@ def _convolutions() -> list[Case]:
         found.append(case("DEPTHWISE_CONV_2D", x, const(1, 3, 3, 6), const(6), **options))
     found.append(case("DEPTHWISE_CONV_2D", x, const(1, 1, 1, 6), const(6), padding="VALID"))
     found.append(case("DEPTHWISE_CONV_2D", x, const(1, 3, 3, 6), const(6), dilation_h_factor=2, dilation_w_factor=2))
+    found += [
+        case("CONV_2D", x, w, b, padding="VALID", dilation_h_factor=3, dilation_w_factor=2),
+        case("CONV_2D", x, const(6, 3, 3, 2), const(6), stride_h=2, stride_w=2),  # three groups
+        case("CONV_2D", x, const(4, 3, 2, 3), const(4), padding="VALID", dilation_h_factor=2),
+        case("DEPTHWISE_CONV_2D", x, const(1, 2, 4, 12), const(12), depth_multiplier=2, padding="VALID", stride_w=2),
+    ]
+    return found
+
+
+def _transposed() -> list[Case]:
+    x, found = act(1, 5, 4, 6), []
+    for kernel, stride, padding, out in [
+        (2, 2, "VALID", (10, 8)), (3, 2, "VALID", (11, 9)), (4, 2, "SAME", (10, 8)), (3, 2, "SAME", (10, 8)),
+        (3, 2, "SAME", (9, 7)), (4, 2, "VALID", (12, 10)), (3, 1, "SAME", (5, 4)), (8, 4, "SAME", (20, 16)),
+    ]:  # fmt: skip
+        w, b = const(5, kernel, kernel, 6), const(5)
+        options = {"padding": padding, "stride_h": stride, "stride_w": stride}
+        found.append(case("TRANSPOSE_CONV", ints(1, *out, 5), w, x, b, **options))
+    odd = {"padding": "VALID", "stride_h": 3, "stride_w": 1}
+    found.append(case("TRANSPOSE_CONV", ints(1, 14, 7, 5), const(5, 2, 4, 6), x, const(5), **odd))
+    found.append(case("TRANSPOSE_CONV", ints(1, 10, 8, 5), const(5, 2, 2, 6), x, None, stride_h=2, stride_w=2))
+    fused = {"stride_h": 2, "stride_w": 2, "fused_activation_function": "RELU"}
+    found.append(case("TRANSPOSE_CONV", ints(1, 10, 8, 5), const(5, 4, 4, 6), x, const(5), **fused))
     return found
 
 
@@ -202,5 +225,5 @@ def _movements() -> list[Case]:
 
 
 CASES = [
-    *_convolutions(), *_matrices(), *_elementwise(), *_unary(), *_reductions(), *_windows(), *_movements()
+    *_convolutions(), *_transposed(), *_matrices(), *_elementwise(), *_unary(), *_reductions(), *_windows(), *_movements()
 ]  # fmt: skip

@@ -19,7 +19,7 @@ import numpy as np
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops import spec
+from qhyvit.ops import all_ops, spec
 from qhyvit.ops._layer import layer_of
 
 Scale = np.ndarray  # full shape of its tensor, positive
@@ -338,9 +338,7 @@ def _relu(scaling: Scaling, node: Node) -> None:
 
 
 RULES: dict[str, Callable[[Scaling, Node], None]] = {
-    "CONV_2D": _weighted,
-    "DEPTHWISE_CONV_2D": _weighted,
-    "FULLY_CONNECTED": _weighted,
+    **{name: _weighted for name, op in all_ops().items() if op.layer is not None},
     "ADD": _elementwise,
     "SUB": _elementwise,
     "MUL": _product,

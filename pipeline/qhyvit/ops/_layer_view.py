@@ -35,20 +35,22 @@ class LayerView:
     patches: Callable[[torch.Tensor, Shape, Shape, Any, int], torch.Tensor]
 
 
-def _one_group(data: Shape, weight: Shape) -> int:
+def one_group(data: Shape, weight: Shape) -> int:
+    """``LayerView.groups`` of a dense layer."""
     return 1
 
 
-def _outputs_first(weight: torch.Tensor, groups: int) -> torch.Tensor:
+def outputs_first(weight: torch.Tensor, groups: int) -> torch.Tensor:
     """[G * O, ...] -> [G, O, K]."""
     return weight.reshape(groups, weight.shape[0] // groups, -1)
 
 
-def _reshaped(rows: torch.Tensor, shape: Shape) -> torch.Tensor:
+def reshaped(rows: torch.Tensor, shape: Shape) -> torch.Tensor:
+    """The inverse of :func:`outputs_first`."""
     return rows.reshape(shape)
 
 
-def _grouped(columns: torch.Tensor, taps: int, groups: int) -> torch.Tensor:
+def grouped(columns: torch.Tensor, taps: int, groups: int) -> torch.Tensor:
     """What ``F.unfold`` gives, [N, C * taps, L] -> [G, N * L, taps * C / G]: taps before channels, as weights are."""
     columns = columns.unflatten(1, (groups, -1, taps))  # [N, G, C / G, taps, L]
     return columns.permute(1, 0, 4, 3, 2).reshape(groups, -1, taps * columns.shape[2])
@@ -58,7 +60,7 @@ def _windows(x: torch.Tensor, weight: Shape, out: Shape, attrs: Any, groups: int
     kernel, stride = weight[1:3], (attrs.stride_h, attrs.stride_w)
     dilation = (attrs.dilation_h_factor, attrs.dilation_w_factor)
     image = pad_nchw(to_nchw(x), kernel, stride, dilation, attrs.padding)
-    return _grouped(F.unfold(image, kernel, dilation=dilation, stride=stride), kernel[0] * kernel[1], groups)
+    return grouped(F.unfold(image, kernel, dilation=dilation, stride=stride), kernel[0] * kernel[1], groups)
 
 
 def _channels_last_rows(weight: torch.Tensor, groups: int) -> torch.Tensor:
@@ -74,6 +76,6 @@ def _tokens(x: torch.Tensor, weight: Shape, out: Shape, attrs: Any, groups: int)
     return x.reshape(1, -1, weight[1])
 
 
-DENSE = LayerView(_one_group, _outputs_first, _reshaped, _tokens)
-CONVOLUTION = LayerView(lambda data, weight: data[3] // weight[3], _outputs_first, _reshaped, _windows)
+DENSE = LayerView(one_group, outputs_first, reshaped, _tokens)
+CONVOLUTION = LayerView(lambda data, weight: data[3] // weight[3], outputs_first, reshaped, _windows)
 DEPTHWISE = LayerView(lambda data, weight: data[3], _channels_last_rows, _channels_last, _windows)

@@ -142,6 +142,11 @@ class OpSpec:
     floor: float | None = None
     accumulates: bool = False
 
+    @property
+    def factors(self) -> tuple[int, int]:
+        """Positions of the two inputs whose products the op sums up: data and weight where it has a weight."""
+        return (self.data_input, self.weight_input) if self.weight_input >= 0 else (0, 1)
+
 
 def activate(y: torch.Tensor, fused: str) -> torch.Tensor:
     """Apply a fused activation by its schema name.
