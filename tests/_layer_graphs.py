@@ -69,6 +69,10 @@ class Maker:
         weight = self.draw(out, columns or self.shape(x)[-1])
         return self.op("FULLY_CONNECTED", x, weight, self.draw(out), **attrs)
 
+    def prelu(self, x: int, low: float, high: float) -> int:
+        alpha = np.linspace(low, high, self.shape(x)[3], dtype=np.float32).reshape(1, 1, -1)
+        return self.op("PRELU", x, self.add("alpha", alpha.shape, alpha))
+
     def shuffled(self, x: int, groups: int) -> int:
         _, h, w, c = self.shape(x)
         x = self.op("RESHAPE", x, self.ints(1, h * w, groups, c // groups))
@@ -111,6 +115,8 @@ LAYERS: dict[str, Callable[[Maker, int], int]] = {
     "depthwise_dilated": lambda m, x: m.conv(m.depthwise(m.depthwise(x, **dilated(2), **RELU), **dilated(3)), 6),
     "transposed": lambda m, x: m.conv(m.transposed(x, 6, 2, 2, 16, **VALID, **RELU), 6, 3, **TWO),
     "transposed_same": lambda m, x: m.transposed(m.transposed(x, 6, 4, 2, 16), 4, 3, 2, 33, **VALID),
+    "prelu": lambda m, x: m.conv(m.prelu(x, 0.1, 1.0), 6, 3),
+    "prelu_steep": lambda m, x: m.conv(m.prelu(m.conv(x, 6, groups=2), -0.5, 1.5), 6, 3),
     "linear": lambda m, x: m.linear(m.op("MEAN", x, m.ints(1, 2)), 6, **RELU),
     "linear_of_tokens": lambda m, x: m.linear(m.linear(x, 12, keep_num_dims=True, **RELU), 6, keep_num_dims=True),
     "linear_of_a_flat_map": lambda m, x: m.linear(m.conv(x, 2), 7, 128),

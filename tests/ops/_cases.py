@@ -136,6 +136,8 @@ def _unary() -> list[Case]:
     found += [case(op, positive) for op in ("SQRT", "RSQRT")] + [case("RSQRT", act(7, 1, low=0.25))]
     found += [case("LOG", act(1, 4, 6, low=0.0, high=40.0)), case("LOG", act(9, 1, low=0.5, high=256.0))]
     found += [case("ELU", x), case("ELU", act(2, 5, 7, low=-8.0, high=0.0))]
+    found += [case("PRELU", x, const(1, 1, 6)), case("PRELU", x, const(6)), case("PRELU", act(2, 7, 6), const(1, 6))]
+    found += [case("PRELU", x, const(1, 1, 1, 6, low=0.1, high=0.4)), case("PRELU", act(7, 6), const(1))]
     found += [case("GELU", x), case("GELU", x, approximate=True), case("LEAKY_RELU", x, alpha=0.125)]
     found += [case("SOFTMAX", act(*s), beta=1.0) for s in [(2, 5, 7), (1, 3, 5, 7), (4, 7), (2, 1, 9)]]
     found.append(case("SOFTMAX", act(2, 5, 7), beta=0.5))
@@ -225,5 +227,6 @@ def _movements() -> list[Case]:
 
 
 CASES = [
-    *_convolutions(), *_transposed(), *_matrices(), *_elementwise(), *_unary(), *_reductions(), *_windows(), *_movements()
+    *_convolutions(), *_transposed(), *_matrices(), *_elementwise(), *_unary(), *_reductions(), *_windows(),
+    *_movements(),
 ]  # fmt: skip

@@ -348,6 +348,7 @@ RULES: dict[str, Callable[[Scaling, Node], None]] = {
     "MEAN": _mean,
     "BATCH_MATMUL": _matmul,
     "RELU": _relu,
+    "PRELU": _relu,
 }
 PRODUCTS = {"MUL": _product, "BATCH_MATMUL": _matmul_fits}  # what is looked at again at the end
 

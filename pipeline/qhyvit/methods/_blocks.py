@@ -16,7 +16,9 @@ from qhyvit.ops._layer import layer_of
 from qhyvit.sim.partial import counted
 
 COPIES = ("RESHAPE", "TRANSPOSE")
-READS_MAP = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "PRELU", "CONCATENATION", "ADD", "MUL", "LOGISTIC", "PAD", "MEAN")
+READS_MAP = (
+    "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONCATENATION", "ADD", "MUL", "LOGISTIC", "PRELU", "PAD", "MEAN",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
