@@ -115,7 +115,7 @@ LAYERS: dict[str, Callable[[Maker, int], int]] = {
     "depthwise_dilated": lambda m, x: m.conv(m.depthwise(m.depthwise(x, **dilated(2), **RELU), **dilated(3)), 6),
     "transposed": lambda m, x: m.conv(m.transposed(x, 6, 2, 2, 16, **VALID, **RELU), 6, 3, **TWO),
     "transposed_same": lambda m, x: m.transposed(m.transposed(x, 6, 4, 2, 16), 4, 3, 2, 33, **VALID),
-    "prelu": lambda m, x: m.conv(m.prelu(x, 0.1, 1.0), 6, 3),
+    "prelu": lambda m, x: m.conv(m.prelu(m.conv(x, 6), 0.1, 1.0), 6, 3),
     "prelu_steep": lambda m, x: m.conv(m.prelu(m.conv(x, 6, groups=2), -0.5, 1.5), 6, 3),
     "linear": lambda m, x: m.linear(m.op("MEAN", x, m.ints(1, 2)), 6, **RELU),
     "linear_of_tokens": lambda m, x: m.linear(m.linear(x, 12, keep_num_dims=True, **RELU), 6, keep_num_dims=True),

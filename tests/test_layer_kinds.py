@@ -39,7 +39,7 @@ def solved(kind: str, name: str):
 @pytest.mark.parametrize("name", sorted(all_methods()))
 def test_every_kind_of_layer_goes_through_every_method(kind: str, name: str) -> None:
     solution = solved(kind, name)
-    plan = QuantPlan(solution.tensors, name, solution.folds)
+    plan = QuantPlan(solution.tensors, name, folds=solution.folds)
     try:
         check_plan(solution.shipped, plan)
     except PlanError:  # what TFLite cannot say runs in simulation
