@@ -1,7 +1,7 @@
 """PRELU: x where it is positive, alpha * x elsewhere; alpha is broadcast, one number a channel as a rule.
 
-The int8 kernel is TFLite's reference code, fifteen times as slow as XNNPACK's MUL: ``rewrites/rectifiers.py`` leaves it
-where nothing else is right.
+The int8 kernel is TFLite's reference code, far slower than XNNPACK's MUL and ADD: ``rewrites/rectifiers.py`` leaves it
+where some alpha is above 1.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """PReLU and leaky ReLU are x + relu((alpha - 1) x), where no alpha is above 1: MUL with a fused RELU, and ADD.
 
 The converter writes PReLU as relu(x) - alpha * relu(-x), whose RELU alone XNNPACK has not in int8; TFLite's int8 PRELU
-takes eight times as long as MUL and ADD, and XNNPACK's int8 LEAKY_RELU counts alpha in steps of 1/256 of the ratio of
-the scales. With an alpha above 1 it is a PRELU.
+is far slower than MUL and ADD, and XNNPACK's int8 LEAKY_RELU rounds its slope, alpha times the ratio of the scales, to
+a multiple of 1/256. With an alpha above 1 it is a PRELU.
 """
 
 from __future__ import annotations
