@@ -17,11 +17,12 @@ from qhyvit.methods._problem import Problem
 from qhyvit.ops._layer import layers
 from qhyvit.plan import QuantPlan
 from qhyvit.rewrites import rewrite
-from qhyvit.sim.fakequant import FakeQuant, exact_codes
+from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.legal import check_plan
 from qhyvit.tflite.write import constants_on_grid_of, quantize
 from qhyvit.verify.agree import op_by_op
+from tests._codes import input_codes
 from tests._layer_graphs import LAYERS, Maker, graph_of
 
 IMAGES = torch.rand(4, 8, 8, 3, generator=torch.Generator().manual_seed(0))
@@ -50,8 +51,7 @@ def test_every_kind_of_layer_goes_through_every_method(kind: str, name: str) -> 
         assert torch.isfinite(logits).all()
         return
     file, quants = quantize(solution.shipped, plan), solution.tensors
-    source = quants[solution.graph.tensors[solution.graph.inputs[0]].name]
-    codes = [exact_codes(x[None], source).astype(np.int8) for x in IMAGES]
+    codes = input_codes(solution, IMAGES, "0.image")
     found = op_by_op(solution.graph, solution.shipped, quants, file, IMAGES, codes)
     assert not found.missing
     assert set(found.ops) == {n.op for n in solution.graph.nodes}

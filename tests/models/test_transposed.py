@@ -8,10 +8,17 @@ import pytest
 import torch
 from torch import nn
 
+from qhyvit.methods import method
+from qhyvit.methods._problem import Problem
 from qhyvit.models._export import export
 from qhyvit.models._source import open_source
 from qhyvit.models._transposed import _Expressible, with_expressible
+from qhyvit.plan import QuantPlan
+from qhyvit.rewrites import rewrite
 from qhyvit.tflite.read import read
+from qhyvit.tflite.write import quantize
+from qhyvit.verify.agree import op_by_op
+from tests._codes import input_codes
 
 FORMS = [
     {"kernel_size": k, "stride": s, "padding": p, "output_padding": o, "dilation": d, "groups": g}
@@ -70,3 +77,9 @@ def test_a_network_with_them_is_exported() -> None:
     assert sum(n.op == "TRANSPOSE_CONV" for n in graph.nodes) == 3
     (cut,) = (n for n in graph.nodes if n.op == "SLICE")
     assert graph.producer(cut.inputs[0]).op == "TRANSPOSE_CONV"
+    images = torch.rand(2, 32, 32, 3)
+    found = method("minmax").search(Problem(rewrite(graph), images), method("minmax").defaults)
+    file, quants = quantize(found.graph, QuantPlan(found.tensors, "minmax")), found.tensors
+    agreement = op_by_op(found.graph, found.shipped, quants, file, images, input_codes(found, images, "input"))
+    assert {row.op: row.worst for row in agreement.ops.values() if row.worst} == {}
+    assert not agreement.missing
