@@ -19,7 +19,8 @@ import numpy as np
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops import spec
+from qhyvit.ops import all_ops, spec
+from qhyvit.ops._layer import layer_of
 
 Scale = np.ndarray  # full shape of its tensor, positive
 
@@ -142,20 +143,19 @@ def _along(vector: np.ndarray, rank: int, axis: int) -> np.ndarray:
 
 
 def _weighted(scaling: Scaling, node: Node) -> None:
-    """CONV_2D, FULLY_CONNECTED, DEPTHWISE_CONV_2D: divide output channels, multiply input channels."""
-    op, graph = spec(node.op), scaling.graph
-    weight, source, out = node.inputs[op.weight_input], node.inputs[0], node.outputs[0]
-    shape = graph.tensors[weight].shape
-    if out in scaling.tensors and scaling.once(node, 1):
-        r = last_axis(scaling.tensors[out], node.op)
-        scaling._scale_constant(weight, _along(1.0 / r, len(shape), op.weight_axis))
-        if len(node.inputs) > op.bias_input and node.inputs[op.bias_input] >= 0:
-            scaling._scale_constant(node.inputs[op.bias_input], 1.0 / r)
-    if source in scaling.tensors and scaling.once(node, 0):
-        r = last_axis(scaling.tensors[source], node.op)
-        if shape[-1] != len(r):
-            raise CannotScaleError(f"{node.op} with groups or a depth multiplier does not take an input scale")
-        scaling._scale_constant(weight, _along(r, len(shape), len(shape) - 1))
+    """An op with weights: divide output channels, multiply input channels."""
+    layer = layer_of(scaling.graph, node)
+    assert layer is not None
+    if layer.out in scaling.tensors and scaling.once(node, 1):
+        r = last_axis(scaling.tensors[layer.out], node.op)
+        scaling._scale_constant(layer.weight, _along(1.0 / r, len(layer.weight_shape), layer.axis))
+        if layer.bias >= 0:
+            scaling._scale_constant(layer.bias, 1.0 / r)
+    if layer.data in scaling.tensors and scaling.once(node, 0):
+        factor = layer.along_data(last_axis(scaling.tensors[layer.data], node.op))
+        if factor is None:
+            raise CannotScaleError(f"{node.op} reads several channels of the data with one weight")
+        scaling._scale_constant(layer.weight, factor)
 
 
 def _elementwise(scaling: Scaling, node: Node) -> None:
@@ -338,9 +338,7 @@ def _relu(scaling: Scaling, node: Node) -> None:
 
 
 RULES: dict[str, Callable[[Scaling, Node], None]] = {
-    "CONV_2D": _weighted,
-    "DEPTHWISE_CONV_2D": _weighted,
-    "FULLY_CONNECTED": _weighted,
+    **{name: _weighted for name, op in all_ops().items() if op.layer is not None},
     "ADD": _elementwise,
     "SUB": _elementwise,
     "MUL": _product,
@@ -350,6 +348,7 @@ RULES: dict[str, Callable[[Scaling, Node], None]] = {
     "MEAN": _mean,
     "BATCH_MATMUL": _matmul,
     "RELU": _relu,
+    "PRELU": _relu,
 }
 PRODUCTS = {"MUL": _product, "BATCH_MATMUL": _matmul_fits}  # what is looked at again at the end
 

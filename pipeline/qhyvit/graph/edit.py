@@ -17,7 +17,7 @@ def with_constants(graph: Graph, values: Mapping[int, NDArray[Any]]) -> Graph:
     """Replace the values of constants (same shapes)."""
     tensors = dict(graph.tensors)
     for t, data in values.items():
-        tensors[t] = replace(tensors[t], data=np.ascontiguousarray(data, dtype=graph.constant(t).dtype))
+        tensors[t] = replace(tensors[t], data=np.asarray(data, graph.constant(t).dtype, order="C"))
     return replace(graph, tensors=tensors)
 
 

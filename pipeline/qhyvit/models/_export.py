@@ -20,6 +20,7 @@ from torch import nn
 
 from qhyvit.errors import ExportError
 from qhyvit.models._source import Source
+from qhyvit.models._transposed import with_expressible
 from qhyvit.rewrites import shorten
 from qhyvit.tflite.constants import without_constant_nodes
 from qhyvit.tflite.read import read
@@ -161,7 +162,7 @@ def export(source: Source) -> Exported:
         GraphError: ops that we do not support.
     """
     size = source.input_size
-    rewritten = source.rewrite(source.reference, size)
+    rewritten = with_expressible(source.rewrite(source.reference, size))
     converted = without_constant_nodes(convert(rewritten, size))
     data = write_float(shorten(read(converted, _modules(converted, rewritten))))
     error = float_error(data, source.reference, size)

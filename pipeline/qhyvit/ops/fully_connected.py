@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from qhyvit.errors import GraphError
+from qhyvit.ops._layer_view import DENSE
 from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
 
 
@@ -59,6 +60,7 @@ OP = OpSpec(
     weight_input=1,
     weight_axis=0,
     bias_input=2,
+    layer=DENSE,
     macs=_macs,
     accumulates=True,
 )
