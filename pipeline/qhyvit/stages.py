@@ -128,7 +128,7 @@ def export(
         work.progress("export", 0.0)
         source = opened or _opened(model, weights, classes, size, seed)
         work.log(f"export: {source.name} by the {source.family} family, {source.weights} weights")
-        made = convert(source)
+        made = convert(source, work.log)
         files.write_bytes(work.folder / FLOAT, made.tflite)
         files.write_text(work.folder / FACTS, json.dumps({**made.facts, "weights_sha256": digest}, indent=1) + "\n")
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from qhyvit.errors import ExportError
+from qhyvit.models._lowered import Lowered
 
 
 def folded_conv(conv: nn.Conv2d, norm: Any, gain: torch.Tensor | float = 1.0) -> nn.Conv2d:
@@ -90,7 +91,21 @@ class ChannelsLast(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[1, H, W, 3] -> [1, classes]."""
-        found: torch.Tensor = self.net(x.permute(0, 3, 1, 2))
+        with Lowered():
+            found: torch.Tensor = self.net(x.permute(0, 3, 1, 2))
+        return found
+
+
+class FromChannelsFirst(nn.Module):
+    """[1, 3, H, W] in front of a module that takes [1, H, W, 3]."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, 3, H, W] -> [1, classes]."""
+        found: torch.Tensor = self.net(x.permute(0, 2, 3, 1))
         return found
 
 

@@ -18,18 +18,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from qhyvit.errors import ExportError
+from qhyvit.errors import ExportError, QhyvitError
+from qhyvit.models._blocks import ChannelsLast, FromChannelsFirst
+from qhyvit.models._masks import finite
+from qhyvit.models._outputs import check_values, gives_probabilities
+from qhyvit.models._reason import reason
 from qhyvit.models._source import Source
+from qhyvit.models._submodules import Log, as_it_is, equivalents_in, silent, with_equivalents
 from qhyvit.models._transposed import with_expressible
 from qhyvit.rewrites import shorten
 from qhyvit.tflite.constants import without_constant_nodes
+from qhyvit.tflite.final_softmax import CUT, last_op, without_final_softmax
 from qhyvit.tflite.read import read
 from qhyvit.tflite.write import write_float
 
 # Of the largest logit. MobileViTv2's norms sum up to M = 262,144 squares one after the other in float32: a relative
 # error of about sqrt(M) * 2^-24 = 3e-5 each, 21 norms in a row. A wrong equivalent is off by 1e-2 and more.
 FLOAT_TOLERANCE = 5e-4
-WRAPPED = "net"  # what ChannelsLast calls the module within
 
 
 @dataclass(frozen=True)
@@ -58,18 +63,6 @@ def quiet() -> Any:
                 os.close(fd)
 
 
-CALL = "The following call raised this error:"  # torch.export; general advice stands behind
-
-
-def _reason(error: Exception) -> str:
-    """The line of an error that says most, and where in the model it arose, if torch.export tells."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if CALL in lines:
-        where = lines[lines.index(CALL) + 1 :][:2]
-        return f"{lines[0]} At {': '.join(where)}"
-    return lines[-1] if lines else type(error).__name__
-
-
 def convert(module: nn.Module, input_size: int) -> bytes:
     """Float ``.tflite`` of a module that takes [1, H, W, 3].
 
@@ -83,7 +76,7 @@ def convert(module: nn.Module, input_size: int) -> bytes:
         try:
             edge = litert_torch.convert(module, sample)
         except Exception as error:  # the converter raises whatever its stages raise
-            raise ExportError(f"litert-torch could not convert the model: {_reason(error)}") from error
+            raise ExportError(f"litert-torch could not convert the model: {reason(error)}") from error
         path = Path(folder) / "float.tflite"
         edge.export(str(path))
         return path.read_bytes()
@@ -100,6 +93,8 @@ def scope_chains(module: nn.Module) -> dict[str, str]:
     def walk(m: nn.Module, chain: str, path: str) -> None:
         for name, child in m.named_children():
             below = f"{path}.{name}" if path else name
+            if isinstance(m, ChannelsLast | FromChannelsFirst):  # are ours: no part of a path
+                below = path
             if isinstance(child, nn.ModuleList):  # is never called itself: no part of a chain
                 walk(child, chain, below)
                 continue
@@ -132,46 +127,91 @@ def _modules(data: bytes, module: nn.Module) -> dict[str, str]:
     subgraph = _flat.load_model(data).subgraphs[0]
     names = [_flat.text(subgraph.tensors[t].name) for o in subgraph.operators for t in o.outputs]
     found = {name: module_of(name, chains) for name in names}
-    return {name: "" if path == WRAPPED else path.removeprefix(f"{WRAPPED}.") for name, path in found.items()}
+    return {name: path for name, path in found.items() if path}
 
 
-def float_error(data: bytes, reference: nn.Module, input_size: int, seed: int = 0) -> float:
-    """Largest difference of the file's logits from the reference module's, relative to the largest logit."""
+def float_error(
+    data: bytes, reference: nn.Module, input_size: int, seed: int = 0, images: np.ndarray | None = None, *,
+    softmax_inside: str = "",
+) -> float:  # fmt: skip
+    """Largest difference of the file's logits from the reference module's, relative to the largest of its image.
+
+    Args:
+        reference: in eval mode, takes [1, 3, H, W].
+        images: normalised, [N, H, W, 3]; None: noise drawn by ``seed``.
+        softmax_inside: SOFTMAX or LOG_SOFTMAX where the module ends in one that the file has not: it is computed here.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
-    rng = np.random.default_rng(seed)
+    if images is None:
+        images = np.random.default_rng(seed).random((2, input_size, input_size, 3), dtype=np.float32)
     interpreter = Interpreter(model_content=data, num_threads=1)
     interpreter.allocate_tensors()
-    worst = 0.0
-    for _ in range(2):
-        x = rng.random((1, input_size, input_size, 3), dtype=np.float32)
+    errors = []
+    for x in images.astype(np.float32)[:, None]:  # [1, H, W, 3]
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
         interpreter.invoke()
-        found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        found = torch.from_numpy(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+        if softmax_inside:
+            found = found.softmax(1) if softmax_inside == "SOFTMAX" else found.log_softmax(1)
         with torch.no_grad():
-            expected = reference(torch.from_numpy(x).permute(0, 3, 1, 2)).numpy()
-        worst = max(worst, float(np.abs(found - expected).max() / np.abs(expected).max()))
-    return worst
+            expected = reference(torch.from_numpy(x).permute(0, 3, 1, 2))
+        errors.append(float((found - expected).abs().max() / expected.abs().max()))
+    return float(np.max(errors))  # NaN where one is
 
 
-def export(source: Source) -> Exported:
+def export(source: Source, log: Log = silent) -> Exported:
     """Rewrite, convert and check one model.
 
+    Args:
+        log: is told what was left out on the way, and why.
+
     Raises:
-        ExportError: not convertible, or the file's logits are not those of the module.
+        ExportError: not convertible, its values are not finite or not its image's alone, or the file's logits are not
+            those of the module.
         GraphError: ops that we do not support.
     """
+    check_values(source.name, source.reference, source.input_size)
+    rewritten = source.rewrite(source.reference, source.input_size, log)
+    try:
+        return _converted(source, rewritten)
+    except QhyvitError as error:
+        if source.rewrite is not with_equivalents or not equivalents_in(rewritten):
+            raise
+        log(f"export: tried once more without the forms of known blocks: {error}")
+        try:
+            return _converted(source, as_it_is(source.reference, source.input_size, log))
+        except QhyvitError:
+            raise error from None
+
+
+def _converted(source: Source, rewritten: nn.Module) -> Exported:
     size = source.input_size
-    rewritten = with_expressible(source.rewrite(source.reference, size))
+    rewritten = with_expressible(rewritten)
     converted = without_constant_nodes(convert(rewritten, size))
-    data = write_float(shorten(read(converted, _modules(converted, rewritten))))
-    error = float_error(data, source.reference, size)
+    modules, last = _modules(converted, rewritten), last_op(converted)
+    softmax_inside = last if last in CUT else ""
+    _check_end(source, last)
+    data = write_float(shorten(finite(read(without_final_softmax(converted), modules))))
+    error = float_error(data, source.reference, size, softmax_inside=softmax_inside)
     if not error < FLOAT_TOLERANCE:
         raise ExportError(f"the exported file differs from {source.name} by {error:.2e} of its largest logit")
     facts = {
         "model": source.name, "family": source.family, "classes": source.classes, "input_size": size,
         "bridge_blocks": source.bridge_blocks, "preprocess": dict(source.preprocess), "float_error": error,
-        "weights": source.weights,
+        "weights": source.weights, "softmax_inside": bool(softmax_inside), "equivalents": equivalents_in(rewritten),
         "versions": {name: metadata.version(name) for name in ("torch", "timm", "litert-torch", "ai-edge-quantizer")},
     }  # fmt: skip
     return Exported(data, facts)
+
+
+def _check_end(source: Source, last: str) -> None:
+    """Refuse a model that gives something else than logits, or a softmax of them.
+
+    Raises:
+        ExportError: a sigmoid, or probabilities made in another way.
+    """
+    if last == "LOGISTIC":
+        raise ExportError(f"{source.name} ends in a sigmoid, one class apart from another; give logits for a softmax")
+    if last not in CUT and gives_probabilities(source.reference, source.input_size):
+        raise ExportError(f"{source.name} gives probabilities, but ends in {last}; return the logits before its softmax")

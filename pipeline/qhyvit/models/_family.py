@@ -39,7 +39,9 @@ class Family:
         build: (variant, classes) -> the reference torch module, NCHW input, randomly initialised.
         rewrite: (reference module in eval mode, input size) -> an equivalent module that takes [1, H, W, 3] and
             gives [1, classes], in forms that become few and quantizable TFLite ops.
-        matches: whether ``rewrite`` knows the blocks of a module that somebody else built.
+        network: class of the reference module.
+        blocks: by class of a block, (block in eval mode, height of its square input) -> an equivalent that takes
+            [1, C, H, W], for networks that somebody else built of them.
     """
 
     name: str
@@ -47,9 +49,18 @@ class Family:
     variants: Mapping[str, Variant]
     build: Callable[[Variant, int], nn.Module]
     rewrite: Callable[[nn.Module, int], nn.Module]
-    matches: Callable[[nn.Module], bool]
+    network: str
+    blocks: Mapping[str, Callable[[Any, int], nn.Module]]
+
+    def occurs_in(self, module: nn.Module) -> bool:
+        """Whether a module is, or has within it, what this family has an equivalent of."""
+        return any(is_a(m, kind) for m in module.modules() for kind in self.blocks or (self.network,))
+
+    def is_network(self, module: nn.Module) -> bool:
+        """Whether ``rewrite`` may know a whole module: timm shares one class between this family and others."""
+        return is_a(module, self.network) and self.occurs_in(module)
 
 
-def holds(kind: str) -> Callable[[nn.Module], bool]:
-    """Whether a module is, or has within it, one of class ``kind``."""
-    return lambda module: any(type(m).__name__ == kind for m in module.modules())
+def is_a(module: nn.Module, kind: str) -> bool:
+    """Whether a module's class, or one that it inherits from, is called ``kind``."""
+    return any(c.__name__ == kind for c in type(module).__mro__)

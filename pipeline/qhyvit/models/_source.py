@@ -15,17 +15,16 @@ from torch import nn
 
 from qhyvit.errors import ExportError, InputError, UsageError
 from qhyvit.models import all_families, find_variant
-from qhyvit.models._blocks import ChannelsLast
+from qhyvit.models._input_facts import input_facts
+from qhyvit.models._outputs import check_classes, count_classes
+from qhyvit.models._reason import first_line
+from qhyvit.models._submodules import silent, with_equivalents
 from qhyvit.models._timm import import_timm
 from qhyvit.models._weights import load_into, randomize
 
 TIMM = "timm/"
 OWN = ".py:"  # in FILE.py:FUNCTION
 GENERIC = "generic"  # family of a model whose blocks no family knows
-PREPROCESS_KEYS = ("resize", "interpolation", "mean", "std")
-# what most ImageNet models take, for a factory that does not say; resize in parts of the input size
-COMMON = {"interpolation": "bicubic", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-COMMON_CROP = 0.875
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Source:
 
     Args:
         reference: torch module in eval mode, [1, 3, H, W] -> [1, classes], with its weights.
-        rewrite: see :class:`qhyvit.models._family.Family`.
+        rewrite: see :func:`qhyvit.models._submodules.with_equivalents`.
         bridge_blocks: how many the paper counts, None where it does not.
         weights: what they are, in a word or a file's name.
         preprocess: see :class:`qhyvit.models._family.Variant`; ``resize`` for ``input_size``.
@@ -43,7 +42,7 @@ class Source:
     name: str
     family: str
     reference: nn.Module
-    rewrite: Callable[[nn.Module, int], nn.Module]
+    rewrite: Callable[..., nn.Module]
     classes: int
     input_size: int
     preprocess: Mapping[str, Any]
@@ -68,15 +67,16 @@ def open_source(
     Raises:
         UsageError: no such model, or facts missing that only the user knows.
         InputError, WeightsError: see :func:`qhyvit.models._weights.load_into`.
-        ExportError: the factory failed, or gives no classifier.
+        ExportError: the factory failed, or gives no classifier of two classes or more.
     """
     if isinstance(model, nn.Module):
-        return _given(model, weights, classes, size)
-    if is_own(model):
-        return _own(model, weights, classes, size)
-    return _timm(model, weights, classes, size, seed) if model.startswith(TIMM) else _zoo(
-        model, weights, classes, size, seed
-    )  # fmt: skip
+        found = _given(model, weights, classes, size)
+    elif is_own(model):
+        found = _own(model, weights, classes, size)
+    else:
+        found = (_timm if model.startswith(TIMM) else _zoo)(model, weights, classes, size, seed)
+    check_classes(found.name, found.classes)
+    return found
 
 
 def _filled(module: nn.Module, weights: Path | None, model: str, classes: int, seed: int) -> str:
@@ -95,7 +95,8 @@ def _zoo(model: str, weights: Path | None, classes: int | None, size: int | None
     preprocess = dict(variant.preprocess)
     preprocess["resize"] = round(preprocess["resize"] * size / variant.input_size)
     return Source(
-        model, family.name, module, family.rewrite, classes, size, preprocess, variant.bridge_blocks, label
+        model, family.name, module, lambda m, s, _=silent: family.rewrite(m, s), classes, size, preprocess,
+        variant.bridge_blocks, label,
     )  # fmt: skip
 
 
@@ -107,12 +108,17 @@ def _timm(model: str, weights: Path | None, classes: int | None, size: int | Non
     options = {} if classes is None else {"num_classes": classes}
     module = timm.create_model(name, pretrained=False, **options).eval()
     label = _filled(module, weights, model, module.num_classes, seed)
-    return _described(model, module, size, module.num_classes, label)
+    return _described(model, module, size, label)
 
 
 def _given(module: nn.Module, weights: Path | None, classes: int | None, size: int | None) -> Source:
     import_timm()  # before the equivalents need it
-    return _with_weights(type(module).__name__, copy.deepcopy(module), weights, classes, size)
+    name = type(module).__name__
+    try:
+        own = copy.deepcopy(module)
+    except Exception as error:  # of what a user's module may hold
+        raise ExportError(f"{name} cannot be copied: {first_line(error)}") from error
+    return _with_weights(name, own, weights, classes, size)
 
 
 def _own(model: str, weights: Path | None, classes: int | None, size: int | None) -> Source:
@@ -123,7 +129,8 @@ def _own(model: str, weights: Path | None, classes: int | None, size: int | None
 def _with_weights(
     name: str, module: nn.Module, weights: Path | None, classes: int | None, size: int | None
 ) -> Source:
-    found = _described(name, module.eval(), size, None, "its own" if weights is None else weights.name)
+    module = _plain(name, module)
+    found = _described(name, module, size, "its own" if weights is None else weights.name)
     if weights is not None:
         load_into(module, weights, name, found.classes)
         module.train().eval()  # timm's attention keeps its table of biases from the run that counted the classes
@@ -165,52 +172,29 @@ def _takes_classes(factory: Callable[..., Any]) -> bool:
     return "num_classes" in inspect.signature(factory).parameters
 
 
-def _described(name: str, module: nn.Module, size: int | None, classes: int | None, weights: str) -> Source:
-    """A module with what it says of itself: ``pretrained_cfg`` (timm) or ``preprocess`` with ``input_size``."""
-    said = getattr(module, "preprocess", None) or _from_timm(getattr(module, "pretrained_cfg", None))
-    size = size or said.get("input_size")
-    if size is None:
-        raise UsageError(f"the input size of {name} is not known; give --input-size, pixels")
-    unknown = sorted(set(said) - {*PREPROCESS_KEYS, "input_size"})
-    if unknown:
-        keys = ", ".join((*PREPROCESS_KEYS, "input_size"))
-        raise UsageError(f"{name}.preprocess has the key {unknown[0]!r}; it may have {keys}")
-    scale = size / said.get("input_size", size)
-    resize = round(said["resize"] * scale) if "resize" in said else round(size / COMMON_CROP)
-    preprocess = {**COMMON, **{k: said[k] for k in PREPROCESS_KEYS if k in said}, "resize": resize}
-    found = _classes(name, module, size)
-    family = next((f for f in all_families().values() if f.matches(module)), None)
-    rewrite = _as_it_is if family is None else family.rewrite
-    label = GENERIC if family is None else family.name
-    return Source(name, label, module, rewrite, classes or found, size, preprocess, None, weights)
+def _described(name: str, module: nn.Module, size: int | None, weights: str) -> Source:
+    """A module that somebody else built, with what it says of itself (see :func:`input_facts`)."""
+    facts = input_facts(name, module, size)
+    found = count_classes(name, module, facts.input_size)
+    label = next((f.name for f in all_families().values() if f.occurs_in(module)), GENERIC)
+    return Source(name, label, module, with_equivalents, found, facts.input_size, facts.preprocess, None, weights)
 
 
-def _from_timm(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    if not config or "input_size" not in config:
-        return {}
-    size = int(config["input_size"][-1])
-    return {
-        "input_size": size, "resize": int(size / config.get("crop_pct", COMMON_CROP)),
-        "interpolation": config.get("interpolation", "bicubic"),
-        "mean": tuple(config.get("mean", COMMON["mean"])), "std": tuple(config.get("std", COMMON["std"])),
-    }  # fmt: skip
+def _plain(name: str, module: nn.Module) -> nn.Module:
+    """The module inside wrappers of training, in float32, on the CPU, in eval mode.
 
-
-def _classes(name: str, module: nn.Module, size: int) -> int:
-    try:
-        with torch.no_grad():
-            logits = module(torch.zeros(1, 3, size, size))
-    except Exception as error:  # a user's module may raise anything
-        raise ExportError(f"{name} does not run on [1, 3, {size}, {size}]: {error}") from error
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 1:
-        got = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ExportError(f"{name} gives {got}; a classifier gives logits [1, classes]")
-    return int(logits.shape[1])
-
-
-def _as_it_is(module: nn.Module, input_size: int) -> nn.Module:
-    """The module itself, with branches merged that timm can merge, taking [1, H, W, 3]."""
-    import_timm()
-    from timm.utils.model import reparameterize_model
-
-    return ChannelsLast(reparameterize_model(copy.deepcopy(module)).eval())
+    Raises:
+        ExportError: its parameters have no values, or it has no Python code.
+    """
+    outer = module
+    while isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        module = module.module
+    module = getattr(module, "_orig_mod", module)  # of torch.compile
+    if "preprocess" in vars(outer):
+        module.__dict__["preprocess"] = vars(outer)["preprocess"]
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ExportError(f"{name} is TorchScript, which cannot be exported; give the module that it was made from")
+    for key, value in [*module.named_parameters(), *module.named_buffers()]:
+        if nn.parameter.is_lazy(value) or value.is_meta:
+            raise ExportError(f"{name}: {key} has no values yet (a lazy layer, or device meta); load weights first")
+    return module.float().cpu().eval()

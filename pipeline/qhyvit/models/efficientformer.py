@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qhyvit.models._blocks import averaged_heads, behind_norm, centred, check_grid, folded_conv, without_offsets
-from qhyvit.models._family import Family, Variant, holds
+from qhyvit.models._family import Family, Variant
 from qhyvit.models._timm import import_timm
 
 STRIDE = 32  # of the last stage
@@ -209,5 +209,6 @@ FAMILY = Family(
     {v.name: v for v in map(_variant, ("l1", "l3", "l7"))},
     _build,
     _rewrite,
-    holds("EfficientFormer"),
+    "EfficientFormer",
+    {"MetaBlock2d": PoolingBlock},
 )

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qhyvit.models._blocks import averaged_heads, check_grid, folded_conv, linear
-from qhyvit.models._family import Family, Variant, holds
+from qhyvit.models._family import Family, Variant
 from qhyvit.models._timm import import_timm
 
 
@@ -202,5 +202,6 @@ FAMILY = Family(
     {v.name: v for v in map(_variant, ("s0", "s1", "s2", "l"))},
     _build,
     _rewrite,
-    holds("EfficientFormerV2"),
+    "EfficientFormerV2",
+    {"EfficientFormerV2Stage": lambda stage, _: Stage(stage)},
 )

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qhyvit.models._blocks import behind_norm, centred, folded_conv, linear
-from qhyvit.models._family import Family, Variant, holds
+from qhyvit.models._family import Family, Variant
 from qhyvit.models._mobile_former_net import (
     BRIDGE_HEADS,
     CONFIGS,
@@ -466,5 +466,6 @@ FAMILY = Family(
     {v.name: v for v in map(_variant, CONFIGS)},
     _build,
     _rewrite,
-    holds("MobileFormer"),
+    "MobileFormer",
+    {},
 )

@@ -25,7 +25,7 @@ from qhyvit.models._blocks import (
     silu,
     without_offsets,
 )  # fmt: skip
-from qhyvit.models._family import Family, Variant, holds
+from qhyvit.models._family import Family, Variant
 from qhyvit.models._timm import import_timm
 
 
@@ -164,5 +164,6 @@ FAMILY = Family(
     {v.name: v for v in map(_variant, ("xxs", "xs", "s"))},
     _build,
     _rewrite,
-    holds("MobileVitBlock"),
+    "ByobNet",
+    {"MobileVitBlock": MobileVitBlock},
 )

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from qhyvit.models._blocks import Backbone, ConvNormAct, behind_norm, folded_conv, linear, rewrite_stages, silu
-from qhyvit.models._family import Family, Variant, holds
+from qhyvit.models._family import Family, Variant
 from qhyvit.models._timm import import_timm
 
 
@@ -116,5 +116,6 @@ FAMILY = Family(
     {v.name: v for v in map(_variant, ("050", "075", "100", "125", "150", "175", "200"))},
     _build,
     _rewrite,
-    holds("MobileVitV2Block"),
+    "ByobNet",
+    {"MobileVitV2Block": MobileVitV2Block},
 )

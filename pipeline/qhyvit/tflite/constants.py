@@ -31,7 +31,7 @@ def _has_data(model: Any, tensor: Any) -> bool:
 
 
 def without_constant_nodes(data: bytes) -> bytes:
-    """The same model with such nodes replaced by their results; unchanged where there are none."""
+    """The same model with such nodes replaced by their results; unchanged where there are none, or it does not run."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
     from ai_edge_litert.schema_py_generated import BufferT
 
@@ -40,12 +40,15 @@ def without_constant_nodes(data: bytes) -> bytes:
     if not positions:
         return data
     _flat.embed(model, data)
-    interpreter = Interpreter(
-        model_content=data, num_threads=1, experimental_preserve_all_tensors=True,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )  # fmt: skip
-    interpreter.allocate_tensors()
-    interpreter.invoke()  # on zeros: what is read depends on constants alone
+    try:
+        interpreter = Interpreter(
+            model_content=data, num_threads=1, experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )  # fmt: skip
+        interpreter.allocate_tensors()
+        interpreter.invoke()  # on zeros: what is read depends on constants alone
+    except (RuntimeError, ValueError):  # an op that the interpreter does not know: the reader names it, and its module
+        return data
     subgraph = model.subgraphs[0]
     kept = [o for i, o in enumerate(subgraph.operators) if i not in positions]
     wanted = {int(t) for o in kept for t in o.inputs} | {int(t) for t in subgraph.outputs}

@@ -14,6 +14,14 @@ from qhyvit.ops import all_ops
 from qhyvit.ops._spec import OpSpec
 from qhyvit.tflite import _flat
 
+# what makes ops whose names tell nothing to those who write torch
+FROM_TORCH = {
+    "STABLEHLO_SORT": "sort, argsort, topk or median", "STABLEHLO_REDUCE_WINDOW": "pooling without the padding",
+    "STABLEHLO_IOTA": "arange, affine_grid or an index", "STABLEHLO_SCATTER": "scatter or index assignment",
+    "STABLEHLO_COMPOSITE": "a fused function", "STABLEHLO_WHILE": "a loop", "WHILE": "a loop", "IF": "a condition",
+    "GATHER_ND": "grid_sample or advanced indexing", "REVERSE_V2": "flip", "CONV_3D": "conv3d",
+}  # fmt: skip
+
 
 def _attributes(spec: OpSpec, options: Any) -> Any:
     """Fill an op's attribute dataclass from the flatbuffer options by field name."""
@@ -82,6 +90,27 @@ def _role(op: str, position: int) -> str:
     return "bias" if spec is not None and position == spec.bias_input else f"in{position}"
 
 
+def _refuse_unknown(model: Any, modules: Mapping[str, str]) -> None:
+    """Name every op that is not supported, and what in torch it comes from where that is known.
+
+    Raises:
+        GraphError: there are such ops.
+    """
+    subgraph, table = model.subgraphs[0], all_ops()
+    unknown: dict[str, list[str]] = {}
+    for operator in subgraph.operators:
+        op = _flat.op_name(model, operator)
+        if op not in table:
+            name = _flat.text(subgraph.tensors[operator.outputs[0]].name)
+            place = "the model's own forward" if modules else name[-60:]
+            unknown.setdefault(op, []).append(modules.get(name) or place)
+    if unknown:
+        hints = {op: f"; torch's {FROM_TORCH[op]}" if op in FROM_TORCH else "" for op in unknown}
+        parts = [f"{len(where)} x {op} (first in {where[0]}{hints[op]})" for op, where in sorted(unknown.items())]
+        listed = ", ".join(parts)
+        raise GraphError(f"the model holds ops that are not supported: {listed}")
+
+
 def read(data: bytes, modules: Mapping[str, str] | None = None) -> Graph:
     """Read a float model. Every reason why it cannot be read is named at once.
 
@@ -94,18 +123,10 @@ def read(data: bytes, modules: Mapping[str, str] | None = None) -> Graph:
         GraphError: more than one subgraph, dynamic shapes, or ops that we do not support.
     """
     model = _flat.load_model(data)
+    subgraph, table = model.subgraphs[0], all_ops()
+    _refuse_unknown(model, modules or {})
     if len(model.subgraphs) != 1:
         raise GraphError(f"the model has {len(model.subgraphs)} subgraphs; exactly one is supported")
-    subgraph, table = model.subgraphs[0], all_ops()
-    unknown: dict[str, list[str]] = {}
-    for operator in subgraph.operators:
-        op = _flat.op_name(model, operator)
-        if op not in table:
-            name = _flat.text(subgraph.tensors[operator.outputs[0]].name)
-            unknown.setdefault(op, []).append((modules or {}).get(name) or name[-60:])
-    if unknown:
-        listed = ", ".join(f"{len(where)} x {op} (first in {where[0]})" for op, where in sorted(unknown.items()))
-        raise GraphError(f"the model holds ops that are not supported: {listed}")
     names, blocks = _names(model, modules or {})
     tensors = {}
     for t, name in names.items():

@@ -1,0 +1,62 @@
+"""Functions of torch that litert-torch has no TFLite op for, or a bad one, as others that it has, while it traces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+
+def _mean_inside(x: torch.Tensor, kernel: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+                 count_include_pad: bool = True, divisor_override: int | None = None) -> torch.Tensor:  # fmt: skip
+    """avg_pool2d; where padding does not count, with it, times a constant: pixels of a window over those inside."""
+    pooled = F.avg_pool2d(x, kernel, stride, padding, ceil_mode, True, divisor_override)
+    if count_include_pad or divisor_override is not None:
+        return pooled
+    geometry = zip(x.shape[-2:], pooled.shape[-2:], *map(_pair, (kernel, stride or kernel, padding)), strict=True)
+    rows, columns = (_shares(*axis) for axis in geometry)
+    gains = [[1 / (r * c) for c in columns] for r in rows]
+    return pooled if min(rows + columns) == 1 else pooled * torch.tensor(gains)
+
+
+def _shares(size: int, count: int, kernel: int, stride: int, padding: int) -> list[float]:
+    """Which part of each window along an axis, as far as padding reaches, lies inside the map."""
+    starts = [i * stride - padding for i in range(count)]
+    ends = [min(start + kernel, size + padding) for start in starts]
+    return [(min(end, size) - max(start, 0)) / (end - start) for start, end in zip(starts, ends, strict=True)]
+
+
+def _largest(x: torch.Tensor, size: Any, return_indices: bool = False) -> Any:
+    """adaptive_max_pool2d to sizes that divide the map's.
+
+    Raises:
+        NotImplementedError: another size, or indices.
+    """
+    sides = [have if s is None else s for s, have in zip(_pair(size), x.shape[-2:], strict=True)]
+    if return_indices or any(have % s for s, have in zip(sides, x.shape[-2:], strict=True)):
+        raise NotImplementedError(f"adaptive_max_pool2d of {list(x.shape[-2:])} to {sides}: windows of several sizes")
+    if sides == [1, 1]:
+        return x.amax((-2, -1), keepdim=True)
+    return F.max_pool2d(x, [have // s for s, have in zip(sides, x.shape[-2:], strict=True)])
+
+
+def _pair(size: Any) -> Sequence[Any]:
+    """Height and width of one number, of a list of one, or of two."""
+    size = tuple(size) if isinstance(size, list | tuple) else (size,)
+    return size * (2 // len(size))
+
+
+FORMS: Mapping[Any, Callable[..., Any]] = {F.avg_pool2d: _mean_inside, F.adaptive_max_pool2d: _largest}
+
+
+class Lowered(TorchFunctionMode):
+    """Calls such a function's form in its place."""
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """What ``func`` gives."""
+        return FORMS.get(func, func)(*args, **(kwargs or {}))
