@@ -96,7 +96,7 @@ def calibrate(
         place, pictures = stages.Work(Path(work or temporary), progress, log), Path(images)
         images_in(pictures)  # a wrong folder or method must not cost an export
         stages.check_choice(method, options or {}, bits, profile, measure)
-        stages.export(place, model, _path(weights), classes, input_size, seed)
+        stages.export(place, model, _path(weights), classes, input_size, seed, pictures)
         stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16,
                          latency_file=_path(latency_profile), measure=measure)  # fmt: skip
         found = stages.solved(place)
@@ -134,7 +134,7 @@ def build(
     stages.latency_of(_path(latency_profile))
     if labels is not None:
         files.read_bytes(Path(labels), "label names")
-    stages.export(place, model, _path(weights), classes, input_size, seed)
+    stages.export(place, model, _path(weights), classes, input_size, seed, pictures)
     stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16,
                      latency_file=_path(latency_profile), measure=measure)  # fmt: skip
     stages.convert(place)

@@ -41,6 +41,7 @@ FLOAT, FACTS, FOLDED, PLAN, CONSTANTS, MODEL, VERIFY, STATE, SAMPLES, LATENCY = 
     "float.tflite", "export.json", "folded.tflite", "plan.json", "plan.npz", "model.tflite", "verify.json",
     "state.json", "samples.npz", "latency.json",
 )  # fmt: skip
+EXPORT_IMAGES = 4  # real ones that the exported file is compared with the user's module on
 SAMPLE_COUNT = 16  # calibration images that the work directory keeps, for the report
 
 
@@ -110,12 +111,19 @@ MADE_BY = {
 
 
 def export(
-    work: Work, model: str | nn.Module, weights: Path | None, classes: int | None, size: int | None, seed: int
-) -> None:
-    """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models._source.open_source`)."""
+    work: Work, model: str | nn.Module, weights: Path | None, classes: int | None, size: int | None, seed: int,
+    images: Path | None = None,
+) -> None:  # fmt: skip
+    """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models._source.open_source`).
+
+    Args:
+        images: folder of real ones, of which a few show that the file computes what the module does; None: noise does.
+    """
+    pictures = [] if images is None else data.choose(images_in(images), EXPORT_IMAGES, seed)
     digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
     name = model if isinstance(model, str) else type(model).__name__
     key: dict[str, Any] = {"model": name, "weights": digest, "classes": classes, "size": size, "seed": seed}
+    key["images"] = data.hash_files(pictures)
     opened = None
     if not isinstance(model, str) or ".py:" in model:  # what a factory gives is known only when it ran
         opened = _opened(model, weights, classes, size, seed)
@@ -128,7 +136,9 @@ def export(
         work.progress("export", 0.0)
         source = opened or _opened(model, weights, classes, size, seed)
         work.log(f"export: {source.name} by the {source.family} family, {source.weights} weights")
-        made = convert(source, work.log)
+        how = default_preprocess({"preprocess": source.preprocess})
+        real = normalize(load_pixels(pictures, source.input_size, how), how) if pictures else None
+        made = convert(source, work.log, real)
         files.write_bytes(work.folder / FLOAT, made.tflite)
         files.write_text(work.folder / FACTS, json.dumps({**made.facts, "weights_sha256": digest}, indent=1) + "\n")
 
