@@ -166,6 +166,38 @@ def _affine(norm: Piece) -> Piece:
     return piece
 
 
+def _parts(b: Builder, x: int) -> int:
+    """SPLIT into two halves, one of them through a layer, and put together again."""
+    shape, axis = b.shape(x), len(b.shape(x)) - 1
+    if shape[-1] % 2:
+        return x
+    outs = tuple(b.tensor("part", (*shape[:-1], shape[-1] // 2)) for _ in range(2))
+    made = spec("SPLIT").attrs(num_splits=2)
+    b.nodes.append(Node("SPLIT", made, (b.tensor("axis", (), "INT32", np.array(axis, np.int32)), x), outs))
+    return b.add("CONCATENATION", b.linear(outs[0], 4), outs[1], axis=axis)
+
+
+def _cut(b: Builder, x: int, begin: int, size: int) -> int:
+    shape = b.shape(x)
+    return b.add("SLICE", x, b.integers(*(0,) * (len(shape) - 1), begin), b.integers(*shape[:-1], size))
+
+
+def _slices(b: Builder, x: int) -> int:
+    """Two parts that overlap, added."""
+    size = max(b.shape(x)[-1] - 1, 1)
+    return b.add("ADD", _cut(b, x, 0, size), _cut(b, x, b.shape(x)[-1] - size, size))
+
+
+def _res2net(b: Builder, x: int) -> int:
+    """A part of the channels through a depthwise convolution, the rest beside it, and a residual around all."""
+    if len(b.shape(x)) != 4 or b.shape(x)[-1] < 2:
+        return x
+    half = b.shape(x)[-1] // 2
+    first, rest = _cut(b, x, 0, half), _cut(b, x, half, b.shape(x)[-1] - half)
+    both = b.add("CONCATENATION", _depthwise(b, first), rest, axis=3)
+    return b.add("ADD", x, b.linear(both, b.shape(x)[-1]))
+
+
 def _on_map(piece: Piece) -> Piece:
     """A piece for maps [1, H, W, C]; tokens pass unchanged."""
     return lambda b, x: piece(b, x) if len(b.shape(x)) == 4 else x
@@ -206,6 +238,11 @@ PIECES: dict[str, Piece] = {
     "gram": lambda b, x: (lambda t: b.add("BATCH_MATMUL", t, t, adj_y=True))(b.tokens(x)),
     "attention": _attention,
     "softmax attention": _softmax_attention,
+    "parts": _parts,
+    "slices": _slices,
+    "res2net": _res2net,
+    "concatenation": lambda b, x: b.add("CONCATENATION", x, b.linear(x, 3), axis=len(b.shape(x)) - 1),
+    "residual norm": lambda b, x: b.add("ADD", x, b.linear(_norm(b, x), b.shape(x)[-1])),
     "norm": _norm,
     "norm of products": _norm_of_products,
     "norm of moments": _norm_of_moments,

@@ -2,8 +2,9 @@
 
 The scale travels as an array of the tensor's full shape, so that RESHAPE and TRANSPOSE move it like the data. It
 ends at weights: a producer divides its output channels by r, a consumer multiplies its input channels. In between
-pass: copies, ADD and SUB (all operands scaled alike), MUL (one operand scaled, or a square), MEAN over axes where r is
-constant, BATCH_MATMUL (a free axis, or the contracted one with the inverse on the other operand), positive fused RELU.
+pass: copies and parts, ADD and SUB (all operands scaled alike), MUL (one operand scaled, or a square), MEAN over axes
+where r is constant, BATCH_MATMUL (a free axis, or the contracted one with the inverse on the other operand), positive
+fused RELU.
 
 A node is met once from each of its scaled tensors. So a rule asks for scales and never multiplies: an operand that is
 asked for the same scale again, constant or not, stays as it is, and one that is asked for another refuses. At the end
@@ -197,10 +198,14 @@ def _product(scaling: Scaling, node: Node) -> None:
     if carrying:
         scaling.want(out, np.broadcast_to(carrying[0], scaling.graph.tensors[out].shape))
         return
-    r = scaling.tensors[out]
+    r, shapes = scaling.tensors[out], scaling.graph.tensors
     for t in (a, b):  # the operand as wide as the result and with a producer that may take the scale
-        if scaling.graph.tensors[t].shape == scaling.graph.tensors[out].shape:
+        if shapes[t].shape == shapes[out].shape:
             scaling.want(t, r)
+            return
+    for t in (a, b):  # or a constant that has all channels
+        if shapes[t].is_constant:
+            scaling.want(t, _narrow(r, shapes[t].shape))
             return
     raise CannotScaleError("MUL without a full operand")
 
@@ -252,6 +257,56 @@ def _pad_to(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
 def _pad_back(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
     pads = graph.constant(node.inputs[1])
     return r[tuple(slice(int(a), n - int(b)) for (a, b), n in zip(pads, r.shape, strict=True))]
+
+
+def _slice_to(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
+    begin = graph.constant(node.inputs[1])
+    return r[tuple(slice(int(b), int(b) + n) for b, n in zip(begin, graph.tensors[node.outputs[0]].shape, strict=True))]
+
+
+def _slice(scaling: Scaling, node: Node) -> None:
+    """SLICE: the part takes its channels' scale; a part alone says nothing of the whole."""
+    if node.inputs[0] not in scaling.tensors:
+        raise CannotScaleError("a scale on a part of a tensor")
+    scaling.want(node.outputs[0], _slice_to(node, scaling.graph, scaling.tensors[node.inputs[0]]))
+
+
+def _split(scaling: Scaling, node: Node) -> None:
+    """SPLIT: the same for all parts."""
+    axis_id, source = node.inputs
+    if source not in scaling.tensors:
+        raise CannotScaleError("a scale on a part of a tensor")
+    axis = int(scaling.graph.constant(axis_id).item())
+    for out, part in zip(node.outputs, np.split(scaling.tensors[source], len(node.outputs), axis), strict=True):
+        scaling.want(out, part)
+
+
+def _concatenation(scaling: Scaling, node: Node) -> None:
+    """CONCATENATION: the parts carry the whole's channels.
+
+    Where only some parts have a scale, the others get one where they can take any: that of what a depthwise convolution
+    reads, channel by channel, and 1 else.
+    """
+    graph, (out,), axis = scaling.graph, node.outputs, node.attrs.axis
+    whole = scaling.scale_of(out)
+    if whole is None:
+        whole = np.concatenate([_part_scale(scaling, t) for t in node.inputs], axis)
+        scaling.want(out, whole)
+    ends = np.cumsum([graph.tensors[t].shape[axis] for t in node.inputs])[:-1]
+    for t, part in zip(node.inputs, np.split(whole, ends, axis), strict=True):
+        if scaling.scale_of(t) is not None or not np.allclose(part, 1.0, rtol=1e-9):
+            scaling.want(t, part)
+
+
+def _part_scale(scaling: Scaling, tensor: int) -> np.ndarray:
+    known, shape = scaling.scale_of(tensor), scaling.graph.tensors[tensor].shape
+    if known is not None:
+        return np.broadcast_to(known, shape)
+    made = scaling.graph.producer(tensor)
+    read = scaling.tensors.get(made.inputs[0]) if made is not None and made.op == "DEPTHWISE_CONV_2D" else None
+    if read is None or read.shape[-1] != shape[-1]:
+        return np.ones(shape)
+    return np.broadcast_to(last_axis(read, "DEPTHWISE_CONV_2D"), shape)
 
 
 def _mean(scaling: Scaling, node: Node) -> None:
@@ -345,12 +400,16 @@ RULES: dict[str, Callable[[Scaling, Node], None]] = {
     "RESHAPE": _copy(_reshape_to, _reshape_back),
     "TRANSPOSE": _copy(_transpose_to, _transpose_back),
     "PAD": _copy(_pad_to, _pad_back),
+    "SLICE": _slice,
+    "SPLIT": _split,
+    "CONCATENATION": _concatenation,
     "MEAN": _mean,
     "BATCH_MATMUL": _matmul,
     "RELU": _relu,
     "PRELU": _relu,
 }
-PRODUCTS = {"MUL": _product, "BATCH_MATMUL": _matmul_fits}  # what is looked at again at the end
+# what is looked at again at the end
+PRODUCTS = {"MUL": _product, "BATCH_MATMUL": _matmul_fits, "CONCATENATION": _concatenation}
 
 
 def seeds(graph: Graph, seen: Container[int]) -> Iterator[Node]:
