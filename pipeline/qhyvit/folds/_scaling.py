@@ -45,6 +45,7 @@ class Scaling:
     constants: dict[int, Scale] = field(default_factory=dict)
     factors: dict[int, np.ndarray] = field(default_factory=dict)
     queue: list[int] = field(default_factory=list)
+    later: list[Node] = field(default_factory=list)
     done: set[tuple[int, int]] = field(default_factory=set)
 
     def want(self, tensor: int, r: Scale) -> None:
@@ -77,7 +78,10 @@ class Scaling:
         Raises:
             CannotScaleError: a neighbour cannot take its part, or the scales around a product do not fit together.
         """
-        while self.queue:
+        while self.queue or self.later:
+            if not self.queue:
+                _concatenation(self, self.later.pop(0))  # its other parts have no scale from elsewhere
+                continue
             tensor = self.queue.pop()
             producer = self.graph.producer(tensor)
             assert producer is not None
@@ -281,6 +285,14 @@ def _split(scaling: Scaling, node: Node) -> None:
         scaling.want(out, part)
 
 
+def _parts(scaling: Scaling, node: Node) -> None:
+    """CONCATENATION, once all that is known of its parts is known."""
+    if scaling.scale_of(node.outputs[0]) is None and any(scaling.scale_of(t) is None for t in node.inputs):
+        scaling.later.append(node)
+    else:
+        _concatenation(scaling, node)
+
+
 def _concatenation(scaling: Scaling, node: Node) -> None:
     """CONCATENATION: the parts carry the whole's channels.
 
@@ -402,7 +414,7 @@ RULES: dict[str, Callable[[Scaling, Node], None]] = {
     "PAD": _copy(_pad_to, _pad_back),
     "SLICE": _slice,
     "SPLIT": _split,
-    "CONCATENATION": _concatenation,
+    "CONCATENATION": _parts,
     "MEAN": _mean,
     "BATCH_MATMUL": _matmul,
     "RELU": _relu,
