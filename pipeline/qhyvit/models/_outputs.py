@@ -35,7 +35,7 @@ def count_classes(name: str, module: nn.Module, size: int) -> int:
         path, layer = volumes[0]
         raise ExportError(f"{name} has a {type(layer).__name__} at {path}: TFLite has no integer form of layers of volumes")
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 1 or not logits.is_floating_point():
-        raise ExportError(f"{name} gives {_described(logits)}; a classifier gives one tensor of logits, [1, classes]")
+        raise ExportError(f"{name} gives {_described(logits)}; a classifier gives logits [1, classes], one tensor")
     return int(logits.shape[1])
 
 

@@ -119,7 +119,7 @@ def _equivalent(module: nn.Module, path: str, fed: dict[nn.Module, list[tuple[An
         try:
             return _tried(module, make, fed[module])
         except Exception as error:  # a user's module may be anything below the name that we know
-            log(f"export: {path} ({type(module).__name__}) stays as it is, not in the form of {label}: {first_line(error)}")
+            log(f"{path} ({type(module).__name__}) stays as it is, not in the form of {label}: {first_line(error)}")
     return None
 
 
@@ -178,6 +178,6 @@ def _merged(net: nn.Module, input_size: int, log: Log) -> nn.Module:
         if not difference < MERGED_DIFFERENCE:
             raise ExportError(f"the outputs would differ by {difference:.1e} of the largest")
     except Exception as error:  # a method called ``fuse`` may be anybody's
-        log(f"export: branches stay as they are, not merged: {first_line(error)}")
+        log(f"branches stay as they are, not merged: {first_line(error)}")
         return net
     return merged
