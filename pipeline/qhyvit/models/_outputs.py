@@ -90,10 +90,10 @@ def gives_probabilities(module: nn.Module, size: int) -> bool:
 
 
 def _images(size: int) -> list[torch.Tensor]:
-    """Noise, grey, and a ramp, normalised: [1, 3, H, W] each."""
+    """Noise, faint noise, and a ramp, normalised: [1, 3, H, W] each."""
     noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     ramp = torch.linspace(-2, 2, size).expand(1, 3, size, size)
-    return [noise, torch.zeros_like(noise), ramp.clone()]
+    return [noise, 0.1 * noise.flip(3), ramp.clone()]
 
 
 @contextlib.contextmanager
