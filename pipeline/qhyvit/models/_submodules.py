@@ -61,7 +61,7 @@ def equivalents_in(module: nn.Module) -> dict[str, str]:
     def walk(m: nn.Module, path: str) -> None:
         if isinstance(m, ChannelsLast | FromChannelsFirst):
             walk(m.net, path)
-        elif type(m).__module__.startswith(f"{__package__}.") and not isinstance(m, MobileFormer):
+        elif type(m).__module__.startswith(f"{__package__}.") and type(m).__module__ != MobileFormer.__module__:
             found[path] = type(m).__name__
         else:
             for name, child in m.named_children():
