@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
 import torch
 from torch import nn
 
@@ -12,7 +11,6 @@ from qhyvit.errors import ExportError, UsageError
 from qhyvit.models._input_facts import input_facts
 from qhyvit.models._source import open_source
 from qhyvit.models._timm import import_timm
-
 
 timm = import_timm()
 
@@ -83,7 +81,12 @@ def test_mean_and_std_in_any_usual_form(value):
 
 @pytest.mark.parametrize(
     ("mean", "std"),
-    [((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)), (0.0, 255), ((123.675, 116.28, 103.53), 1.0), (127.5, 127.5)],
+    [
+        ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+        (0.0, 255),
+        ((123.675, 116.28, 103.53), 1.0),
+        (127.5, 127.5),
+    ],
 )
 def test_values_of_bytes_are_refused_with_those_to_give(mean, std):
     line = refusal(input_size=64, mean=mean, std=std)
@@ -163,7 +166,7 @@ def test_resize_follows_another_size():
 
 @pytest.mark.parametrize("channels", [1, 5])
 def test_other_channel_counts_are_said_with_the_layer(channels):
-    with pytest.raises(ExportError, match=rf"takes {channels} channels?: its first convolution, stem.*images have three"):
+    with pytest.raises(ExportError, match=rf"takes {channels} channels?: its first convolution, stem.*three"):
         open_source(Net(channels), size=64)
 
 

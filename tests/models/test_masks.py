@@ -91,5 +91,5 @@ def test_other_constants_that_are_not_finite_are_refused_by_name(value):
     constant = next(t for t in node.inputs if graph.tensors[t].is_constant)
     bad = np.array(graph.constant(constant))
     bad.flat[0] = value
-    with pytest.raises(GraphError, match="ADD in .* reads a constant that holds NaN or infinite"):
+    with pytest.raises(GraphError, match=r"ADD in .* reads a constant that holds NaN or infinite"):
         finite(edit.with_constants(graph, {constant: bad}))

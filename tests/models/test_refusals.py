@@ -83,6 +83,14 @@ def data_dependent(x):
     return x if x.sum() > 0 else x + 1
 
 
+def topk(x):
+    return x.flatten(2).topk(4).values[..., None]
+
+
+def in_order(x):
+    return x.flatten(2).sort(-1).values[..., None]
+
+
 def grid(x):
     where = F.affine_grid(torch.eye(2, 3)[None], [1, 8, 16, 16], align_corners=False)
     return F.grid_sample(x, where, align_corners=False)
@@ -92,8 +100,8 @@ def grid(x):
     ("function", "kind", "words"),
     [
         (grid, GraphError, r"4 x GATHER_ND \(first in mid; torch's grid_sample"),
-        (lambda x: x.flatten(2).topk(4).values[..., None], GraphError, r"1 x STABLEHLO_SORT \(first in mid; torch's sort, argsort, topk"),
-        (lambda x: x.flatten(2).sort(-1).values[..., None], GraphError, r"STABLEHLO_SORT \(first in mid; torch's sort"),
+        (topk, GraphError, r"1 x STABLEHLO_SORT \(first in mid; torch's sort, argsort, topk"),
+        (in_order, GraphError, r"STABLEHLO_SORT \(first in mid; torch's sort"),
         (lambda x: x.cumsum(-1), GraphError, r"CUMSUM \(first in mid\)"),
         (nn.AdaptiveMaxPool2d(7), ExportError, r"adaptive_max_pool2d of \[16, 16\] to \[7, 7\]"),
         (lambda x: x * x.mean().item(), ExportError, r"At test_refusals\.py, line \d+, in forward: "),

@@ -224,4 +224,6 @@ def _check_end(source: Source, last: str) -> None:
     if last == "LOGISTIC":
         raise ExportError(f"{source.name} ends in a sigmoid, one class apart from another; give logits for a softmax")
     if last not in CUT and gives_probabilities(source.reference, source.input_size):
-        raise ExportError(f"{source.name} gives probabilities, but ends in {last}; return the logits before its softmax")
+        raise ExportError(
+            f"{source.name} gives probabilities, but ends in {last}; return the logits before its softmax"
+        )

@@ -46,7 +46,9 @@ def _without_idle_limits(graph: Graph) -> Graph:
             source, old = next(t for t in node.inputs if t not in limits), node.outputs[0]
             if old not in graph.outputs and graph.tensors[source].shape == graph.tensors[old].shape:
                 kept[old] = kept.get(source, source)
-    nodes = (replace(n, inputs=tuple(kept.get(t, t) for t in n.inputs)) for n in graph.nodes if n.outputs[0] not in kept)
+    nodes = (
+        replace(n, inputs=tuple(kept.get(t, t) for t in n.inputs)) for n in graph.nodes if n.outputs[0] not in kept
+    )
     tensors = {t: v for t, v in graph.tensors.items() if t not in kept}
     return replace(graph, nodes=tuple(nodes), tensors=tensors)
 

@@ -33,7 +33,9 @@ def count_classes(name: str, module: nn.Module, size: int) -> int:
     volumes = [(path, m) for path, m in called if _is_of_volumes(m)]
     if volumes:
         path, layer = volumes[0]
-        raise ExportError(f"{name} has a {type(layer).__name__} at {path}: TFLite has no integer form of layers of volumes")
+        raise ExportError(
+            f"{name} has a {type(layer).__name__} at {path}: TFLite has no integer form of layers of volumes"
+        )
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 1 or not logits.is_floating_point():
         raise ExportError(f"{name} gives {_described(logits)}; a classifier gives logits [1, classes], one tensor")
     return int(logits.shape[1])
@@ -68,7 +70,9 @@ def check_values(name: str, module: nn.Module, size: int) -> None:
     if not bool(outputs.isfinite().all()):
         raise ExportError(f"{name} gives outputs that are not finite (NaN or infinite) for ordinary images")
     if bool((first - second).abs().max() > SAME * first.abs().max()):
-        raise ExportError(f"{name} gives other outputs when it sees the same image again: {_why_other(module, changed)}")
+        raise ExportError(
+            f"{name} gives other outputs when it sees the same image again: {_why_other(module, changed)}"
+        )
     if bool((outputs == outputs[:1]).all()):
         raise ExportError(f"{name} gives the same outputs for every image; load trained weights, or look at its head")
 

@@ -9,7 +9,14 @@ from pathlib import Path
 
 TRACE = re.compile(r'File "(?P<file>[^<"][^"]*)", line (?P<line>\d+), in (?P<function>\w+)\n\s*(?P<code>[^\n]*)')
 # of what stands between a model's code and the line that fails
-TOOLS = ("/torch/", "/litert_torch/", "/jax/", "/jaxlib/", "/ai_edge_litert/", f"/{Path(__file__).parents[1].name}/models/")
+TOOLS = (
+    "/torch/",
+    "/litert_torch/",
+    "/jax/",
+    "/jaxlib/",
+    "/ai_edge_litert/",
+    f"/{Path(__file__).parents[1].name}/models/",
+)
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from qhyvit.errors import ExportError
 from qhyvit.models import all_families
 from qhyvit.models._blocks import ChannelsLast, FromChannelsFirst
-from qhyvit.models._family import is_a
+from qhyvit.models._family import Family, is_a
 from qhyvit.models._mobile_former_net import MobileFormer
 from qhyvit.models._reason import first_line
 from qhyvit.models._timm import import_timm
@@ -76,9 +77,13 @@ def _makers(module: nn.Module) -> list[tuple[str, Make]]:
     found: list[tuple[str, Make]] = []
     for family in all_families().values():
         if family.is_network(module):
-            found.append((family.name, lambda m, size, f=family: FromChannelsFirst(f.rewrite(m, size))))
+            found.append((family.name, partial(_whole, family)))
         found += [(family.name, make) for kind, make in family.blocks.items() if is_a(module, kind)]
     return found
+
+
+def _whole(family: Family, module: nn.Module, input_size: int) -> nn.Module:
+    return FromChannelsFirst(family.rewrite(module, input_size))
 
 
 def _inputs(net: nn.Module, input_size: int) -> dict[nn.Module, list[tuple[Any, ...]]]:
