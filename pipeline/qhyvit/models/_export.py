@@ -109,15 +109,24 @@ def module_of(tensor_name: str, chains: Mapping[str, str]) -> str:
     """Module path that a tensor of the file came from, "" where its name does not tell.
 
     A name lists scope chains, separated by ``;``; long ones are cut at the front, so the chain must end with what
-    is left, and only one chain may.
+    is left, and only one chain may. A module whose forward is not called (``net.backbone.forward_features(x)``) is
+    missing from the chains of those within.
     """
     for part in tensor_name.split(";"):
         if part in chains:
             return chains[part]
         ending = {path for chain, path in chains.items() if "/" in part and chain.endswith(part)}
+        ending = ending or {path for chain, path in chains.items() if "/" in part and _leaves_out(part, chain)}
         if len(ending) == 1:
             return ending.pop()
     return ""
+
+
+def _leaves_out(part: str, chain: str) -> bool:
+    """Whether ``part`` is ``chain`` without some modules before the last."""
+    whole = iter(chain.split("/"))
+    links = part.split("/")
+    return all(link in whole for link in links) and next(whole, None) is None
 
 
 def _modules(data: bytes, module: nn.Module) -> dict[str, str]:
@@ -173,17 +182,20 @@ def export(source: Source, log: Log = silent, images: np.ndarray | None = None) 
         GraphError: ops that we do not support.
     """
     check_values(source.name, source.reference, source.input_size)
-    rewritten = source.rewrite(source.reference, source.input_size, log)
+    left: list[str] = []
+    rewritten = source.rewrite(source.reference, source.input_size, left.append)
+    for line in left:
+        log(f"export: {line}")
     try:
         return _converted(source, rewritten, images)
     except QhyvitError as error:
-        if source.rewrite is not with_equivalents or not equivalents_in(rewritten):
-            raise
-        log(f"export: tried once more without the forms of known blocks: {error}")
-        try:
-            return _converted(source, as_it_is(source.reference, source.input_size, log), images)
-        except QhyvitError:
-            raise error from None
+        if source.rewrite is with_equivalents and equivalents_in(rewritten):
+            log(f"export: tried once more without the forms of known blocks: {error}")
+            with contextlib.suppress(QhyvitError):
+                return _converted(source, as_it_is(source.reference, source.input_size), images)
+        if left:
+            raise type(error)(f"{error} ({left[0]})") from error
+        raise
 
 
 def _converted(source: Source, rewritten: nn.Module, images: np.ndarray | None) -> Exported:
@@ -216,4 +228,6 @@ def _check_end(source: Source, last: str) -> None:
     if last == "LOGISTIC":
         raise ExportError(f"{source.name} ends in a sigmoid, one class apart from another; give logits for a softmax")
     if last not in CUT and gives_probabilities(source.reference, source.input_size):
-        raise ExportError(f"{source.name} gives probabilities, but ends in {last}; return the logits before its softmax")
+        raise ExportError(
+            f"{source.name} gives probabilities, but ends in {last}; return the logits before its softmax"
+        )

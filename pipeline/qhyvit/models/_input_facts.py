@@ -40,25 +40,22 @@ def input_facts(name: str, module: nn.Module, size: int | None) -> InputFacts:
         UsageError: the size is not known or no square, or what the module says is no dictionary of good values.
     """
     where, said = _said(name, module)
-    own = None if "input_size" not in said else _sides(where, said["input_size"])
-    if size is not None:
-        size = _whole(f"the input size of {name}", size, LARGEST_SIDE)
-    elif own is None:
+    if size is None and "input_size" not in said:
         raise UsageError(f"the input size of {name} is not known; give --input-size, pixels")
-    elif own[0] != own[1]:
+    own = _sides(where, said.get("input_size", size))
+    if size is None and own[0] != own[1]:
         raise UsageError(
             f"{where}: input_size is {own[0]} x {own[1]}; only squares are supported: give --input-size, pixels, "
             "if the model can take a square"
         )
-    else:
-        size = own[0]
+    size = size or own[0]
     resize = size / CROP
     if said.get("resize") is not None:
-        scale = size / own[0] if own and own[0] == own[1] else 1.0
+        scale = size / own[0] if own[0] == own[1] else 1.0
         resize = _positive(f"{where}: resize", said["resize"]) * scale
     mean, std = _mean_and_std(where, said.get("mean", MEAN), said.get("std", STD))
     preprocess = {"interpolation": _filter(where, said.get("interpolation", INTERPOLATION)), "mean": mean, "std": std}
-    return InputFacts(size, {**preprocess, "resize": _whole(f"{where}: resize", round(resize), LARGEST_RESIZE)})
+    return InputFacts(size, {**preprocess, "resize": whole(f"{where}: resize", round(resize), LARGEST_RESIZE)})
 
 
 def _said(name: str, module: nn.Module) -> tuple[str, dict[str, Any]]:
@@ -94,9 +91,11 @@ def _listed(value: Any) -> list[Any]:
 
 def _sides(where: str, value: Any) -> tuple[int, int]:
     """Height and width of S, (H, W) or (3, H, W)."""
-    values = [_whole(f"{where}: input_size", v, LARGEST_SIDE) for v in _listed(value)]
+    values = [whole(f"{where}: input_size", v, LARGEST_SIDE) for v in _listed(value)]
     if len(values) == 3 and values[0] != 3:
-        raise UsageError(f"{where}: input_size {tuple(values)} has {values[0]} channels first; images have three: (3, H, W)")
+        raise UsageError(
+            f"{where}: input_size {tuple(values)} has {values[0]} channels first; images have three: (3, H, W)"
+        )
     if not 1 <= len(values) <= 3:
         raise UsageError(f"{where}: input_size has {len(values)} numbers; give S, (S, S) or (3, S, S)")
     return values[-2:][0], values[-1]
@@ -114,10 +113,15 @@ def _positive(what: str, value: Any) -> float:
     return float(value)
 
 
-def _whole(what: str, value: Any, largest: int) -> int:
+def whole(what: str, value: Any, largest: int) -> int:
+    """``value``, which is to be a whole number from 1 to ``largest``.
+
+    Raises:
+        UsageError: it is not.
+    """
     number = _number(what, value)
     if not isinstance(value, Integral) or not 1 <= number <= largest:
-        raise UsageError(f"{what} is {value!r}; it has to be a whole number of pixels, 1 to {largest}")
+        raise UsageError(f"{what} is {value!r}; it has to be a whole number, 1 to {largest}")
     return int(value)
 
 

@@ -49,7 +49,15 @@ def _pair(size: Any) -> Sequence[Any]:
     return size * (2 // len(size))
 
 
-FORMS: Mapping[Any, Callable[..., Any]] = {F.avg_pool2d: _mean_inside, F.adaptive_max_pool2d: _largest}
+def _identity(rows: int, columns: int | None = None, *, dtype: Any = None, **where: Any) -> torch.Tensor:
+    """eye, as a constant: the converter makes it of a count in uint8, which no interpreter knows."""
+    values = [[float(i == j) for j in range(rows if columns is None else columns)] for i in range(rows)]
+    return torch.tensor(values, dtype=dtype or torch.get_default_dtype())
+
+
+FORMS: Mapping[Any, Callable[..., Any]] = {
+    F.avg_pool2d: _mean_inside, F.adaptive_max_pool2d: _largest, torch.eye: _identity,
+}  # fmt: skip
 
 
 class Lowered(TorchFunctionMode):

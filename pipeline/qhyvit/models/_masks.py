@@ -39,18 +39,18 @@ def finite(graph: Graph) -> Graph:
 
 def _without_idle_limits(graph: Graph) -> Graph:
     """The graph without minima and maxima with what no value passes."""
-    signs = {"MINIMUM": 1.0, "MAXIMUM": -1.0}
+    signs, kept = {"MINIMUM": 1.0, "MAXIMUM": -1.0}, dict[int, int]()
     for node in graph.nodes:
         limits = [t for t in node.inputs if graph.tensors[t].is_constant] if node.op in signs else []
-        if len(limits) != 1 or not (graph.constant(limits[0]) * signs[node.op] >= BOUNDLESS).all():
-            continue
-        kept, old = next(t for t in node.inputs if t not in limits), node.outputs[0]
-        if old in graph.outputs or graph.tensors[kept].shape != graph.tensors[old].shape:
-            continue
-        nodes = (replace(n, inputs=tuple(kept if t == old else t for t in n.inputs)) for n in graph.nodes if n is not node)
-        tensors = {t: v for t, v in graph.tensors.items() if t != old}
-        graph = replace(graph, nodes=tuple(nodes), tensors=tensors)
-    return graph
+        if len(limits) == 1 and (graph.constant(limits[0]) * signs[node.op] >= BOUNDLESS).all():
+            source, old = next(t for t in node.inputs if t not in limits), node.outputs[0]
+            if old not in graph.outputs and graph.tensors[source].shape == graph.tensors[old].shape:
+                kept[old] = kept.get(source, source)
+    nodes = (
+        replace(n, inputs=tuple(kept.get(t, t) for t in n.inputs)) for n in graph.nodes if n.outputs[0] not in kept
+    )
+    tensors = {t: v for t, v in graph.tensors.items() if t not in kept}
+    return replace(graph, nodes=tuple(nodes), tensors=tensors)
 
 
 def _masks(graph: Graph) -> Iterator[tuple[Node, int, int]]:
@@ -100,4 +100,4 @@ def _largest(graph: Graph, scores: Iterable[int]) -> float:
     interpreter.invoke()
     place = {d["name"]: d["index"] for d in interpreter.get_tensor_details()}
     found = [interpreter.get_tensor(place[graph.tensors[t].name]) for t in scores]
-    return max(float(np.abs(v, where=v > MASKED, out=np.zeros_like(v)).max()) for v in found)
+    return max(float(np.abs(v[v > MASKED / 2]).max(initial=0.0)) for v in found)

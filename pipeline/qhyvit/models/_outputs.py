@@ -33,9 +33,11 @@ def count_classes(name: str, module: nn.Module, size: int) -> int:
     volumes = [(path, m) for path, m in called if _is_of_volumes(m)]
     if volumes:
         path, layer = volumes[0]
-        raise ExportError(f"{name} has a {type(layer).__name__} at {path}: TFLite has no integer form of layers of volumes")
+        raise ExportError(
+            f"{name} has a {type(layer).__name__} at {path}: TFLite has no integer form of layers of volumes"
+        )
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 1 or not logits.is_floating_point():
-        raise ExportError(f"{name} gives {_described(logits)}; a classifier gives one tensor of logits, [1, classes]")
+        raise ExportError(f"{name} gives {_described(logits)}; a classifier gives logits [1, classes], one tensor")
     return int(logits.shape[1])
 
 
@@ -68,7 +70,9 @@ def check_values(name: str, module: nn.Module, size: int) -> None:
     if not bool(outputs.isfinite().all()):
         raise ExportError(f"{name} gives outputs that are not finite (NaN or infinite) for ordinary images")
     if bool((first - second).abs().max() > SAME * first.abs().max()):
-        raise ExportError(f"{name} gives other outputs when it sees the same image again: {_why_other(module, changed)}")
+        raise ExportError(
+            f"{name} gives other outputs when it sees the same image again: {_why_other(module, changed)}"
+        )
     if bool((outputs == outputs[:1]).all()):
         raise ExportError(f"{name} gives the same outputs for every image; load trained weights, or look at its head")
 
@@ -90,10 +94,10 @@ def gives_probabilities(module: nn.Module, size: int) -> bool:
 
 
 def _images(size: int) -> list[torch.Tensor]:
-    """Noise, grey, and a ramp, normalised: [1, 3, H, W] each."""
+    """Noise, faint noise, and a ramp, normalised: [1, 3, H, W] each."""
     noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     ramp = torch.linspace(-2, 2, size).expand(1, 3, size, size)
-    return [noise, torch.zeros_like(noise), ramp.clone()]
+    return [noise, 0.1 * noise.flip(3), ramp.clone()]
 
 
 @contextlib.contextmanager

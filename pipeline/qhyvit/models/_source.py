@@ -15,7 +15,7 @@ from torch import nn
 
 from qhyvit.errors import ExportError, InputError, UsageError
 from qhyvit.models import all_families, find_variant
-from qhyvit.models._input_facts import input_facts
+from qhyvit.models._input_facts import LARGEST_SIDE, input_facts, whole
 from qhyvit.models._outputs import check_classes, count_classes
 from qhyvit.models._reason import first_line
 from qhyvit.models._submodules import silent, with_equivalents
@@ -24,6 +24,7 @@ from qhyvit.models._weights import load_into, randomize
 
 TIMM = "timm/"
 OWN = ".py:"  # in FILE.py:FUNCTION
+LARGEST_CLASSES = 1_000_000
 GENERIC = "generic"  # family of a model whose blocks no family knows
 
 
@@ -69,6 +70,8 @@ def open_source(
         InputError, WeightsError: see :func:`qhyvit.models._weights.load_into`.
         ExportError: the factory failed, or gives no classifier of two classes or more.
     """
+    size = None if size is None else whole("the input size", size, LARGEST_SIDE)
+    classes = None if classes is None else whole("the number of classes", classes, LARGEST_CLASSES)
     if isinstance(model, nn.Module):
         found = _given(model, weights, classes, size)
     elif is_own(model):

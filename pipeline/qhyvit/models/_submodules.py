@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from qhyvit.errors import ExportError
 from qhyvit.models import all_families
 from qhyvit.models._blocks import ChannelsLast, FromChannelsFirst
-from qhyvit.models._family import is_a
+from qhyvit.models._family import Family, is_a
 from qhyvit.models._mobile_former_net import MobileFormer
 from qhyvit.models._reason import first_line
 from qhyvit.models._timm import import_timm
@@ -61,7 +62,7 @@ def equivalents_in(module: nn.Module) -> dict[str, str]:
     def walk(m: nn.Module, path: str) -> None:
         if isinstance(m, ChannelsLast | FromChannelsFirst):
             walk(m.net, path)
-        elif type(m).__module__.startswith(f"{__package__}.") and not isinstance(m, MobileFormer):
+        elif type(m).__module__.startswith(f"{__package__}.") and type(m).__module__ != MobileFormer.__module__:
             found[path] = type(m).__name__
         else:
             for name, child in m.named_children():
@@ -76,9 +77,13 @@ def _makers(module: nn.Module) -> list[tuple[str, Make]]:
     found: list[tuple[str, Make]] = []
     for family in all_families().values():
         if family.is_network(module):
-            found.append((family.name, lambda m, size, f=family: FromChannelsFirst(f.rewrite(m, size))))
+            found.append((family.name, partial(_whole, family)))
         found += [(family.name, make) for kind, make in family.blocks.items() if is_a(module, kind)]
     return found
+
+
+def _whole(family: Family, module: nn.Module, input_size: int) -> nn.Module:
+    return FromChannelsFirst(family.rewrite(module, input_size))
 
 
 def _inputs(net: nn.Module, input_size: int) -> dict[nn.Module, list[tuple[Any, ...]]]:
@@ -119,7 +124,7 @@ def _equivalent(module: nn.Module, path: str, fed: dict[nn.Module, list[tuple[An
         try:
             return _tried(module, make, fed[module])
         except Exception as error:  # a user's module may be anything below the name that we know
-            log(f"export: {path} ({type(module).__name__}) stays as it is, not in the form of {label}: {first_line(error)}")
+            log(f"{path} ({type(module).__name__}) stays as it is, not in the form of {label}: {first_line(error)}")
     return None
 
 
@@ -178,6 +183,6 @@ def _merged(net: nn.Module, input_size: int, log: Log) -> nn.Module:
         if not difference < MERGED_DIFFERENCE:
             raise ExportError(f"the outputs would differ by {difference:.1e} of the largest")
     except Exception as error:  # a method called ``fuse`` may be anybody's
-        log(f"export: branches stay as they are, not merged: {first_line(error)}")
+        log(f"branches stay as they are, not merged: {first_line(error)}")
         return net
     return merged
