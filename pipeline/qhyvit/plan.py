@@ -124,6 +124,7 @@ class QuantPlan:
     wide: tuple[str, ...] = ()  # tensors that int16 kernels compute, in int8 again behind them
     floats: tuple[str, ...] = ()  # tensors that float kernels compute
     latency: str = ""  # the latency profile that decided about time
+    resize_mode: str | None = None  # the one that was asked for; None: as the model or its images say
 
     def to_json(self) -> str:
         """One line a tensor; repr of a float64 that holds a float32 value reads back exactly."""
