@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from qhyvit.errors import UsageError
 from qhyvit.folds import all_folds
 from qhyvit.graph.ir import Graph
 from qhyvit.methods import _folding, _islands, _wide
@@ -32,6 +31,7 @@ from qhyvit.methods._softmax import quotients, unroll
 from qhyvit.methods._weights import search_weights
 from qhyvit.observers._histogram import Row, merge
 from qhyvit.observers._search import Found, extremes, search
+from qhyvit.options import Option
 from qhyvit.plan import FoldNote, TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.islands import may_be_float, widened, with_floats, with_profile
@@ -40,34 +40,28 @@ from qhyvit.tflite.placement import Worth
 
 Chosen = dict[Group, TensorQuant]
 
-DEFAULTS: dict[str, Any] = {
-    "rounds": 4,  # of gradients and ranges
-    "ends": "independent",  # both ends of a range searched; "joint": multiples of the min-max range, as in the paper
-    "scheme": "search",  # or "asymmetric", "symmetric"
-    "folds": "all",  # or "none", or names of folds with commas: channel_scale,silu_split
-    "int16_ms": 0.2,  # milliseconds that int16 kernels may add where the objective gains by them; 0: none
-    "fast_softmax": True,  # large softmaxes of int8 ops that XNNPACK has (at 8 bits)
-    "fast_gelu": True,  # int8 GELUs as SiLU where the outputs allow it (at 8 bits)
-    "bridge": True,  # block outputs as the objective inside bridge blocks
-    "ridge": 1.0,  # weights that undo the error before them; the pull towards the float ones; 0: off
-    "rounding": True,  # weights rounded with care (GPTQ)
-    "bias": True,  # biases take the mean error
-    "learn": 6,  # times that all images are seen by learned scales; 0: off
-    "search_images": 32,  # of all, for everything before
-}
+OPTIONS: dict[str, Option] = {
+    "rounds": Option(4, "of gradients and ranges", low=1, high=100),
+    "ends": Option("independent", "both ends of a range searched; joint: multiples of min-max, as in the paper",
+                   choices=("independent", "joint")),
+    "scheme": Option("search", "of activations", choices=("search", "asymmetric", "symmetric")),
+    "folds": Option("all", "scales of channels that go into neighbours", choices=tuple(all_folds()), several=True,
+                    alone=("all", "none")),
+    "int16_ms": Option(0.2, "milliseconds that int16 kernels may add where the objective gains; 0: none",
+                       low=0, high=1e6),
+    "fast_softmax": Option(True, "large softmaxes of int8 ops that XNNPACK has (at 8 bits)"),
+    "fast_gelu": Option(True, "int8 GELUs as SiLU where the outputs allow it (at 8 bits)"),
+    "bridge": Option(True, "block outputs as the objective inside bridge blocks"),
+    "ridge": Option(1.0, "weights that undo the error before them: the pull towards the float ones; 0: off",
+                    low=0, high=1e6),
+    "rounding": Option(True, "weights rounded with care (GPTQ)"),
+    "bias": Option(True, "biases take the mean error"),
+    "learn": Option(6, "times that all images are seen by learned scales; 0: off", low=0, high=1000),
+    "search_images": Option(32, "of all, for everything before", low=1, high=10**6),
+}  # fmt: skip
 NEAR = 0.99  # of a floor
 SIGMOID_FLAT = 8.0  # beyond, the sigmoid is within a code of 0 or 1
 FOLD_ROUNDS = (1, 2)  # once ranges are chosen; and again, for what the first folds hid
-CHOICES = {"ends": ("independent", "joint"), "scheme": ("search", "asymmetric", "symmetric")}
-
-
-def _check(options: Mapping[str, Any]) -> None:
-    for name, allowed in CHOICES.items():
-        if options[name] not in allowed:
-            raise UsageError(f"option {name}={options[name]!r}: must be one of {', '.join(allowed)}")
-    for fold in _fold_names(options):
-        if fold not in all_folds():
-            raise UsageError(f"option folds: no fold {fold!r}; there are all, none, {', '.join(all_folds())}")
 
 
 def _fold_names(options: Mapping[str, Any]) -> list[str]:
@@ -367,10 +361,9 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     Raises:
         UsageError: an option has a value that it cannot have.
     """
-    _check(options)
     if options["fast_softmax"] and problem.bits == 8:
         problem = unroll(quotients(problem))
     return _Search(problem, options).run()
 
 
-METHOD = Method("qhyvit", "Hessian-guided hybrid search of scale, granularity and scheme", find, DEFAULTS)
+METHOD = Method("qhyvit", "Hessian-guided hybrid search of scale, granularity and scheme", find, OPTIONS)
