@@ -22,7 +22,7 @@ from qhyvit.models._outputs import check_classes, count_classes
 from qhyvit.models._reason import first_line
 from qhyvit.models._submodules import silent, with_equivalents
 from qhyvit.models._timm import import_timm
-from qhyvit.models._weights import load_into, randomize
+from qhyvit.models._weights import load_into, randomize, settle
 
 TIMM = "timm/"
 OWN = ".py:"  # in FILE.py:FUNCTION
@@ -140,7 +140,10 @@ def _timm(model: str, weights: Path | None, classes: int | None, size: int | Non
     options = {} if classes is None else {"num_classes": classes}
     module = timm.create_model(name, pretrained=False, **options).eval()
     label = _filled(module, weights, model, module.num_classes, seed)
-    return _described(model, module, size, label)
+    found = _described(model, module, size, label)
+    if weights is None:
+        settle(module, found.input_size, seed)
+    return found
 
 
 def _given(module: nn.Module, weights: Path | None, classes: int | None, size: int | None) -> Source:

@@ -138,3 +138,28 @@ def randomize(module: nn.Module, seed: int) -> None:
         else:
             fan_in = value[0].numel()
             value.data = noise * (1.5 / max(fan_in, 1)) ** 0.5
+
+
+def settle(module: nn.Module, input_size: int, seed: int) -> None:
+    """Statistics of every batch norm from random pictures, layer by layer, so that values keep their size.
+
+    A deep network of random weights otherwise grows until float32 itself does not compute it. The pictures, [8, 3, H,
+    W], differ in what they hold and in their contrast. A variance is at least 1 % of the mean square.
+    """
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) and m.track_running_stats]
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn((8, 3, 8, 8), generator=generator) * torch.linspace(0.5, 2.0, 8)[:, None, None, None]
+    pictures = nn.functional.interpolate(coarse, (input_size, input_size), mode="bicubic")
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        module(pictures)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            mean, variance = norm.running_mean, norm.running_var
+            assert mean is not None
+            assert variance is not None
+            variance.clamp_(min=1e-6).add_(0.01 * mean**2)
+            norm.momentum = momentum
+    module.eval()
