@@ -141,6 +141,11 @@ def last_axis(r: Scale, what: str) -> np.ndarray:
     return flat[0]
 
 
+def row_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of one number a channel beside a tensor of ``shape``: [1, .., C]."""
+    return (*(1,) * (len(shape) - 1), shape[-1])
+
+
 def _along(vector: np.ndarray, rank: int, axis: int) -> np.ndarray:
     shape = [1] * rank
     shape[axis] = -1

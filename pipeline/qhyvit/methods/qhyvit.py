@@ -10,7 +10,7 @@ folds. At the end weights and biases are solved in closed form, in execution ord
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -187,6 +187,7 @@ class _Search:
     problem: Problem
     options: Mapping[str, Any]
     notes: tuple[FoldNote, ...] = ()
+    placed: list[str] = field(default_factory=list)  # float tensors when the last folds were made
 
     def run(self) -> Solution:
         """All rounds, then the closed form."""
@@ -228,6 +229,7 @@ class _Search:
         if kept is None:
             return None
         self.problem = again(self.problem, kept.facts["silus"])
+        self.problem = self.problem.on(with_floats(self.problem.graph, kept.facts["placed"]))
         self._fold([_folding.from_facts(c) for c in kept.facts["folds"]])
         graph = with_floats(self.problem.graph, kept.facts["floats"])
         self.problem = self.problem.on(widened(graph, kept.facts["wide"]))
@@ -240,6 +242,7 @@ class _Search:
         self, number: int, chosen: Chosen, weights: Mapping[str, TensorQuant]
     ) -> tuple[Chosen, Mapping[str, TensorQuant], bool, float]:
         before = self.problem.graph
+        self.placed = [before.tensors[t].name for t in sorted(before.floats - before.wide)]
         chosen, weights, folded, distance = self._round(number, chosen, weights)
         if number == 0 and self.options["fast_gelu"] and self.problem.bits == 8:
             chosen, weights = self._with_silus(chosen, weights)
@@ -248,7 +251,7 @@ class _Search:
         facts = {
             "quants": quants_to_json({**spread(graph, chosen), **weights}), "distance": distance, "edited": edited,
             "wide": [graph.tensors[t].name for t in sorted(graph.wide)],
-            "floats": [graph.tensors[t].name for t in sorted(graph.floats - graph.wide)],
+            "floats": [graph.tensors[t].name for t in sorted(graph.floats - graph.wide)], "placed": self.placed,
             "folds": [_folding.to_facts(c) for c in folded],
             "silus": [graph.tensors[n.outputs[0]].name for n in graph.nodes if graph.gates.intersection(n.inputs)],
         }  # fmt: skip
@@ -298,14 +301,17 @@ class _Search:
         statistics = gather(problem, quants, wanted, by_channel, label, blocks)
         chosen, total = _Ranges(problem.bits, self.options).all(list(chosen), statistics, chosen)
         problem.log(f"round {number + 1}: distance before {statistics.distance:.4f}, objective {total:.4g}")
-        candidates = _folding.candidates(graph, places, statistics, total, problem.bits, problem.latency)
         wide = _wide.choose(graph, statistics, total, budget, problem.latency) if budget else {}
         # once: of tensors that are float by then, nothing is known
         places_islands = is_cpu and number == FOLD_ROUNDS[0]
         per_ms = total * _islands.gain_per_ms(graph, problem.latency)
         worth = _islands.worth(graph, statistics, spread(graph, chosen), per_ms) if places_islands else None
-        if candidates or wide or (worth is not None and self._islands(graph, worth).floats != graph.floats):
-            chosen = self._edit(candidates, wide, worth, chosen, total)
+        if worth is not None:  # a norm that becomes float takes a stream's scale in another way
+            self.problem = problem.on(self._islands(graph, worth))
+            places = [(name, place) for name, place in _folding.all_places(self.problem.graph) if name in names]
+        candidates = _folding.candidates(self.problem.graph, places, statistics, total, problem.bits, problem.latency)
+        if candidates or wide or self.problem.graph.floats != graph.floats:
+            chosen = self._edit(problem, candidates, wide, worth, chosen, total)
         energies = {} if candidates else {t: e.double().numpy() for t, e in statistics.energy.items()}
         return chosen, search_weights(self.problem.graph, energies, problem.bits), candidates, statistics.distance
 
@@ -327,13 +333,18 @@ class _Search:
         return with_profile(graph, self.problem.profile, self.problem.latency, worth)
 
     def _edit(
-        self, candidates: Sequence[_folding.Candidate], wide: Mapping[int, tuple[float, float]], worth: Worth | None,
-        chosen: Chosen, total: float,
+        self, problem: Problem, candidates: Sequence[_folding.Candidate], wide: Mapping[int, tuple[float, float]],
+        worth: Worth | None, chosen: Chosen, total: float,
     ) -> Chosen:  # fmt: skip
-        """Mark the int16 nodes, make the folds, place the islands; ranges of what is as it was, and of what is new."""
-        problem, before = self.problem, len(self.notes)
-        names = [problem.graph.tensors[t].name for t in wide]
-        self.problem = problem.on(widened(problem.graph, names))
+        """Mark the int16 nodes, make the folds, place the islands; ranges of what is as it was, and of what is new.
+
+        Args:
+            problem: as it was before this round.
+        """
+        before, names = len(self.notes), [problem.graph.tensors[t].name for t in wide]
+        self.problem = problem.on(widened(self.problem.graph, names))
+        graph = self.problem.graph
+        self.placed = [graph.tensors[t].name for t in sorted(graph.floats - graph.wide)]
         self._fold(candidates)
         if worth is not None:  # behind the folds: what they put in has a choice too
             self.problem = self.problem.on(self._islands(self.problem.graph, worth))
