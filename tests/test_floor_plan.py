@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors"},
     {"registry"},
-    {"affine", "plan", "graph", "data", "files"},
+    {"affine", "plan", "graph", "data", "files", "measure"},
     {"ops", "store"},
     {"latency"},
     {"tflite", "sim"},

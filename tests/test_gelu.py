@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.measure import CORRELATION
 from qhyvit.methods import _gelu, method
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
-from qhyvit.sim.run import Executor
+from qhyvit.sim.run import GATE_SLOPE, Executor
 from qhyvit.tflite.write import quantize
 from qhyvit.verify.agree import op_by_op
 from qhyvit.verify.census import census
@@ -54,22 +55,25 @@ def images(count=4):
     return torch.randn(count, *SIZE[1:], generator=torch.Generator().manual_seed(0))
 
 
+ANY = 1e9  # so far away that every approximation is worth its time
+
+
 def test_the_two_differ_by_a_fiftieth_at_most():
     x = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
-    error = F.gelu(x) - x * torch.sigmoid(_gelu.SLOPE * x)
+    error = F.gelu(x) - x * torch.sigmoid(GATE_SLOPE * x)
     assert 0.02 < float(error.abs().max()) < 0.0204
 
 
 def test_layers_take_the_slope_on_and_out_again():
     graph = feed_forward()
-    made = _gelu.as_silus(Problem(graph, images())).graph
+    made = _gelu.as_silus(Problem(graph, images()), ANY).graph
     assert [n.op for n in made.nodes] == ["CONV_2D", "LOGISTIC", "MUL", "PAD", "DEPTHWISE_CONV_2D"]
     found = Executor(made, torch.float64).run(images(), None, [1, 2, 4])
     exact = Executor(graph, torch.float64).run(images(), None, [1, 2, 4])
     h = exact[1]
-    assert torch.allclose(found[1], _gelu.SLOPE * h, atol=1e-5)
-    assert torch.allclose(found[2] / _gelu.SLOPE, h * torch.sigmoid(_gelu.SLOPE * h), atol=1e-5)
-    assert float((found[2] / _gelu.SLOPE - exact[2]).abs().max()) < 0.0204
+    assert torch.allclose(found[1], GATE_SLOPE * h, atol=1e-5)
+    assert torch.allclose(found[2] / GATE_SLOPE, h * torch.sigmoid(GATE_SLOPE * h), atol=1e-5)
+    assert float((found[2] / GATE_SLOPE - exact[2]).abs().max()) < 0.0204
     taps = float(np.abs(ARRAYS["w2"]).sum(axis=(0, 1, 2)).max())
     assert float((found[4] - exact[4]).abs().max()) < 0.0204 * taps
 
@@ -88,16 +92,32 @@ def test_others_stay(graph):
     assert _gelu.candidates(graph) == []
 
 
-def test_small_ones_stay(monkeypatch):
-    monkeypatch.setattr(_gelu, "LEAST_ELEMENTS", 16 * 16 * 32 + 1)
-    assert _gelu.candidates(feed_forward()) == []
+def test_the_outputs_decide():
+    """The more quantization costs anyway, the more an approximation may; the log says how much it does."""
+    said = []
+    problem = Problem(feed_forward(), images(), measure=CORRELATION, log=said.append)
+    assert _gelu.as_silus(problem, 1e-12).graph is problem.graph
+    assert said == []
+    made = _gelu.as_silus(problem, ANY)
+    (gate,) = made.graph.gates
+    assert made.graph.producer(gate).op == "LOGISTIC"
+    assert len(said) == 1
+
+
+def test_the_unedited_network_is_never_lost():
+    graph = feed_forward()
+    made = _gelu.as_silus(Problem(graph, images()), ANY).graph
+    plain, exact = (Executor(made, torch.float64, exact=e).logits(images()) for e in (False, True))
+    expected = Executor(graph, torch.float64).logits(images())
+    assert float((exact - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+    assert float((plain - expected).abs().max()) > 1e-3 * float(expected.abs().max())
 
 
 def test_weights_that_two_layers_share_are_scaled_for_one():
     graph = feed_forward(("CONV_2D", ("y", "w1", "b1"), "z"), outputs=("z",))
-    made = _gelu.as_silus(Problem(graph, images())).graph
+    made = _gelu.as_silus(Problem(graph, images()), ANY).graph
     first, last = (n for n in made.nodes if n.op == "CONV_2D")
-    assert np.allclose(made.constant(first.inputs[1]), _gelu.SLOPE * ARRAYS["w1"])
+    assert np.allclose(made.constant(first.inputs[1]), GATE_SLOPE * ARRAYS["w1"])
     assert np.array_equal(made.constant(last.inputs[1]), ARRAYS["w1"])
 
 

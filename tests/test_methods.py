@@ -9,7 +9,7 @@ import torch
 from qhyvit.errors import UsageError
 from qhyvit.methods import method
 from qhyvit.methods._blocks import BridgeBlock, bridge_blocks, bridges
-from qhyvit.methods._hessian import Capture, GradientPass, float_logits, mean_kl
+from qhyvit.methods._hessian import Capture, GradientPass, mean_distance
 from qhyvit.methods._learn import learn
 from qhyvit.methods._observe import observe
 from qhyvit.methods._patterns import before
@@ -49,7 +49,7 @@ def test_the_gradient_is_taken_where_it_is_no_noise(problem, solutions):
     wanted = [t for g in groups(problem.graph) if not g.fixed for t in g.roots if problem.graph.producer(t)]
 
     def mean_gradient(quants):
-        step = GradientPass(problem, quants, wanted).step(problem.images[:4])
+        step = GradientPass(problem, quants, wanted).step(problem.images[:4], problem.targets[:4])
         return float(np.mean([float(g.abs().mean()) for g in step.gradients.values()]))
 
     quantized, plain = mean_gradient(solutions["minmax"].tensors), mean_gradient({})
@@ -57,8 +57,7 @@ def test_the_gradient_is_taken_where_it_is_no_noise(problem, solutions):
 
 
 def test_the_search_beats_min_max_on_the_images_it_saw(problem, solutions):
-    target = float_logits(problem.graph, problem)
-    found = {name: mean_kl(problem.on(s.shipped), s.tensors, target) for name, s in solutions.items()}
+    found = {name: mean_distance(problem.on(s.shipped), s.tensors) for name, s in solutions.items()}
     assert found["qhyvit"] < found["minmax"]
 
 
@@ -115,12 +114,12 @@ def test_the_hybrid_weights_are_what_reaches_the_blocks_output(problem, solution
     block = next(b for b in bridge_blocks(graph) if b.bridge.entry)
     (source,) = {before(graph, graph.producer(o).inputs[0]) for o in block.outputs}  # query, key, value read one norm
     wanted = [source, *block.outputs]
-    images = problem.images[:1]
-    plain = GradientPass(problem, quants, wanted).step(images).gradients
+    images, target = problem.images[:1], problem.targets[:1]
+    plain = GradientPass(problem, quants, wanted).step(images, target).gradients
     kept = Capture(quants, wanted)  # what passes a fused activation passes it in the quantized network
     Executor(constants_on_grid_of(graph, quants)).run(images, kept)
     passes = GradientPass(problem, quants, wanted, [BridgeBlock(block.bridge, (source,), block.outputs)])
-    draws = torch.stack([passes.step(images).gradients[source] for _ in range(60)])
+    draws = torch.stack([passes.step(images, target).gradients[source] for _ in range(60)])
     mean_square = (draws**2).mean(dim=0).sum(dim=tuple(range(draws.dim() - 2)))  # [C]
     expected = torch.zeros_like(mean_square)
     for t in block.outputs:  # linears: J is the weight, o x c
@@ -154,9 +153,9 @@ def test_a_stopped_search_goes_on_from_its_last_piece(problem, solutions, tmp_pa
 
 
 def test_learned_scales_lower_the_kl_on_the_images_they_saw(problem, solutions):
-    start, target = solutions["minmax"], float_logits(problem.graph, problem)
+    start = solutions["minmax"]
     learned = learn(problem.on(start.graph), start.shipped, start.tensors, 16)
-    before, after = (mean_kl(problem.on(start.shipped), q, target) for q in (start.tensors, learned))
+    before, after = (mean_distance(problem.on(start.shipped), q) for q in (start.tensors, learned))
     assert after < before
     check_plan(start.graph, QuantPlan(learned, "qhyvit"))
 

@@ -1,17 +1,14 @@
 """Closed-form reconstruction: ridge against the normal equations, careful rounding against plain rounding."""
 
 from itertools import product
-from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish, group_quant, groups, minmax_weights, spread
-from qhyvit.methods._reconstruct import Gram, as_rows, from_rows, patches, reconstruct, ridge, round_with_care
-from qhyvit.ops import spec
+from qhyvit.methods._reconstruct import Gram, reconstruct, ridge, round_with_care
 from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.write import constants_on_grid_of
@@ -64,27 +61,6 @@ def test_careful_rounding_beats_plain_rounding_and_comes_near_the_best():
     careful, plain, best = np.array([rounding_errors(seed) for seed in range(40)]).sum(axis=0)
     assert careful < 0.7 * plain
     assert careful < 3 * best
-
-
-@pytest.mark.parametrize(
-    ("op", "shape"), [("CONV_2D", (5, 3, 3, 4)), ("DEPTHWISE_CONV_2D", (1, 3, 3, 4)), ("FULLY_CONNECTED", (5, 4))]
-)
-def test_patches_times_rows_is_the_op_itself(op, shape):
-    generator = torch.Generator().manual_seed(0)
-    attrs = SimpleNamespace(
-        padding="SAME", stride_h=2, stride_w=2, dilation_h_factor=1, dilation_w_factor=1, depth_multiplier=1,
-        keep_num_dims=True, weights_format="DEFAULT", asymmetric_quantize_inputs=False,
-    )  # fmt: skip
-    node = SimpleNamespace(op=op, attrs=attrs)
-    x = torch.randn(2, 1, 7, 7, 4, generator=generator)
-    x = x.reshape(2, 1, 49, 4) if op == "FULLY_CONNECTED" else x
-    w = torch.randn(shape, generator=generator)
-    expected = spec(op).forward([x, w, None], attrs)
-    rows = as_rows(node, w.numpy())
-    assert np.array_equal(from_rows(node, rows, shape).astype(np.float32), w.numpy())
-    got = patches(node, x, shape).double() @ rows.transpose(1, 2)  # [G, samples, O]
-    got = got[:, :, 0].T if op == "DEPTHWISE_CONV_2D" else got[0]
-    assert torch.allclose(got.reshape(-1), expected.double().reshape(-1), atol=1e-4)
 
 
 def test_reconstruction_brings_the_outputs_means_back_and_stays_on_the_grid(small, inputs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -249,4 +250,6 @@ def write_json(path: Path, found: dict[str, Any]) -> None:
         partial.write_text(json.dumps(found, indent=1) + "\n")
         partial.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise DeviceError(f"cannot write {path}: {error.strerror}") from error

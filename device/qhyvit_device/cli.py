@@ -6,15 +6,18 @@ import argparse
 import json
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from qhyvit_device import __version__
-from qhyvit_device.errors import DeviceError
+from qhyvit_device.errors import DeviceError, InputError, said
 from qhyvit_device.preprocess import MODES, images_in
+from qhyvit_device.runner import MOST_THREADS, Model
 
+MOST_TIME = 1e6  # seconds, minutes
 EXAMPLES = """examples:
   qhyvit-device classify BUNDLE photo.jpg --top 3
   qhyvit-device classify BUNDLE folder/ --json
@@ -30,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True)
     classify = commands.add_parser("classify", help="classify images", epilog=EXAMPLES,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
@@ -37,60 +41,87 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("images", type=Path, nargs="*", help="image files or folders; - is standard input")
     watched = "new images of a folder, or camera, camera:1 (V4L2), picamera2; one line an image"
     classify.add_argument("--watch", metavar="SOURCE", help=watched)
-    classify.add_argument("--frames", type=int, default=0, help="end --watch after so many (default: never)")
-    classify.add_argument("--top", type=int, default=5, help="classes to show (default 5)")
+    classify.add_argument("--frames", type=_none_or_more, default=0, help="end --watch after so many (default: never)")
+    classify.add_argument("--top", type=_count, default=5, help="classes to show (default 5)")
     classify.add_argument("--resize-mode", choices=MODES, help="override how the bundle resizes images")
     info = commands.add_parser("info", help="this machine; with BUNDLE: check it and run its self test")
     info.add_argument("bundle", type=Path, nargs="?")
-    _add_bench(commands)
+    bench = _add_bench(commands)
+    for command in (classify, info, bench):
+        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     for command in (classify, info):
-        command.add_argument("--threads", type=_count, default=1, help="interpreter threads (default 1)")
+        command.add_argument("--threads", type=_threads, default=1, help="interpreter threads (default 1)")
         command.add_argument("--json", action="store_true", help="one JSON object to stdout")
     return parser
 
 
-def _add_bench(commands: Any) -> None:
-    bench = commands.add_parser(
+def _add_bench(commands: Any) -> argparse.ArgumentParser:
+    bench: argparse.ArgumentParser = commands.add_parser(
         "bench", help="latency, memory and the machine's state; several models are interleaved", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     bench.add_argument("models", type=Path, nargs="+", help="bundle folders or .tflite files; compared with the first")
-    bench.add_argument("--runs", type=int, default=50, help="inferences at least (default 50)")
-    bench.add_argument("--seconds", type=float, default=5.0, help="for each model at least (default 5)")
-    bench.add_argument("--warmup", type=int, default=5, help="runs before (default 5)")
+    bench.add_argument("--runs", type=_count, default=50, help="inferences at least (default 50)")
+    bench.add_argument("--seconds", type=_time, default=5.0, help="for each model at least (default 5)")
+    bench.add_argument("--warmup", type=_none_or_more, default=5, help="runs before (default 5)")
     bench.add_argument("--turn", type=_count, default=1, metavar="N",
                        help="inferences in a row: at 1 (default) models find each other's data in the caches")
-    bench.add_argument("--threads", type=_counts, default=(1,), help="interpreter threads, with commas (default 1)")
+    bench.add_argument("--threads", type=_several_threads, default=(1,),
+                       help="interpreter threads, with commas (default 1)")  # fmt: skip
     bench.add_argument("--cpus", type=_numbers, default=(), help="processors to stay on, with commas")
-    bench.add_argument("--sustained", type=float, default=0.0, metavar="MINUTES", help="then run on, without a pause")
+    bench.add_argument("--sustained", type=_time, default=0.0, metavar="MINUTES", help="then run on, without a pause")
     bench.add_argument("--mlperf", action="store_true", help="single stream: 1024 runs and 60 s at least, p90 counts")
     bench.add_argument("--profile-ops", action="store_true", help="time by op, of each model")
     bench.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     bench.add_argument("--json", nargs="?", const="-", metavar="FILE", help="all samples as JSON, to FILE or stdout")
+    return bench
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        found = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        found = ()
-    if not found or min(found) < 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: numbers with commas, like 1,4")
+    """Whole numbers with commas; none is negative, and each has at most nine digits."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: whole numbers with commas, like 1,4")
+    return tuple(map(int, parts))
+
+
+def _several_threads(text: str) -> tuple[int, ...]:
+    found = _numbers(text)
+    if not 1 <= min(found) <= max(found) <= MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text!r}: 1 to {MOST_THREADS}, with commas")
     return found
 
 
-def _counts(text: str) -> tuple[int, ...]:
-    found = _numbers(text)
-    if min(found) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: at least 1")
+def _none_or_more(text: str) -> int:
+    try:
+        (found,) = _numbers(text)
+    except (ValueError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number, 0 or more") from None
     return found
 
 
 def _count(text: str) -> int:
-    found = _counts(text)
+    found = _none_or_more(text)
+    if found < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: at least 1")
+    return found
+
+
+def _threads(text: str) -> int:
+    found = _several_threads(text)
     if len(found) > 1:
         raise argparse.ArgumentTypeError(f"{text!r}: one number")
     return found[0]
+
+
+def _time(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= MOST_TIME:
+        raise argparse.ArgumentTypeError(f"{text!r}: a number, 0 or more")
+    return found
 
 
 def _paths(given: Sequence[Path]) -> Iterator[Path]:
@@ -99,7 +130,6 @@ def _paths(given: Sequence[Path]) -> Iterator[Path]:
 
 
 def _classify(args: argparse.Namespace) -> int:
-    from qhyvit_device.runner import Model
     from qhyvit_device.sources import stdin_image
 
     if bool(args.images) == bool(args.watch):
@@ -108,20 +138,27 @@ def _classify(args: argparse.Namespace) -> int:
     if args.watch:
         return _watch(args, model)
     results: list[dict[str, Any]] = []
-    for path in _paths(args.images):
-        image = stdin_image() if str(path) == "-" else path
-        found = model.classify(image, args.top, args.resize_mode)
+    errors: list[dict[str, str]] = []
+    for path in list(_paths(args.images)):
+        try:
+            image = stdin_image() if str(path) == "-" else path
+            found = model.classify(image, args.top, args.resize_mode)
+        except InputError as error:  # of this picture alone
+            errors.append({"image": str(path), "error": str(error)})
+            continue
         results.append({"image": str(path), "predictions": [asdict(p) for p in found]})
         if not args.json:
             print(path)
             for p in found:
                 print(f"  {100 * p.probability:5.1f} %  {p.label} ({p.index})")
     if args.json:
-        print(json.dumps({"model": model.manifest.model, "results": results}))
-    return 0
+        print(json.dumps({"model": model.manifest.model, "results": results, "errors": errors}))
+    for failed in errors:
+        print(f"qhyvit-device: error: {failed['error']}", file=sys.stderr)
+    return 0 if not errors else 1 if results else 2
 
 
-def _watch(args: argparse.Namespace, model: Any) -> int:
+def _watch(args: argparse.Namespace, model: Model) -> int:
     """One line an image, flushed, for people or (--json) for programs; what cannot be read is said and passed over."""
     from qhyvit_device.sources import frames
 
@@ -165,7 +202,7 @@ def _bench(args: argparse.Namespace) -> int:
     runs, seconds = (MLPERF_RUNS, MLPERF_SECONDS) if args.mlperf else (args.runs, args.seconds)
     results = []
     for threads in args.threads:
-        settings = Settings(max(runs, 1), seconds, args.warmup, threads, args.cpus, args.turn)
+        settings = Settings(runs, seconds, args.warmup, threads, args.cpus, args.turn)
         results.append(
             bench(
                 args.models, settings, minutes=args.sustained, memory=not args.no_memory, progress=report.progress
@@ -190,13 +227,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return {"classify": _classify, "bench": _bench, "info": _info}[args.command](args)
-    except DeviceError as error:
-        print(f"qhyvit-device: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:
-        return 0
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:  # whatever it is, one line
+        if args.debug:
+            traceback.print_exc()
+        print(f"qhyvit-device: error: {said(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, DeviceError) else 2
 
 
 if __name__ == "__main__":

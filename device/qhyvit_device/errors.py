@@ -25,3 +25,16 @@ class CheckFailedError(DeviceError):
     """Ran, but a check on the result failed."""
 
     exit_code = 1
+
+
+def said(error: BaseException) -> str:
+    """One line about an error: what it says; of one that no user can cause, that it is a fault of this program."""
+    if isinstance(error, QhyvitError):
+        return " ".join(str(error).split("\n"))
+    lines = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, MemoryError):
+        return "out of memory; use fewer images, a smaller model or a larger machine"
+    return f"{what}; this is a fault of qhyvit, please report it; --debug shows the traceback"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,9 @@ FILTERS = {
 }
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 FOLDER_FILE = "preprocess.json"
+BACKGROUND = (255, 255, 255)  # what shows where a picture is transparent: white, as on a page
+WORDS = {str: "a text", int: "a whole number"}
+MOST_ASPECT = 1000  # a side to the other; to resize a narrower one to its input takes gigabytes
 
 
 @dataclass(frozen=True)
@@ -51,23 +55,73 @@ class Preprocess:
             raise InputError("preprocess: resize, mean or std is out of bounds")
 
 
-def load_image(source: Path | IO[bytes]) -> Image.Image:
-    """An RGB image, turned as its EXIF says.
+def load_image(source: Path | str | IO[bytes]) -> Image.Image:
+    """The picture of a file, see :func:`as_rgb`.
 
     Raises:
-        InputError: missing, no image, truncated, or too large to be one.
+        InputError: missing, no image, truncated, too large to be one, or see :func:`as_rgb`.
     """
-    name = source if isinstance(source, Path) else getattr(source, "name", "image")
+    if not isinstance(source, str | Path) and not hasattr(source, "read"):
+        got = type(source).__name__
+        raise InputError(f"a {got} is no picture: give a path, a file or a PIL image (of an array: Image.fromarray)")
+    name = source if isinstance(source, str | Path) else getattr(source, "name", "image")
     try:
-        with Image.open(source) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+        with warnings.catch_warnings(), Image.open(source) as image:
+            warnings.simplefilter("ignore")  # of damaged metadata, which is no part of the picture
+            image.load()
+            return as_rgb(image)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{name}: not an image that can be read (JPEG, PNG, BMP, WebP, PPM)") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: refused, the image has too many pixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(f"{name}: cannot read image: {reason}") from error
+    except Exception as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error, ...
+        raise InputError(f"{name}: cannot read image: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What an exception says, in one line."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(said).splitlines()[0]
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The picture as RGB that is meant by an image of any mode: in memory the same as in a file.
+
+    It is turned as its EXIF says. Transparent parts show white (``BACKGROUND``). Gray of 16 bits (modes I and I;16)
+    covers 0 to 65535 and is rounded to 8 bits; mode F covers 0 to 255.
+
+    Raises:
+        InputError: no pixels, too narrow, or values whose meaning is not known.
+    """
+    if min(image.size) < 1:
+        raise InputError(f"an image of {image.width}x{image.height} has no pixels")
+    if max(image.size) > MOST_ASPECT * min(image.size):
+        raise InputError(f"{image.width}x{image.height} pixels are too narrow for a picture")
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("I", "F") or image.mode.startswith("I;"):
+            return _from_gray(image)
+        if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+            over = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), over).convert("RGB")
+        return image.convert("RGB")
+    except (OSError, ValueError) as error:
+        raise InputError(f"an image of mode {image.mode} cannot be read: {_reason(error)}") from error
+
+
+def _from_gray(image: Image.Image) -> Image.Image:
+    """RGB of gray values that are wider than 8 bits."""
+    values = np.asarray(image).astype(np.float64)
+    most = 255 if image.mode == "F" else 65535
+    if not (values.min() >= 0 and values.max() <= most):
+        raise InputError(f"gray values of mode {image.mode} are {values.min():g} to {values.max():g}, not 0..{most}")
+    if image.mode == "F" and 0 < values.max() <= 1:
+        raise InputError("gray values of mode F are 0..1, not 0..255: multiply them by 255")
+    gray = np.rint(values * (255 / most)).astype(np.uint8)
+    gray[values == image.info.get("transparency", -1)] = BACKGROUND[0]
+    return Image.fromarray(gray).convert("RGB")
 
 
 def to_pixels(image: Image.Image, height: int, width: int, how: Preprocess) -> np.ndarray:
@@ -106,15 +160,20 @@ def _look_up(table: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return np.stack([table[pixels[..., c], c] for c in range(3)], axis=-1)
 
 
+def is_image_name(path: Path) -> bool:
+    """Whether a file is an image by its name, and neither it nor a folder on the way is hidden."""
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
+
+
 def images_in(folder: Path) -> list[Path]:
-    """Image files below a folder, sorted.
+    """Image files below a folder, sorted; hidden ones are left out, as are those of hidden folders.
 
     Raises:
         InputError: no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise InputError(f"image folder {folder} does not exist")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = sorted(p for p in folder.rglob("*") if is_image_name(p.relative_to(folder)) and p.is_file())
     if not found:
         raise InputError(f"image folder {folder} holds no images ({', '.join(SUFFIXES)})")
     return found
@@ -130,10 +189,16 @@ def folder_preprocess(folder: Path, default: Preprocess) -> Preprocess:
     if not path.is_file():
         return default
     try:
-        raw: Any = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
+        raw: Any = json.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON: {_reason(error)}") from error
     allowed = {"mode": str, "resize": int, "interpolation": str}
-    if not isinstance(raw, dict) or not all(k in allowed and isinstance(v, allowed[k]) for k, v in raw.items()):
+    if not isinstance(raw, dict) or not all(k in allowed for k in raw):
         raise InputError(f"{path}: must hold only {', '.join(allowed)}")
-    return replace(default, **raw)
+    for key, value in raw.items():
+        if not isinstance(value, allowed[key]) or isinstance(value, bool):
+            raise InputError(f"{path}: {key} is {json.dumps(value)}, must be {WORDS[allowed[key]]}")
+    try:
+        return replace(default, **raw)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from qhyvit_device.errors import DeviceError, InputError
-from qhyvit_device.preprocess import SUFFIXES, load_image
+from qhyvit_device.preprocess import is_image_name, load_image
 
 POLL_SECONDS = 0.25
 MOST_STDIN_BYTES = 256 << 20
@@ -43,7 +43,7 @@ def _appearing(folder: Path, done: dict[str, Stamp]) -> Iterator[Frame]:
     while True:
         for path in sorted(folder.iterdir()):
             stamp = _stamp(path)
-            if path.suffix.lower() not in SUFFIXES or done.get(path.name) == stamp:
+            if not is_image_name(Path(path.name)) or done.get(path.name) == stamp:
                 continue
             if growing.get(path.name) != stamp:
                 growing[path.name] = stamp

@@ -6,7 +6,8 @@ a name gets random weights and a module keeps its own. ``count`` images are draw
 ``seed``. ``options`` are those of the method (``qhyvit methods``); ``latency_profile`` is a file of
 ``qhyvit latency-profile``, a bench file with times by op, or ``cortex-a53``, ``cortex-a72``, ``cortex-a76``, None: the
 package's own; ``resize_mode`` is ``crop`` or ``squash``, None: as the folder or the model says.
-``progress(what, share)`` and ``log(line)`` are told what happens.
+``measure`` is what calibration lowers and verification judges, ``decisions`` (the best class) or ``correlation`` (all
+outputs: an embedding). ``progress(what, share)`` and ``log(line)`` are told what happens.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ def calibrate(
     model: str | nn.Module, images: str | Path, *, weights: str | Path | None = None, classes: int | None = None,
     input_size: int | None = None, method: str = "qhyvit", options: Mapping[str, Any] | None = None, count: int = 128,
     seed: int = 0, bits: int = 8, profile: str = "integer", int16: bool = True, resize_mode: str | None = None,
-    latency_profile: str | Path | None = None, work: str | Path | None = None, progress: Progress = _quiet,
-    log: Log = _quiet,
+    latency_profile: str | Path | None = None, measure: str = "decisions", work: str | Path | None = None,
+    progress: Progress = _quiet, log: Log = _quiet,
 ) -> Calibrated:  # fmt: skip
     """Export and calibrate; the plan, and the graphs that it is for.
 
@@ -94,10 +95,10 @@ def calibrate(
     with TemporaryDirectory() as temporary:
         place, pictures = stages.Work(Path(work or temporary), progress, log), Path(images)
         images_in(pictures)  # a wrong folder or method must not cost an export
-        stages.check_choice(method, options or {}, bits, profile)
-        stages.export(place, model, _path(weights), classes, input_size, seed)
+        stages.check_choice(method, options or {}, bits, profile, measure)
+        stages.export(place, model, _path(weights), classes, input_size, seed, pictures)
         stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16,
-                         latency_file=_path(latency_profile))  # fmt: skip
+                         latency_file=_path(latency_profile), measure=measure)  # fmt: skip
         found = stages.solved(place)
     return Calibrated(found.folded, found.shipped, found.plan)
 
@@ -107,13 +108,15 @@ def build(
     classes: int | None = None, input_size: int | None = None, method: str = "qhyvit",
     options: Mapping[str, Any] | None = None, count: int = 128, seed: int = 0, bits: int = 8,
     profile: str = "integer", int16: bool = True, resize_mode: str | None = None,
-    latency_profile: str | Path | None = None, labels: str | Path | None = None, work: str | Path | None = None,
+    latency_profile: str | Path | None = None, measure: str = "decisions", min_agreement: float | None = None,
+    labels: str | Path | None = None, work: str | Path | None = None,
     force: bool = False, command: str = "qhyvit.build", progress: Progress = _quiet, log: Log = _quiet,
 ) -> Built:  # fmt: skip
     """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped.
 
     Args:
         out: bundle folder to make.
+        min_agreement: share of images on which the file has to decide as float does, 0 to 1; None: the default, 0.9.
         labels: class names, one a line.
         work: work directory; None: ``out`` with ``.work`` behind its name.
         force: run every stage again, and replace ``out``.
@@ -127,15 +130,15 @@ def build(
     files.check_free(folder, force=force)
     place = stages.Work(Path(work or folder.with_name(folder.name + ".work")), progress, log, force)
     images_in(pictures)
-    stages.check_choice(method, options or {}, bits, profile)
+    stages.check_choice(method, options or {}, bits, profile, measure)
     stages.latency_of(_path(latency_profile))
     if labels is not None:
         files.read_bytes(Path(labels), "label names")
-    stages.export(place, model, _path(weights), classes, input_size, seed)
+    stages.export(place, model, _path(weights), classes, input_size, seed, pictures)
     stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16,
-                     latency_file=_path(latency_profile))  # fmt: skip
+                     latency_file=_path(latency_profile), measure=measure)  # fmt: skip
     stages.convert(place)
-    stages.verify(place, pictures, stages.VERIFY_IMAGES, seed, resize_mode)
+    stages.verify(place, pictures, stages.VERIFY_IMAGES, seed, resize_mode, min_agreement)
     verdict = place.json(stages.VERIFY)
     if verdict["passed"]:
         stages.bundle(place, folder, pictures, _path(labels), command, force=force)
@@ -180,7 +183,7 @@ def run(graph: Graph, images: np.ndarray, plan: QuantPlan | None = None) -> np.n
     if plan is not None:
         graph = quantized_biases(constants_on_grid_of(graph, plan.tensors), plan.tensors)
         hook = ExactQuant(graph, plan.tensors)
-    executor = Executor(graph, torch.float64)
+    executor = Executor(graph, torch.float64, exact=plan is None)
     feeds = torch.from_numpy(np.asarray(images, np.float64)).split(AT_ONCE)
     with torch.no_grad():
         found: np.ndarray = torch.cat([executor.logits(x, hook) for x in feeds]).numpy()

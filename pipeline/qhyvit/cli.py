@@ -65,6 +65,13 @@ Latency = Annotated[
         "or cortex-a53, -a72, -a76: instructions counted by an emulator.",
     ),
 ]
+Measure = Annotated[
+    str, typer.Option(help="What counts. decisions: the best class; correlation: all outputs (embeddings).")
+]
+MinAgreement = Annotated[
+    float | None,
+    typer.Option(min=0.0, max=1.0, help="Share of images on which the file has to decide as float does; default 0.9."),
+]
 NoInt16 = Annotated[bool, typer.Option("--no-int16", help="No int16 and no int8 LOG: for runtimes of 2.14.")]
 
 
@@ -147,7 +154,7 @@ def export(
 def calibrate(
     work: WorkDir, images: Images, method: Method = "qhyvit", count: Count = 128, seed: Seed = 0, mode: Mode = None,
     bits: Bits = 8, profile: Profile = "integer", options: Options = None, no_int16: NoInt16 = False,
-    latency_profile: Latency = None, force: Force = False,
+    latency_profile: Latency = None, measure: Measure = "decisions", force: Force = False,
 ) -> None:  # fmt: skip
     """Stage 2: choose scale, granularity and scheme of every tensor."""
     from qhyvit import stages
@@ -155,7 +162,7 @@ def calibrate(
     with _console.talk() as talk:
         w, chosen = _work(work, talk, force=force), _method_options(options)
         stages.calibrate(w, images, method, count, seed, chosen, mode, bits, profile, int16=not no_int16,
-                         latency_file=latency_profile)  # fmt: skip
+                         latency_file=latency_profile, measure=measure)  # fmt: skip
 
 
 @app.command(epilog="Example: `qhyvit convert --work build/v2`")
@@ -170,14 +177,14 @@ def convert(work: WorkDir, force: Force = False) -> None:
 @app.command(epilog="Example: `qhyvit verify --work build/v2 --images train/ --json`")
 def verify(
     work: WorkDir, images: Images, count: Annotated[int, typer.Option(min=1, help="Images.")] = VERIFY_IMAGES,
-    seed: Seed = 0, mode: Mode = None, as_json: Json = False, force: Force = False,
+    seed: Seed = 0, mode: Mode = None, min_agreement: MinAgreement = None, as_json: Json = False, force: Force = False,
 ) -> None:  # fmt: skip
-    """Stage 4: prove that simulation and file agree; exit code 1 where they do not."""
+    """Stage 4: prove that the file computes what was simulated, and decides as the float file; exit code 1 if not."""
     from qhyvit import stages
 
     with _console.talk() as talk:
         w = _work(work, talk, force=force)
-        stages.verify(w, images, count, seed, mode)
+        stages.verify(w, images, count, seed, mode, min_agreement)
     _show_verdict(w.json(stages.VERIFY), as_json=as_json)
 
 
@@ -219,7 +226,8 @@ def build(
     labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
     count: Count = 128, seed: Seed = 0, mode: Mode = None, bits: Bits = 8,
     profile: Profile = "integer", options: Options = None,
-    no_int16: NoInt16 = False, latency_profile: Latency = None,
+    no_int16: NoInt16 = False, latency_profile: Latency = None, measure: Measure = "decisions",
+    min_agreement: MinAgreement = None,
     work: Annotated[Path | None, typer.Option(help="Work directory; default OUT.work. A second run resumes.")] = None,
     as_json: Json = False, force: Force = False,
 ) -> None:  # fmt: skip
@@ -230,8 +238,8 @@ def build(
         built = api.build(
             _model(model, model_py), images, out, weights=weights, classes=classes, input_size=input_size,
             method=method, options=_method_options(options), count=count, seed=seed, bits=bits, profile=profile,
-            int16=not no_int16, latency_profile=latency_profile, resize_mode=mode, labels=labels, work=work,
-            force=force,
+            int16=not no_int16, latency_profile=latency_profile, measure=measure,
+            min_agreement=min_agreement, resize_mode=mode, labels=labels, work=work, force=force,
             command=shlex.join(["qhyvit", *sys.argv[1:]]), progress=talk.progress, log=talk.log,
         )  # fmt: skip
     _show_verdict(built.verdict, as_json=as_json)

@@ -14,7 +14,8 @@ from typing import Any
 
 from qhyvit.errors import InputError, PlanError
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
+LISTS = ("image_hashes", "wide", "floats", "gates", "refused")  # of names
 
 
 class Scheme(StrEnum):
@@ -124,6 +125,9 @@ class QuantPlan:
     wide: tuple[str, ...] = ()  # tensors that int16 kernels compute, in int8 again behind them
     floats: tuple[str, ...] = ()  # tensors that float kernels compute
     latency: str = ""  # the latency profile that decided about time
+    measure: str = "decisions"  # what was lowered (qhyvit.measure)
+    gates: tuple[str, ...] = ()  # sigmoids that stand for the normal distribution function (``Graph.gates``)
+    refused: tuple[str, ...] = ()  # edits that would have changed what the network computes, and were left out
 
     def to_json(self) -> str:
         """One line a tensor; repr of a float64 that holds a float32 value reads back exactly."""
@@ -147,7 +151,7 @@ class QuantPlan:
                 raise InputError(f"plan: schema_version is not {SCHEMA_VERSION}; calibrate again with --force")
             raw["tensors"] = {name: _tensor_quant(value) for name, value in raw["tensors"].items()}
             raw["folds"] = tuple(FoldNote(**f) for f in raw["folds"])
-            raw.update({name: tuple(raw[name]) for name in ("image_hashes", "wide", "floats")})
+            raw.update({name: tuple(raw[name]) for name in LISTS})
             return QuantPlan(**raw)
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"plan: not a quantization plan: {error}; calibrate again with --force") from error

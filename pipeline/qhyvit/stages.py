@@ -34,12 +34,14 @@ if TYPE_CHECKING:
     from qhyvit.latency.profile import LatencyProfile
     from qhyvit.methods._problem import Method
     from qhyvit.models._source import Source
+    from qhyvit.sim.checked import Door
     from qhyvit.verify.report import Report
 
 FLOAT, FACTS, FOLDED, PLAN, CONSTANTS, MODEL, VERIFY, STATE, SAMPLES, LATENCY = (
     "float.tflite", "export.json", "folded.tflite", "plan.json", "plan.npz", "model.tflite", "verify.json",
     "state.json", "samples.npz", "latency.json",
 )  # fmt: skip
+EXPORT_IMAGES = 4  # real ones that the exported file is compared with the user's module on
 SAMPLE_COUNT = 16  # calibration images that the work directory keeps, for the report
 
 
@@ -109,12 +111,19 @@ MADE_BY = {
 
 
 def export(
-    work: Work, model: str | nn.Module, weights: Path | None, classes: int | None, size: int | None, seed: int
-) -> None:
-    """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models._source.open_source`)."""
+    work: Work, model: str | nn.Module, weights: Path | None, classes: int | None, size: int | None, seed: int,
+    images: Path | None = None,
+) -> None:  # fmt: skip
+    """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models._source.open_source`).
+
+    Args:
+        images: folder of real ones, of which a few show that the file computes what the module does; None: noise does.
+    """
+    pictures = [] if images is None else data.choose(images_in(images), EXPORT_IMAGES, seed)
     digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
     name = model if isinstance(model, str) else type(model).__name__
     key: dict[str, Any] = {"model": name, "weights": digest, "classes": classes, "size": size, "seed": seed}
+    key["images"] = data.hash_files(pictures)
     opened = None
     if not isinstance(model, str) or ".py:" in model:  # what a factory gives is known only when it ran
         opened = _opened(model, weights, classes, size, seed)
@@ -127,7 +136,9 @@ def export(
         work.progress("export", 0.0)
         source = opened or _opened(model, weights, classes, size, seed)
         work.log(f"export: {source.name} by the {source.family} family, {source.weights} weights")
-        made = convert(source, work.log)
+        how = default_preprocess({"preprocess": source.preprocess})
+        real = normalize(load_pixels(pictures, source.input_size, how), how) if pictures else None
+        made = convert(source, work.log, real)
         files.write_bytes(work.folder / FLOAT, made.tflite)
         files.write_text(work.folder / FACTS, json.dumps({**made.facts, "weights_sha256": digest}, indent=1) + "\n")
 
@@ -181,35 +192,39 @@ def load_pixels(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray
 
 
 def float_graph(
-    work: Work, profile: str = "integer", *, int16: bool = True, latency: LatencyProfile | None = None
-) -> Graph:
+    work: Work, profile: str = "integer", *, int16: bool = True, latency: LatencyProfile | None = None,
+    door: Door | None = None,
+) -> Graph:  # fmt: skip
     """The exported graph after the rewrites that the profile gets, with its islands marked.
 
     Args:
         int16: let long softmaxes be int16 (see :func:`qhyvit.tflite.islands.long_softmaxes`).
         latency: what decides about the islands; None: the default.
+        door: tries every rewrite on its images; None: on random ones.
     """
     from qhyvit.rewrites import rewrite
     from qhyvit.tflite.islands import long_softmaxes, widened, with_profile
     from qhyvit.tflite.read import read
 
-    graph = rewrite(read(work.read(FLOAT)), profile)
+    graph = rewrite(read(work.read(FLOAT)), profile, door)
     graph = with_profile(graph, profile, latency)
     return widened(graph, long_softmaxes(graph)) if int16 and profile == "integer" else graph
 
 
 def check_choice(
-    method: str, options: Mapping[str, Any], bits: int, profile: str
+    method: str, options: Mapping[str, Any], bits: int, profile: str, measure: str = "decisions"
 ) -> tuple[Method, dict[str, Any]]:
     """The method, and its options over its defaults; `build` asks before it spends minutes on an export.
 
     Raises:
-        UsageError: no such method, option or profile, or a profile that these bits do not have.
+        UsageError: no such method, option, profile or measure, or a profile that these bits do not have.
     """
+    from qhyvit.measure import measure as find_measure
     from qhyvit.methods import method as find_method
     from qhyvit.tflite.islands import check_profile
 
     check_profile(profile)
+    find_measure(measure)
     if bits < 8 and profile != "integer":
         raise UsageError(f"--bits {bits} needs --profile integer: float islands have no smaller grid")
     chosen = find_method(method)
@@ -231,6 +246,7 @@ def latency_of(path: Path | None) -> LatencyProfile:
 def calibrate(
     work: Work, images: Path, method: str, count: int, seed: int, options: Mapping[str, Any], mode: str | None,
     bits: int = 8, profile: str = "integer", *, int16: bool = True, latency_file: Path | None = None,
+    measure: str = "decisions",
 ) -> None:  # fmt: skip
     """Stage 2: ``folded.tflite`` (the float graph with its folds), ``plan.json`` and ``plan.npz`` (new constants).
 
@@ -239,7 +255,11 @@ def calibrate(
     Args:
         int16: False for runtimes without int16 kernels and without int8 LOG.
         latency_file: see :func:`latency_of`.
+        measure: how outputs are compared with the float file's (:mod:`qhyvit.measure`).
     """
+    from qhyvit.measure import measure as find_measure
+
+    compared = find_measure(measure)
     (chosen, full), facts = check_choice(method, options, bits, profile), work.json(FACTS)
     paths = data.choose(images_in(images), count, seed)
     how = preprocess_for(images, default_preprocess(facts), mode)
@@ -250,26 +270,31 @@ def calibrate(
     images_key = {"images": hashes, "how": asdict(how), "seed": seed}
     key = {"float": work.hash(FLOAT), **images_key, "method": method, "options": full, "bits": bits, "profile": profile}
     latency = latency_of(latency_file)
-    key.update(int16=int16, latency=latency.digest)
+    key.update(int16=int16, latency=latency.digest, measure=measure)
 
     def make() -> None:
         import torch
 
         from qhyvit.methods._problem import Problem
+        from qhyvit.sim.checked import Door, Edit
         from qhyvit.tflite.twins import without_twins
         from qhyvit.tflite.write import write_float
 
-        graph, started = float_graph(work, profile, int16=int16, latency=latency), time.monotonic()
+        started, exported = time.monotonic(), work.read(FLOAT)
         raw = load_pixels(paths, facts["input_size"], how)
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         pixels = torch.from_numpy(normalize(raw, how))
+        door = Door(pixels, seed, work.log)
+        graph = float_graph(work, profile, int16=int16, latency=latency, door=door)
         torch.manual_seed(seed)
         store = Store(work.folder / PIECES)
         store.open(work.digest(key))
-        problem = Problem(graph, pixels, seed=seed, bits=bits, latency=latency, profile=profile, store=store,
-                          progress=work.progress, log=work.log)  # fmt: skip
+        reference = torch.from_numpy(float_outputs(exported, normalize(raw, how)))
+        problem = Problem(graph, pixels, reference, compared, door, seed=seed, bits=bits, latency=latency,
+                          profile=profile, store=store, progress=work.progress, log=work.log)  # fmt: skip
         solution = chosen.search(problem, full)
-        solution = replace(solution, graph=without_twins(solution.graph))
+        shipped, _ = door.through(solution.graph, [Edit("one of two equal float nodes", without_twins)])
+        solution = replace(solution, graph=shipped)
         plan = QuantPlan(
             solution.tensors,
             method,
@@ -288,6 +313,9 @@ def calibrate(
                 t.name for t in solution.graph.activations() if t.id in solution.graph.floats - solution.graph.wide
             ),
             latency=latency.name,
+            measure=measure,
+            gates=tuple(t.name for t in solution.graph.activations() if t.id in solution.graph.gates),
+            refused=tuple(door.refused),
         )
         files.write_text(work.folder / LATENCY, latency.to_json())
         files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
@@ -296,6 +324,14 @@ def calibrate(
         store.close()
 
     work.stage("calibrate", key, (FOLDED, CONSTANTS, PLAN, LATENCY), make)
+
+
+def float_outputs(model: bytes, images: np.ndarray) -> np.ndarray:
+    """Outputs [N, outputs], float32, of a float file as the interpreter runs it on images [N, H, W, 3]."""
+    from qhyvit_device.runner import TfliteFile
+
+    file = TfliteFile(model)
+    return np.stack([np.asarray(file.run(x), np.float32).ravel() for x in images])
 
 
 def bridge_report(problem: Any, quants: Mapping[str, TensorQuant]) -> dict[str, str]:
@@ -340,11 +376,11 @@ def plan_of(work: Work) -> QuantPlan:
 def solved(work: Work) -> Solved:
     """Read what calibration wrote."""
     from qhyvit.graph import edit
-    from qhyvit.tflite.islands import widened, with_floats
+    from qhyvit.tflite.islands import widened, with_floats, with_gates
     from qhyvit.tflite.read import read
 
     plan = plan_of(work)
-    folded = widened(with_floats(read(work.read(FOLDED)), plan.floats), plan.wide)
+    folded = with_gates(widened(with_floats(read(work.read(FOLDED)), plan.floats), plan.wide), plan.gates)
     constants = files.unpack_arrays(work.read(CONSTANTS), CONSTANTS)
     return Solved(folded, edit.with_named(folded, constants), plan)
 
@@ -354,10 +390,14 @@ def convert(work: Work) -> None:
     key = {name: work.hash(name) for name in (FOLDED, CONSTANTS, PLAN)}
 
     def make() -> None:
+        from qhyvit.sim.checked import Door, Edit
+        from qhyvit.tflite.squares import added_in_float
         from qhyvit.tflite.write import quantize as write
 
         work.progress("convert", 0.0)
         found = solved(work)
+        squares = Edit("sums of squares in float", added_in_float)
+        Door.on_noise(found.shipped).checked(squares, found.shipped)  # the writer makes this edit
         files.write_bytes(work.folder / MODEL, write(found.shipped, found.plan))
 
     work.stage("convert", key, (MODEL,), make)
@@ -370,15 +410,26 @@ def runtimes_here() -> list[str]:
     return ["litert", *(["tensorflow"] if find_spec("tensorflow") else [])]
 
 
-def verify(work: Work, images: Path, count: int, seed: int, mode: str | None) -> Report | None:
-    """Stage 4: ``verify.json``, on images that calibration did not use, where there are enough; None if kept."""
+def verify(
+    work: Work, images: Path, count: int, seed: int, mode: str | None, least: float | None = None
+) -> Report | None:
+    """Stage 4: ``verify.json``, on images that calibration did not use, where there are enough; None if kept.
+
+    Args:
+        least: share of images on which the file has to decide as float does (:mod:`qhyvit.verify.against_float`);
+            None: the default.
+    """
+    from qhyvit.verify.against_float import LEAST_AGREEMENT, FloatFile
+
+    least = LEAST_AGREEMENT if least is None else least
     facts = work.json(FACTS)
     plan = plan_of(work)
     everything = images_in(images)
     fresh = [p for p, h in zip(everything, data.hash_files(everything), strict=True) if h not in plan.image_hashes]
     paths = data.choose(fresh or everything, count, seed + 1)
     how = preprocess_for(images, default_preprocess(facts), mode)
-    key = {"model": work.hash(MODEL), "plan": work.hash(PLAN), "images": data.hash_files(paths), "how": asdict(how)}
+    key: dict[str, Any] = {name: work.hash(name) for name in (FLOAT, MODEL, PLAN)}
+    key |= {"images": data.hash_files(paths), "how": asdict(how), "least": least}
     outcome: list[Report] = []
 
     def make() -> None:
@@ -393,7 +444,10 @@ def verify(work: Work, images: Path, count: int, seed: int, mode: str | None) ->
         codes = [quantize(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pixels]
         floats = torch.from_numpy(normalize(pixels, how))
         model = work.read(MODEL)
-        outcome.append(check(found.folded, found.shipped, plan, model, floats, codes, runtimes_here()))
+        reference = FloatFile(work.read(FLOAT), facts, least)
+        outcome.append(
+            check(found.folded, found.shipped, plan, model, floats, codes, runtimes_here(), reference=reference)
+        )
         files.write_text(work.folder / VERIFY, json.dumps(outcome[0].to_json(), indent=1) + "\n")
 
     work.stage("verify", key, (VERIFY,), make)
@@ -411,6 +465,7 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
         "weights": facts["weights"], "weights_sha256": facts.get("weights_sha256"), "folds": len(plan.folds),
         "calibration_images": plan.image_count, "calibration_image_hashes": list(plan.image_hashes),
         "float_sha256": work.hash(FLOAT), "plan_sha256": work.hash(PLAN), "verified": verified["passed"],
+        "measure": plan.measure, "against_float": verified["against_float"],
         "oldest_runtime": verified["census"]["oldest_runtime"],
     }  # fmt: skip
     versions = {**facts["versions"], "qhyvit": __version__, "python": platform.python_version()}

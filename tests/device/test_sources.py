@@ -14,30 +14,11 @@ import pytest
 from PIL import Image
 
 from benchmarks.demo.images import draw_image
-from qhyvit.bundle import write_bundle
-from qhyvit.methods import method
-from qhyvit.methods._problem import Problem
-from qhyvit.plan import QuantPlan
-from qhyvit.tflite.write import quantize
 from qhyvit_device import sources
 from qhyvit_device.errors import DeviceError, InputError
-from qhyvit_device.preprocess import Preprocess
 from qhyvit_device.runner import Model
 
 EXAMPLE = Path(__file__).parents[2] / "device" / "examples" / "doorbell.py"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory, small_v1, inputs):
-    folder = tmp_path_factory.mktemp("bundle")
-    solution = method("minmax").search(Problem(small_v1.graph, inputs[:4]), {"observer": "minmax"})
-    model = quantize(solution.shipped, QuantPlan(solution.tensors, "minmax"))
-    picture(folder / "test.png", 0)
-    facts = {"model": "m", "profile": "integer", "versions": {}, "created_by": {}}
-    labels = [f"shape {i}" for i in range(10)]
-    how = Preprocess("crop", 144, "bicubic")
-    write_bundle(folder / "b", model, how, folder / "test.png", labels, facts)
-    return folder / "b"
 
 
 def picture(path, seed):

@@ -45,6 +45,33 @@ def _convolutions() -> list[Case]:
         found.append(case("DEPTHWISE_CONV_2D", x, const(1, 3, 3, 6), const(6), **options))
     found.append(case("DEPTHWISE_CONV_2D", x, const(1, 1, 1, 6), const(6), padding="VALID"))
     found.append(case("DEPTHWISE_CONV_2D", x, const(1, 3, 3, 6), const(6), dilation_h_factor=2, dilation_w_factor=2))
+    found += [
+        case("CONV_2D", x, w, b, padding="VALID", dilation_h_factor=3, dilation_w_factor=2),
+        case("CONV_2D", x, const(6, 3, 3, 2), const(6), stride_h=2, stride_w=2),  # three groups
+        case("CONV_2D", x, const(4, 3, 2, 3), const(4), padding="VALID", dilation_h_factor=2),
+        case("CONV_2D", x, w, b, stride_h=2, stride_w=2, dilation_h_factor=2, dilation_w_factor=2),
+        case("DEPTHWISE_CONV_2D", x, const(1, 3, 3, 6), const(6), stride_h=2, stride_w=2, dilation_h_factor=2,
+             dilation_w_factor=2),
+        case("DEPTHWISE_CONV_2D", x, const(1, 3, 2, 12), const(12), depth_multiplier=2, dilation_h_factor=2),
+        case("DEPTHWISE_CONV_2D", x, const(1, 2, 4, 12), const(12), depth_multiplier=2, padding="VALID", stride_w=2),
+    ]
+    return found
+
+
+def _transposed() -> list[Case]:
+    x, found = act(1, 5, 4, 6), []
+    for kernel, stride, padding, out in [
+        (2, 2, "VALID", (10, 8)), (3, 2, "VALID", (11, 9)), (4, 2, "SAME", (10, 8)), (3, 2, "SAME", (10, 8)),
+        (3, 2, "SAME", (9, 7)), (4, 2, "VALID", (12, 10)), (3, 1, "SAME", (5, 4)), (8, 4, "SAME", (20, 16)),
+    ]:  # fmt: skip
+        w, b = const(5, kernel, kernel, 6), const(5)
+        options = {"padding": padding, "stride_h": stride, "stride_w": stride}
+        found.append(case("TRANSPOSE_CONV", ints(1, *out, 5), w, x, b, **options))
+    odd = {"padding": "VALID", "stride_h": 3, "stride_w": 1}
+    found.append(case("TRANSPOSE_CONV", ints(1, 14, 7, 5), const(5, 2, 4, 6), x, const(5), **odd))
+    found.append(case("TRANSPOSE_CONV", ints(1, 10, 8, 5), const(5, 2, 2, 6), x, None, stride_h=2, stride_w=2))
+    fused = {"stride_h": 2, "stride_w": 2, "fused_activation_function": "RELU"}
+    found.append(case("TRANSPOSE_CONV", ints(1, 10, 8, 5), const(5, 4, 4, 6), x, const(5), **fused))
     return found
 
 
@@ -57,6 +84,7 @@ def _matrices() -> list[Case]:
         case("FULLY_CONNECTED", act(1, 3, 4, 6), w, None, keep_num_dims=True),
         case("FULLY_CONNECTED", act(2, 4, 6), w, b, keep_num_dims=False),
         case("FULLY_CONNECTED", act(2, 4, 3), w, b, keep_num_dims=False),
+        case("FULLY_CONNECTED", act(2, 4, 12), w, b, keep_num_dims=False),
         case("BATCH_MATMUL", act(3, 4, 5), act(3, 5, 6)),
         case("BATCH_MATMUL", act(3, 4, 5), act(3, 6, 5), adj_y=True),
         case("BATCH_MATMUL", act(3, 5, 4), act(3, 5, 6), adj_x=True),
@@ -112,6 +140,8 @@ def _unary() -> list[Case]:
     found += [case(op, positive) for op in ("SQRT", "RSQRT")] + [case("RSQRT", act(7, 1, low=0.25))]
     found += [case("LOG", act(1, 4, 6, low=0.0, high=40.0)), case("LOG", act(9, 1, low=0.5, high=256.0))]
     found += [case("ELU", x), case("ELU", act(2, 5, 7, low=-8.0, high=0.0))]
+    found += [case("PRELU", x, const(1, 1, 6)), case("PRELU", x, const(6)), case("PRELU", act(2, 7, 6), const(1, 6))]
+    found += [case("PRELU", x, const(1, 1, 1, 6, low=0.1, high=0.4)), case("PRELU", act(7, 6), const(1))]
     found += [case("GELU", x), case("GELU", x, approximate=True), case("LEAKY_RELU", x, alpha=0.125)]
     found += [case("SOFTMAX", act(*s), beta=1.0) for s in [(2, 5, 7), (1, 3, 5, 7), (4, 7), (2, 1, 9)]]
     found.append(case("SOFTMAX", act(2, 5, 7), beta=0.5))
@@ -201,5 +231,6 @@ def _movements() -> list[Case]:
 
 
 CASES = [
-    *_convolutions(), *_matrices(), *_elementwise(), *_unary(), *_reductions(), *_windows(), *_movements()
+    *_convolutions(), *_transposed(), *_matrices(), *_elementwise(), *_unary(), *_reductions(), *_windows(),
+    *_movements(),
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from qhyvit.ops import spec
 from qhyvit.ops._spec import Fixed, OpSpec, Tied, activate
 
-VERSIONS = {"FULLY_CONNECTED": 5, "BROADCAST_TO": 3}  # the rest: 1, which has int8 too
+VERSIONS = {"FULLY_CONNECTED": 5, "BROADCAST_TO": 3, "TRANSPOSE_CONV": 4}  # the rest: 1, which has int8 too
 TYPES = {"float32": 0, "int32": 2, "int64": 4, "bool": 6, "int8": 9}
 ENUMS = {"padding": schema.Padding, "fused_activation_function": schema.ActivationFunctionType}
 
@@ -218,7 +218,7 @@ def quantize(case: Case, images: Sequence[Any]) -> Quantized:
     else:
         out = layer_grid(low, high)
     if op.bias_input >= 0 and case.operands[op.bias_input] is not None:
-        first, weight = operands[0], operands[op.weight_input]
+        first, weight = operands[op.data_input], operands[op.weight_input]
         assert first is not None
         assert weight is not None
         scale = first.scale * weight.scale

@@ -64,11 +64,12 @@ def test_name_and_options_are_those_of_the_schema(op: OpSpec) -> None:
 @OPS
 def test_quantizer_takes_what_the_fact_says(op: OpSpec) -> None:
     from ai_edge_quantizer import default_policy
+    from ai_edge_quantizer.utils.tfl_flatbuffer_utils import TFL_OP_NAME_TO_CODE
 
     eight = set()
     for name, configs in default_policy.DEFAULT_CONFIG_CHECK_POLICY.items():
         if any(c.activation_tensor_config and c.activation_tensor_config.num_bits == 8 for c in configs):
-            eight.add(name.value)
+            eight.add(schema_name(TFL_OP_NAME_TO_CODE[name]) if name in TFL_OP_NAME_TO_CODE else name.value)
     assert op.quantizer == (op.name in eight | JOINTS)
 
 

@@ -20,8 +20,8 @@ from qhyvit.errors import InputError
 from qhyvit.latency import default_profile
 from qhyvit.latency.work import TABLE
 from qhyvit.methods import method as find_method
-from qhyvit.methods._hessian import float_logits, mean_kl
-from qhyvit.methods._problem import Problem
+from qhyvit.methods._hessian import mean_distance
+from qhyvit.methods._problem import Problem, outputs_of
 from qhyvit.report import changes, compare, latency
 from qhyvit.report.chain import chain
 from qhyvit.report.cost import Costs, rounded_tensors
@@ -128,12 +128,16 @@ def test_every_node_is_in_one_block_and_every_rounded_tensor_once(bundle, small_
     assert set(names) <= set(found.plan.tensors)
 
 
+def costs_of(found, samples):
+    return Costs(found, samples, outputs_of(found.folded, samples))
+
+
 def test_a_measured_change_is_what_the_changed_method_gives(bundle, report, samples):
     """The report tries other ranges on the plan; here the method that chooses them runs from the start."""
     graph = stages.solved(stages.Work(bundle.with_name("minmax.work"))).folded
     problem = Problem(graph, samples)
     solution = find_method("minmax").search(problem, {"observer": "mse"})
-    expected = mean_kl(problem, solution.tensors, float_logits(graph, problem))
+    expected = mean_distance(problem, solution.tensors)
     (change,) = [c for c in report.cost.changes if "--method qhyvit" in c.command]
     assert change.kl_after == pytest.approx(expected, rel=0.05)
     assert change.kl_after < report.cost.kl
@@ -146,7 +150,7 @@ def test_a_method_is_replaced_in_the_command_not_added(report):
 
 def test_learning_is_proposed_for_as_long_as_the_method_does_it(bundle, samples):
     found = stages.solved(stages.Work(bundle.with_name("minmax.work")))
-    costs, passes = Costs(found, samples), find_method("qhyvit").defaults["learn"]
+    costs, passes = costs_of(found, samples), find_method("qhyvit").defaults["learn"]
     for options, proposed in (({"learn": 0}, True), ({"learn": passes}, False)):
         plan = replace(found.plan, method="qhyvit", options=options)
         change = changes._learn(changes._Build(plan, "qhyvit build m --out B", default_profile()), costs)
@@ -156,7 +160,7 @@ def test_learning_is_proposed_for_as_long_as_the_method_does_it(bundle, samples)
 
 def test_proposals_count_with_the_times_of_the_board_that_the_build_is_for(bundle, samples):
     found = stages.solved(stages.Work(bundle.with_name("minmax.work")))
-    default, costs = default_profile(), Costs(found, samples)
+    default, costs = default_profile(), costs_of(found, samples)
     slow = {n: replace(k, fixed_us=1e6) if "float32" in n or n == TABLE else k for n, k in default.kernels.items()}
     for profile, proposed in ((default, True), (replace(default, kernels=slow), False)):
         change = changes._cpu_profile(changes._Build(found.plan, "", profile), costs)

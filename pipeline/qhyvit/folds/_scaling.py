@@ -2,8 +2,13 @@
 
 The scale travels as an array of the tensor's full shape, so that RESHAPE and TRANSPOSE move it like the data. It
 ends at weights: a producer divides its output channels by r, a consumer multiplies its input channels. In between
-pass: copies, ADD and SUB (all operands scaled alike), MUL (one operand scaled, or a square), MEAN over axes where r is
-constant, BATCH_MATMUL (a free axis, or the contracted one with the inverse on the other operand), positive fused RELU.
+pass: copies and parts, ADD and SUB (all operands scaled alike), MUL (one operand scaled, or a square), MEAN over axes
+where r is constant, BATCH_MATMUL (a free axis, or the contracted one with the inverse on the other operand), positive
+fused RELU.
+
+A node is met once from each of its scaled tensors. So a rule asks for scales and never multiplies: an operand that is
+asked for the same scale again, constant or not, stays as it is, and one that is asked for another refuses. At the end
+the products are looked at once more, because scales may reach their operands and their result from different sides.
 """
 
 from __future__ import annotations
@@ -15,7 +20,8 @@ import numpy as np
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops import spec
+from qhyvit.ops import all_ops, spec
+from qhyvit.ops._layer import layer_of
 
 Scale = np.ndarray  # full shape of its tensor, positive
 
@@ -29,14 +35,17 @@ class Scaling:
     """One attempt; ``factors`` collects what each constant is multiplied with.
 
     ``absorbing``: constant operands of MUL at which the scale ends; ``squares``: let it pass squares, as r^2.
+    ``tensors``: the scale of each activation that has one; ``constants``: of each constant operand.
     """
 
     graph: Graph
     absorbing: frozenset[int] = frozenset()
     squares: bool = False
     tensors: dict[int, Scale] = field(default_factory=dict)
+    constants: dict[int, Scale] = field(default_factory=dict)
     factors: dict[int, np.ndarray] = field(default_factory=dict)
     queue: list[int] = field(default_factory=list)
+    later: list[Node] = field(default_factory=list)
     done: set[tuple[int, int]] = field(default_factory=set)
 
     def want(self, tensor: int, r: Scale) -> None:
@@ -45,39 +54,57 @@ class Scaling:
         Raises:
             CannotScaleError: another scale is on it already, or it is an end of the graph.
         """
-        t = self.graph.tensors[tensor]
+        t, known = self.graph.tensors[tensor], self.scale_of(tensor)
         r = np.broadcast_to(r, t.shape)
-        if t.is_constant:
-            self._scale_constant(tensor, 1.0 / r)
-        elif tensor in self.tensors:
-            if not np.allclose(self.tensors[tensor], r, rtol=1e-9):
+        if known is not None:
+            if not np.allclose(known, r, rtol=1e-9):
                 raise CannotScaleError(f"{t.name}: two different scales meet")
+        elif t.is_constant:
+            self.constants[tensor] = r
+            self._scale_constant(tensor, 1.0 / r)
         elif tensor in self.graph.inputs or tensor in self.graph.outputs:
             raise CannotScaleError(f"{t.name} is an input or output of the model")
         else:
             self.tensors[tensor] = r
             self.queue.append(tensor)
 
+    def scale_of(self, tensor: int) -> Scale | None:
+        """The scale of an activation or constant operand; None where it has none."""
+        return self.tensors.get(tensor, self.constants.get(tensor))
+
     def solve(self) -> None:
-        """Spread until every producer and reader of every scaled tensor has taken its part."""
-        while self.queue:
+        """Spread until every producer and reader of every scaled tensor has taken its part.
+
+        Raises:
+            CannotScaleError: a neighbour cannot take its part, or the scales around a product do not fit together.
+        """
+        while self.queue or self.later:
+            if not self.queue:
+                _concatenation(self, self.later.pop(0))  # its other parts have no scale from elsewhere
+                continue
             tensor = self.queue.pop()
             producer = self.graph.producer(tensor)
             assert producer is not None
             self._visit(producer)
             for user in self.graph.users(tensor):
                 self._visit(user)
+        for node in self.graph.nodes:
+            met = any(self.scale_of(t) is not None for t in (*node.inputs, *node.outputs))
+            if met and node.op in PRODUCTS and not self.absorbing.intersection(node.inputs):
+                PRODUCTS[node.op](self, node)
 
     def result(self) -> Graph:
         """The graph with all constants multiplied.
 
         Raises:
-            CannotScaleError: a constant has other readers that would be changed too.
+            CannotScaleError: a constant has other readers that would be changed too, or weights are no constant.
         """
         values = {}
         for t, factor in self.factors.items():
             if len(self.graph.users(t)) > 1:
                 raise CannotScaleError(f"{self.graph.tensors[t].name} has several readers")
+            if not self.graph.tensors[t].is_constant:
+                raise CannotScaleError(f"{self.graph.tensors[t].name} are weights that are computed")
             values[t] = self.graph.constant(t).astype(np.float64) * factor
         return edit.with_constants(self.graph, values)
 
@@ -121,20 +148,19 @@ def _along(vector: np.ndarray, rank: int, axis: int) -> np.ndarray:
 
 
 def _weighted(scaling: Scaling, node: Node) -> None:
-    """CONV_2D, FULLY_CONNECTED, DEPTHWISE_CONV_2D: divide output channels, multiply input channels."""
-    op, graph = spec(node.op), scaling.graph
-    weight, source, out = node.inputs[op.weight_input], node.inputs[0], node.outputs[0]
-    shape = graph.tensors[weight].shape
-    if out in scaling.tensors and scaling.once(node, 1):
-        r = last_axis(scaling.tensors[out], node.op)
-        scaling._scale_constant(weight, _along(1.0 / r, len(shape), op.weight_axis))
-        if len(node.inputs) > op.bias_input and node.inputs[op.bias_input] >= 0:
-            scaling._scale_constant(node.inputs[op.bias_input], 1.0 / r)
-    if source in scaling.tensors and scaling.once(node, 0):
-        r = last_axis(scaling.tensors[source], node.op)
-        if shape[-1] != len(r):
-            raise CannotScaleError(f"{node.op} with groups or a depth multiplier does not take an input scale")
-        scaling._scale_constant(weight, _along(r, len(shape), len(shape) - 1))
+    """An op with weights: divide output channels, multiply input channels."""
+    layer = layer_of(scaling.graph, node)
+    assert layer is not None
+    if layer.out in scaling.tensors and scaling.once(node, 1):
+        r = last_axis(scaling.tensors[layer.out], node.op)
+        scaling._scale_constant(layer.weight, _along(1.0 / r, len(layer.weight_shape), layer.axis))
+        if layer.bias >= 0:
+            scaling._scale_constant(layer.bias, 1.0 / r)
+    if layer.data in scaling.tensors and scaling.once(node, 0):
+        factor = layer.along_data(last_axis(scaling.tensors[layer.data], node.op))
+        if factor is None:
+            raise CannotScaleError(f"{node.op} reads several channels of the data with one weight")
+        scaling._scale_constant(layer.weight, factor)
 
 
 def _elementwise(scaling: Scaling, node: Node) -> None:
@@ -161,11 +187,11 @@ def _product(scaling: Scaling, node: Node) -> None:
     """MUL: exactly one operand hands its scale to the result, a square squares it; other scales on both are refused."""
     a, b = node.inputs
     out = node.outputs[0]
-    carrying = [t for t in (a, b) if t in scaling.tensors]
+    carrying = [r for t in (a, b) if (r := scaling.scale_of(t)) is not None]
     if a == b:
         if not scaling.squares:
             raise CannotScaleError("MUL of a scaled operand with itself")
-        scaling.want(a, np.sqrt(scaling.tensors[out]) if not carrying else scaling.tensors[a])
+        scaling.want(a, carrying[0] if carrying else np.sqrt(scaling.tensors[out]))
         scaling.want(out, scaling.tensors[a] ** 2)
         return
     if b in scaling.absorbing:
@@ -174,12 +200,16 @@ def _product(scaling: Scaling, node: Node) -> None:
     if len(carrying) > 1:
         raise CannotScaleError("MUL of two scaled operands")
     if carrying:
-        scaling.want(out, np.broadcast_to(scaling.tensors[carrying[0]], scaling.graph.tensors[out].shape))
+        scaling.want(out, np.broadcast_to(carrying[0], scaling.graph.tensors[out].shape))
         return
-    r = scaling.tensors[out]
+    r, shapes = scaling.tensors[out], scaling.graph.tensors
     for t in (a, b):  # the operand as wide as the result and with a producer that may take the scale
-        if scaling.graph.tensors[t].shape == scaling.graph.tensors[out].shape:
+        if shapes[t].shape == shapes[out].shape:
             scaling.want(t, r)
+            return
+    for t in (a, b):  # or a constant that has all channels
+        if shapes[t].is_constant:
+            scaling.want(t, _narrow(r, shapes[t].shape))
             return
     raise CannotScaleError("MUL without a full operand")
 
@@ -231,6 +261,64 @@ def _pad_to(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
 def _pad_back(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
     pads = graph.constant(node.inputs[1])
     return r[tuple(slice(int(a), n - int(b)) for (a, b), n in zip(pads, r.shape, strict=True))]
+
+
+def _slice_to(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
+    begin = graph.constant(node.inputs[1])
+    return r[tuple(slice(int(b), int(b) + n) for b, n in zip(begin, graph.tensors[node.outputs[0]].shape, strict=True))]
+
+
+def _slice(scaling: Scaling, node: Node) -> None:
+    """SLICE: the part takes its channels' scale; a part alone says nothing of the whole."""
+    if node.inputs[0] not in scaling.tensors:
+        raise CannotScaleError("a scale on a part of a tensor")
+    scaling.want(node.outputs[0], _slice_to(node, scaling.graph, scaling.tensors[node.inputs[0]]))
+
+
+def _split(scaling: Scaling, node: Node) -> None:
+    """SPLIT: the same for all parts."""
+    axis_id, source = node.inputs
+    if source not in scaling.tensors:
+        raise CannotScaleError("a scale on a part of a tensor")
+    axis = int(scaling.graph.constant(axis_id).item())
+    for out, part in zip(node.outputs, np.split(scaling.tensors[source], len(node.outputs), axis), strict=True):
+        scaling.want(out, part)
+
+
+def _parts(scaling: Scaling, node: Node) -> None:
+    """CONCATENATION, once all that is known of its parts is known."""
+    if scaling.scale_of(node.outputs[0]) is None and any(scaling.scale_of(t) is None for t in node.inputs):
+        scaling.later.append(node)
+    else:
+        _concatenation(scaling, node)
+
+
+def _concatenation(scaling: Scaling, node: Node) -> None:
+    """CONCATENATION: the parts carry the whole's channels.
+
+    Where only some parts have a scale, the others get one where they can take any: that of what a depthwise convolution
+    reads, channel by channel, and 1 else.
+    """
+    graph, (out,), axis = scaling.graph, node.outputs, node.attrs.axis
+    whole = scaling.scale_of(out)
+    if whole is None:
+        whole = np.concatenate([_part_scale(scaling, t) for t in node.inputs], axis)
+        scaling.want(out, whole)
+    ends = np.cumsum([graph.tensors[t].shape[axis] for t in node.inputs])[:-1]
+    for t, part in zip(node.inputs, np.split(whole, ends, axis), strict=True):
+        if scaling.scale_of(t) is not None or not np.allclose(part, 1.0, rtol=1e-9):
+            scaling.want(t, part)
+
+
+def _part_scale(scaling: Scaling, tensor: int) -> np.ndarray:
+    known, shape = scaling.scale_of(tensor), scaling.graph.tensors[tensor].shape
+    if known is not None:
+        return np.broadcast_to(known, shape)
+    made = scaling.graph.producer(tensor)
+    read = scaling.tensors.get(made.inputs[0]) if made is not None and made.op == "DEPTHWISE_CONV_2D" else None
+    if read is None or read.shape[-1] != shape[-1]:
+        return np.ones(shape)
+    return np.broadcast_to(last_axis(read, "DEPTHWISE_CONV_2D"), shape)
 
 
 def _mean(scaling: Scaling, node: Node) -> None:
@@ -295,6 +383,20 @@ def _matmul_operand(scaling: Scaling, node: Node, t: int, other: int, contracted
         raise CannotScaleError("BATCH_MATMUL operand scaled along both axes")
 
 
+def _matmul_fits(scaling: Scaling, node: Node) -> None:
+    """Refuse operands' scales whose product is not the result's: for all k, a[m, k] * b[k, n] has to be out[m, n]."""
+    shapes = scaling.graph.tensors
+    a, b, out = (
+        np.ones(shapes[t].shape) if (r := scaling.scale_of(t)) is None else r for t in (*node.inputs, *node.outputs)
+    )
+    b = _turned(b, node, node.inputs[1])
+    along_k, back = a / a[..., :1], b / b[..., :1, :]  # relative to k = 0; 1 on one operand undoes 1 on the other
+    rows_alike, columns_alike = np.allclose(along_k, along_k[..., :1, :]), np.allclose(back, back[..., :1])
+    undone = rows_alike and columns_alike and np.allclose(along_k[..., 0, :] * back[..., 0], 1.0, rtol=1e-9)
+    if not undone or not np.allclose(a[..., :1] * b[..., :1, :], out, rtol=1e-9):
+        raise CannotScaleError("BATCH_MATMUL whose operands and result have scales that do not fit together")
+
+
 def _relu(scaling: Scaling, node: Node) -> None:
     source, out = node.inputs[0], node.outputs[0]
     r = scaling.tensors[source] if source in scaling.tensors else scaling.tensors[out]
@@ -303,19 +405,23 @@ def _relu(scaling: Scaling, node: Node) -> None:
 
 
 RULES: dict[str, Callable[[Scaling, Node], None]] = {
-    "CONV_2D": _weighted,
-    "DEPTHWISE_CONV_2D": _weighted,
-    "FULLY_CONNECTED": _weighted,
+    **{name: _weighted for name, op in all_ops().items() if op.layer is not None},
     "ADD": _elementwise,
     "SUB": _elementwise,
     "MUL": _product,
     "RESHAPE": _copy(_reshape_to, _reshape_back),
     "TRANSPOSE": _copy(_transpose_to, _transpose_back),
     "PAD": _copy(_pad_to, _pad_back),
+    "SLICE": _slice,
+    "SPLIT": _split,
+    "CONCATENATION": _parts,
     "MEAN": _mean,
     "BATCH_MATMUL": _matmul,
     "RELU": _relu,
+    "PRELU": _relu,
 }
+# what is looked at again at the end
+PRODUCTS = {"MUL": _product, "BATCH_MATMUL": _matmul_fits, "CONCATENATION": _concatenation}
 
 
 def seeds(graph: Graph, seen: Container[int]) -> Iterator[Node]:

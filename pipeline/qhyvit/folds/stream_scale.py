@@ -5,6 +5,8 @@ a handful of codes. With x / r everywhere on the stream, the linears before and 
 computes over the channels gets it back: a mean of x or of its squares becomes a linear with weights r / C or r^2 / C in
 place of MEAN, a subtracted mean is divided by r, and the product that sums the squares reads x / r * r, which is
 symmetric, on both sides. r (or r^2) lies on the 8-bit grid, so that these weights are exact.
+
+What a norm gives keeps the scale of what it was given: it goes on into the layers behind.
 """
 
 from __future__ import annotations
@@ -29,16 +31,28 @@ COPIES = ("RESHAPE", "TRANSPOSE", "PAD")
 
 @dataclass(frozen=True)
 class Norm:
-    """``mean``: the MEAN over the channels, or a linear that does the same.
+    """The ops of a norm that look at the channels.
 
-    ``centre``: SUB of it (None: the stream has mean 0 already).
-
-    ``product``: the BATCH_MATMUL that sums the squares (None: ``mean`` averages them).
+    Args:
+        mean: the MEAN of the stream, or a linear that does the same (None: the stream has mean 0 already).
+        centre: the SUB that takes it off (None as well then).
+        squares: the MEAN of squares, a linear that does the same, or the BATCH_MATMUL that sums them.
     """
 
-    mean: Node
+    mean: Node | None
     centre: Node | None
-    product: Node | None
+    squares: Node
+
+    @property
+    def is_summed(self) -> bool:
+        """Whether a product sums the squares."""
+        return self.squares.op == "BATCH_MATMUL"
+
+    @property
+    def averages(self) -> tuple[Node, ...]:
+        """The MEANs over channels, or linears in their place, in order."""
+        found = (self.mean, None if self.is_summed else self.squares)
+        return tuple(n for n in found if n is not None)
 
 
 def _behind_copies(graph: Graph, tensor: int) -> Node | None:
@@ -62,6 +76,11 @@ def _mean_of_channels(graph: Graph, tensor: int) -> Node | None:
     return node if last in _axes(graph, node) else _mean_of_channels(graph, node.inputs[0])
 
 
+def _averages(graph: Graph, node: Node) -> bool:
+    """Whether ``node`` is a MEAN over the channels, or a linear that weighs them alike: no scale has passed it yet."""
+    return _is_linear_mean(graph, node) or _mean_of_channels(graph, node.outputs[0]) is node
+
+
 def _norm(graph: Graph, root: Node) -> Norm | None:
     """The norm that ends in the RSQRT ``root``."""
     statistic = graph.producer(root.inputs[0])
@@ -70,23 +89,31 @@ def _norm(graph: Graph, root: Node) -> Norm | None:
     if statistic is None:
         return None
     if statistic.op == "BATCH_MATMUL":
-        left, right = (_behind_copies(graph, t) for t in statistic.inputs)
-        if left is None or right is None or left.op != "SUB" or right.op != "SUB" or left.inputs != right.inputs:
-            return None
-        mean, twins = _mean_of_channels(graph, left.inputs[1]), [n for n in graph.nodes if n.inputs == left.inputs]
-        # the squares may have a SUB of their own (rewrites/own_right_operand.py): the norm's centre is the other one
-        centre = next((n for n in twins if n.op == "SUB" and n is not right), left)
-        return None if mean is None else Norm(mean, centre, statistic)
-    if not _is_linear_mean(graph, statistic) and _mean_of_channels(graph, statistic.outputs[0]) is not statistic:
+        return _summed(graph, statistic)
+    square = graph.producer(statistic.inputs[0]) if _averages(graph, statistic) else None
+    if square is None or square.op != "MUL" or square.inputs[0] != square.inputs[1]:
         return None
-    square = graph.producer(statistic.inputs[0])
-    is_square = square is not None and square.op == "MUL" and square.inputs[0] == square.inputs[1]
-    return Norm(statistic, None, None) if is_square else None
+    centre = graph.producer(square.inputs[0])
+    mean = graph.producer(centre.inputs[1]) if centre is not None and centre.op == "SUB" else None
+    if centre is None or mean is None or not _averages(graph, mean) or mean.inputs[0] != centre.inputs[0]:
+        return Norm(None, None, statistic)
+    return Norm(mean, centre, statistic)
+
+
+def _summed(graph: Graph, squares: Node) -> Norm | None:
+    """The norm whose squares ``squares`` sums."""
+    left, right = (_behind_copies(graph, t) for t in squares.inputs)
+    if left is None or right is None or left.op != "SUB" or right.op != "SUB" or left.inputs != right.inputs:
+        return None
+    mean, twins = _mean_of_channels(graph, left.inputs[1]), [n for n in graph.nodes if n.inputs == left.inputs]
+    # the squares may have a SUB of their own (rewrites/own_right_operand.py): the norm's centre is the other one
+    centre = next((n for n in twins if n.op == "SUB" and n is not right), left)
+    return None if mean is None else Norm(mean, centre, squares)
 
 
 def _is_linear_mean(graph: Graph, node: Node) -> bool:
     """Whether a linear weighs all channels alike: no scale has passed it yet."""
-    if node.op != "FULLY_CONNECTED":
+    if node.op != "FULLY_CONNECTED" or not graph.tensors[node.inputs[1]].is_constant:
         return False
     weight = graph.constant(node.inputs[1])
     return len(weight) == 1 and bool((weight == weight[0, 0]).all())
@@ -124,15 +151,18 @@ def _times_ones(graph: Graph, before: Node, tensor: int, name: str) -> tuple[Gra
 
 def _prepared(graph: Graph, norm: Norm) -> tuple[Graph, list[int]]:
     """The graph with a form of the norm that takes a scale up, and the constants that end it."""
-    graph = _mean_as_linear(graph, norm.mean)
-    if norm.centre is None or norm.product is None:
+    for average in norm.averages:
+        graph = _mean_as_linear(graph, average)
+    if norm.centre is None:
         return graph, []
     source, mean = norm.centre.inputs
     graph, spread, _ = _times_ones(graph, norm.centre, mean, f"{graph.tensors[mean].name}.spread")
     centre = replace(norm.centre, inputs=(source, spread))
     graph = edit.replace_node(graph, norm.centre, centre)
+    if not norm.is_summed:
+        return graph, []
     out = centre.outputs[0]
-    copy = _behind_copies(graph, norm.product.inputs[1])
+    copy = _behind_copies(graph, norm.squares.inputs[1])
     assert copy is not None
     squared = {out, copy.outputs[0]}  # the centre and, where the squares have one of their own, its twin
     readers = [n for n in graph.nodes if n.op in COPIES and n.inputs[0] in squared]
@@ -164,7 +194,7 @@ def _spread(graph: Graph, ends: frozenset[int], tensor: int, r: np.ndarray) -> S
 
 def _touched(scaling: Scaling, norms: Sequence[Norm]) -> list[Norm]:
     """The norms that the scale has reached."""
-    return [n for n in norms if n.mean.inputs[0] in scaling.tensors]
+    return [n for n in norms if n.averages[0].inputs[0] in scaling.tensors]
 
 
 def places(graph: Graph) -> list[Place]:
@@ -188,14 +218,17 @@ def places(graph: Graph) -> list[Place]:
     return found
 
 
+def _carries(scaling: Scaling, tensor: int, r: np.ndarray) -> bool:
+    """Whether all channels of ``tensor`` are divided by the stream's own scale: squares and parts are not."""
+    scale = scaling.tensors.get(tensor)
+    return scale is not None and scale.shape[-1:] == r.shape and np.allclose(scale, r, rtol=1e-9)
+
+
 def _place(graph: Graph, scaling: Scaling, seed: Node, norms: Sequence[Norm]) -> Place:
     """The tensors that gain, the last one being the stream where it is deepest."""
-    squares = {n.mean.inputs[0] for n in norms if n.product is None}
-    scaled = [
-        n for n in graph.nodes
-        if n.outputs[0] in scaling.tensors and n.op not in COPIES and n.outputs[0] not in squares
-        and len(graph.tensors[n.outputs[0]].shape) >= 2 and graph.tensors[n.outputs[0]].shape[-1] > 1
-    ]  # fmt: skip
+    r = scaling.tensors[seed.outputs[0]].reshape(-1, graph.tensors[seed.outputs[0]].shape[-1])[0]
+    squares = any(not n.is_summed for n in norms)
+    scaled = [n for n in graph.nodes if n.op not in COPIES and _carries(scaling, n.outputs[0], r)]
     deepest = [n for n in scaled if n.op == "ADD"][-1:] or [seed]
     tensors = [n.outputs[0] for n in scaled if n is not deepest[0]] + [deepest[0].outputs[0]]
     power = 2 if squares else 1
@@ -212,20 +245,23 @@ def _ops_of(graph: Graph, norms: Sequence[Norm], channels: int) -> tuple[tuple[W
     """
     adds, saves = [], []
     for norm in norms:
-        if norm.mean.op == "MEAN":
-            elements = math.prod(graph.tensors[norm.mean.inputs[0]].shape)
+        for average in (n for n in norm.averages if n.op == "MEAN"):
+            elements = math.prod(graph.tensors[average.inputs[0]].shape)
             adds.append(Work(kernel_name("FULLY_CONNECTED", "", INT8, INT8), elements, elements))
-            saves.append(work_of(graph, norm.mean, INT8, INT8))
-            if len(_axes(graph, norm.mean)) > 1:  # over tokens as well
+            saves.append(work_of(graph, average, INT8, INT8))
+            if len(_axes(graph, average)) > 1:  # over tokens as well
                 adds.append(Work(kernel_name("MEAN", "", INT8, INT8), elements // channels))
-        if norm.centre is not None and norm.product is not None:
-            shape = graph.tensors[norm.centre.outputs[0]].shape
-            row = (*(1,) * (len(shape) - 1), channels)
-            adds.append(work("MUL", "", (row, row), row, (INT8, INT8)))
-            # the difference reads a row now, where the mean was a number
-            adds += [work(op, "", (shape, row), shape, (INT8, INT8)) for op in ("MUL", "SUB")]
-            saves.append(work_of(graph, norm.centre, INT8, INT8))
-            if _behind_copies(graph, norm.product.inputs[1]) is not norm.centre:
+        if norm.centre is None:
+            continue
+        shape, mean = (graph.tensors[t].shape for t in (norm.centre.outputs[0], norm.centre.inputs[1]))
+        row, spread = (*(1,) * (len(shape) - 1), channels), (*mean[:-1], channels)
+        adds.append(work("MUL", "", (mean, row), spread, (INT8, INT8)))
+        # the difference reads a row now, where the mean was a number
+        adds.append(work("SUB", "", (shape, spread), shape, (INT8, INT8)))
+        saves.append(work_of(graph, norm.centre, INT8, INT8))
+        if norm.is_summed:
+            adds.append(work("MUL", "", (shape, row), shape, (INT8, INT8)))
+            if _behind_copies(graph, norm.squares.inputs[1]) is not norm.centre:
                 saves.append(work_of(graph, norm.centre, INT8, INT8))
     return tuple(adds), tuple(saves)
 
@@ -236,10 +272,10 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
     Raises:
         CannotScaleError: the place does not fit the graph any more.
     """
-    tensor, scale = place.tensors[-1], np.asarray(r, np.float64)
-    if tensor not in graph.tensors:
+    seed, scale = graph.by_name.get(place.name), np.asarray(r, np.float64)
+    if seed is None or graph.producer(seed.id) is None:
         raise CannotScaleError(f"{place.name}: the stream is gone")
-    norms = _norms(graph)
+    norms, tensor = _norms(graph), seed.id
     reached = _touched(_spread(*_ready(graph, norms), tensor, scale), norms)
     return _spread(*_ready(graph, reached), tensor, scale).result()
 

@@ -17,7 +17,7 @@ def with_constants(graph: Graph, values: Mapping[int, NDArray[Any]]) -> Graph:
     """Replace the values of constants (same shapes)."""
     tensors = dict(graph.tensors)
     for t, data in values.items():
-        tensors[t] = replace(tensors[t], data=np.ascontiguousarray(data, dtype=graph.constant(t).dtype))
+        tensors[t] = replace(tensors[t], data=np.asarray(data, graph.constant(t).dtype, order="C"))
     return replace(graph, tensors=tensors)
 
 
@@ -79,3 +79,17 @@ def remove_node(graph: Graph, node: Node) -> Graph:
     """Take out a node whose outputs nobody reads, and those outputs."""
     tensors = {t: v for t, v in graph.tensors.items() if t not in node.outputs}
     return replace(graph, nodes=tuple(n for n in graph.nodes if n is not node), tensors=tensors)
+
+
+def without_unread(graph: Graph) -> Graph:
+    """Take out all nodes whose outputs nobody reads, and those that only they read."""
+    wanted, kept = set(graph.outputs), []
+    for node in reversed(graph.nodes):
+        if wanted.intersection(node.outputs):
+            wanted.update(node.inputs)
+            kept.append(node)
+    if len(kept) == len(graph.nodes):
+        return graph
+    gone = {t for node in graph.nodes for t in node.outputs} - {t for node in kept for t in node.outputs}
+    tensors = {t: v for t, v in graph.tensors.items() if t not in gone}
+    return replace(graph, nodes=tuple(reversed(kept)), tensors=tensors)

@@ -50,7 +50,9 @@ class Graph:
     """Tensors by id, nodes in execution order, ids of inputs and outputs. Edits make a new Graph.
 
     ``floats``: ids of the node outputs that the file computes outside int8 (see ``tflite/islands.py``): in float, or
-    in int16 if they are in ``wide`` as well.
+    in int16 if they are in ``wide`` as well. ``gates``: ids of the outputs of LOGISTIC nodes that stand for the normal
+    distribution function, sigmoid(z) for Phi(z / 1.702): the only approximation that an edit may make. An executor
+    computes the function itself on request, so that the unedited network is never lost.
     """
 
     tensors: Mapping[int, Tensor]
@@ -60,6 +62,7 @@ class Graph:
     facts: Mapping[str, Any] = field(default_factory=dict)
     floats: frozenset[int] = frozenset()
     wide: frozenset[int] = frozenset()
+    gates: frozenset[int] = frozenset()
 
     def is_float(self, node: Node) -> bool:
         """Whether the file computes ``node`` outside int8, so that a QUANTIZE behind it makes the codes."""

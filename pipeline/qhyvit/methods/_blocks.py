@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
+from qhyvit.ops._layer import layer_of
 from qhyvit.sim.partial import counted
 
 COPIES = ("RESHAPE", "TRANSPOSE")
-READS_MAP = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONCATENATION", "ADD", "MUL", "LOGISTIC", "PAD", "MEAN")
+READS_MAP = (
+    "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONCATENATION", "ADD", "MUL", "LOGISTIC", "PRELU", "PAD", "MEAN",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,9 @@ def _spatial(shape: tuple[int, ...]) -> bool:
 
 def _looks_around(graph: Graph, node: Node) -> bool:
     """Whether ``node`` is local: each result depends on neighbouring positions."""
-    if node.op in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-        return graph.tensors[node.inputs[1]].shape[1:3] != (1, 1)
+    layer = layer_of(graph, node)
+    if layer is not None:
+        return layer.weight_shape[1:-1] not in ((), (1, 1))
     return node.op in ("AVERAGE_POOL_2D", "MAX_POOL_2D", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
 
 

@@ -16,10 +16,12 @@ from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile, default_profile
 from qhyvit.latency.work import Work
 from qhyvit.methods._hessian import Statistics
+from qhyvit.methods._problem import Problem
 from qhyvit.observers._histogram import merge
 from qhyvit.observers._search import Found, search
-from qhyvit.ops import spec
+from qhyvit.ops._layer import layer_of
 from qhyvit.plan import FoldNote
+from qhyvit.sim.checked import Edit
 
 # Full equalization, and the balance between activations and their readers' weights. A floor keeps channels of small
 # values from taking the codes of all others: SiLU's negative side is -0.28 in each, and -0.28 / r where r is small.
@@ -67,14 +69,18 @@ def _readers_weight_error(graph: Graph, tensor: int, r: np.ndarray, statistics: 
     """
     total, energy = 0.0, statistics.energy[tensor].double().numpy() / r**2
     for node in graph.users(tensor):
-        op = spec(node.op)
-        out = node.outputs[0]
-        if op.weight_input < 0 or node.op == "DEPTHWISE_CONV_2D" or out not in statistics.weight:
+        layer = layer_of(graph, node)
+        if layer is None or layer.data != tensor or not layer.mixes_channels or layer.out not in statistics.weight:
             continue  # a depthwise reader has a scale for each channel anyway
-        w = np.abs(graph.constant(node.inputs[op.weight_input]).astype(np.float64)) * r
-        taps = w[0].size // w.shape[-1]
-        step = w.reshape(len(w), -1).max(axis=1) / affine.grid(bits).qmax
-        total += float((statistics.weight[out].double().numpy() * step**2).sum() / 12 * energy.sum() * taps)
+        scale = layer.along_data(r)
+        if scale is None:
+            continue
+        w = layer.rows(np.abs(graph.constant(layer.weight).astype(np.float64)) * scale).numpy()  # [G, O, K]
+        step = w.max(axis=2) / affine.grid(bits).qmax
+        weight = statistics.weight[layer.out].double().numpy().reshape(step.shape)
+        read = energy.reshape(layer.groups, -1)
+        error = (weight * step**2).sum(axis=1) / 12 * read.sum(axis=1) * (w.shape[2] // read.shape[1])
+        total += float(error.sum())
     return total
 
 
@@ -132,14 +138,19 @@ def candidates(
     return sorted(found, key=lambda c: -c.gain)
 
 
-def apply(graph: Graph, chosen: Sequence[Candidate]) -> tuple[Graph, tuple[FoldNote, ...]]:
-    """Apply the candidates that still fit, in order."""
-    notes = []
-    for candidate in chosen:
+def _edit(candidate: Candidate) -> Edit:
+    def apply(graph: Graph) -> Graph | None:
         try:
-            graph = all_folds()[candidate.fold].apply(graph, candidate.place, candidate.r)
-        except CannotScaleError:
-            continue
-        notes.append(FoldNote(candidate.fold, candidate.place.name, candidate.gain))
-    graph.check()
-    return graph, tuple(notes)
+            return all_folds()[candidate.fold].apply(graph, candidate.place, candidate.r)
+        except CannotScaleError:  # an earlier fold took its place
+            return None
+
+    return Edit(f"fold {candidate.fold} at {candidate.place.name}", apply)
+
+
+def apply(problem: Problem, chosen: Sequence[Candidate]) -> tuple[Problem, tuple[FoldNote, ...]]:
+    """Apply the candidates that still fit and change no output, in order."""
+    problem, done = problem.edited([_edit(c) for c in chosen])
+    problem.graph.check()
+    notes = (FoldNote(c.fold, c.place.name, c.gain) for c, made in zip(chosen, done, strict=True) if made)
+    return problem, tuple(notes)

@@ -1,7 +1,8 @@
-"""The Hessian-guided objective: squared gradients of KL(float || quantized) weigh the error of every tensor.
+"""The Hessian-guided objective: squared gradients of the distance to the float outputs weigh every tensor's error.
 
-Q-HyViT, Algorithm 1: the gradient is taken with the network quantized (at first by min-max). In a network that
-still runs in float the KL is zero and its gradient rounding noise.
+Q-HyViT, Algorithm 1: the distance is KL(float || quantized), and the gradient is taken with the network quantized (at
+first by min-max). In a network that still runs in float the KL is zero and its gradient rounding noise. The float
+outputs are those of the unedited network (:attr:`qhyvit.methods._problem.Problem.reference`).
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from qhyvit.errors import CalibrationError
-from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.graph.ir import Node, Tensor
 from qhyvit.methods._blocks import BridgeBlock
 from qhyvit.methods._problem import Problem
 from qhyvit.observers._histogram import Histogram
@@ -21,12 +21,6 @@ from qhyvit.plan import TensorQuant
 from qhyvit.sim.fakequant import fake_quantize, rounds
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.write import constants_on_grid_of
-
-
-def kl(float_logits: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """KL(softmax(float) || softmax(quantized)) of each image, [B]."""
-    target = F.log_softmax(float_logits, dim=1)
-    return F.kl_div(F.log_softmax(logits, dim=1), target, reduction="none", log_target=True).sum(dim=1)
 
 
 class Capture:
@@ -48,15 +42,15 @@ class Capture:
 
 @dataclass(frozen=True)
 class Step:
-    """One batch of the gradient pass: float values and squared-error weights at the wanted tensors, KL of each [B].
+    """One batch of the gradient pass: float values and squared-error weights at the wanted tensors, distances [B].
 
-    ``gradients``: where a tensor's own error counts, dKL/dx; inside a bridge block a random combination of the
+    ``gradients``: where a tensor's own error counts, d distance / dx; inside a bridge block a random combination of the
     errors that reach the block's outputs, whose square has the mean sum_o (g_o dO_o/dx)^2.
     """
 
     values: Mapping[int, torch.Tensor]
     gradients: Mapping[int, torch.Tensor]
-    kl: torch.Tensor
+    distance: torch.Tensor
 
 
 class GradientPass:
@@ -71,21 +65,23 @@ class GradientPass:
     ) -> None:
         self.problem, self.quants, self.wanted, self.blocks = problem, quants, list(wanted), blocks
         self.random = torch.Generator().manual_seed(problem.seed)
-        self.float = Executor(problem.graph)
+        self.float = Executor(problem.graph, exact=True)
         self.quantized = Executor(constants_on_grid_of(problem.graph, quants))
 
-    def step(self, images: torch.Tensor) -> Step:
+    def step(self, images: torch.Tensor, target: torch.Tensor) -> Step:
         """Values and gradients of one batch.
+
+        Args:
+            images: [B, H, W, 3]; ``target``: reference outputs for them, [B, outputs].
 
         Raises:
             CalibrationError: a gradient is not finite; the objective would be blind before that tensor.
         """
-        output = self.problem.graph.outputs[0]
         with torch.no_grad():
             values = self.float.run(images, None, self.wanted)
         capture = Capture(self.quants, self.wanted)
         logits = self.quantized.logits(images, capture)
-        loss = kl(values[output].flatten(1), logits)
+        loss = self.problem.measure.distance(target, logits)
         kept = [capture.kept[t] for t in self.wanted]
         grads = torch.autograd.grad(loss.sum(), kept, allow_unused=True, retain_graph=bool(self.blocks))
         gradients = {t: g for t, g in zip(self.wanted, grads, strict=True) if g is not None}
@@ -120,7 +116,7 @@ class Statistics:
 
     ``histograms``: float values weighted by squared gradients; ``by_channel``: the same a channel (last axis), for
     the tensors that a fold may scale; ``energy``: mean x^2 a channel [C]; ``weight``: sum of g^2 a channel [C];
-    ``peak``: largest |x| a channel [C]; ``kl``: mean KL of the quantized network.
+    ``peak``: largest |x| a channel [C]; ``distance``: of the quantized network's outputs, mean over the images.
     """
 
     BINS_BY_CHANNEL = 512
@@ -132,11 +128,11 @@ class Statistics:
         self.energy: dict[int, torch.Tensor] = {}
         self.weight: dict[int, torch.Tensor] = {}
         self.peak: dict[int, torch.Tensor] = {}
-        self.kl = 0.0
+        self.distance = 0.0
 
     def add(self, step: Step, share: float) -> None:
         """Take one batch; ``share`` is its part of all images."""
-        self.kl += share * float(step.kl.mean())
+        self.distance += share * float(step.distance.mean())
         for t, g in step.gradients.items():
             rows, peak = self._sample(step.values[t])
             weights, _ = self._sample(g)
@@ -166,24 +162,17 @@ def gather(
 ) -> Statistics:
     """One gradient pass over all calibration images with the network quantized by ``quants``."""
     statistics, passes = Statistics(wanted, by_channel), GradientPass(problem, quants, wanted, blocks)
-    for done, images in enumerate(problem.batches()):
+    for done, (images, target) in enumerate(problem.pairs()):
         problem.progress(label, done / problem.batch_count)
-        statistics.add(passes.step(images), len(images) / len(problem.images))
+        statistics.add(passes.step(images, target), len(images) / len(problem.images))
     return statistics
 
 
-def mean_kl(problem: Problem, quants: Mapping[str, TensorQuant], float_logits: torch.Tensor) -> float:
-    """Mean KL over the calibration images with everything quantized."""
+def mean_distance(problem: Problem, quants: Mapping[str, TensorQuant]) -> float:
+    """Mean distance of the outputs from the reference over the calibration images, with everything quantized."""
     executor = Executor(constants_on_grid_of(problem.graph, quants))
     capture, total = Capture(quants, ()), 0.0
     with torch.no_grad():
-        for images, target in zip(problem.batches(), float_logits.split(problem.batch), strict=True):
-            total += float(kl(target, executor.logits(images, capture)).sum())
+        for images, target in problem.pairs():
+            total += float(problem.measure.distance(target, executor.logits(images, capture)).sum())
     return total / len(problem.images)
-
-
-def float_logits(graph: Graph, problem: Problem) -> torch.Tensor:
-    """Logits of the float graph, [N, classes]."""
-    executor = Executor(graph)
-    with torch.no_grad():
-        return torch.cat([executor.logits(images) for images in problem.batches()])

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 
 from qhyvit import affine
-from qhyvit.graph.ir import Graph, Node
+from qhyvit.graph.ir import Graph
 from qhyvit.methods._hessian import GradientPass
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import weight_quant, weight_scales
-from qhyvit.methods._reconstruct import as_rows, patches
-from qhyvit.ops import spec
+from qhyvit.ops._layer import Layer, layers
 from qhyvit.ops._spec import activate
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.fakequant import fake_quantize
@@ -28,29 +27,26 @@ Metric = Callable[[torch.Tensor, torch.Tensor, "torch.Tensor | None"], torch.Ten
 
 
 @dataclass
-class Layer:
-    """One op with weights: sampled input rows [G, n, K], outputs and their gradients [G, n, O], weights [G, O, K]."""
+class Sampled:
+    """One op with weights: input rows [G, n, K], outputs and their gradients [G, n, O], weights [G, O, K], bias [G, O].
+    """
 
-    node: Node
+    layer: Layer
     weight_name: str
-    source: int
     x: torch.Tensor
     y: torch.Tensor
     g: torch.Tensor | None
     w: torch.Tensor
     bias: torch.Tensor
     fused: str
-    axis: int
-    shape: tuple[int, ...]
 
     def output(self, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         """[G, n, O] of other inputs and weights."""
-        return activate(x @ w.transpose(1, 2) + self.bias, self.fused)
+        return activate(x @ w.transpose(1, 2) + self.bias[:, None, :], self.fused)
 
     def rounded_weights(self, scale: np.ndarray, bits: int) -> torch.Tensor:
         """Weights on the grid of ``scale`` [O]."""
-        steps = torch.from_numpy(scale).float()
-        steps = steps[:, None, None] if self.node.op == "DEPTHWISE_CONV_2D" else steps[None, :, None]
+        steps = self.layer.per_channel(torch.from_numpy(scale).float())
         top = affine.grid(bits).qmax
         return torch.clamp(torch.round(self.w / steps), -top, top) * steps
 
@@ -71,59 +67,51 @@ class _Sampler:
 
     def __init__(self, graph: Graph, seed: int) -> None:
         self.graph, self.random = graph, torch.Generator().manual_seed(seed)
-        self.nodes = [n for n in graph.nodes if spec(n.op).weight_input >= 0]
-        self.rows: dict[int, tuple[list[torch.Tensor], ...]] = {n.outputs[0]: ([], [], []) for n in self.nodes}
+        self.layers = layers(graph)
+        self.rows: dict[int, tuple[list[torch.Tensor], ...]] = {n.out: ([], [], []) for n in self.layers}
 
     @property
     def tensors(self) -> list[int]:
         """Ids whose values are needed."""
-        return list(dict.fromkeys(t for n in self.nodes for t in (n.inputs[0], n.outputs[0])))
+        return list(dict.fromkeys(t for n in self.layers for t in (n.data, n.out)))
 
     def add(self, values: Mapping[int, torch.Tensor], gradients: Mapping[int, torch.Tensor]) -> None:
         """Take one batch."""
-        for node in self.nodes:
-            out, shape = node.outputs[0], self.graph.tensors[node.inputs[1]].shape
-            for i in range(len(values[out])):
-                rows = patches(node, values[node.inputs[0]][i : i + 1], shape)
+        for layer in self.layers:
+            for i in range(len(values[layer.out])):
+                rows = layer.patches(values[layer.data][i : i + 1])
                 at = torch.randint(0, rows.shape[1], (POSITIONS,), generator=self.random)
-                self.rows[out][0].append(rows[:, at])
+                kept = self.rows[layer.out]
+                kept[0].append(rows[:, at])
                 for place, source in ((1, values), (2, gradients)):
-                    if out in source:
-                        self.rows[out][place].append(_outputs(node, source[out][i])[:, at])
+                    if layer.out in source:
+                        kept[place].append(layer.outputs(source[layer.out][i])[:, at])
 
-    def layers(self) -> list[Layer]:
+    def sampled(self) -> list[Sampled]:
         """What was collected."""
         found = []
-        for node in self.nodes:
-            op, (x, y, g) = spec(node.op), self.rows[node.outputs[0]]
-            weight = self.graph.tensors[node.inputs[op.weight_input]]
-            bias = torch.from_numpy(self.graph.constant(node.inputs[op.bias_input]).astype(np.float32)).reshape(-1)
-            bias = bias[:, None, None] if node.op == "DEPTHWISE_CONV_2D" else bias[None, None, :]
+        for layer in self.layers:
+            x, y, g = self.rows[layer.out]
+            bias = torch.from_numpy(self.graph.constant(layer.bias).astype(np.float32))
             found.append(
-                Layer(
-                    node, weight.name, node.inputs[0], torch.cat(x, 1), torch.cat(y, 1), torch.cat(g, 1) if g else None,
-                    as_rows(node, self.graph.constant(weight.id)).float(), bias,
-                    getattr(node.attrs, "fused_activation_function", "NONE"), op.weight_axis, weight.shape,
+                Sampled(
+                    layer, self.graph.tensors[layer.weight].name, torch.cat(x, 1), torch.cat(y, 1),
+                    torch.cat(g, 1) if g else None, layer.rows(self.graph.constant(layer.weight)).float(),
+                    layer.per_channel(bias)[:, :, 0], getattr(layer.node.attrs, "fused_activation_function", "NONE"),
                 )
             )  # fmt: skip
         return found
 
 
-def _outputs(node: Node, y: torch.Tensor) -> torch.Tensor:
-    """[*file shape] -> [G, positions, O]."""
-    rows = y.reshape(-1, y.shape[-1])
-    return rows.T[:, :, None] if node.op == "DEPTHWISE_CONV_2D" else rows[None]
-
-
-def sample(problem: Problem, start: Mapping[str, TensorQuant]) -> list[Layer]:
-    """Layers with gradients of KL(float || network quantized by ``start``)."""
+def sample(problem: Problem, start: Mapping[str, TensorQuant]) -> list[Sampled]:
+    """Layers with gradients of the distance to the float outputs, the network quantized by ``start``."""
     sampler = _Sampler(problem.graph, problem.seed)
     passes = GradientPass(problem, start, sampler.tensors)
-    for done, images in enumerate(problem.batches()):
+    for done, (images, target) in enumerate(problem.pairs()):
         problem.progress("sample layers", done / problem.batch_count)
-        step = passes.step(images)
+        step = passes.step(images, target)
         sampler.add(step.values, step.gradients)
-    return sampler.layers()
+    return sampler.sampled()
 
 
 @dataclass
@@ -136,7 +124,7 @@ class LayerSearch:
     """
 
     problem: Problem
-    layers: Sequence[Layer]
+    layers: Sequence[Sampled]
     metric: Metric
     candidates: Mapping[int, Sequence[TensorQuant]]
     multiples: np.ndarray
@@ -150,23 +138,23 @@ class LayerSearch:
                 share = (number + done / len(self.layers)) / rounds
                 self.problem.progress("search layers", share)
                 self._search_weights(layer)
-            for source in dict.fromkeys(layer.source for layer in self.layers):
+            for source in dict.fromkeys(layer.layer.data for layer in self.layers):
                 self._search_source(source)
 
-    def _rounded_input(self, layer: Layer) -> torch.Tensor:
-        quant = self.chosen.get(layer.source)
+    def _rounded_input(self, layer: Sampled) -> torch.Tensor:
+        quant = self.chosen.get(layer.layer.data)
         return layer.x if quant is None else fake_quantize(layer.x, quant)
 
-    def _search_weights(self, layer: Layer) -> None:
+    def _search_weights(self, layer: Sampled) -> None:
         x, bits = self._rounded_input(layer), self.problem.bits
-        data = self.problem.graph.constant(layer.node.inputs[1])
+        data = self.problem.graph.constant(layer.layer.weight)
         scores = []
         for m in self.multiples:
-            w = layer.rounded_weights(weight_scales(data, layer.axis, m, bits), bits)
+            w = layer.rounded_weights(weight_scales(data, layer.layer.axis, m, bits), bits)
             scores.append(self.metric(layer.y, layer.output(x, w), layer.g).flatten())
         best = torch.stack(scores).argmax(dim=0).numpy()  # [O], each output channel on its own
-        scale = weight_scales(data, layer.axis, self.multiples[best], bits)
-        self.weights[layer.weight_name] = weight_quant(scale, layer.axis, "search", bits)
+        scale = weight_scales(data, layer.layer.axis, self.multiples[best], bits)
+        self.weights[layer.weight_name] = weight_quant(scale, layer.layer.axis, "search", bits)
 
     def _search_source(self, source: int) -> None:
         """One quantization for all layers that read ``source``."""
@@ -175,7 +163,7 @@ class LayerSearch:
         if not len(tries):
             return
         for layer in self.layers:
-            if layer.source != source:
+            if layer.layer.data != source:
                 continue
             w = layer.rounded_weights(np.asarray(self.weights[layer.weight_name].scale), self.problem.bits)
             scores = [self.metric(layer.y, layer.output(fake_quantize(layer.x, q), w), layer.g).mean() for q in tries]

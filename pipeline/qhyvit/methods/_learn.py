@@ -1,4 +1,4 @@
-"""Learned scales: they follow the gradient of KL(float || quantized) itself.
+"""Learned scales: they follow the gradient of the distance to the float outputs itself.
 
 LSQ (arXiv 1902.08153) on the calibration images, without labels, for scales and zero points of activations. What the
 search decides tensor by tensor is here adjusted jointly, a few steps from where it ended. Weights and biases stay:
@@ -15,7 +15,6 @@ import torch
 
 from qhyvit import affine
 from qhyvit.graph.ir import Graph, Node, Tensor
-from qhyvit.methods._hessian import float_logits, kl
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish
 from qhyvit.plan import Scheme, TensorQuant
@@ -87,7 +86,6 @@ def learn(problem: Problem, graph: Graph, quants: Mapping[str, TensorQuant], ste
     Args:
         graph: with its weights on their grids already; ``problem.graph`` is the float one.
     """
-    target = float_logits(problem.graph, problem)
     executor, hook = Executor(constants_on_grid_of(graph, quants)), _Quantizers(graph, quants)
     rates = [{"params": [hook.log_scale], "lr": SCALE_RATE}, {"params": [hook.zero], "lr": ZERO_RATE}]
     optimizer = torch.optim.Adam(rates, betas=(0.9, 0.99))
@@ -95,7 +93,8 @@ def learn(problem: Problem, graph: Graph, quants: Mapping[str, TensorQuant], ste
     for step, now in enumerate(_draws(len(problem.images), problem.batch, steps, problem.seed)):
         problem.progress("learn scales", step / steps)
         hook.start()
-        loss = kl(target[now], executor.logits(problem.images[now], hook)).mean()
+        outputs = executor.logits(problem.images[now], hook)
+        loss = problem.measure.distance(problem.targets[now], outputs).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

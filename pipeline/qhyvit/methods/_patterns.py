@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops import spec
+from qhyvit.ops._layer import layer_of
 
 COPIES = ("RESHAPE", "TRANSPOSE", "BROADCAST_TO")
 
@@ -36,10 +36,10 @@ def before(graph: Graph, tensor: int) -> int:
 
 def is_layer(graph: Graph, node: Node, tensor: int | None = None) -> bool:
     """Whether ``node`` has constant weights, and reads ``tensor`` as its data and nowhere else."""
-    position = spec(node.op).weight_input
-    if position < 0 or not graph.tensors[node.inputs[position]].is_constant:
+    layer = layer_of(graph, node)
+    if layer is None or not graph.tensors[layer.weight].is_constant:
         return False
-    return tensor is None or (node.inputs[0] == tensor and node.inputs.count(tensor) == 1)
+    return tensor is None or (layer.data == tensor and node.inputs.count(tensor) == 1)
 
 
 def layers_behind(graph: Graph, tensor: int, through: Collection[str]) -> list[Node] | None:

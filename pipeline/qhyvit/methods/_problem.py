@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,10 @@ from qhyvit.errors import UsageError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile, default_profile
+from qhyvit.measure import DECISIONS, Measure
 from qhyvit.plan import FoldNote, TensorQuant
+from qhyvit.sim.checked import Door, Edit
+from qhyvit.sim.run import Executor
 from qhyvit.store import Store
 
 Progress = Callable[[str, float], None]  # (what is done now, share of it done so far 0..1)
@@ -30,8 +33,12 @@ class Problem:
     """A float graph and the images to calibrate on.
 
     Args:
-        graph: float graph, the one that ships.
+        graph: float graph, the one that ships. Edits make others of it (:meth:`on`).
         images: preprocessed calibration images, [N, H, W, 3] float32, no labels.
+        reference: outputs of the unedited network on them, [N, outputs]: the target of all that is searched, learned
+            and chosen, whatever was edited since. None: those of ``graph`` as it is given here.
+        measure: how far outputs are from the reference.
+        door: compares the outputs before and after an edit; None: one with the first image.
         bridge: names of the tensors inside bridge blocks.
         bits: of activations and weights, 4 to 8.
         latency: what ops cost; ``profile``: ``cpu`` if nodes may compute in float where that gains.
@@ -42,6 +49,9 @@ class Problem:
 
     graph: Graph
     images: torch.Tensor
+    reference: torch.Tensor | None = None
+    measure: Measure = DECISIONS
+    door: Door | None = None
     bridge: frozenset[str] = frozenset()
     batch: int = 4
     seed: int = 0
@@ -52,25 +62,55 @@ class Problem:
     progress: Progress = field(default=silent)
     log: Log = field(default=silent)
 
+    def __post_init__(self) -> None:
+        if self.reference is None:
+            object.__setattr__(self, "reference", outputs_of(self.graph, self.images, self.batch))
+        if self.door is None:
+            object.__setattr__(self, "door", Door(self.images, self.seed, self.log))
+
     def on(self, graph: Graph) -> Problem:
-        """The same problem on an edited graph."""
+        """The same problem, with the same reference, on an edited graph."""
         return replace(self, graph=graph)
+
+    def edited(self, edits: Sequence[Edit]) -> tuple[Problem, list[bool]]:
+        """The problem behind the edits that fit and change no output (:class:`Door`), and which those are."""
+        assert self.door is not None
+        graph, done = self.door.through(self.graph, edits)
+        return self.on(graph), done
 
     def some(self, count: int) -> Problem:
         """The same problem on ``count`` of the images, drawn by the seed; all if there are no more."""
         if len(self.images) <= count:
             return self
         picked = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed))[:count]
-        return replace(self, images=self.images[picked.sort().values])
+        order = picked.sort().values
+        return replace(self, images=self.images[order], reference=self.targets[order])
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """The reference, [N, outputs]."""
+        assert self.reference is not None
+        return self.reference
 
     def batches(self) -> Iterator[torch.Tensor]:
         """Images, ``batch`` at a time."""
         yield from self.images.split(self.batch)
 
+    def pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Images and their reference outputs, ``batch`` at a time."""
+        yield from zip(self.batches(), self.targets.split(self.batch), strict=True)
+
     @cached_property
     def batch_count(self) -> int:
         """How many batches there are."""
         return -(-len(self.images) // self.batch)
+
+
+def outputs_of(graph: Graph, images: torch.Tensor, batch: int = 4) -> torch.Tensor:
+    """Outputs [N, outputs] of a float graph on images [N, H, W, C], its gates exact."""
+    executor = Executor(graph, exact=True)
+    with torch.no_grad():
+        return torch.cat([executor.logits(x) for x in images.split(batch)])
 
 
 @dataclass(frozen=True)

@@ -98,10 +98,11 @@ def bias_floor(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, Ten
 
     raised = dict(quants)
     for node, weight, _ in weights(graph):
-        position = spec(node.op).bias_input
+        op = spec(node.op)
+        position = op.bias_input
         if len(node.inputs) <= position or node.inputs[position] < 0:
             continue
-        source, quant = raised.get(graph.tensors[node.inputs[0]].name), raised.get(weight.name)
+        source, quant = raised.get(graph.tensors[node.inputs[op.data_input]].name), raised.get(weight.name)
         if source is None or quant is None:  # a rival's grids, a channel or codes of their own, in simulation only
             continue
         bias = np.abs(graph.constant(node.inputs[position]).astype(np.float64)).ravel()
@@ -138,7 +139,8 @@ def loadable_outputs(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[st
         out = node.outputs[0]
         if not spec(node.op).accumulates or graph.is_float(node) or group_of[out].fixed is not None:
             continue
-        a, b, found = (changed.get(graph.tensors[t].name) for t in (*node.inputs[:2], out))
+        factors = (node.inputs[i] for i in spec(node.op).factors)
+        a, b, found = (changed.get(graph.tensors[t].name) for t in (*factors, out))
         if a is None or b is None or found is None or len(found.scale) > 1:
             continue
         least = float(np.float32(max(a.scale) * max(b.scale) / MOST_GAIN))

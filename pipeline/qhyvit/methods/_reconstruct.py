@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from qhyvit import affine
 from qhyvit.graph import edit
@@ -23,7 +22,7 @@ from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import bias_floor, weight_quant
 from qhyvit.methods._weights import search_weight
 from qhyvit.ops import spec
-from qhyvit.ops._conv import pad_nchw, to_nchw
+from qhyvit.ops._layer import Layer, layer_of
 from qhyvit.plan import TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.fakequant import fake_quantize
 from qhyvit.sim.run import Executor
@@ -59,44 +58,11 @@ class Gram:
         return variance.clamp_min(0.0), NOISE * raw + 1e-12
 
 
-def patches(node: Node, x: torch.Tensor, weight_shape: tuple[int, ...]) -> torch.Tensor:
-    """What each output position reads: [G, samples, K], G = 1, or the channels of a depthwise convolution."""
-    if node.op == "FULLY_CONNECTED":
-        return x.reshape(1, -1, weight_shape[1])
-    attrs: Any = node.attrs
-    kernel = weight_shape[1:3]
-    stride, dilation = (attrs.stride_h, attrs.stride_w), (attrs.dilation_h_factor, attrs.dilation_w_factor)
-    image = pad_nchw(to_nchw(x), kernel, stride, dilation, attrs.padding)
-    columns = F.unfold(image, kernel, dilation=dilation, stride=stride)  # [N, C * kh * kw, L]
-    channels, taps = image.shape[1], kernel[0] * kernel[1]
-    columns = columns.unflatten(1, (channels, taps))  # [N, C, taps, L]
-    if node.op == "DEPTHWISE_CONV_2D":
-        return columns.permute(1, 0, 3, 2).reshape(channels, -1, taps)
-    return columns.permute(0, 3, 2, 1).reshape(1, -1, taps * channels)  # taps before channels, as the weight has them
-
-
-def as_rows(node: Node, weight: np.ndarray) -> torch.Tensor:
-    """Weights as [G, O, K] in float64."""
-    w = torch.from_numpy(weight.astype(np.float64))
-    if node.op == "DEPTHWISE_CONV_2D":
-        return w.reshape(-1, w.shape[3]).T[:, None, :]  # [1, kh, kw, C] -> [C, 1, taps]
-    return w.reshape(1, w.shape[0], -1)
-
-
-def from_rows(node: Node, rows: torch.Tensor, shape: tuple[int, ...]) -> np.ndarray:
-    """The inverse of :func:`as_rows`."""
-    if node.op == "DEPTHWISE_CONV_2D":
-        return rows[:, 0, :].T.reshape(shape).numpy()
-    return rows.reshape(shape).numpy()
-
-
-def _gram(node: Node, x: torch.Tensor, residual: torch.Tensor, shape: tuple[int, ...]) -> Gram:
+def _gram(layer: Layer, x: torch.Tensor, residual: torch.Tensor) -> Gram:
     """Sums over all images, one image at a time; ``residual`` [B, *file shape]."""
     total: Gram | None = None
     for image, r in zip(x, residual, strict=True):
-        rows = patches(node, image[None], shape)
-        out = r.reshape(-1, r.shape[-1])
-        out = out.T[:, :, None] if node.op == "DEPTHWISE_CONV_2D" else out[None]  # [G, samples, O]
+        rows, out = layer.patches(image[None]), layer.outputs(r)
         rt = out.transpose(1, 2)
         part = Gram(
             (rows.transpose(1, 2) @ rows).double(), (rt @ rows).double(), rows.sum(1).double(), out.sum(1).double(),
@@ -166,7 +132,7 @@ class Lockstep:
     ) -> None:
         self.pieces = pieces
         self.problem, self.graph, self.quants, self.options = problem, problem.graph, dict(quants), options
-        self.float = Executor(self.graph)
+        self.float = Executor(self.graph, exact=True)
         self.quantized = Executor(constants_on_grid_of(self.graph, quants))
         self.constants: dict[int, np.ndarray] = {}
 
@@ -179,9 +145,10 @@ class Lockstep:
         for index, node in enumerate(graph.nodes):
             self.problem.progress("reconstruct", index / len(graph.nodes))
             for values, executor in ((exact, self.float), (rough, self.quantized)):
-                if values is rough and spec(node.op).weight_input >= 0 and not self._kept(index, node):
-                    self._solve(node, exact, rough)
-                    self._keep(index, node)
+                layer = layer_of(graph, node) if values is rough else None
+                if layer is not None and not self._kept(index, layer):
+                    self._solve(layer, exact, rough)
+                    self._keep(index, layer)
                 operands = [executor.operand(node, i, values) for i in range(len(node.inputs))]
                 for t, y in zip(node.outputs, executor.apply(node, operands), strict=True):
                     values[t] = y if values is exact else self._rounded(t, y)
@@ -190,27 +157,20 @@ class Lockstep:
                     exact.pop(t, None)
                     rough.pop(t, None)
 
-    def _kept(self, index: int, node: Node) -> bool:
+    def _kept(self, index: int, layer: Layer) -> bool:
         """Take what an earlier run solved here, if it did."""
         piece = self.problem.store.get(f"{self.pieces}{index}")
         if piece is None:
             return False
         self.quants.update(quants_from_json(piece.facts))
-        for t, data in zip(self._constants(node), (piece.arrays["weight"], piece.arrays["bias"]), strict=True):
-            self._store(t, data)
+        self._store(layer.weight, piece.arrays["weight"])
+        self._store(layer.bias, piece.arrays["bias"])
         return True
 
-    def _keep(self, index: int, node: Node) -> None:
-        weight, bias = self._constants(node)
-        name = self.graph.tensors[weight].name
-        arrays = {"weight": self.constants[weight], "bias": self.constants[bias]}
+    def _keep(self, index: int, layer: Layer) -> None:
+        name = self.graph.tensors[layer.weight].name
+        arrays = {"weight": self.constants[layer.weight], "bias": self.constants[layer.bias]}
         self.problem.store.put(f"{self.pieces}{index}", quants_to_json({name: self.quants[name]}), arrays)
-
-    @staticmethod
-    def _constants(node: Node) -> tuple[int, int]:
-        """Ids of weight and bias."""
-        op = spec(node.op)
-        return node.inputs[op.weight_input], node.inputs[op.bias_input]
 
     def _rounded(self, t: int, y: torch.Tensor) -> torch.Tensor:
         quant = self.quants.get(self.graph.tensors[t].name)
@@ -223,46 +183,38 @@ class Lockstep:
         assert isinstance(y, torch.Tensor)
         return y
 
-    def _solve(self, node: Node, exact: dict[int, torch.Tensor], rough: dict[int, torch.Tensor]) -> None:
+    def _solve(self, layer: Layer, exact: dict[int, torch.Tensor], rough: dict[int, torch.Tensor]) -> None:
         """New weights and bias of one op."""
-        op, graph = spec(node.op), self.graph
-        weight, bias = graph.tensors[node.inputs[op.weight_input]], node.inputs[op.bias_input]
-        w, b = graph.constant(weight.id), graph.constant(bias).astype(np.float64)
-        x = rough[node.inputs[0]]
+        graph, node = self.graph, layer.node
+        w, b = graph.constant(layer.weight), graph.constant(layer.bias).astype(np.float64)
         with torch.no_grad():
             # what the float weights still get wrong on quantized inputs
             residual = self._linear(self.float, node, exact) - self._linear(self.float, node, rough)
-            gram = _gram(node, x, residual, weight.shape)
-        rows = as_rows(node, w)
+            gram = _gram(layer, rough[layer.data], residual)
+        rows = layer.rows(w)
         better = ridge(rows, gram, self.options["ridge"]) if self.options["ridge"] else rows
-        quant, fixed = self._round(node, better, gram, weight.shape)
+        quant, fixed = self._round(layer, better, gram)
         # the bias takes the mean of what is left: E[Y] - E[W_q X]
         n = max(gram.samples, 1)
         mean = gram.r / n - ((fixed - rows) * (gram.x / n)[:, None, :]).sum(dim=2)
         new_bias = b + mean.reshape(-1).numpy() if self.options["bias"] else b
-        self.quants[weight.name] = quant
-        self._store(weight.id, from_rows(node, fixed, weight.shape))
-        self._store(bias, new_bias)
+        self.quants[graph.tensors[layer.weight].name] = quant
+        self._store(layer.weight, layer.weight_of(fixed))
+        self._store(layer.bias, new_bias)
 
-    def _round(
-        self, node: Node, w: torch.Tensor, gram: Gram, shape: tuple[int, ...]
-    ) -> tuple[TensorQuant, torch.Tensor]:
-        axis, bits = spec(node.op).weight_axis, self.problem.bits
+    def _round(self, layer: Layer, w: torch.Tensor, gram: Gram) -> tuple[TensorQuant, torch.Tensor]:
+        bits = self.problem.bits
         top = affine.grid(bits).qmax
-        data = from_rows(node, w, shape)
         energy = gram.centred()[0].diagonal(dim1=1, dim2=2).clamp_min(0.0)[:, None, :].expand_as(w)
-        scale = search_weight(data, axis, from_rows(node, energy.contiguous(), shape), bits)
+        scale = search_weight(layer.weight_of(w), layer.axis, layer.weight_of(energy), bits)
         if not self.options.get("scales", True):
-            scale = np.asarray(self.quants[self.graph.tensors[self._constants(node)[0]].name].scale)
-        if node.op == "DEPTHWISE_CONV_2D":
-            steps = torch.from_numpy(scale)[:, None, None]
-        else:
-            steps = torch.from_numpy(scale)[None, :, None]
+            scale = np.asarray(self.quants[self.graph.tensors[layer.weight].name].scale)
+        steps = layer.per_channel(torch.from_numpy(scale))
         if self.options["rounding"]:
             fixed = round_with_care(w, steps, gram, top)
         else:
             fixed = torch.clamp(torch.round(w / steps), -top, top) * steps
-        return weight_quant(scale, axis, "reconstruct", bits), fixed
+        return weight_quant(scale, layer.axis, "reconstruct", bits), fixed
 
     def _store(self, t: int, data: np.ndarray) -> None:
         self.constants[t] = data.astype(np.float32)

@@ -1,11 +1,11 @@
-"""For what a paper leaves open: the observer whose ranges give the least KL on the calibration images."""
+"""For what a paper leaves open: the observer whose ranges bring the outputs nearest to the float ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from qhyvit.graph.ir import Graph
-from qhyvit.methods._hessian import float_logits, mean_kl
+from qhyvit.methods._hessian import mean_distance
 from qhyvit.methods._observe import observe_all
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish, group_quant, spread
@@ -48,13 +48,12 @@ def put(graph: Graph, quants: dict[str, TensorQuant], group: Group, tensor: int,
 
 
 def best(problem: Problem, tries: Sequence[tuple[str, Mapping[str, TensorQuant]]]) -> dict[str, TensorQuant]:
-    """Of several named quantizations of everything, the one with the least KL on the calibration images."""
+    """Of several named quantizations of everything, the one with the least distance on the calibration images."""
     if len(tries) == 1:
         return dict(tries[0][1])
-    target = float_logits(problem.graph, problem)
     scores = []
     for done, (name, quants) in enumerate(tries):
         problem.progress("compare settings", done / len(tries))
-        scores.append(mean_kl(problem, quants, target))
-        problem.log(f"{name}: KL {scores[-1]:.4f}")
+        scores.append(mean_distance(problem, quants))
+        problem.log(f"{name}: distance {scores[-1]:.4f}")
     return dict(tries[scores.index(min(scores))][1])

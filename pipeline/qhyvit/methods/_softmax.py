@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from qhyvit.latency.work import LANES
 from qhyvit.methods._patterns import layers_behind
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
+from qhyvit.sim.checked import Edit
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.islands import with_profile
 from qhyvit.tflite.placement import must_be_float
@@ -168,12 +170,16 @@ def quotients(problem: Problem) -> Problem:
     found = [s for s in found if peaks[s.ends[0]] <= LARGEST_SCORE]
     if not found:
         return problem
-    graph = problem.graph
-    for short in found:
-        graph = as_quotient(graph, short)
-        problem.log(f"softmax {graph.tensors[short.ends[1]].name}: a quotient of exponentials")
-    graph.check()
-    return problem.on(with_profile(graph, problem.profile, problem.latency))
+    names = [problem.graph.tensors[short.ends[1]].name for short in found]
+    edits = [
+        Edit(f"softmax {n} as a quotient", partial(as_quotient, short=s))
+        for n, s in zip(names, found, strict=True)
+    ]
+    problem, done = problem.edited(edits)
+    for name in (n for n, made in zip(names, done, strict=True) if made):
+        problem.log(f"softmax {name}: a quotient of exponentials")
+    problem.graph.check()
+    return problem.on(with_profile(problem.graph, problem.profile, problem.latency))
 
 
 def unroll(problem: Problem) -> Problem:
@@ -181,13 +187,25 @@ def unroll(problem: Problem) -> Problem:
     nodes = candidates(problem.graph)
     if not nodes:
         return problem
-    peaks, graph = _peaks(problem, [n.outputs[0] for n in nodes]), problem.graph
-    for node in nodes:
-        factor = 2.0 ** math.floor(-math.log2(min(peaks[node.outputs[0]], 1.0)))  # float32 may say 1 + 1e-7
-        graph = unrolled(graph, node, factor)
-        layer = _next_layer(graph, node.outputs[0])
-        assert layer is not None
-        graph, _ = edit.times_constant(graph, layer, spec(layer.op).weight_input, 1 / factor)
-        problem.log(f"softmax {graph.tensors[node.outputs[0]].name}: int8 ops of XNNPACK, times {factor:g}")
-    graph.check()
-    return problem.on(graph)
+    peaks = _peaks(problem, [n.outputs[0] for n in nodes])
+    # float32 may say 1 + 1e-7
+    factors = [2.0 ** math.floor(-math.log2(min(peaks[n.outputs[0]], 1.0))) for n in nodes]
+    names = [problem.graph.tensors[n.outputs[0]].name for n in nodes]
+    edits = [
+        Edit(f"softmax {name} unrolled", partial(_unrolled_with_layer, node=node, factor=factor))
+        for name, node, factor in zip(names, nodes, factors, strict=True)
+    ]
+    problem, done = problem.edited(edits)
+    for name, factor in ((n, f) for n, f, made in zip(names, factors, done, strict=True) if made):
+        problem.log(f"softmax {name}: int8 ops of XNNPACK, times {factor:g}")
+    problem.graph.check()
+    return problem
+
+
+def _unrolled_with_layer(graph: Graph, node: Node, factor: float) -> Graph:
+    """The softmax unrolled, and the factor taken out of the weights behind it."""
+    graph = unrolled(graph, node, factor)
+    layer = _next_layer(graph, node.outputs[0])
+    assert layer is not None
+    graph, _ = edit.times_constant(graph, layer, spec(layer.op).weight_input, 1 / factor)
+    return graph

@@ -9,17 +9,16 @@ import numpy as np
 from qhyvit import affine
 from qhyvit.graph.ir import Graph
 from qhyvit.methods._ranges import weight_quant, weight_scales
+from qhyvit.ops._layer import Layer, layers
 from qhyvit.plan import TensorQuant
-from qhyvit.tflite.legal import weights
 
 SHRINKS = np.linspace(0.5, 1.0, 51)
 
 
-def _input_energy(shape: tuple[int, ...], op: str, energy: np.ndarray | None) -> np.ndarray:
-    """Weight of each element's squared rounding error: its input channel's mean square, broadcast to the weight."""
-    if energy is None or op == "DEPTHWISE_CONV_2D" or shape[-1] != len(energy):
-        return np.ones(shape)
-    return np.broadcast_to(energy, shape)
+def _input_energy(layer: Layer, energy: np.ndarray | None) -> np.ndarray:
+    """Weight of each element's squared rounding error: its input channel's mean square, in the weight's shape."""
+    found = None if energy is None or not layer.mixes_channels else layer.along_data(energy)
+    return np.ones(layer.weight_shape) if found is None else found
 
 
 def search_weight(data: np.ndarray, axis: int, energy: np.ndarray, bits: int = 8) -> np.ndarray:
@@ -41,8 +40,8 @@ def search_weight(data: np.ndarray, axis: int, energy: np.ndarray, bits: int = 8
 def search_weights(graph: Graph, energies: Mapping[int, np.ndarray], bits: int = 8) -> dict[str, TensorQuant]:
     """All weights of a graph; ``energies``: mean square a channel of the tensors that they read, by id."""
     found = {}
-    for node, tensor, axis in weights(graph):
-        data = graph.constant(tensor.id)
-        energy = _input_energy(tensor.shape, node.op, energies.get(node.inputs[0]))
-        found[tensor.name] = weight_quant(search_weight(data, axis, energy, bits), axis, "hessian", bits)
+    for layer in layers(graph):
+        energy = _input_energy(layer, energies.get(layer.data))
+        scale = search_weight(graph.constant(layer.weight), layer.axis, energy, bits)
+        found[graph.tensors[layer.weight].name] = weight_quant(scale, layer.axis, "hessian", bits)
     return found

@@ -15,11 +15,10 @@ import torch
 
 from qhyvit.graph import edit
 from qhyvit.methods._channels import power_of_two_factors
-from qhyvit.methods._layers import Layer, sample
+from qhyvit.methods._layers import Sampled, sample
 from qhyvit.methods._patterns import norms, pointwise_beside_depthwise, silu_outputs
 from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import ends, finish, group_quant, minmax_weights, spread
-from qhyvit.methods._reconstruct import from_rows
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
 from qhyvit.plan import Choice, Granularity, Scheme, TensorQuant
 from qhyvit.tflite.legal import Group
@@ -28,7 +27,7 @@ SILU_LOWEST = -0.2785
 RATE = 1e-2
 
 
-def learn_alpha(layer: Layer, bits: int, steps: int) -> tuple[torch.Tensor, float]:
+def learn_alpha(layer: Sampled, bits: int, steps: int) -> tuple[torch.Tensor, float]:
     """alpha [C] with the least squared error at the layer's output, and that error over the one at alpha = 1."""
     alpha = torch.ones(layer.w.shape[2], requires_grad=True)
     optimizer = torch.optim.Adam([alpha], lr=RATE)
@@ -66,7 +65,7 @@ def _rounded_weights(w: torch.Tensor, bits: int) -> torch.Tensor:
     return (steps + (torch.round(steps) - steps).detach()).clamp(-top, top) * scale
 
 
-def _scaled(problem: Problem, layers: Sequence[Layer], start: Mapping[Group, TensorQuant], steps: int) -> tuple[
+def _scaled(problem: Problem, layers: Sequence[Sampled], start: Mapping[Group, TensorQuant], steps: int) -> tuple[
     dict[int, TensorQuant], dict[str, np.ndarray]
 ]:  # fmt: skip
     """Quantization of the inputs, and the rounded weights by name, of the scaled convolutions."""
@@ -75,23 +74,24 @@ def _scaled(problem: Problem, layers: Sequence[Layer], start: Mapping[Group, Ten
     by_member = {t: g for g in start for t in g.members}
     own: dict[int, TensorQuant] = {}
     constants: dict[str, np.ndarray] = {}
-    chosen = [layer for layer in layers if layer.node.outputs[0] in wanted and layer.source in by_member]
+    chosen = [s for s in layers if s.layer.out in wanted and s.layer.groups == 1 and s.layer.data in by_member]
     for done, layer in enumerate(chosen):
         problem.progress("learn channel scales", done / len(chosen))
-        if layer.source in own:
+        source = layer.layer.data
+        if source in own:
             continue
         alpha, gain = learn_alpha(layer, bits, steps)
         if gain >= 1:
             continue
         x = layer.x / alpha
-        quant = group_quant(by_member[layer.source], float(x.min()), float(x.max()), "qads", bits=bits)
+        quant = group_quant(by_member[source], float(x.min()), float(x.max()), "qads", bits=bits)
         scale = tuple(float(s) for s in quant.scale[0] * alpha.double())
         choice = Choice(Granularity.CHANNEL, Scheme.ASYMMETRIC, "qads")
-        axis = len(graph.tensors[layer.source].shape) - 1
-        own[layer.source] = TensorQuant(scale, quant.zero_point * len(scale), axis, bits, quant.low, choice=choice)
+        axis = len(graph.tensors[source].shape) - 1
+        own[source] = TensorQuant(scale, quant.zero_point * len(scale), axis, bits, quant.low, choice=choice)
         # stored as W alpha: seen from W, the grid has a step for each row and column
         fixed = _rounded_weights(layer.w * alpha, bits) / alpha
-        constants[layer.weight_name] = from_rows(layer.node, fixed, layer.shape).astype(np.float32)
+        constants[layer.weight_name] = layer.layer.weight_of(fixed).astype(np.float32)
     return own, constants
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qhyvit.methods._channels import values_of
-from qhyvit.methods._hessian import float_logits, mean_kl
+from qhyvit.methods._hessian import mean_distance
 from qhyvit.methods._layers import LayerSearch, hessian, sample
 from qhyvit.methods._patterns import silu_outputs, softmax_outputs
 from qhyvit.methods._problem import Method, Problem, Solution
@@ -79,12 +79,12 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
 
 def corrected(problem: Problem, quants: Mapping[str, TensorQuant]) -> Solution:
     """With bias correction where that lowers the KL on the calibration images."""
-    graph, target = problem.graph, float_logits(problem.graph, problem)
+    graph = problem.graph
     plain = Solution(graph, quants)
     options = {"ridge": 0.0, "rounding": False, "bias": True, "scales": False}
     constants, found = reconstruct(problem, quants, options)
     moved = Solution(graph, found, constants=constants)
-    scores = [mean_kl(problem.on(s.shipped), s.tensors, target) for s in (plain, moved)]
+    scores = [mean_distance(problem.on(s.shipped), s.tensors) for s in (plain, moved)]
     problem.log(f"KL {scores[0]:.4f}, with bias correction {scores[1]:.4f}")
     return moved if scores[1] < scores[0] else plain
 

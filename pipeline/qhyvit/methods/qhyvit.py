@@ -20,8 +20,9 @@ from qhyvit.folds import all_folds
 from qhyvit.graph.ir import Graph
 from qhyvit.methods import _folding, _islands, _wide
 from qhyvit.methods._blocks import bridge_blocks
-from qhyvit.methods._gelu import as_silus
-from qhyvit.methods._hessian import Statistics, float_logits, gather, mean_kl
+from qhyvit.methods._gelu import again, as_silus
+from qhyvit.methods._gelu import candidates as gelus
+from qhyvit.methods._hessian import Statistics, gather, mean_distance
 from qhyvit.methods._learn import learn
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Method, Problem, Solution
@@ -46,7 +47,7 @@ DEFAULTS: dict[str, Any] = {
     "folds": "all",  # or "none", or names of folds with commas: channel_scale,silu_split
     "int16_ms": 0.2,  # milliseconds that int16 kernels may add where the objective gains by them; 0: none
     "fast_softmax": True,  # large softmaxes of int8 ops that XNNPACK has (at 8 bits)
-    "fast_gelu": True,  # large int8 GELUs as SiLU, which is within 0.0204 (at 8 bits)
+    "fast_gelu": True,  # int8 GELUs as SiLU where the outputs allow it (at 8 bits)
     "bridge": True,  # block outputs as the objective inside bridge blocks
     "ridge": 1.0,  # weights that undo the error before them; the pull towards the float ones; 0: off
     "rounding": True,  # weights rounded with care (GPTQ)
@@ -181,7 +182,7 @@ def _unchanged(before: Problem, after: Graph, quants: Mapping[str, TensorQuant])
 def _values(graph: Graph, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """All activations of the float graph, by name."""
     with torch.no_grad():
-        found = Executor(graph).run(images, None, [t.id for t in graph.activations()])
+        found = Executor(graph, exact=True).run(images, None, [t.id for t in graph.activations()])
     return {graph.tensors[t].name: x for t, x in found.items()}
 
 
@@ -208,7 +209,7 @@ class _Search:
         return solution
 
     def _rounds(self, count: int) -> tuple[Chosen, Mapping[str, TensorQuant]]:
-        """Ranges and weights after ``count`` rounds, or before one of them if the KL was smaller there.
+        """Ranges and weights after ``count`` rounds, or before one of them if the distance was smaller there.
 
         Every group chooses as if the others stayed; where many move at once the network can come out worse.
         """
@@ -217,14 +218,14 @@ class _Search:
         seen: list[tuple[float, Chosen, Mapping[str, TensorQuant]]] = []
         for number in range(count):
             before = chosen, weights
-            chosen, weights, edited, kl = self._kept(number) or self._made(number, chosen, weights)
-            seen = [] if edited else [*seen, (kl, *before)]
+            chosen, weights, edited, distance = self._kept(number) or self._made(number, chosen, weights)
+            seen = [] if edited else [*seen, (distance, *before)]
         if not seen:
             return chosen, weights
         graph = self.problem.graph
         quants = finish(graph, {**spread(graph, chosen), **weights})
-        seen.append((mean_kl(self.problem, quants, float_logits(graph, self.problem)), chosen, weights))
-        self.problem.log("KL of the rounds since the last fold: " + ", ".join(f"{s[0]:.4f}" for s in seen))
+        seen.append((mean_distance(self.problem, quants), chosen, weights))
+        self.problem.log("distance of the rounds since the last fold: " + ", ".join(f"{s[0]:.4f}" for s in seen))
         return min(seen, key=lambda s: s[0])[1:]
 
     def _kept(self, number: int) -> tuple[Chosen, Mapping[str, TensorQuant], bool, float] | None:
@@ -232,36 +233,39 @@ class _Search:
         kept = self.problem.store.get(f"round{number + 1}")
         if kept is None:
             return None
+        self.problem = again(self.problem, kept.facts["silus"])
         self._fold([_folding.from_facts(c) for c in kept.facts["folds"]])
         graph = with_floats(self.problem.graph, kept.facts["floats"])
         self.problem = self.problem.on(widened(graph, kept.facts["wide"]))
         known, graph = quants_from_json(kept.facts["quants"]), self.problem.graph
         chosen = {g: known[graph.tensors[g.members[0]].name] for g in groups(graph)}
         weights = {n: q for n, q in known.items() if q.axis is not None}
-        return chosen, weights, bool(kept.facts["edited"]), float(kept.facts["kl"])
+        return chosen, weights, bool(kept.facts["edited"]), float(kept.facts["distance"])
 
     def _made(
         self, number: int, chosen: Chosen, weights: Mapping[str, TensorQuant]
     ) -> tuple[Chosen, Mapping[str, TensorQuant], bool, float]:
-        floats = self.problem.graph.floats
-        chosen, weights, folded, kl = self._round(number, chosen, weights)
+        before = self.problem.graph
+        chosen, weights, folded, distance = self._round(number, chosen, weights)
+        if number == 0 and self.options["fast_gelu"] and self.problem.bits == 8:
+            chosen, weights = self._with_silus(chosen, weights)
         graph = self.problem.graph
-        edited = bool(folded) or graph.floats != floats
+        edited = bool(folded) or graph.floats != before.floats or graph.gates != before.gates
         facts = {
-            "quants": quants_to_json({**spread(graph, chosen), **weights}), "kl": kl, "edited": edited,
+            "quants": quants_to_json({**spread(graph, chosen), **weights}), "distance": distance, "edited": edited,
             "wide": [graph.tensors[t].name for t in sorted(graph.wide)],
             "floats": [graph.tensors[t].name for t in sorted(graph.floats - graph.wide)],
             "folds": [_folding.to_facts(c) for c in folded],
+            "silus": [graph.tensors[n.outputs[0]].name for n in graph.nodes if graph.gates.intersection(n.inputs)],
         }  # fmt: skip
         self.problem.store.put(f"round{number + 1}", facts)
-        return chosen, weights, edited, kl
+        return chosen, weights, edited, distance
 
     def _better(self, before: Solution, after: Solution) -> Solution:
-        """The one with the smaller KL on the calibration images: learning must never harm."""
+        """The one with the smaller distance on the calibration images: learning must never harm."""
         problem = self.problem
-        target = float_logits(problem.graph, problem)
-        first, last = (mean_kl(problem.on(s.shipped), s.tensors, target) for s in (before, after))
-        problem.log(f"KL {first:.4f}, with learned scales {last:.4f}")
+        first, last = (mean_distance(problem.on(s.shipped), s.tensors) for s in (before, after))
+        problem.log(f"distance {first:.4f}, with learned scales {last:.4f}")
         return after if last < first else before
 
     def _solved(self, quants: Mapping[str, TensorQuant], pieces: str) -> Solution:
@@ -299,7 +303,7 @@ class _Search:
         wanted = [*_wanted(graph, chosen), *own]
         statistics = gather(problem, quants, wanted, by_channel, label, blocks)
         chosen, total = _Ranges(problem.bits, self.options).all(list(chosen), statistics, chosen)
-        problem.log(f"round {number + 1}: KL before {statistics.kl:.4f}, objective {total:.4g}")
+        problem.log(f"round {number + 1}: distance before {statistics.distance:.4f}, objective {total:.4g}")
         candidates = _folding.candidates(graph, places, statistics, total, problem.bits, problem.latency)
         wide = _wide.choose(graph, statistics, total, budget, problem.latency) if budget else {}
         # once: of tensors that are float by then, nothing is known
@@ -309,7 +313,21 @@ class _Search:
         if candidates or wide or (worth is not None and self._islands(graph, worth).floats != graph.floats):
             chosen = self._edit(candidates, wide, worth, chosen, total)
         energies = {} if candidates else {t: e.double().numpy() for t, e in statistics.energy.items()}
-        return chosen, search_weights(self.problem.graph, energies, problem.bits), candidates, statistics.kl
+        return chosen, search_weights(self.problem.graph, energies, problem.bits), candidates, statistics.distance
+
+    def _with_silus(
+        self, chosen: Chosen, weights: Mapping[str, TensorQuant]
+    ) -> tuple[Chosen, Mapping[str, TensorQuant]]:
+        """Ranges and weights behind those GELUs that became SiLUs: their price is a share of what ranges cost now."""
+        problem, graph = self.problem, self.problem.graph
+        if not gelus(graph):
+            return chosen, weights
+        quants = finish(graph, {**spread(graph, chosen), **weights})
+        self.problem = as_silus(problem, mean_distance(problem, quants))
+        if self.problem.graph is graph:
+            return chosen, weights
+        keep = _unchanged(problem, self.problem.graph, spread(graph, chosen))
+        return _resume(self.problem, keep, {}), search_weights(self.problem.graph, {}, problem.bits)
 
     def _islands(self, graph: Graph, worth: Worth) -> Graph:
         return with_profile(graph, self.problem.profile, self.problem.latency, worth)
@@ -336,7 +354,8 @@ class _Search:
         return _resume(self.problem, keep, {**ranges, **wide})
 
     def _fold(self, candidates: Sequence[_folding.Candidate]) -> None:
-        graph, notes = _folding.apply(self.problem.graph, candidates)
+        self.problem, notes = _folding.apply(self.problem, candidates)
+        graph = self.problem.graph
         lost = {t for t in graph.floats - graph.wide if not may_be_float(graph, t)}  # a mean became a linear layer
         graph = replace(graph, floats=graph.floats - lost)
         self.problem, self.notes = self.problem.on(graph), (*self.notes, *notes)
@@ -351,8 +370,6 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     _check(options)
     if options["fast_softmax"] and problem.bits == 8:
         problem = unroll(quotients(problem))
-    if options["fast_gelu"] and problem.bits == 8:
-        problem = as_silus(problem)
     return _Search(problem, options).run()
 
 

@@ -25,6 +25,7 @@ from qhyvit.models._outputs import check_values, gives_probabilities
 from qhyvit.models._reason import reason
 from qhyvit.models._source import Source
 from qhyvit.models._submodules import Log, as_it_is, equivalents_in, silent, with_equivalents
+from qhyvit.models._transposed import with_expressible
 from qhyvit.rewrites import shorten
 from qhyvit.tflite.constants import without_constant_nodes
 from qhyvit.tflite.final_softmax import CUT, last_op, without_final_softmax
@@ -146,13 +147,13 @@ def float_error(
 
     Args:
         reference: in eval mode, takes [1, 3, H, W].
-        images: normalised, [N, H, W, 3]; None: noise drawn by ``seed``.
+        images: real ones, normalised, [N, H, W, 3], beside two of noise drawn by ``seed``; None: noise alone.
         softmax_inside: SOFTMAX or LOG_SOFTMAX where the module ends in one that the file has not: it is computed here.
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    if images is None:
-        images = np.random.default_rng(seed).random((2, input_size, input_size, 3), dtype=np.float32)
+    noise = np.random.default_rng(seed).random((2, input_size, input_size, 3), dtype=np.float32)
+    images = noise if images is None else np.concatenate([noise, images])
     interpreter = Interpreter(model_content=data, num_threads=1)
     interpreter.allocate_tensors()
     errors = []
@@ -168,11 +169,12 @@ def float_error(
     return float(np.max(errors))  # NaN where one is
 
 
-def export(source: Source, log: Log = silent) -> Exported:
+def export(source: Source, log: Log = silent, images: np.ndarray | None = None) -> Exported:
     """Rewrite, convert and check one model.
 
     Args:
         log: is told what was left out on the way, and why.
+        images: real ones to compare the file with the module on, see :func:`float_error`.
 
     Raises:
         ExportError: not convertible, its values are not finite or not its image's alone, or the file's logits are not
@@ -185,30 +187,32 @@ def export(source: Source, log: Log = silent) -> Exported:
     for line in left:
         log(f"export: {line}")
     try:
-        return _converted(source, rewritten)
+        return _converted(source, rewritten, images)
     except QhyvitError as error:
         if source.rewrite is with_equivalents and equivalents_in(rewritten):
             log(f"export: tried once more without the forms of known blocks: {error}")
             with contextlib.suppress(QhyvitError):
-                return _converted(source, as_it_is(source.reference, source.input_size))
+                return _converted(source, as_it_is(source.reference, source.input_size), images)
         if left:
             raise type(error)(f"{error} ({left[0]})") from error
         raise
 
 
-def _converted(source: Source, rewritten: nn.Module) -> Exported:
+def _converted(source: Source, rewritten: nn.Module, images: np.ndarray | None) -> Exported:
     size = source.input_size
+    rewritten = with_expressible(rewritten)
     converted = without_constant_nodes(convert(rewritten, size))
     modules, last = _modules(converted, rewritten), last_op(converted)
     softmax_inside = last if last in CUT else ""
     _check_end(source, last)
     data = write_float(shorten(finite(read(without_final_softmax(converted), modules))))
-    error = float_error(data, source.reference, size, softmax_inside=softmax_inside)
+    error = float_error(data, source.reference, size, images=images, softmax_inside=softmax_inside)
     if not error < FLOAT_TOLERANCE:
         raise ExportError(f"the exported file differs from {source.name} by {error:.2e} of its largest logit")
     facts = {
         "model": source.name, "family": source.family, "classes": source.classes, "input_size": size,
         "bridge_blocks": source.bridge_blocks, "preprocess": dict(source.preprocess), "float_error": error,
+        "float_images": 0 if images is None else len(images),
         "weights": source.weights, "softmax_inside": bool(softmax_inside), "equivalents": equivalents_in(rewritten),
         "versions": {name: metadata.version(name) for name in ("torch", "timm", "litert-torch", "ai-edge-quantizer")},
     }  # fmt: skip

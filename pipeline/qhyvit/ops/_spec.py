@@ -14,6 +14,8 @@ from qhyvit.errors import GraphError
 if TYPE_CHECKING:
     import torch
 
+    from qhyvit.ops._layer_view import LayerView
+
 Shape: TypeAlias = tuple[int, ...]
 Forward: TypeAlias = "Callable[[Sequence[Any], Any], torch.Tensor | tuple[torch.Tensor, ...]]"
 ShapeRule: TypeAlias = Callable[[Sequence[Shape], Any, Sequence[Any]], Shape | tuple[Shape, ...]]
@@ -84,9 +86,11 @@ class OpSpec:
             paddings) come as numpy arrays; absent ones as None. No fused activation inside: the executor applies
             ``attrs.fused_activation_function`` through :func:`activate`. Works in float32 and float64, on any
             device.
+        data_input: index of the input that the weights multiply.
         weight_input: index of the constant weight input, -1 if the op has none.
         weight_axis: axis of the weight's output channels.
         bias_input: index of the bias input (scale s_in * s_w, int32), -1 if none.
+        layer: the weight as matrices [groups, out, in] and what they multiply; None if the op has no weights.
         out: the output's contract.
         wide: grid of the int16 output that the int8 kernel can give instead of ``out``, None if it can't.
         symmetric_inputs: inputs that need zero point 0 for XNNPACK (BATCH_MATMUL: the right operand).
@@ -116,9 +120,11 @@ class OpSpec:
     infer_shape: ShapeRule
     options: str = ""
     attrs: type = NoAttrs
+    data_input: int = 0
     weight_input: int = -1
     weight_axis: int = 0
     bias_input: int = -1
+    layer: LayerView | None = None
     out: OutputContract = FREE
     wide: Fixed | None = None
     symmetric_inputs: tuple[int, ...] = ()
@@ -135,6 +141,11 @@ class OpSpec:
     operand_steps: Callable[..., Any] | None = None
     floor: float | None = None
     accumulates: bool = False
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        """Positions of the two inputs whose products the op sums up: data and weight where it has a weight."""
+        return (self.data_input, self.weight_input) if self.weight_input >= 0 else (0, 1)
 
 
 def activate(y: torch.Tensor, fused: str) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from qhyvit.ops._conv import convolve, convolved_shape
+from qhyvit.ops._layer_view import CONVOLUTION
 from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
 
 
@@ -48,6 +49,7 @@ OP = OpSpec(
     weight_input=1,
     weight_axis=0,
     bias_input=2,
+    layer=CONVOLUTION,
     macs=_macs,
     accumulates=True,
 )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from qhyvit.ops._conv import convolve, convolved_shape
+from qhyvit.ops._layer_view import DEPTHWISE
 from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
 
 
@@ -49,6 +50,7 @@ OP = OpSpec(
     weight_input=1,
     weight_axis=3,
     bias_input=2,
+    layer=DEPTHWISE,
     macs=_macs,
     accumulates=True,
 )

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from qhyvit.errors import GraphError
+from qhyvit.ops._layer_view import DENSE
 from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
 
 
@@ -38,8 +39,12 @@ def _forward(inputs: Sequence[Any], attrs: FullyConnectedAttrs) -> torch.Tensor:
     x, weight = inputs[0], inputs[1]
     bias = inputs[2] if len(inputs) > 2 else None
     if not attrs.keep_num_dims:
-        x = x.reshape(x.shape[0], -1, weight.shape[1])
-    return F.linear(x, weight, bias)
+        x = x.reshape(x.shape[0], -1, weight.shape[-1])
+    if weight.dim() == 2:
+        return F.linear(x, weight, bias)
+    # weights that are computed, [B, O, I]: those of each image
+    y = torch.matmul(x.flatten(1, -2), weight.transpose(1, 2)).reshape(*x.shape[:-1], weight.shape[1])
+    return y if bias is None else y + bias
 
 
 def _macs(shapes: Sequence[Shape], out: Shape) -> int:
@@ -55,6 +60,7 @@ OP = OpSpec(
     weight_input=1,
     weight_axis=0,
     bias_input=2,
+    layer=DENSE,
     macs=_macs,
     accumulates=True,
 )

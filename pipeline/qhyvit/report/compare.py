@@ -105,13 +105,13 @@ def _side(source: _Source, top1: float | None, p50_ms: float | None) -> Side:
     counted = None if source.model is None else census(files.read_bytes(source.model, "model"))
     verified = source.work is not None and (source.work / VERIFY).is_file()
     found = Work(source.work).json(VERIFY) if verified and source.work is not None else {}
-    sqnr, decided = list(found.get("sqnr_db", {}).values()), next(iter(found.get("decisions", {}).values()), None)
+    sqnr, decided = list(found.get("sqnr_db", {}).values()), found.get("against_float")
     return Side(
         str(source.path), plan.method, plan.profile, plan.image_count, dict(plan.options),
         tuple(f"{f.fold} at {f.place}" for f in plan.folds), plan.wide,
         None if counted is None else counted.size_bytes, None if counted is None else counted.op_count,
         None if counted is None else counted.partitions, rounded(float(np.mean(sqnr))) if sqnr else None,
-        rounded(100 * decided["float_agrees"] / decided["images"]) if decided else None, top1, p50_ms,
+        rounded(100 * decided["agree"] / decided["images"]) if decided else None, top1, p50_ms,
     )  # fmt: skip
 
 

@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
-from qhyvit.methods._hessian import Capture, kl
+from qhyvit.measure import DECISIONS, Measure
+from qhyvit.methods._hessian import Capture
 from qhyvit.plan import TensorQuant
 from qhyvit.report.chain import Block
 from qhyvit.sim.fakequant import fake_quantize, rounds
@@ -61,21 +62,26 @@ def _constant_positions(graph: Graph, node: Node) -> list[int]:
 
 
 class Costs:
-    """KL(float || quantized), mean over a batch of images [B, H, W, 3], for parts of the network quantized.
+    """Distance to the exported float file's outputs, mean over a batch of images, for parts of the network quantized.
+
+    Args:
+        images: [B, H, W, 3]; ``reference``: outputs of the exported float file for them, [B, outputs].
 
     Alone, weights are the float ones rounded to the nearest code; what the file holds (weights that make up for the
     errors before them) counts in ``up_to`` and ``everything``.
     """
 
-    def __init__(self, solved: Solved, images: torch.Tensor) -> None:
+    def __init__(
+        self, solved: Solved, images: torch.Tensor, reference: torch.Tensor, measure: Measure = DECISIONS
+    ) -> None:
         self.graph, self.shipped, self.quants = solved.folded, solved.shipped, dict(solved.plan.tensors)
         self.images = images
         self.replay = Replay(self.graph, images)
-        self.float_logits = self.replay.logits({})
+        self.reference, self.measure = reference, measure
 
     def of(self, logits: torch.Tensor) -> float:
-        """Mean KL of these logits [B, classes]."""
-        return float(kl(self.float_logits, logits).double().mean())
+        """Mean distance of these outputs [B, outputs] from the reference."""
+        return float(self.measure.distance(self.reference, logits).double().mean())
 
     def values(self, item: Rounded) -> torch.Tensor:
         """Float values: [B, *file shape], constants [*file shape]."""

@@ -16,6 +16,8 @@ from qhyvit import data, files
 from qhyvit.errors import InputError, QhyvitError
 from qhyvit.evaluation import check_classes, float_file, predict
 from qhyvit.latency.fit import load
+from qhyvit.measure import measure
+from qhyvit.methods._problem import outputs_of
 from qhyvit.report import latency
 from qhyvit.report.chain import Block, block_of, chain
 from qhyvit.report.changes import changes
@@ -24,6 +26,7 @@ from qhyvit.report.facts import BlockFacts, Cost, Examined, Missing, Report, rou
 from qhyvit.report.images import examine
 from qhyvit.report.tensors import tensor_facts
 from qhyvit.stages import FLOAT, LATENCY, MODEL, SAMPLES, VERIFY, Solved, Work, load_pixels, preprocess_for, solved
+from qhyvit.tflite.read import read
 from qhyvit.verify.census import census
 from qhyvit_device.preprocess import images_in, load_image, normalize, to_pixels
 from qhyvit_device.runner import Model
@@ -130,7 +133,9 @@ def _samples(request: Request, work: Work, model: Model, missing: list[Missing])
 
 
 def _cost(found: Solved, images: torch.Tensor, work: Work, command: str, request: Request) -> Cost:
-    costs = Costs(found, images[:COST_IMAGES])
+    images = images[:COST_IMAGES]
+    reference = outputs_of(read(work.read(FLOAT)), images)
+    costs = Costs(found, images, reference, measure(found.plan.measure))
     blocks = chain(found.folded)
     labels = block_of(found.folded, blocks)
     in_file = work.json(VERIFY)["sqnr_db"]
@@ -144,7 +149,7 @@ def _cost(found: Solved, images: torch.Tensor, work: Work, command: str, request
     logits = costs.everything(found.plan.tensors)
     total = costs.of(logits)
     return Cost(
-        len(costs.images), rounded(total), int((logits.argmax(1) == costs.float_logits.argmax(1)).sum()),
+        len(costs.images), rounded(total), int((logits.argmax(1) == costs.reference.argmax(1)).sum()),
         tuple(_block(costs, found, b, up_to) for b, up_to in zip(blocks, kl_up_to, strict=True)),
         tuple(tensors), changes(found.plan, command, costs, total, load(work.folder / LATENCY)),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Value-preserving graph edits, one file each with one constant ``REWRITE``."""
+"""Value-preserving graph edits, one file each with one constant ``REWRITE``; all go through the door for edits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import cache
 from qhyvit.graph.ir import Graph
 from qhyvit.registry import discover
 from qhyvit.rewrites._rewrite import Rewrite
+from qhyvit.sim.checked import Door, Edit
 
 
 @cache
@@ -16,19 +17,27 @@ def all_rewrites() -> dict[str, Rewrite]:
     return discover(sys.modules[__name__], "REWRITE", Rewrite)
 
 
-def _apply(graph: Graph, *, export: bool, profile: str | None) -> Graph:
-    for entry in sorted(all_rewrites().values(), key=lambda r: r.order):
-        if entry.export == export and entry.only in (None, profile):
-            graph = entry.apply(graph)
+def _apply(graph: Graph, door: Door | None, *, export: bool, profile: str | None) -> Graph:
+    chosen = [r for r in all_rewrites().values() if r.export == export and r.only in (None, profile)]
+    edits = [Edit(f"rewrite {r.name}", r.apply) for r in sorted(chosen, key=lambda r: r.order)]
+    graph, _ = (door or Door.on_noise(graph)).through(graph, edits)
     graph.check()
     return graph
 
 
-def shorten(graph: Graph) -> Graph:
-    """Apply those that make the exported float graph shorter, in order, and check the result."""
-    return _apply(graph, export=True, profile=None)
+def shorten(graph: Graph, door: Door | None = None) -> Graph:
+    """Apply those that make the exported float graph shorter, in order, and check the result.
+
+    Args:
+        door: compares the outputs; None: one with random inputs.
+    """
+    return _apply(graph, door, export=True, profile=None)
 
 
-def rewrite(graph: Graph, profile: str = "integer") -> Graph:
-    """Apply those that get a graph ready for calibration in ``profile``, in order, and check the result."""
-    return _apply(graph, export=False, profile=profile)
+def rewrite(graph: Graph, profile: str = "integer", door: Door | None = None) -> Graph:
+    """Apply those that get a graph ready for calibration in ``profile``, in order, and check the result.
+
+    Args:
+        door: compares the outputs; None: one with random inputs.
+    """
+    return _apply(graph, door, export=False, profile=profile)

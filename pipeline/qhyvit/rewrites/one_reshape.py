@@ -11,8 +11,9 @@ from qhyvit.rewrites._rewrite import Rewrite
 
 def apply(graph: Graph) -> Graph:
     """Value-preserving."""
-    for node in graph.nodes:
-        if node.op != "RESHAPE" or node.outputs[0] in graph.outputs:
+    for old in graph.nodes:
+        node = graph.producer(old.outputs[0])  # as it is by now: what it reads may be gone
+        if node is None or node.op != "RESHAPE" or node.outputs[0] in graph.outputs:
             continue
         users = graph.users(node.outputs[0])
         if users and all(u.op == "RESHAPE" for u in users):

@@ -22,6 +22,7 @@ def _reads_rows(graph: Graph, node: Node) -> bool:
         return False
     source, weight, out = (graph.tensors[t] for t in (*node.inputs[:2], node.outputs[0]))
     whole = weight.shape[1:] == (1, *source.shape[2:]) and source.shape[2] > 1
+    whole = whole and node.attrs.dilation_w_factor == 1
     return weight.is_constant and whole and out.shape[:3] == (*source.shape[:2], 1)
 
 

@@ -189,7 +189,7 @@ class ExactQuant:
         if not spec(node.op).accumulates:
             return exact_codes(y, quant, spec(node.op).rounding)
         low, high = quant.limits
-        a, b = (np.asarray(self._quant(t).scale, np.float64) for t in node.inputs[:2])
+        a, b = (np.asarray(self._quant(t).scale, np.float64) for t in (node.inputs[i] for i in spec(node.op).factors))
         sums = np.rint(y.detach().cpu().numpy() / (a * b)).astype(np.float32)  # the kernel's integer accumulator
         factor = a.astype(np.float32) * b.astype(np.float32) / np.float32(quant.scale[0])
         return np.clip(np.rint(sums * factor) + quant.zero_point[0], low, high).astype(np.int64)
@@ -244,7 +244,7 @@ def quantized_biases(graph: Graph, quants: Mapping[str, TensorQuant]) -> Graph:
         op = spec(node.op)
         if op.bias_input < 0 or len(node.inputs) <= op.bias_input or node.inputs[op.bias_input] < 0:
             continue
-        s_in = quants[graph.tensors[node.inputs[0]].name].scale[0]
+        s_in = quants[graph.tensors[node.inputs[op.data_input]].name].scale[0]
         s_w = np.asarray(quants[graph.tensors[node.inputs[op.weight_input]].name].scale)
         bias = graph.constant(node.inputs[op.bias_input]).astype(np.float64)
         step = s_in * s_w

@@ -64,7 +64,7 @@ def _quant_of(graph: Graph, quants: Mapping[str, TensorQuant], tensor: int) -> T
 def counted(graph: Graph, node: Node) -> list[int]:
     """Positions of the operands that count: those of layers and of matmuls, but no norm's sum of squares."""
     if spec(node.op).weight_input >= 0:
-        return [0]
+        return [spec(node.op).data_input]
     if node.op != "BATCH_MATMUL" or _origin(graph, node.inputs[0]) == _origin(graph, node.inputs[1]):
         return []
     return [i for i in (0, 1) if not graph.tensors[node.inputs[i]].is_constant]

@@ -12,10 +12,10 @@ from qhyvit.sim.run import Executor
 
 
 class Replay:
-    """All values of one float run on images [B, H, W, C], kept: memory of every activation of the batch."""
+    """All values of one float run (gates exact) on images [B, H, W, C], kept: memory of every activation."""
 
     def __init__(self, graph: Graph, images: torch.Tensor) -> None:
-        self.graph, self.executor = graph, Executor(graph)
+        self.graph, self.executor = graph, Executor(graph, exact=True)
         with torch.no_grad():
             self.values = self.executor.run(images, None, [t.id for t in graph.activations()])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -15,6 +16,14 @@ from qhyvit.ops._spec import OpSpec, activate
 
 # hook(tensor, value, node that wrote it or None for inputs) -> the value that its readers see
 Hook = Callable[[Tensor, torch.Tensor, Node | None], torch.Tensor]
+
+
+GATE_SLOPE = 1.702  # sigmoid(1.702 x) is within 0.01 of Phi(x) (arXiv 1606.08415, section 2)
+
+
+def normal_gate(z: torch.Tensor) -> torch.Tensor:
+    """Phi(z / 1.702), the normal distribution function, which sigmoid(z) stands for at a gate; any shape."""
+    return 0.5 * torch.erfc(z * (-1 / (GATE_SLOPE * math.sqrt(2))))
 
 
 def unrounded(tensor: int) -> int:
@@ -31,10 +40,15 @@ class Executor:
         graph: the graph.
         dtype: torch.float32 to search, torch.float64 to verify.
         device: where to run.
+        exact: compute the gates' own function instead of the sigmoid that stands for it (``Graph.gates``): the
+            network as it was before any approximation.
     """
 
-    def __init__(self, graph: Graph, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
+    def __init__(
+        self, graph: Graph, dtype: torch.dtype = torch.float32, device: str = "cpu", *, exact: bool = False
+    ) -> None:
         self.graph, self.dtype, self.device = graph, dtype, device
+        self.gates = graph.gates if exact else frozenset()
         self._constants: dict[int, Any] = {}
         for t in graph.tensors.values():
             if t.data is None:
@@ -71,6 +85,8 @@ class Executor:
 
     def apply(self, node: Node, operands: Sequence[Any]) -> tuple[torch.Tensor, ...]:
         """Run one op with its fused activation; always a tuple of outputs."""
+        if self.gates and node.outputs[0] in self.gates:
+            return (normal_gate(operands[0]),)
         op: OpSpec = spec(node.op)
         result = op.forward(operands, node.attrs)
         outputs = result if isinstance(result, tuple) else (result,)

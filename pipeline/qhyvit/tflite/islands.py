@@ -52,6 +52,11 @@ def with_floats(graph: Graph, names: Iterable[str]) -> Graph:
     return replace(graph, floats=frozenset(graph.by_name[name].id for name in names), wide=frozenset())
 
 
+def with_gates(graph: Graph, names: Iterable[str]) -> Graph:
+    """The graph with the LOGISTIC nodes that write the tensors ``names`` marked as gates, and no others."""
+    return replace(graph, gates=frozenset(graph.by_name[name].id for name in names))
+
+
 def may_be_float(graph: Graph, tensor: int) -> bool:
     """Whether the node that writes ``tensor`` has no weights, which are always int8."""
     node = graph.producer(tensor)

@@ -128,7 +128,7 @@ def on_grid(data: np.ndarray, quant: TensorQuant) -> np.ndarray:
     zero: object = quant.zero_point if per_channel else quant.zero_point[0]
     low, high = quant.limits
     codes = affine.quantize(data, scale, zero, affine.Grid(low + per_channel, high), quant.axis)
-    return affine.dequantize(codes, scale, zero, quant.axis).astype(np.float32)
+    return np.asarray(affine.dequantize(codes, scale, zero, quant.axis), np.float32)  # a scalar stays an array
 
 
 def constants_on_grid_of(graph: Graph, quants: Mapping[str, TensorQuant]) -> Graph:

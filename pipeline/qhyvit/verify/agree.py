@@ -119,7 +119,7 @@ def op_by_op(
         arm64: whether the interpreter's kernels are arm64's.
     """
     graph = shipped
-    result, simulator, plain = Agreement(), _Simulator(shipped, quants, arm64=arm64), Executor(folded)
+    result, simulator, plain = Agreement(), _Simulator(shipped, quants, arm64=arm64), Executor(folded, exact=True)
     power: dict[str, tuple[float, float]] = {}
     interpreter = make_interpreter(model, runtime, all_tensors=True)
     ids = [t.id for t in graph.activations()]

@@ -12,31 +12,25 @@ import torch
 from qhyvit.graph.ir import Graph
 from qhyvit.plan import QuantPlan
 from qhyvit.tflite.squares import added_in_float
+from qhyvit.verify.against_float import AgainstFloat, FloatFile, against_float
 from qhyvit.verify.agree import Agreement, op_by_op
 from qhyvit.verify.census import Census, census
-from qhyvit.verify.decide import Decisions, decisions
+from qhyvit.verify.check import Check
+from qhyvit.verify.decide import Decisions, decisions, file_codes
 
 WITHIN_ONE_SHARE = 0.999  # of the codes of each op
 DECISION_SHARE = 0.98  # of the images
 
 
 @dataclass(frozen=True)
-class Check:
-    """One check in words: what was found, and whether that is good."""
-
-    name: str
-    passed: bool
-    detail: str
-
-
-@dataclass(frozen=True)
 class Report:
-    """Everything that verification found, by runtime."""
+    """Everything that verification found, by runtime; ``against_float``: None where no float file was given."""
 
     census: Census
     agreements: Mapping[str, Agreement]
     decisions: Mapping[str, Decisions]
     checks: tuple[Check, ...] = field(default=())
+    against_float: AgainstFloat | None = None
 
     @property
     def passed(self) -> bool:
@@ -52,6 +46,7 @@ class Report:
             "census": self.census.to_json(),
             "ops": {run: [o.to_json() for o in a.ops.values()] for run, a in self.agreements.items()},
             "decisions": {run: {**vars(d), "share": d.share} for run, d in self.decisions.items()},
+            "against_float": None if self.against_float is None else self.against_float.to_json(),
             "sqnr_db": first.sqnr_db,
         }
 
@@ -107,23 +102,30 @@ def _census_checks(found: Census, graph: Graph) -> list[Check]:
 
 def verify(
     folded: Graph, shipped: Graph, plan: QuantPlan, model: bytes, pixels: torch.Tensor, codes: Sequence[np.ndarray],
-    runtimes: Sequence[str] = ("litert",), op_images: int = 4,
+    runtimes: Sequence[str] = ("litert",), op_images: int = 4, reference: FloatFile | None = None,
 ) -> Report:  # fmt: skip
     """Check ``model`` against ``shipped`` and ``plan`` on images; op by op on the first ``op_images`` of them.
 
     Args:
-        folded: the float graph after folds, to measure the error against.
+        folded: the float graph after all edits.
         shipped: the same with the constants that the file holds.
         pixels: float images [N, H, W, 3]; ``codes``: the same images as input codes [1, H, W, 3].
+        reference: the exported float file, which the edited graph and the integer file are compared with as well.
     """
     found = census(model)
     checks = _census_checks(found, added_in_float(shipped))
-    agreements, outcomes = {}, {}
+    agreements, outcomes, outputs = {}, {}, {}
     for runtime in runtimes:
         agreement = op_by_op(folded, shipped, plan.tensors, model, pixels[:op_images], codes[:op_images], runtime)
-        outcome = decisions(folded, shipped, plan.tensors, model, pixels, codes, runtime)
+        outputs[runtime] = file_codes(model, codes, runtime)
+        outcome = decisions(shipped, plan.tensors, outputs[runtime], pixels)
         agreements[runtime], outcomes[runtime] = agreement, outcome
         checks += _op_checks(runtime, agreement)
         detail = f"{outcome.simulation_agrees} of {outcome.images} images"
         checks.append(Check(f"{runtime}: simulation and file decide alike", outcome.share >= DECISION_SHARE, detail))
-    return Report(found, agreements, outcomes, tuple(checks))
+    if reference is None:
+        return Report(found, agreements, outcomes, tuple(checks))
+    quant = plan.tensors[shipped.tensors[shipped.outputs[0]].name]
+    values = (outputs[runtimes[0]] - quant.zero_point[0]) * quant.scale[0]
+    beside, float_checks = against_float(reference, folded, plan, pixels, values)
+    return Report(found, agreements, outcomes, (*float_checks, *checks), beside)

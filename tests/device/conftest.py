@@ -1,0 +1,27 @@
+"""A bundle of an embedded network, for the tests of the device stage."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qhyvit_device.preprocess import Preprocess
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory, small_v1, inputs):
+    from qhyvit.bundle import write_bundle
+    from qhyvit.methods import method
+    from qhyvit.methods._problem import Problem
+    from qhyvit.plan import QuantPlan
+    from qhyvit.tflite.write import quantize
+
+    folder = tmp_path_factory.mktemp("bundle")
+    solution = method("minmax").search(Problem(small_v1.graph, inputs[:4]), {"observer": "minmax"})
+    model = quantize(solution.shipped, QuantPlan(solution.tensors, "minmax"))
+    picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(folder / "test.png")
+    facts = {"model": "m", "profile": "integer", "versions": {}, "created_by": {}}
+    labels = [f"shape {i}" for i in range(10)]
+    how = Preprocess("crop", 144, "bicubic")
+    write_bundle(folder / "b", model, how, folder / "test.png", labels, facts)
+    return folder / "b"
