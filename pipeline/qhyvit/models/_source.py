@@ -177,10 +177,10 @@ def _call(path: Path, function: str, classes: int | None) -> nn.Module:
             if not callable(factory):
                 raise UsageError(f"--model-py: {path} has no function {function!r}")
             made = factory(num_classes=classes) if classes is not None and _takes_classes(factory) else factory()
-    except UsageError:
+    except (UsageError, ExportError):
         raise
     except Exception as error:  # a user's code may raise anything
-        raise ExportError(f"{function} in {path} failed: {type(error).__name__}: {error}") from error
+        raise ExportError(f"{function} in {path} failed: {type(error).__name__}: {error}".rstrip(": ")) from error
     if not isinstance(made, nn.Module):
         raise ExportError(f"{function} in {path} gives a {type(made).__name__}, not a torch.nn.Module")
     return made
@@ -254,7 +254,7 @@ def _classes(name: str, module: nn.Module, size: int) -> int:
     try:
         with torch.no_grad():
             logits = module(torch.zeros(1, 3, size, size))
-    except Exception as error:  # a user's module may raise anything
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise ExportError(f"{name} does not run on [1, 3, {size}, {size}]: {error}") from error
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 1:
         got = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
