@@ -69,7 +69,7 @@ FACTORIES = [
     "net = Net(); net.forward = lambda x: x; return net",
     "net = Net(); net.forward = lambda x: sys.exit(5); return net",
     "net = Net(); net.forward = lambda: x; return net",
-    "import argparse; p = argparse.ArgumentParser(); p.add_argument('--x', required=True); p.parse_args(); return Net()",
+    "import argparse; p = argparse.ArgumentParser(); p.add_argument('x'); p.parse_args(); return Net()",
     "return torch.jit.script(nn.Conv2d(3, 4, 3))",
     "return Net().half()",
     "return Net().double()",
