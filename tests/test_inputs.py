@@ -248,6 +248,14 @@ def test_any_exception_is_one_line_and_debug_shows_where(words, monkeypatch, cap
         assert lines[-1].startswith(f"qhyvit: error: {words}")
 
 
+def test_a_broken_pipe_ends_without_a_line(monkeypatch, capfd):
+    def broken():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("qhyvit.models.all_families", broken)
+    assert run(capfd, "models")[::2] == (0, [])
+
+
 def test_an_interruption_is_no_error(monkeypatch, capfd):
     def stop():
         raise KeyboardInterrupt
