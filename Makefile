@@ -38,8 +38,9 @@ release-check: setup  ## wheel and sdist, built, installed in clean environments
 docs:           ## the documents as a site in build/site, in an environment of its own
 	@bash tools/docs.sh
 
-fuzz: setup     ## ten thousand mutated bundles, models, images and manifests each
+fuzz: setup     ## ten thousand mutated bundles, models, images and manifests each, a thousand command lines
 	QHYVIT_FUZZ=10000 $(PY) -m pytest tests/device/test_fuzz.py -q
+	QHYVIT_FUZZ=1000 $(PY) -m pytest tests/test_host_fuzz.py -q
 
 coverage: setup  ## every variant through all stages, random weights; writes benchmarks/results/coverage.csv
 	$(PY) -m benchmarks.coverage

@@ -22,10 +22,11 @@ from benchmarks._files import (
     model_name,
     pixels_of,
     random_weights,
+    ranked_images,
     write_rows,
 )  # fmt: skip
 from qhyvit import data, stages
-from qhyvit.evaluation import feed_of, labelled_images, logits_of
+from qhyvit.evaluation import feed_of, logits_of
 from qhyvit.verify.accuracy import count
 from qhyvit.verify.census import census
 from qhyvit_device.preprocess import Preprocess, images_in
@@ -132,7 +133,7 @@ def main() -> None:
     source = open_source(args.model, args.weights)
     how = stages.default_preprocess({"preprocess": source.preprocess})
     test_how = replace(how, mode=args.resize_mode)
-    labelled = labelled_images(args.evaluate, args.labels, source.classes)
+    labelled = ranked_images(args.evaluate, args.labels, source.classes)
     pixels = pixels_of(labelled.paths, source.input_size, test_how)
     rows: list[dict[str, Any]] = []
     reference = np.empty(0)

@@ -22,10 +22,9 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import nn
 
-from benchmarks._files import RESULTS, pixels_of
+from benchmarks._files import RESULTS, pixels_of, ranked_images
 from benchmarks.families import CLASSES, FAMILIES
 from qhyvit import files
-from qhyvit.evaluation import labelled_images
 from qhyvit_device.preprocess import Preprocess
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -61,7 +60,7 @@ class Images:
 
 def load(folder: Path, part: str, size: int, how: Preprocess) -> Images:
     """All images of ``part``, whole, at ``size`` pixels."""
-    listed = labelled_images(folder, folder / f"labels_{part}.csv", CLASSES)
+    listed = ranked_images(folder, folder / f"labels_{part}.csv", CLASSES)
     pixels = torch.from_numpy(pixels_of(listed.paths, size, how)).permute(0, 3, 1, 2).contiguous()
     return Images(pixels, torch.from_numpy(listed.classes))
 

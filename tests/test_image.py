@@ -196,8 +196,13 @@ def test_nothing_is_replaced_unasked(bundle, tmp_path):
     with pytest.raises(OutputError, match="--force"):
         make(bundle, out)
     assert out.read_text() == "precious"
-    make(bundle, out, force=True)
-    with pytest.raises(OutputError, match="exists"):
+    with pytest.raises(OutputError, match="no archive"):
+        make(bundle, out, force=True)
+    assert out.read_text() == "precious"
+    out.unlink()
+    first = make(bundle, out)
+    assert make(bundle, out, force=True) == first
+    with pytest.raises(OutputError, match="is a folder"):
         make(bundle, tmp_path, force=True)
 
 

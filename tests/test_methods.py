@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from qhyvit.errors import UsageError
 from qhyvit.methods import method
 from qhyvit.methods._blocks import BridgeBlock, bridge_blocks, bridges
 from qhyvit.methods._hessian import Capture, GradientPass, mean_distance
@@ -158,12 +157,6 @@ def test_learned_scales_lower_the_kl_on_the_images_they_saw(problem, solutions):
     before, after = (mean_distance(problem.on(start.shipped), q) for q in (start.tensors, learned))
     assert after < before
     check_plan(start.graph, QuantPlan(learned, "qhyvit"))
-
-
-def test_options_that_cannot_be_are_refused(problem):
-    for option in ({"ends": "both"}, {"scheme": "odd"}, {"folds": "paper"}):
-        with pytest.raises(UsageError, match=next(iter(option))):
-            method("qhyvit").search(problem, {**QUICK, **option})
 
 
 def test_weight_scales_are_the_best_of_all_shrinks():

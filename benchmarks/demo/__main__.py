@@ -38,10 +38,10 @@ def main() -> None:
         "--images", str(images / "train"), "--labels", str(images / "val" / "labels.txt"), "--out", str(bundle),
         "--resize-mode", "squash", "--count", "64",
     )  # fmt: skip
-    evaluate = ("qhyvit", "evaluate", str(bundle), "--images", str(images / "val"), "--resize-mode", "squash")
+    evaluate = ("qhyvit", "evaluate", str(bundle), "--images", str(images / "val"))
     found = json.loads(_run(*evaluate, "--json"))
     sample = sorted((images / "val" / "star").glob("*.jpg"))[0]
-    classify = ("qhyvit_device", "classify", str(bundle), str(sample), "--resize-mode", "squash")
+    classify = ("qhyvit_device", "classify", str(bundle), str(sample))
     print(_run(*classify, "--top", "3"))
     _print_table(found, bundle)
     print(f"done in {time.monotonic() - started:.0f} s; the bundle is {bundle}")

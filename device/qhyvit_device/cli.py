@@ -92,19 +92,18 @@ def _several_threads(text: str) -> tuple[int, ...]:
     return found
 
 
-def _none_or_more(text: str) -> int:
+def _none_or_more(text: str, least: int = 0) -> int:
     try:
         (found,) = _numbers(text)
     except (ValueError, argparse.ArgumentTypeError):
-        raise argparse.ArgumentTypeError(f"{text!r}: a whole number, 0 or more") from None
+        found = -1
+    if found < least:
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number, {least} or more")
     return found
 
 
 def _count(text: str) -> int:
-    found = _none_or_more(text)
-    if found < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: at least 1")
-    return found
+    return _none_or_more(text, 1)
 
 
 def _threads(text: str) -> int:

@@ -129,8 +129,8 @@ class Work:
         except Exception as error:  # damaged files raise anything
             lines = str(error).partition(";" if isinstance(error, QhyvitError) else "\0")[0].strip(" \"'").splitlines()
             what = lines[0][:100] if lines else type(error).__name__
-            again = f"run {MADE_BY.get(name, 'build')} again with --force"
-            raise InputError(f"{self.folder / name} is damaged ({what}): {again}") from error
+            path, stage = self.folder / name, MADE_BY.get(name, "build")
+            raise InputError(f"{path} is damaged ({what}): run {stage} again with --force") from error
 
     def json(self, name: str) -> dict[str, Any]:
         """A stage's JSON file.

@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except (Exception, SystemExit) as error:
+        if isinstance(error.__context__, BrokenPipeError):  # whoever reads has enough: typer ends the program
+            sys.exit(0)
         if DEBUG in given:
             traceback.print_exc()
         exit_code, line = _failure(error)

@@ -190,10 +190,10 @@ def _call(path: Path, function: str, classes: int | None) -> nn.Module:
             if not callable(factory):
                 raise UsageError(f"--model-py: {path} has no function {function!r}")
             made = factory(num_classes=classes) if classes is not None and _takes_classes(factory) else factory()
-    except UsageError:
+    except (UsageError, ExportError):
         raise
     except Exception as error:  # a user's code may raise anything
-        raise ExportError(f"{function} in {path} failed: {type(error).__name__}: {error}") from error
+        raise ExportError(f"{function} in {path} failed: {type(error).__name__}: {error}".rstrip(": ")) from error
     if not isinstance(made, nn.Module):
         raise ExportError(f"{function} in {path} gives a {type(made).__name__}, not a torch.nn.Module")
     return made

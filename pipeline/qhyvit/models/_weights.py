@@ -107,7 +107,7 @@ def _check_values(state: State, module: nn.Module, path: Path) -> None:
     """
     parameters, own = {name for name, _ in module.named_parameters()}, module.state_dict()
     for name, value in state.items():
-        if own[name].is_floating_point() != value.is_floating_point() or value.is_complex():
+        if value.is_complex() or (own[name].is_floating_point() and not value.is_floating_point()):
             kind = str(value.dtype).removeprefix("torch.")
             raise WeightsError(f"weights {path.name}: {name} holds {kind}, the model has floats; save float weights")
         if value.isnan().any() or (name in parameters and value.isinf().any()):
