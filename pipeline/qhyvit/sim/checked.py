@@ -124,7 +124,8 @@ class Door:
 
     def _first_change(self, before: Graph, after: Graph) -> str:
         """Name of the first tensor of both graphs, in the order of execution, whose values differ."""
-        names = [t.name for t in before.activations() if t.name in after.by_name]
+        made = {t.name for t in after.activations()}
+        names = [t.name for t in before.activations() if t.name in made]
         with torch.no_grad():
             old, new = (
                 Executor(g, torch.float64, exact=True).run(self.inputs, None, [g.by_name[n].id for n in names])
