@@ -40,7 +40,7 @@ from qhyvit.errors import InputError
 from qhyvit.evaluation import logits_of
 from qhyvit.graph.ir import Graph
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem, Solution
+from qhyvit.methods._problem import Problem, Solution, outputs_of
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.fakequant import ExactQuant, FakeQuant, quantized_biases
 from qhyvit.sim.partial import partial
@@ -103,6 +103,7 @@ ROWS: dict[str, Row] = {
 class Setup:
     """Everything that does not depend on the method."""
 
+    exported: Graph
     graph: Graph
     how: Preprocess
     calibration: torch.Tensor
@@ -132,7 +133,7 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
             np.save(cache, logits_of(work.read(stages.FLOAT), pixels, test))
     calibration = torch.from_numpy(normalize(pixels_of(paths, size, how), how))
     graph = stages.float_graph(work, profile, int16=args.bits == 8)
-    return Setup(graph, test, calibration, pixels, labelled.classes, np.load(cache))
+    return Setup(read(work.read(stages.FLOAT)), graph, test, calibration, pixels, labelled.classes, np.load(cache))
 
 
 def simulated(
@@ -169,7 +170,8 @@ def mean_sqnr(solution: Solution, images: torch.Tensor) -> float:
 
 def problem_of(setup: Setup, row: Row, seed: int, bits: int) -> Problem:
     """What the row's method is given: the profile too, which it places float nodes by."""
-    return Problem(setup.graph, setup.calibration, seed=seed, bits=bits, profile=row.profile)
+    reference = outputs_of(setup.exported, setup.calibration)
+    return Problem(setup.graph, setup.calibration, reference, seed=seed, bits=bits, profile=row.profile)
 
 
 def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
