@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from qhyvit import files
+from qhyvit import data, files
+from qhyvit.evaluation import labelled_images
 from qhyvit_device.preprocess import Preprocess, load_image, to_pixels
 
 RESULTS = Path(__file__).parent / "results"
@@ -21,6 +22,27 @@ COMPARED = "mobilevitv2_075"  # the model with ImageNet weights: methods and par
 def pixels_of(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray:
     """[N, size, size, 3] uint8."""
     return np.stack([to_pixels(load_image(p), size, size, how) for p in paths])
+
+
+def random_weights(model: str, weights: Path | None) -> bool:
+    """Whether a benchmark gives a model random weights: a name without a file."""
+    return weights is None and ".py:" not in model
+
+
+def ranked_images(folder: Path, labels: Path | None, outputs: int) -> data.Labelled:
+    """Labelled images for a model with ``outputs`` classes that was trained on some of ImageNet's.
+
+    Such a model numbers its classes in the order of ImageNet's: so are they here, where there are as many as outputs
+    and one is beyond them.
+
+    Raises:
+        InputError: see :func:`qhyvit.evaluation.labelled_images`.
+    """
+    listed = data.read_labels(folder, labels)
+    names, ranks = np.unique(listed.classes, return_inverse=True)
+    if names[-1] < outputs or len(names) != outputs:
+        return labelled_images(folder, labels, outputs)
+    return data.Labelled(listed.paths, ranks.astype(np.int64))
 
 
 def model_name(model: str) -> str:

@@ -30,12 +30,14 @@ from benchmarks._files import (
     have_rows,
     model_name,
     pixels_of,
+    random_weights,
+    ranked_images,
     write_rows,
 )  # fmt: skip
 from benchmarks._jobs import run_jobs
 from qhyvit import data, files, stages
 from qhyvit.errors import InputError
-from qhyvit.evaluation import labelled_images, logits_of
+from qhyvit.evaluation import logits_of
 from qhyvit.graph.ir import Graph
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem, Solution
@@ -112,12 +114,13 @@ class Setup:
 def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
     work = stages.Work(args.work)
     with files.lock(args.work / "lock"):
-        stages.export(work, args.model, args.weights, None, None, 0)
+        stages.export(work, args.model, args.weights, None, None, 0,
+                      random_weights=random_weights(args.model, args.weights))  # fmt: skip
     facts = work.json(stages.FACTS)
     size = facts["input_size"]
     how = stages.preprocess_for(args.images, stages.default_preprocess(facts), None)
     paths = data.choose(images_in(args.images), args.count, seed)
-    labelled = labelled_images(args.evaluate, args.labels, facts["classes"])
+    labelled = ranked_images(args.evaluate, args.labels, facts["classes"])
     shared = set(data.hash_files(paths)) & set(data.hash_files(labelled.paths))
     if shared:
         raise InputError(f"{len(shared)} images are in both folders: calibration and evaluation must differ")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks._files import RESULTS, command_line, pixels_of, write_rows
+from benchmarks._files import RESULTS, command_line, pixels_of, random_weights, write_rows
 from qhyvit import data, stages
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
@@ -49,7 +49,8 @@ def main() -> None:
     args = parser.parse_args()
 
     work = stages.Work(args.work)
-    stages.export(work, args.model, args.weights, None, None, 0)
+    stages.export(work, args.model, args.weights, None, None, 0,
+                  random_weights=random_weights(args.model, args.weights))  # fmt: skip
     facts = work.json(stages.FACTS)
     how = stages.preprocess_for(args.images, stages.default_preprocess(facts), None)
     pixels = pixels_of(data.choose(images_in(args.images), args.count, args.seed), facts["input_size"], how)

@@ -20,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from benchmarks._files import RESULTS, command_line, pixels_of, read_rows, write_rows
+from benchmarks._files import RESULTS, command_line, pixels_of, random_weights, read_rows, write_rows
 from benchmarks.coverage import SEED, images_into
 from benchmarks.stock import quantize, stock_export
 from qhyvit import data, files, stages
@@ -49,7 +49,7 @@ def calibrated(
 ) -> stages.Work:  # fmt: skip
     """A model's work folder with its integer file, calibrated with ``count`` images; stages that are done are kept."""
     work = stages.Work(folder, log=lambda line: print(f"{model}: {line}", flush=True))
-    stages.export(work, model, weights, None, None, SEED)
+    stages.export(work, model, weights, None, None, SEED, random_weights=random_weights(model, weights))
     stages.calibrate(work, images, "qhyvit", count, SEED, options, "squash", profile=profile, latency_file=latency)
     stages.convert(work)
     return work

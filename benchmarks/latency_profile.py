@@ -63,7 +63,7 @@ def prepare(model: str, folder: Path, images: Path) -> list[Path]:
     if all(p.is_file() for p in paths):
         return paths
     work = stages.Work(folder / model, log=lambda line: print(f"{model}: {line}", flush=True))
-    stages.export(work, model, None, None, None, SEED)
+    stages.export(work, model, None, None, None, SEED, random_weights=True)
     facts = work.json(stages.FACTS)
     how = stages.preprocess_for(images, stages.default_preprocess(facts), "squash")
     raw = stages.load_pixels(images_in(images)[:CALIBRATION], facts["input_size"], how)

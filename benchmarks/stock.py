@@ -21,6 +21,7 @@ from benchmarks._files import (
     command_line,
     model_name,
     pixels_of,
+    random_weights,
     write_rows,
 )  # fmt: skip
 from qhyvit import data, stages
@@ -62,7 +63,7 @@ def stock_export(model: str, weights: Path | None, size: int, seed: int = 0) -> 
     from qhyvit.models._export import convert
     from qhyvit.models._source import open_source
 
-    module = open_source(model, weights, seed=seed).reference
+    module = open_source(model, weights, seed=seed, random_weights=random_weights(model, weights)).reference
     with convertible():
         return convert(ChannelsLast(module), size)
 

@@ -32,7 +32,7 @@ def export_small(name: str, weights: Path | None = None) -> Small:
     from qhyvit.rewrites import rewrite
     from qhyvit.tflite.read import read
 
-    made = export(open_source(name, weights, 10, SIZE, seed=3))
+    made = export(open_source(name, weights, 10, SIZE, seed=3, random_weights=weights is None))
     return Small(made.tflite, made.facts, rewrite(read(made.tflite)))
 
 

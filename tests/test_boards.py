@@ -105,6 +105,68 @@ def test_what_was_copied_goes_even_where_the_bench_fails(ssh, wheels, model):
     assert [p.name for p in ssh.iterdir()] == [".cache"]
 
 
+NOISY = """#!/bin/sh
+while [ "$1" = -o ]; do shift 2; done
+printf 'Welcome to OctoPi!\\r\\n\\nlast login: {3.11 aarch64 8} there\\n'
+cd "$HOME"
+sh -c "$2"
+code=$?
+printf 'bye [0]'
+exit $code
+"""
+
+
+def test_a_shell_that_prints_a_banner_is_read_over(ssh, wheels, model):
+    (ssh.parent / "bin" / "ssh").write_text(NOISY)
+    board, lines = Board("pi@octopi"), []
+    assert board.target() == HERE
+    for _ in range(2):
+        found = board.bench([model], BENCH, wheels, lines.append)
+        assert found["benches"][0]["models"][0]["inference"]["count"] == 2
+    assert lines[1:] == ["pi@octopi: measuring"] * 2  # installed once
+    assert [p.name for p in ssh.iterdir()] == [".cache"]
+    assert board.ask("printf 'no line end'") == "no line end"
+    assert board.ask("printf 'a\\nb\\n'") == "a\nb"
+    assert board.ask("true") == ""
+    with pytest.raises(BoardError, match="no such thing"):
+        board.ask("echo no such thing >&2; exit 3")
+
+
+ANSWERS = {
+    "printf 'nothing to say\\n'": "its answer cannot be read: nothing to say",
+    "true": "its answer cannot be read: nothing",
+    "printf '\\377\\376'": "its answer cannot be read",
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_that_cannot_be_read_is_one_line(ssh, wheels, model, answer):
+    (ssh.parent / "bin" / "ssh").write_text(f"#!/bin/sh\n{answer}\n")
+    with pytest.raises(BoardError, match=ANSWERS[answer]) as caught:
+        Board("pi@odd").bench([model], BENCH, wheels, print)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("said", ["3.11", "3.11 aarch64 8 more", "Python 2", "3.11 aarch64 x", "{}"])
+def test_a_python_that_answers_otherwise_is_one_line(ssh, monkeypatch, said):
+    monkeypatch.setattr(boards, "PROBE", f"print({said!r})")
+    with pytest.raises(BoardError, match="its answer cannot be read"):
+        Board("pi@odd").target()
+
+
+@pytest.mark.parametrize("printed", ["", "no json", "[]", "3", "null", '{"benches": 3}', "{}", "[" * 50_000])
+def test_a_bench_that_gives_no_bench_is_one_line(ssh, wheels, model, monkeypatch, printed):
+    asked = Board.ask
+
+    def ask(self, command):
+        return printed if " bench " in command else asked(self, command)
+
+    monkeypatch.setattr(Board, "ask", ask)
+    with pytest.raises(BoardError, match="gave no JSON"):
+        Board("pi@board").bench([model], BENCH, wheels, print)
+    assert [p.name for p in ssh.iterdir()] == [".cache"]
+
+
 @pytest.mark.usefixtures("ssh")
 def test_a_32_bit_python_is_refused(monkeypatch):
     monkeypatch.setattr(boards, "PROBE", "print('3.11 armv7l 4')")
@@ -151,7 +213,25 @@ def test_wheels_are_fetched_for_the_board_and_not_for_this_machine(tmp_path, mon
     assert json.loads((tmp_path / "w" / wheelhouse.INDEX).read_text())["python"] == "3.13"
     with pytest.raises(OutputError, match="--force"):
         wheelhouse.make(tmp_path / "w", HERE, print)
+    (tmp_path / "w" / LAUNCHER).write_text("unpacked where it lies")
     wheelhouse.make(tmp_path / "w", HERE, print, force=True)
+    assert json.loads((tmp_path / "w" / wheelhouse.INDEX).read_text())["python"] == HERE.python
+
+    def lost(*_):
+        raise InputError("no network")
+
+    monkeypatch.setattr(wheelhouse, "_pip", lost)
+    with pytest.raises(InputError, match="no network"):
+        wheelhouse.make(tmp_path / "w", Target("3.13", "aarch64"), print, force=True)
+    assert json.loads((tmp_path / "w" / wheelhouse.INDEX).read_text())["python"] == HERE.python  # the old one is there
+    (tmp_path / "w" / "thesis.txt").write_text("x")
+    with pytest.raises(OutputError, match="holds more"):
+        wheelhouse.make(tmp_path / "w", HERE, print, force=True)
+    for text in ("{}", "[]", "no json", '{"wheels": 3}'):
+        (tmp_path / "app").mkdir(exist_ok=True)
+        (tmp_path / "app" / wheelhouse.INDEX).write_text(text)
+        with pytest.raises(OutputError, match="none of ours"):
+            wheelhouse.make(tmp_path / "app", HERE, print, force=True)
 
 
 @pytest.mark.parametrize("wrong", [("2.7", "aarch64"), ("3", "aarch64"), ("3.11", "armv7l")])

@@ -1,13 +1,15 @@
 """Nothing half-written is ever found under a final name."""
 
+import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from qhyvit import files
-from qhyvit.errors import OutputError
+from qhyvit.errors import InputError, OutputError
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
@@ -24,15 +26,100 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["whole"]
 
 
-def test_what_exists_is_kept_unless_forced_and_never_if_it_is_no_bundle(tmp_path):
+WEB_APP = {"name": "shop", "icons": [{"src": "a.png"}], "start_url": "/"}
+
+
+def bundle_in(folder):
+    """The files of a bundle, with a manifest that names them."""
+    from qhyvit_device import manifest as manifests
+    from qhyvit_device.manifest import Input, Manifest, Output, SelfTest
+    from qhyvit_device.preprocess import Preprocess
+
+    folder.mkdir()
+    names = ("model.tflite", "labels.txt", "test.png")
+    for name in names:
+        (folder / name).write_text("x")
+    made = Manifest(
+        "m", "integer", Input(8, 8, "int8", 0.1, 0), Output(3, "int8", 0.1, 0), Preprocess("crop", 9, "bicubic"),
+        SelfTest("test.png", (1, 2, 3), "x86_64", "r"), {name: manifests.sha256(folder / name) for name in names},
+    )  # fmt: skip
+    (folder / "manifest.json").write_text(manifests.dumps(made))
+    return folder
+
+
+@pytest.mark.parametrize("manifest", [None, "{}", json.dumps(WEB_APP), "no json", "[" * 9999, '{"schema_version": 1}'])
+def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path, manifest):
     precious = tmp_path / "photos"
     precious.mkdir()
     (precious / "cat.jpg").write_text("x")
-    for force in (False, True):
-        with pytest.raises(OutputError, match="exists"):
-            files.check_free(precious, force=force)
-    (precious / "manifest.json").write_text("{}")
-    files.check_free(precious, force=True)
+    if manifest is not None:
+        (precious / "manifest.json").write_text(manifest)
+    with pytest.raises(OutputError, match="use --force"):
+        files.check_free(precious, force=False)
+    with pytest.raises(OutputError, match="none of ours"):
+        files.check_free(precious, force=True)
+    with pytest.raises(OutputError, match="none of ours"), files.new_folder(precious, force=True):
+        pass
+    assert (precious / "cat.jpg").read_text() == "x"
+
+
+def test_a_bundle_is_replaced_when_forced_unless_it_holds_more(tmp_path):
+    ours = bundle_in(tmp_path / "B")
+    (ours / ".DS_Store").write_text("x")
+    files.check_free(ours, force=True)
+    (ours / "main.py").write_text("x")
+    with pytest.raises(OutputError, match="holds more"):
+        files.check_free(ours, force=True)
+    (ours / "main.py").unlink()
+    with files.new_folder(ours, force=True) as folder:
+        (folder / "new").write_text("x")
+    assert [p.name for p in ours.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["B"]
+
+
+def test_a_link_is_not_replaced(tmp_path):
+    bundle_in(tmp_path / "B")
+    (tmp_path / "link").symlink_to(tmp_path / "B")
+    (tmp_path / "lost").symlink_to(tmp_path / "none")
+    for name in ("link", "lost"):
+        with pytest.raises(OutputError, match="is a link"):
+            files.check_free(tmp_path / name, force=True)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_the_old_folder_stays_where_the_new_one_cannot_take_its_place(tmp_path, monkeypatch, step):
+    ours, calls, rename = bundle_in(tmp_path / "B"), [], Path.rename
+
+    def failing(self, target):
+        calls.append(self)
+        if len(calls) == step:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OutputError, match="Input/output"), files.new_folder(ours, force=True) as folder:
+        (folder / "new").write_text("x")
+    assert [p.name for p in tmp_path.iterdir()] == ["B"]
+    assert (ours / "model.tflite").read_text() == "x"
+
+
+def test_a_file_is_no_folder_and_replaced_only_when_forced(tmp_path):
+    (tmp_path / "a").write_text("x")
+    files.check_file(tmp_path / "a", force=True)
+    files.check_file(tmp_path / "new", force=False)
+    for wrong, force in ((tmp_path, True), (tmp_path / "a", False), (tmp_path / "a" / "b", True)):
+        with pytest.raises(OutputError):
+            files.check_file(wrong, force=force)
+
+
+def test_texts_are_utf8_and_a_mark_at_their_start_is_read_over(tmp_path):
+    path = tmp_path / "t"
+    path.write_bytes(b"\xef\xbb\xbfa\nb")
+    assert files.read_text(path, "text") == "a\nb"
+    for wrong in ("caf\xe9".encode("latin-1"), "a".encode("utf-16")):
+        path.write_bytes(b"a\n" + wrong)
+        with pytest.raises(InputError, match="line 2: not UTF-8"):
+            files.read_text(path, "text")
 
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors"},
-    {"registry"},
-    {"affine", "plan", "graph", "data", "files", "measure"},
-    {"ops", "store"},
+    {"registry", "options"},
+    {"affine", "plan", "graph", "files", "measure"},
+    {"ops", "store", "work", "data"},
     {"latency"},
     {"tflite", "sim"},
     {"rewrites", "observers", "folds"},

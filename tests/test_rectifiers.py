@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from qhyvit.folds._scaling import CannotScaleError, scale_tensor
 from qhyvit.rewrites import all_rewrites, rewrite
 from qhyvit.sim.run import Executor
 from tests._layer_graphs import Maker
@@ -79,3 +80,22 @@ def test_what_only_looks_like_it_stays(what: str) -> None:
     fused = {"fused_activation_function": "RELU"} if what == "fused" else {}
     graph = maker.logits(maker.op("SUB", maker.op("RELU", x), maker.op("MUL", below, alpha, **fused)))
     assert all_rewrites()["rectifiers"].apply(graph) is graph
+
+
+def test_a_channel_scale_passes_both_forms() -> None:
+    maker = Maker(3)
+    x = maker.conv(maker.image, 8, 3)
+    graph = maker.logits(FORMS["op"](maker, x, alpha_of("channel")))
+    for before in (graph, rewrite(graph)):
+        folded = scale_tensor(before, x, 2.0 ** np.arange(-3, 5))
+        found, expected = (Executor(g, torch.float64).logits(IMAGES) for g in (folded, before))
+        assert torch.allclose(found, expected, rtol=1e-12)
+
+
+def test_a_scale_does_not_pass_a_slope_that_is_computed() -> None:
+    maker = Maker(4)
+    x, alpha = maker.conv(maker.image, 8, 3), maker.conv(maker.image, 8, 3)
+    graph = maker.logits(maker.op("PRELU", x, alpha))
+    assert rewrite(graph).nodes[-3].op == "PRELU"
+    with pytest.raises(CannotScaleError, match="scaled alpha"):
+        scale_tensor(graph, alpha, np.full(8, 2.0))

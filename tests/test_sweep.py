@@ -30,7 +30,8 @@ from qhyvit_device.preprocess import load_image, to_pixels
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = '\n[calibration]\nimages = "train"\ncount = 4\n[evaluation]\nimages = "val"\n'
-GOOD = 'models = ["mobilevit_xxs"]\nmethods = ["minmax", "percentile"]\nseeds = [1]\n' + FOLDERS
+ONE = "models = [{name = 'mobilevit_xxs', random_weights = true}]\n"
+GOOD = ONE + 'methods = ["minmax", "percentile"]\nseeds = [1]\n' + FOLDERS
 
 
 @pytest.fixture(autouse=True)
@@ -71,35 +72,49 @@ def spec(tmp_path, text):
     ("text", "said"),
     [
         ("models = [", "is no TOML"),
+        ("models = ['mobilevit_xxs']\nmethods = ['minmax']\n" + FOLDERS, "either weights or, for a trial, random_"),
+        (
+            "models = [{name = 'mobilevit_xxs', weights = 'w', random_weights = true}]\n"
+            "methods = ['minmax']\n" + FOLDERS,
+            "needs either weights or",
+        ),
+        (
+            "models = [{name = 'net.py:make', random_weights = true}]\nmethods = ['minmax']\n" + FOLDERS,
+            "keeps its own weights",
+        ),
+        (
+            "models = [{name = 'mobilevit_xxs', random_weights = 'yes'}]\nmethods = ['minmax']\n" + FOLDERS,
+            "random_weights must be true or false",
+        ),
         ("methods = ['minmax']\n" + FOLDERS, "needs 'models'"),
         ("models = []\nmethods = ['minmax']\n" + FOLDERS, "models is an empty list"),
-        ("models = ['mobilevit_xxs']\nmethods = []\n" + FOLDERS, "methods is an empty list"),
+        (ONE + "methods = []\n" + FOLDERS, "methods is an empty list"),
         ("models = ['mobilvit_xxs']\nmethods = ['minmax']\n" + FOLDERS, "unknown model 'mobilvit_xxs'; near: mobile"),
-        ("models = ['mobilevit_xxs']\nmethods = ['minmx']\n" + FOLDERS, "unknown method 'minmx'; near: minmax"),
-        ("models = ['mobilevit_xxs']\nmethods = ['minmax']\nsseds = [1]\n" + FOLDERS, "no key 'sseds'; near: seeds"),
-        ("models = ['mobilevit_xxs']\nmethods = ['minmax']\nseeds = [1, 1]\n" + FOLDERS, "seeds has 1 twice"),
-        ("models = ['mobilevit_xxs']\nmethods = ['minmax']\nseeds = 1\n" + FOLDERS, "seeds must be a list, got 1"),
-        ("models = ['mobilevit_xxs']\nmethods = ['minmax']\nseeds = [true]\n" + FOLDERS, "whole number each, got True"),
-        ("models = ['mobilevit_xxs']\nmethods = ['minmax']\nbits = [3]\n" + FOLDERS, "bits are 4 to 8, got 3"),
-        ("models = ['mobilevit_xxs']\nmethods = ['minmax']\nprofiles = ['cpus']\n" + FOLDERS, "'cpus'; near: cpu"),
+        (ONE + "methods = ['minmx']\n" + FOLDERS, "unknown method 'minmx'; near: minmax"),
+        (ONE + "methods = ['minmax']\nsseds = [1]\n" + FOLDERS, "no key 'sseds'; near: seeds"),
+        (ONE + "methods = ['minmax']\nseeds = [1, 1]\n" + FOLDERS, "seeds has 1 twice"),
+        (ONE + "methods = ['minmax']\nseeds = 1\n" + FOLDERS, "seeds must be a list, got 1"),
+        (ONE + "methods = ['minmax']\nseeds = [true]\n" + FOLDERS, "whole number each, got True"),
+        (ONE + "methods = ['minmax']\nbits = [3]\n" + FOLDERS, "bits are 4 to 8, got 3"),
+        (ONE + "methods = ['minmax']\nprofiles = ['cpus']\n" + FOLDERS, "'cpus'; near: cpu"),
         (
-            "models = ['mobilevit_xxs']\nmethods = ['minmax']\nbits = [4, 8]\nprofiles = ['cpu']\n" + FOLDERS,
+            ONE + "methods = ['minmax']\nbits = [4, 8]\nprofiles = ['cpu']\n" + FOLDERS,
             "fewer than 8 bits need the profile integer",
         ),
         (
-            "models = ['mobilevit_xxs']\nmethods = [{name = 'qhyvit', options = {round = 1}}]\n" + FOLDERS,
+            ONE + "methods = [{name = 'qhyvit', options = {round = 1}}]\n" + FOLDERS,
             "has no option 'round'",
         ),
         (
-            "models = ['mobilevit_xxs']\nmethods = ['minmax', {name = 'qhyvit', label = 'minmax'}]\n" + FOLDERS,
+            ONE + "methods = ['minmax', {name = 'qhyvit', label = 'minmax'}]\n" + FOLDERS,
             "two methods are called 'minmax'",
         ),
         (
-            "models = [{name = 'mobilevit_xxs', size = 128}]\nmethods = ['minmax']\n" + FOLDERS,
+            "models = [{name = 'mobilevit_xxs', random_weights = true, size = 128}]\nmethods = ['minmax']\n" + FOLDERS,
             "model 1 has no key 'size'; near: input_size",
         ),
-        ("models = ['mobilevit_xxs']\nmethods = ['minmax']\n[calibration]\nimages = 'a'\n", "needs 'evaluation'"),
-        ("models = ['mobilevit_xxs']\nmethods = ['minmax']\n[calibration]\n[evaluation]\n", "needs 'images'"),
+        (ONE + "methods = ['minmax']\n[calibration]\nimages = 'a'\n", "needs 'evaluation'"),
+        (ONE + "methods = ['minmax']\n[calibration]\n[evaluation]\n", "needs 'images'"),
     ],
 )
 def test_a_mistake_in_a_spec_is_told_in_one_line(tmp_path, text, said):

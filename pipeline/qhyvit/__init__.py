@@ -7,6 +7,7 @@ Importing this package is cheap: torch, timm and litert-torch load with the stag
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from qhyvit import _torchvision
 from qhyvit_device import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ __all__ = [
     "Built", "Calibrated", "Evaluation", "Graph", "QhyvitError", "QuantPlan", "__version__", "build", "calibrate",
     "evaluate", "run",
 ]  # fmt: skip
+
+
+_torchvision.install()  # `import timm` works behind `import qhyvit`, beside a CPU torch too
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,14 +41,32 @@ class Talk:
 
 @contextmanager
 def talk() -> Iterator[Talk]:
-    """Bars while the block runs, where stderr is a terminal."""
-    if not sys.stderr.isatty():
-        yield Talk(None)
-        return
-    share = TextColumn("{task.percentage:3.0f} %")
-    columns = (TextColumn("{task.description}"), BarColumn(), share, TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as bars:
-        yield Talk(bars)
+    """Bars while the block runs, where stderr is a terminal. What is printed meanwhile goes to stderr.
+
+    Models are the user's code, which may print; stdout holds results alone.
+    """
+    with _stdout_to_stderr():
+        if not sys.stderr.isatty():
+            yield Talk(None)
+            return
+        share = TextColumn("{task.percentage:3.0f} %")
+        columns = (TextColumn("{task.description}"), BarColumn(), share, TimeElapsedColumn())
+        with Progress(*columns, console=err, transient=True) as bars:
+            yield Talk(bars)
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """For Python, and for programs and libraries that write to the descriptor."""
+    sys.stdout.flush()
+    with contextlib.ExitStack() as undo:
+        undo.enter_context(contextlib.redirect_stdout(sys.stderr))
+        with contextlib.suppress(OSError):  # a closed descriptor needs no care
+            kept = os.dup(1)
+            undo.callback(os.close, kept)
+            undo.callback(os.dup2, kept, 1)
+            os.dup2(2, 1)
+        yield
 
 
 def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:

@@ -1,8 +1,9 @@
 """The Python interface: what ``import qhyvit`` offers to those who script; ``qhyvit build`` is this with a display.
 
 Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``FILE.py:FUNCTION``, or a ``torch.nn.Module`` that
-takes [1, 3, H, W] and gives [1, classes]; a module is left as it is. ``weights`` is a ``.safetensors`` file; without it
-a name gets random weights and a module keeps its own. ``count`` images are drawn from the folder ``images`` by
+takes [1, 3, H, W] and gives [1, classes]; a module is left as it is. ``weights`` is a ``.safetensors`` file or a torch
+state dict; without it a factory's module keeps its own, and a name is refused unless ``random_weights`` asks for random
+ones. ``count`` images are drawn from the folder ``images`` by
 ``seed``. ``options`` are those of the method (``qhyvit methods``); ``latency_profile`` is a file of
 ``qhyvit latency-profile``, a bench file with times by op, or ``cortex-a53``, ``cortex-a72``, ``cortex-a76``, None: the
 package's own; ``resize_mode`` is ``crop`` or ``squash``, None: as the folder or the model says.
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qhyvit import evaluation, files, stages
+from qhyvit import data, evaluation, files, stages
+from qhyvit.bundle import label_names, read_label_names
 from qhyvit.evaluation import Evaluation
 from qhyvit.graph.ir import Graph
 from qhyvit.plan import QuantPlan
@@ -82,7 +84,7 @@ def calibrate(
     input_size: int | None = None, method: str = "qhyvit", options: Mapping[str, Any] | None = None, count: int = 128,
     seed: int = 0, bits: int = 8, profile: str = "integer", int16: bool = True, resize_mode: str | None = None,
     latency_profile: str | Path | None = None, measure: str = "decisions", work: str | Path | None = None,
-    progress: Progress = _quiet, log: Log = _quiet,
+    progress: Progress = _quiet, log: Log = _quiet, random_weights: bool = False,
 ) -> Calibrated:  # fmt: skip
     """Export and calibrate; the plan, and the graphs that it is for.
 
@@ -94,9 +96,15 @@ def calibrate(
     """
     with TemporaryDirectory() as temporary:
         place, pictures = stages.Work(Path(work or temporary), progress, log), Path(images)
-        images_in(pictures)  # a wrong folder or method must not cost an export
-        stages.check_choice(method, options or {}, bits, profile, measure)
-        stages.export(place, model, _path(weights), classes, input_size, seed, pictures)
+        # what is wrong must not cost an export
+        images_in(pictures)
+        stages.check_choice(method, options or {}, bits, profile, measure, count=count, seed=seed, mode=resize_mode)
+        stages.latency_of(_path(latency_profile))
+        stages.check_weights(model, _path(weights), random_weights=random_weights)
+        data.check_images(pictures, count, seed, verify=False)
+        stages.export(
+            place, model, _path(weights), classes, input_size, seed, pictures, random_weights=random_weights
+        )  # fmt: skip
         stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16,
                          latency_file=_path(latency_profile), measure=measure)  # fmt: skip
         found = stages.solved(place)
@@ -111,6 +119,7 @@ def build(
     latency_profile: str | Path | None = None, measure: str = "decisions", min_agreement: float | None = None,
     labels: str | Path | None = None, work: str | Path | None = None,
     force: bool = False, command: str = "qhyvit.build", progress: Progress = _quiet, log: Log = _quiet,
+    random_weights: bool = False,
 ) -> Built:  # fmt: skip
     """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped.
 
@@ -130,11 +139,14 @@ def build(
     files.check_free(folder, force=force)
     place = stages.Work(Path(work or folder.with_name(folder.name + ".work")), progress, log, force)
     images_in(pictures)
-    stages.check_choice(method, options or {}, bits, profile, measure)
+    stages.check_choice(method, options or {}, bits, profile, measure, count=count, seed=seed, mode=resize_mode)
     stages.latency_of(_path(latency_profile))
     if labels is not None:
-        files.read_bytes(Path(labels), "label names")
-    stages.export(place, model, _path(weights), classes, input_size, seed, pictures)
+        read_label_names(Path(labels))
+    stages.check_weights(model, _path(weights), random_weights=random_weights)
+    data.check_images(pictures, count, seed, verify=True)
+    stages.export(place, model, _path(weights), classes, input_size, seed, pictures, random_weights=random_weights)
+    label_names(_path(labels), place.json(stages.FACTS)["classes"])
     stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16,
                      latency_file=_path(latency_profile), measure=measure)  # fmt: skip
     stages.convert(place)

@@ -5,7 +5,10 @@ The user's own ``ssh`` does the work, with his configuration, keys and jump host
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+import secrets
 import shlex
 import subprocess
 import tarfile
@@ -56,13 +59,35 @@ class Board:
         hint = "; try: ssh-copy-id " + self.host if "Permission denied" in said else ""
         raise BoardError(f"{self.host}: {said}{hint}")
 
+    def ask(self, command: str) -> str:
+        """What ``command`` prints there, without what the shell there prints before and behind it.
+
+        Raises:
+            BoardError: see :meth:`run`; or there is no answer.
+        """
+        begin, end = (f"qhyvit-{word}-{secrets.token_hex(8)}" for word in ("begin", "end"))
+        script = f"echo {begin}; {command}; code=$?; echo; echo {end}; exit $code"
+        said = self.run(f"sh -c {shlex.quote(script)}").decode(errors="replace")
+        found = re.search(rf"^{begin}\r?\n(.*?)\r?\n?^{end}\r?$", said, re.DOTALL | re.MULTILINE)
+        if found is None:
+            raise self._unclear(said)
+        return found[1].strip()
+
+    def _unclear(self, said: str) -> BoardError:
+        lines = said.strip().splitlines() or ["nothing"]
+        return BoardError(f"{self.host}: its answer cannot be read: {lines[-1].strip()[:100]}")
+
     def target(self) -> Target:
         """Its Python and machine.
 
         Raises:
             BoardError: no Python 3, or a 32-bit one.
         """
-        python, machine, pointer = self.run(f"python3 -c {shlex.quote(PROBE)}").decode().split()
+        said = self.ask(f"python3 -c {shlex.quote(PROBE)}")
+        found = re.fullmatch(r"(\d+\.\d+) (\w+) (\d+)", said)
+        if found is None:
+            raise self._unclear(said)
+        python, machine, pointer = found.groups()
         if pointer != "8":
             raise BoardError(f"{self.host}: its Python is 32-bit; int8 models crash there: use a 64-bit system")
         return Target(python, machine)
@@ -70,7 +95,7 @@ class Board:
     def install(self, wheels: Path, log: Log) -> str:
         """Unpack a wheelhouse there, once; the command that runs the device stage."""
         place = f"{THERE}/{digest(wheels)[:16]}"
-        if self.run(f"test -x {place}/{LAUNCHER} && echo there || true").strip() != b"there":
+        if self.ask(f"test -x {place}/{LAUNCHER} && echo there || true") != "there":
             log(f"{self.host}: installing the device stage")
             self.send(wheels, f"{place}.new")
             # a launcher holds its folder's name: moved first, installed then
@@ -93,7 +118,9 @@ class Board:
         """Run the bench of ``models`` there; its JSON."""
         target = self.target()
         launcher = self.install(wheels or cached(target, log), log)
-        place = self.run("mktemp -d").decode().strip()
+        place = self.ask("mktemp -d")
+        if not re.fullmatch(r"/[\w./+-]+", place):
+            raise self._unclear(place)
         try:
             names = []
             for number, model in enumerate(models):
@@ -101,13 +128,15 @@ class Board:
                 self.send(model, folder)
                 names.append(folder if model.is_dir() else f"{folder}/{model.name}")
             log(f"{self.host}: measuring")
-            command = shlex.join([launcher, "bench", *names, *options, "--json"])
-            found: dict[str, Any] = json.loads(self.run(command))
-            return found
-        except json.JSONDecodeError as error:
+            found = json.loads(self.ask(shlex.join([launcher, "bench", *names, *options, "--json"])))
+        except (ValueError, RecursionError) as error:
             raise BoardError(f"{self.host}: the bench gave no JSON") from error
         finally:
-            self.run(f"rm -rf {shlex.quote(place)}")
+            with contextlib.suppress(BoardError):  # what went wrong before says more
+                self.run(f"rm -rf {shlex.quote(place)}")
+        if not isinstance(found, dict) or not isinstance(found.get("benches"), list):
+            raise BoardError(f"{self.host}: the bench gave no JSON of a bench")
+        return found
 
 
 def cached(target: Target, log: Log) -> Path:

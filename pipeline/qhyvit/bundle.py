@@ -20,15 +20,24 @@ from qhyvit_device.runner import TfliteFile
 TEST_IMAGE = "test.png"  # lossless: every decoder gives the same pixels
 
 
-def read_label_names(path: Path | None, classes: int) -> list[str]:
-    """Class names, one a line; "class 0", ... without a file.
+def read_label_names(path: Path) -> list[str]:
+    """Class names of a file in UTF-8, one a line.
 
     Raises:
-        InputError: unreadable, or another count than ``classes``.
+        InputError: unreadable, or another encoding.
+    """
+    return files.read_text(path, "label names").splitlines()
+
+
+def label_names(path: Path | None, classes: int) -> list[str]:
+    """The names of a file; "class 0", ... without one.
+
+    Raises:
+        InputError: see :func:`read_label_names`, or another count than ``classes``.
     """
     if path is None:
         return [f"class {i}" for i in range(classes)]
-    names = files.read_bytes(path, "label names").decode(errors="replace").splitlines()
+    names = read_label_names(path)
     if len(names) != classes:
         raise InputError(f"{path} holds {len(names)} names for {classes} classes")
     return names

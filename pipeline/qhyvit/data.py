@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from PIL import Image
 
+from qhyvit import files
 from qhyvit.errors import InputError
+from qhyvit_device.errors import InputError as PictureError
+from qhyvit_device.preprocess import Preprocess, folder_preprocess, images_in, load_image, to_pixels
 
 T = TypeVar("T")
+VERIFY_IMAGES = 100  # by default
 
 
 def hash_files(paths: Sequence[Path]) -> list[str]:
@@ -50,27 +57,108 @@ class Labelled:
 
 
 def read_labels(folder: Path, labels: Path | None = None) -> Labelled:
-    """Read ``labels.csv`` of a folder (or the file named); paths in it are relative to the csv.
+    """Read ``labels.csv`` of a folder (or the file named); paths in it are relative to the folder.
 
     Raises:
-        InputError: no such file, columns missing, an image missing, a class index that is no number.
+        InputError: no such file, no UTF-8, columns or values missing, an image missing, a class index that is no whole
+            number from 0; with the row, the header being row 1.
     """
     source = labels or folder / "labels.csv"
     if not folder.is_dir():
         raise InputError(f"image folder {folder} does not exist")
+    if not source.is_file():
+        raise InputError(f"cannot read labels {source}: there is no such file; name them with --labels")
+    reader = csv.reader(io.StringIO(files.read_text(source, "labels"), newline=""))
     try:
-        with source.open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError as error:
-        raise InputError(f"cannot read labels {source}: {error.strerror}; name them with --labels") from error
-    if not rows or not {"file", "class_index"} <= set(rows[0]):
-        raise InputError(f"labels {source} must have the columns file and class_index")
-    paths = [folder / row["file"] for row in rows]
+        header = [name.strip() for name in next(reader, [])]
+        rows = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise InputError(f"labels {source}, row {reader.line_num}: {error}") from error
+    if not rows or not {"file", "class_index"} <= set(header):
+        raise InputError(f"labels {source} must have the columns file and class_index, and a row for each image")
+    paths, classes = [], []
+    for line, row in rows:
+        if len(row) != len(header):
+            raise InputError(f"labels {source}, row {line}: {len(row)} values for {len(header)} columns")
+        paths.append(folder / row[header.index("file")].strip())
+        classes.append(_class_index(row[header.index("class_index")].strip(), f"labels {source}, row {line}"))
     missing = [p for p in paths if not p.is_file()]
     if missing:
         raise InputError(f"labels {source} name {len(missing)} images that are not there, first {missing[0].name}")
-    try:
-        classes = np.array([int(row["class_index"]) for row in rows], np.int64)
-    except ValueError as error:
-        raise InputError(f"labels {source}: class_index must be a number: {error}") from error
-    return Labelled(paths, classes)
+    return Labelled(paths, np.array(classes, np.int64))
+
+
+def _class_index(text: str, where: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise InputError(f"{where}: class_index is {text[:40]!r}, must be a whole number, 0 or more")
+    return int(text)
+
+
+def check_classes(classes: np.ndarray, outputs: int) -> None:
+    """Refuse labels that a model with ``outputs`` classes does not have.
+
+    Raises:
+        InputError: a class index is out of bounds.
+    """
+    if not len(classes) or classes.max() < outputs:
+        return
+    one = classes.min() == 1 and classes.max() == outputs
+    hint = "; they count from 1: subtract 1, class_index counts from 0" if one else ""
+    raise InputError(f"labels go up to class {classes.max()}, the model has {outputs} classes{hint}")
+
+
+def preprocess_for(folder: Path, default: Preprocess, mode: str | None) -> Preprocess:
+    """How the images of a folder are to be resized: an option, else metadata beside them, else the model's way."""
+    how = folder_preprocess(folder, default)
+    return how if mode is None else replace(how, mode=mode)
+
+
+def load_pixels(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray:
+    """[N, H, W, 3] uint8.
+
+    Raises:
+        InputError: some of them cannot be read; all of these are named.
+    """
+    return np.stack(_each(paths, lambda image: to_pixels(image, size, size, how)))
+
+
+def _each(paths: Sequence[Path], do: Callable[[Image.Image], T]) -> list[T]:
+    """What ``do`` makes of each image."""
+    found, bad = [], []
+    for path in paths:
+        try:
+            found.append(do(load_image(path)))
+        except PictureError as error:
+            bad.append(str(error))
+    if bad:
+        first = f"{len(bad)} of {len(paths)} images cannot be used: " if len(bad) > 1 else ""
+        raise InputError(f"{first}{'; '.join(bad)}")
+    return found
+
+
+def calibration_images(folder: Path, count: int, seed: int) -> list[Path]:
+    """The images of a folder that are drawn to calibrate on."""
+    return choose(images_in(folder), count, seed)
+
+
+def verification_images(folder: Path, used: Sequence[str], count: int, seed: int) -> list[Path]:
+    """Those that are drawn to verify on: not among the hashes ``used``, where there are others."""
+    everything, known = images_in(folder), set(used)
+    fresh = [p for p, h in zip(everything, hash_files(everything), strict=True) if h not in known]
+    return choose(fresh or everything, count, seed + 1)
+
+
+def check_images(folder: Path, count: int, seed: int, *, verify: bool) -> None:
+    """Read every image that a build will use, before it begins.
+
+    Args:
+        verify: whether those are meant that verification and bundle take, besides those of the calibration.
+
+    Raises:
+        InputError: there are none, or some cannot be read; all of these are named.
+    """
+    paths = calibration_images(folder, count, seed)
+    if verify:
+        others = verification_images(folder, hash_files(paths), VERIFY_IMAGES, seed)
+        paths = sorted({*paths, *others, images_in(folder)[0]})
+    _each(paths, lambda image: None)

@@ -19,19 +19,12 @@ from qhyvit_device.runner import Model, TfliteFile
 def labelled_images(folder: Path, labels: Path | None, outputs: int) -> data.Labelled:
     """Images of a labelled folder for a model with ``outputs`` classes.
 
-    A model that was trained on some of ImageNet's classes numbers them in their order: so are they here, where there
-    are as many as outputs and an index is beyond them.
-
     Raises:
-        InputError: see :func:`qhyvit.data.read_labels`; labels beyond the model's outputs.
+        InputError: see :func:`qhyvit.data.read_labels` and :func:`qhyvit.data.check_classes`.
     """
-    listed = data.read_labels(folder, labels)
-    names, ranks = np.unique(listed.classes, return_inverse=True)
-    if names[-1] < outputs:
-        return listed
-    if len(names) != outputs:
-        raise InputError(f"labels of {folder} go to {names[-1]}; the model has {outputs} classes")
-    return data.Labelled(listed.paths, ranks.astype(np.int64))
+    found = data.read_labels(folder, labels)
+    data.check_classes(found.classes, outputs)
+    return found
 
 
 def feed_of(file: TfliteFile, pixels: np.ndarray, how: Preprocess) -> np.ndarray:
@@ -110,18 +103,6 @@ def _check_images(model: Model, paths: list[Path], *, allow: bool) -> None:
         raise InputError(f"{shared} of these images were used to calibrate; use others, or --allow-calibration-images")
 
 
-def check_classes(model: Model, classes: np.ndarray) -> None:
-    """Refuse labels that the model does not have.
-
-    Raises:
-        InputError: a class index is out of bounds.
-    """
-    if classes.min() < 0 or classes.max() >= model.manifest.output.classes:
-        raise InputError(
-            f"labels go up to class {classes.max()}, the model has {model.manifest.output.classes} classes"
-        )  # fmt: skip
-
-
 def squash_hint(paths: list[Path]) -> str | None:
     """A line for images that all are squares of one size: their source may have squashed them; None for others."""
     sizes = {load_image(p).size for p in paths[:8]}
@@ -189,9 +170,8 @@ def open_subject(
         InputError: images or labels are missing or unfit, or were used to calibrate.
     """
     model = Model.load(bundle)
-    found = data.read_labels(images, labels)
     facts = model.manifest
-    check_classes(model, found.classes)
+    found = labelled_images(images, labels, facts.output.classes)
     if facts.input.scale is None or facts.input.zero_point is None:
         raise InputError("the bundle's input is not integer")
     _check_images(model, found.paths, allow=allow)

@@ -9,14 +9,15 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qhyvit.errors import InputError, OutputError
+from qhyvit.errors import InputError, OutputError, QhyvitError
+from qhyvit_device import manifest as manifests
 
 
 @contextlib.contextmanager
@@ -59,38 +60,93 @@ def write_text(target: Path, text: str) -> None:
     write_bytes(target, text.encode())
 
 
+def only(folder: Path, names: Collection[str]) -> bool:
+    """Whether a folder holds nothing but ``names``, besides what file managers leave everywhere."""
+    return {p.name for p in folder.iterdir()} <= {*names, ".DS_Store", "Thumbs.db", "desktop.ini"}
+
+
+def holds_a_bundle(folder: Path) -> bool:
+    """Whether a folder holds a bundle, and nothing else."""
+    try:
+        found = manifests.load(folder / manifests.FILE_NAME)
+    except QhyvitError:
+        return False
+    return only(folder, (manifests.FILE_NAME, *found.checksums))
+
+
 @contextlib.contextmanager
-def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
+def new_folder(
+    target: Path, *, force: bool = False, ours: Callable[[Path], bool] = holds_a_bundle
+) -> Iterator[Path]:
     """A temporary folder that becomes ``target`` when the block ends well; else nothing is left.
 
     Raises:
-        OutputError: ``target`` exists and ``force`` is not given, or it cannot be written.
+        OutputError: see :func:`check_free`; or it cannot be written, and then ``target`` is what it was.
     """
-    check_free(target, force=force)
+    check_free(target, force=force, ours=ours)
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             yield folder
             folder.chmod(0o755)
-            if target.exists():
-                shutil.rmtree(target)
-            folder.rename(target)
+            _put(folder, target)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
 
-def check_free(target: Path, *, force: bool) -> None:
-    """Say before the work that an output is in the way or cannot be written.
+def _put(folder: Path, target: Path) -> None:
+    """Rename ``folder`` to ``target``; what was there is moved aside first, and comes back where that fails."""
+    if not target.exists():
+        folder.rename(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent)) / target.name
+    try:
+        target.rename(aside)
+        folder.rename(target)
+    except BaseException:
+        if aside.exists():
+            aside.rename(target)
+        raise
+    finally:
+        if target.exists():  # else the old one stays where it is, with its own name
+            shutil.rmtree(aside.parent, ignore_errors=True)
+
+
+def check_free(target: Path, *, force: bool, ours: Callable[[Path], bool] = holds_a_bundle) -> None:
+    """Say before the work that an output folder is in the way or cannot be written.
+
+    Args:
+        force: a folder of ours, or an empty one, may be replaced.
+        ours: whether a folder is of ours, and holds nothing else.
 
     Raises:
         OutputError: it exists without ``force``, is no folder of ours, or its place is not writable.
     """
+    if target.is_symlink():
+        raise OutputError(f"{target} is a link: it is not replaced; use another --out")
     if target.exists() and not force:
         raise OutputError(f"{target} exists; use --force to replace it, or another --out")
-    if target.exists() and not (target / "manifest.json").is_file() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError(f"{target} exists and is no bundle: it is not replaced; use another --out")
+    if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or ours(target))):
+        raise OutputError(f"{target} is none of ours, or holds more: it is not replaced; use another --out")
+    _check_place(target)
+
+
+def check_file(target: Path, *, force: bool = True) -> None:
+    """Say before the work that an output file is in the way or cannot be written.
+
+    Raises:
+        OutputError: it exists without ``force``, is a folder, or its place is not writable.
+    """
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder; name a file")
+    if target.exists() and not force:
+        raise OutputError(f"{target} exists; use --force to replace it, or another --out")
+    _check_place(target)
+
+
+def _check_place(target: Path) -> None:
     place = target.parent
     while not place.exists():
         place = place.parent
@@ -108,6 +164,20 @@ def read_bytes(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {what} {path}: {error.strerror}") from error
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a text in UTF-8, without a byte order mark.
+
+    Raises:
+        InputError: missing, unreadable, or another encoding; with the line.
+    """
+    content = read_bytes(path, what)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(f"{what} {path}, line {line}: not UTF-8; save the file as UTF-8") from error
 
 
 def sha256(data: bytes) -> str:

@@ -199,8 +199,9 @@ def _tree(*arguments: str | Path) -> None:
 
 def _open(bundle: Path, out: Path, *, force: bool) -> Manifest:
     """The bundle's manifest, after all that can be said before the work."""
-    if out.is_dir() or (out.exists() and not force):
-        raise OutputError(f"{out} exists; use --force to replace it, or another --out")
+    files.check_file(out, force=force)
+    if out.exists() and not tarfile.is_tarfile(out):
+        raise OutputError(f"{out} exists and is no archive: it is not replaced; use another --out")
     return Model.load(bundle).manifest
 
 

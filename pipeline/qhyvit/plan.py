@@ -128,6 +128,7 @@ class QuantPlan:
     measure: str = "decisions"  # what was lowered (qhyvit.measure)
     gates: tuple[str, ...] = ()  # sigmoids that stand for the normal distribution function (``Graph.gates``)
     refused: tuple[str, ...] = ()  # edits that would have changed what the network computes, and were left out
+    resize_mode: str | None = None  # the one that was asked for; None: as the model or its images say
 
     def to_json(self) -> str:
         """One line a tensor; repr of a float64 that holds a float32 value reads back exactly."""

@@ -7,25 +7,33 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qhyvit import __version__, data, files
-from qhyvit.errors import InputError, UsageError
+from qhyvit.data import VERIFY_IMAGES as VERIFY_IMAGES
+from qhyvit.data import load_pixels as load_pixels
+from qhyvit.data import preprocess_for as preprocess_for
+from qhyvit.errors import UsageError
+from qhyvit.options import BITS, COUNT, SEED
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.store import Store
-from qhyvit_device.preprocess import (
-    Preprocess,
-    folder_preprocess,
-    images_in,
-    load_image,
-    normalize,
-    quantize,
-    to_pixels,
-)
+from qhyvit.work import CONSTANTS as CONSTANTS
+from qhyvit.work import FACTS as FACTS
+from qhyvit.work import FLOAT as FLOAT
+from qhyvit.work import FOLDED as FOLDED
+from qhyvit.work import LATENCY as LATENCY
+from qhyvit.work import MODEL as MODEL
+from qhyvit.work import PLAN as PLAN
+from qhyvit.work import SAMPLES as SAMPLES
+from qhyvit.work import VERIFY as VERIFY
+from qhyvit.work import Work as Work
+from qhyvit.work import default_preprocess as default_preprocess
+from qhyvit.work import versions
+from qhyvit_device.preprocess import MODES, images_in, normalize, quantize
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,88 +45,24 @@ if TYPE_CHECKING:
     from qhyvit.sim.checked import Door
     from qhyvit.verify.report import Report
 
-FLOAT, FACTS, FOLDED, PLAN, CONSTANTS, MODEL, VERIFY, STATE, SAMPLES, LATENCY = (
-    "float.tflite", "export.json", "folded.tflite", "plan.json", "plan.npz", "model.tflite", "verify.json",
-    "state.json", "samples.npz", "latency.json",
-)  # fmt: skip
 EXPORT_IMAGES = 4  # real ones that the exported file is compared with the user's module on
 SAMPLE_COUNT = 16  # calibration images that the work directory keeps, for the report
 
 
-def _quiet(what: str, share: float = 0.0) -> None:
-    """Says nothing."""
-
-
-@dataclass
-class Work:
-    """A work directory. ``progress(what, share)`` and ``log(line)`` are told what happens.
-
-    ``state.json`` holds a key for each finished stage: a hash of its options and input files.
-    """
-
-    folder: Path
-    progress: Callable[[str, float], None] = field(default=_quiet)
-    log: Callable[[str], None] = field(default=_quiet)
-    force: bool = False
-
-    def read(self, name: str) -> bytes:
-        """A stage's file.
-
-        Raises:
-            InputError: the stage that writes it has not run.
-        """
-        path = self.folder / name
-        if not path.is_file():
-            raise InputError(f"{path} does not exist; run the stage that makes it first ({MADE_BY.get(name, 'build')})")
-        return files.read_bytes(path, name)
-
-    def json(self, name: str) -> dict[str, Any]:
-        """A stage's JSON file."""
-        loaded: dict[str, Any] = json.loads(self.read(name))
-        return loaded
-
-    @staticmethod
-    def digest(key: Mapping[str, Any]) -> str:
-        """Hash of what a stage depends on, this version of the project included."""
-        return files.sha256(json.dumps({"version": __version__, **key}, sort_keys=True, default=str).encode())
-
-    def stage(self, name: str, key: Mapping[str, Any], outputs: Sequence[str], make: Callable[[], None]) -> bool:
-        """Run ``make`` unless this stage ran with the same key and its outputs are there; True if it ran."""
-        state_path = self.folder / STATE
-        state = json.loads(state_path.read_text()) if state_path.is_file() else {}
-        digest = self.digest(key)
-        if not self.force and state.get(name) == digest and all((self.folder / o).is_file() for o in outputs):
-            self.log(f"{name}: unchanged, kept")
-            return False
-        started = time.monotonic()
-        make()
-        state[name] = digest
-        files.write_text(state_path, json.dumps(state, indent=1) + "\n")
-        self.log(f"{name}: done in {time.monotonic() - started:.0f} s")
-        return True
-
-    def hash(self, name: str) -> str:
-        """Hash of a stage's file."""
-        return files.sha256(self.read(name))
-
-
-VERIFY_IMAGES = 100  # by default
 PIECES = "calibrate.part"  # finished pieces of a calibration that goes on
-MADE_BY = {
-    FLOAT: "export", FACTS: "export", FOLDED: "calibrate", PLAN: "calibrate", CONSTANTS: "calibrate",
-    LATENCY: "calibrate", MODEL: "convert", VERIFY: "verify",
-}  # fmt: skip
 
 
 def export(
     work: Work, model: str | nn.Module, weights: Path | None, classes: int | None, size: int | None, seed: int,
-    images: Path | None = None,
+    images: Path | None = None, *, random_weights: bool = False,
 ) -> None:  # fmt: skip
     """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models._source.open_source`).
 
     Args:
         images: folder of real ones, of which a few show that the file computes what the module does; None: noise does.
+        random_weights: see :func:`check_weights`.
     """
+    check_weights(model, weights, random_weights=random_weights)
     pictures = [] if images is None else data.choose(images_in(images), EXPORT_IMAGES, seed)
     digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
     name = model if isinstance(model, str) else type(model).__name__
@@ -126,7 +70,7 @@ def export(
     key["images"] = data.hash_files(pictures)
     opened = None
     if not isinstance(model, str) or ".py:" in model:  # what a factory gives is known only when it ran
-        opened = _opened(model, weights, classes, size, seed)
+        opened = _opened(model, weights, classes, size, seed, random_weights=random_weights)
         key |= {"state": _state_digest(opened.reference), "code": _code_digest(model, opened.reference)}
         key["preprocess"] = opened.preprocess
 
@@ -134,7 +78,7 @@ def export(
         from qhyvit.models._export import export as convert
 
         work.progress("export", 0.0)
-        source = opened or _opened(model, weights, classes, size, seed)
+        source = opened or _opened(model, weights, classes, size, seed, random_weights=random_weights)
         work.log(f"export: {source.name} by the {source.family} family, {source.weights} weights")
         how = default_preprocess({"preprocess": source.preprocess})
         real = normalize(load_pixels(pictures, source.input_size, how), how) if pictures else None
@@ -145,12 +89,20 @@ def export(
     work.stage("export", key, (FLOAT, FACTS), make)
 
 
+def check_weights(model: str | nn.Module, weights: Path | None, *, random_weights: bool) -> None:
+    """See :func:`qhyvit.models._source.check_weights`; `build` asks before the work."""
+    from qhyvit.models._source import check_weights as check
+
+    check(model, weights, random_weights=random_weights)
+
+
 def _opened(
-    model: str | nn.Module, weights: Path | None, classes: int | None, size: int | None, seed: int
-) -> Source:
+    model: str | nn.Module, weights: Path | None, classes: int | None, size: int | None, seed: int,
+    *, random_weights: bool,
+) -> Source:  # fmt: skip
     from qhyvit.models._source import open_source
 
-    return open_source(model, weights, classes, size, seed)
+    return open_source(model, weights, classes, size, seed, random_weights=random_weights)
 
 
 def _state_digest(module: Any) -> str:
@@ -170,27 +122,6 @@ def _code_digest(model: str | nn.Module, module: nn.Module) -> str:
     return files.sha256(b"".join(p.read_bytes() for p in paths))
 
 
-def default_preprocess(facts: Mapping[str, Any]) -> Preprocess:
-    """Preprocessing of an exported model."""
-    raw = facts["preprocess"]
-    return Preprocess("crop", raw["resize"], raw["interpolation"], tuple(raw["mean"]), tuple(raw["std"]))
-
-
-def preprocess_for(folder: Path, default: Preprocess, mode: str | None) -> Preprocess:
-    """How the images of a folder are to be resized: an option, else metadata beside them, else the model's way."""
-    how = folder_preprocess(folder, default)
-    return how if mode is None else replace(how, mode=mode)
-
-
-def load_pixels(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray:
-    """[N, H, W, 3] uint8.
-
-    Raises:
-        InputError: one of them cannot be read.
-    """
-    return np.stack([to_pixels(load_image(p), size, size, how) for p in paths])
-
-
 def float_graph(
     work: Work, profile: str = "integer", *, int16: bool = True, latency: LatencyProfile | None = None,
     door: Door | None = None,
@@ -206,18 +137,20 @@ def float_graph(
     from qhyvit.tflite.islands import long_softmaxes, widened, with_profile
     from qhyvit.tflite.read import read
 
-    graph = rewrite(read(work.read(FLOAT)), profile, door)
+    graph = rewrite(work.load(FLOAT, read), profile, door)
     graph = with_profile(graph, profile, latency)
     return widened(graph, long_softmaxes(graph)) if int16 and profile == "integer" else graph
 
 
 def check_choice(
-    method: str, options: Mapping[str, Any], bits: int, profile: str, measure: str = "decisions"
-) -> tuple[Method, dict[str, Any]]:
+    method: str, options: Mapping[str, Any], bits: int, profile: str, measure: str = "decisions", *, count: int = 1,
+    seed: int = 0, mode: str | None = None,
+) -> tuple[Method, dict[str, Any]]:  # fmt: skip
     """The method, and its options over its defaults; `build` asks before it spends minutes on an export.
 
     Raises:
-        UsageError: no such method, option, profile or measure, or a profile that these bits do not have.
+        UsageError: no such method, option, profile, measure or resize mode, a number out of bounds, or a profile that
+            these bits do not have.
     """
     from qhyvit.measure import measure as find_measure
     from qhyvit.methods import method as find_method
@@ -225,7 +158,11 @@ def check_choice(
 
     check_profile(profile)
     find_measure(measure)
-    if bits < 8 and profile != "integer":
+    SEED.parse("seed", seed)
+    COUNT.parse("count", count)
+    if mode is not None and mode not in MODES:
+        raise UsageError(f"resize mode {mode!r} is unknown; known: {', '.join(MODES)}")
+    if BITS.parse("bits", bits) < 8 and profile != "integer":
         raise UsageError(f"--bits {bits} needs --profile integer: float islands have no smaller grid")
     chosen = find_method(method)
     return chosen, chosen.complete(options)
@@ -260,14 +197,15 @@ def calibrate(
     from qhyvit.measure import measure as find_measure
 
     compared = find_measure(measure)
-    (chosen, full), facts = check_choice(method, options, bits, profile), work.json(FACTS)
-    paths = data.choose(images_in(images), count, seed)
-    how = preprocess_for(images, default_preprocess(facts), mode)
+    chosen, full = check_choice(method, options, bits, profile, count=count, seed=seed, mode=mode)
+    facts = work.json(FACTS)
+    paths = data.calibration_images(images, count, seed)
+    how = data.preprocess_for(images, default_preprocess(facts), mode)
     hashes = data.hash_files(paths)
     int16 = int16 and bits == 8
     if not int16:  # what old runtimes lack
         full |= {name: value for name, value in (("int16_ms", 0), ("fast_softmax", False)) if name in full}
-    images_key = {"images": hashes, "how": asdict(how), "seed": seed}
+    images_key = {"images": hashes, "how": asdict(how), "mode": mode, "seed": seed}
     key = {"float": work.hash(FLOAT), **images_key, "method": method, "options": full, "bits": bits, "profile": profile}
     latency = latency_of(latency_file)
     key.update(int16=int16, latency=latency.digest, measure=measure)
@@ -281,7 +219,7 @@ def calibrate(
         from qhyvit.tflite.write import write_float
 
         started, exported = time.monotonic(), work.read(FLOAT)
-        raw = load_pixels(paths, facts["input_size"], how)
+        raw = data.load_pixels(paths, facts["input_size"], how)
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         pixels = torch.from_numpy(normalize(raw, how))
         door = Door(pixels, seed, work.log)
@@ -316,6 +254,7 @@ def calibrate(
             measure=measure,
             gates=tuple(t.name for t in solution.graph.activations() if t.id in solution.graph.gates),
             refused=tuple(door.refused),
+            resize_mode=mode,
         )
         files.write_text(work.folder / LATENCY, latency.to_json())
         files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
@@ -370,7 +309,7 @@ class Solved:
 
 def plan_of(work: Work) -> QuantPlan:
     """The plan alone."""
-    return QuantPlan.from_json(work.read(PLAN).decode())
+    return work.load(PLAN, lambda content: QuantPlan.from_json(content.decode()))
 
 
 def solved(work: Work) -> Solved:
@@ -380,8 +319,9 @@ def solved(work: Work) -> Solved:
     from qhyvit.tflite.read import read
 
     plan = plan_of(work)
-    folded = with_gates(widened(with_floats(read(work.read(FOLDED)), plan.floats), plan.wide), plan.gates)
-    constants = files.unpack_arrays(work.read(CONSTANTS), CONSTANTS)
+    folded = widened(with_floats(work.load(FOLDED, read), plan.floats), plan.wide)
+    folded = with_gates(folded, plan.gates)
+    constants = work.load(CONSTANTS, lambda content: files.unpack_arrays(content, CONSTANTS))
     return Solved(folded, edit.with_named(folded, constants), plan)
 
 
@@ -424,10 +364,8 @@ def verify(
     least = LEAST_AGREEMENT if least is None else least
     facts = work.json(FACTS)
     plan = plan_of(work)
-    everything = images_in(images)
-    fresh = [p for p, h in zip(everything, data.hash_files(everything), strict=True) if h not in plan.image_hashes]
-    paths = data.choose(fresh or everything, count, seed + 1)
-    how = preprocess_for(images, default_preprocess(facts), mode)
+    paths = data.verification_images(images, plan.image_hashes, count, seed)
+    how = data.preprocess_for(images, default_preprocess(facts, plan.resize_mode), mode)
     key: dict[str, Any] = {name: work.hash(name) for name in (FLOAT, MODEL, PLAN)}
     key |= {"images": data.hash_files(paths), "how": asdict(how), "least": least}
     outcome: list[Report] = []
@@ -439,7 +377,7 @@ def verify(
 
         work.progress("verify", 0.0)
         found = solved(work)
-        pixels = load_pixels(paths, facts["input_size"], how)
+        pixels = data.load_pixels(paths, facts["input_size"], how)
         entry = plan.tensors[found.folded.tensors[found.folded.inputs[0]].name]
         codes = [quantize(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pixels]
         floats = torch.from_numpy(normalize(pixels, how))
@@ -456,7 +394,7 @@ def verify(
 
 def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: str, *, force: bool) -> None:
     """Stage 5: the folder that ships."""
-    from qhyvit.bundle import read_label_names, write_bundle
+    from qhyvit.bundle import label_names, write_bundle
 
     facts, plan = work.json(FACTS), plan_of(work)
     verified = work.json(VERIFY)
@@ -468,11 +406,11 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
         "measure": plan.measure, "against_float": verified["against_float"],
         "oldest_runtime": verified["census"]["oldest_runtime"],
     }  # fmt: skip
-    versions = {**facts["versions"], "qhyvit": __version__, "python": platform.python_version()}
+    made_with = {**versions(), **facts["versions"], "qhyvit": __version__, "python": platform.python_version()}
     write_bundle(
-        out, work.read(MODEL), default_preprocess(facts), images_in(images)[0],
-        read_label_names(labels, facts["classes"]),
-        {"model": facts["model"], "profile": plan.profile, "versions": versions, "created_by": created},
+        out, work.read(MODEL), default_preprocess(facts, plan.resize_mode), images_in(images)[0],
+        label_names(labels, facts["classes"]),
+        {"model": facts["model"], "profile": plan.profile, "versions": made_with, "created_by": created},
         on_arm64=_on_arm64(work) if plan.profile == "integer" else None, force=force,
     )  # fmt: skip
 

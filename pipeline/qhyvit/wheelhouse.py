@@ -139,6 +139,16 @@ def fetch(folder: Path, target: Target, log: Log) -> None:
     _pip("download", "--no-deps", "--only-binary=:all:", *target.pip_options, "--dest", str(folder), "-r", str(PINS))
 
 
+def holds_wheels(folder: Path) -> bool:
+    """Whether a folder holds a wheelhouse, perhaps unpacked where it lies, and nothing else."""
+    try:
+        named = json.loads((folder / INDEX).read_text())["wheels"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    own = (INDEX, INSTALL, LAUNCHER, "site", "site.new", "bundle")
+    return isinstance(named, list) and files.only(folder, (*map(str, named), *own))
+
+
 def make(out: Path, target: Target, log: Log, *, force: bool = False) -> list[Path]:
     """Fetch and build the wheels for ``target``; the folder appears whole.
 
@@ -146,9 +156,7 @@ def make(out: Path, target: Target, log: Log, *, force: bool = False) -> list[Pa
         InputError: a wheel cannot be had.
         OutputError: ``out`` exists without ``force``, or cannot be written.
     """
-    if out.exists() and force and (out / INDEX).is_file():
-        shutil.rmtree(out)
-    with files.new_folder(out) as folder:
+    with files.new_folder(out, force=force, ours=holds_wheels) as folder:
         fetch(folder, target, log)
         _own_wheel(folder)
         text = INSTALL_TEXT.replace("@PYTHON@", target.python).replace("@MACHINE@", target.machine)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks._files import RESULTS, model_name
+from benchmarks._files import RESULTS, model_name, random_weights, ranked_images
 from qhyvit.errors import InputError
 from qhyvit.evaluation import labelled_images
 
@@ -23,16 +23,25 @@ def folder(tmp_path):
 
 
 def test_labels_stay_as_they_are_where_the_model_has_them(folder):
-    assert labelled_images(folder, None, 1000).classes.tolist() == [701, 0, 217]
+    for read in (ranked_images, labelled_images):
+        assert read(folder, None, 1000).classes.tolist() == [701, 0, 217]
 
 
 def test_a_model_of_some_classes_numbers_them_in_their_order(folder):
-    assert labelled_images(folder, folder / "labels.csv", 3).classes.tolist() == [2, 0, 1]
+    assert ranked_images(folder, folder / "labels.csv", 3).classes.tolist() == [2, 0, 1]
 
 
 def test_labels_beyond_the_outputs_are_refused(folder):
-    with pytest.raises(InputError, match="701; the model has 10"):
-        labelled_images(folder, None, 10)
+    with pytest.raises(InputError, match="701, the model has 10"):
+        ranked_images(folder, None, 10)
+    with pytest.raises(InputError, match="701, the model has 3"):
+        labelled_images(folder, None, 3)
+
+
+def test_names_without_a_file_get_random_weights():
+    assert random_weights("mobilevit_xxs", None)
+    assert not random_weights("net.py:make", None)
+    assert not random_weights("mobilevit_xxs", RESULTS)
 
 
 def test_a_factory_is_called_by_its_function():

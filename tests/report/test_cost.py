@@ -16,8 +16,8 @@ from qhyvit.methods._problem import Problem
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.report.gather import Request, _cost
 from qhyvit.rewrites import rewrite
-from qhyvit.stages import LATENCY, VERIFY, Solved, Work
-from qhyvit.tflite.write import constants_on_grid_of
+from qhyvit.stages import FLOAT, LATENCY, VERIFY, Solved, Work
+from qhyvit.tflite.write import constants_on_grid_of, write_float
 from tests._layer_graphs import LAYERS, Maker, graph_of
 
 IMAGES = torch.rand(4, 8, 8, 3, generator=torch.Generator().manual_seed(0))
@@ -31,7 +31,7 @@ def with_scalars() -> Graph:
 
 
 def costs_of(graph: Graph, folder: Path):
-    graph = rewrite(graph)
+    (folder / FLOAT).write_bytes(write_float(graph))
     found = method("minmax").search(Problem(graph, IMAGES), method("minmax").defaults)
     names = [t.name for t in graph.tensors.values()]
     (folder / VERIFY).write_text(json.dumps({"sqnr_db": dict.fromkeys(names, 40.0)}))
@@ -57,6 +57,6 @@ def test_a_scalar_stays_one_on_its_grid() -> None:
 
 @pytest.mark.parametrize("kind", sorted(LAYERS))
 def test_every_kind_of_layer_has_a_cost(kind, tmp_path) -> None:
-    found = costs_of(graph_of(kind), tmp_path)
+    found = costs_of(rewrite(graph_of(kind)), tmp_path)
     assert sum(t.kind == "weight" for t in found.tensors) >= 3
     assert found.kl > 0

@@ -141,6 +141,11 @@ def last_axis(r: Scale, what: str) -> np.ndarray:
     return flat[0]
 
 
+def row_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of one number a channel beside a tensor of ``shape``: [1, .., C]."""
+    return (*(1,) * (len(shape) - 1), shape[-1])
+
+
 def _along(vector: np.ndarray, rank: int, axis: int) -> np.ndarray:
     shape = [1] * rank
     shape[axis] = -1
@@ -397,6 +402,13 @@ def _matmul_fits(scaling: Scaling, node: Node) -> None:
         raise CannotScaleError("BATCH_MATMUL whose operands and result have scales that do not fit together")
 
 
+def _prelu(scaling: Scaling, node: Node) -> None:
+    """PRELU: a positive scale of x passes; alpha has none."""
+    if scaling.scale_of(node.inputs[1]) is not None:
+        raise CannotScaleError("PRELU with a scaled alpha")
+    _relu(scaling, node)
+
+
 def _relu(scaling: Scaling, node: Node) -> None:
     source, out = node.inputs[0], node.outputs[0]
     r = scaling.tensors[source] if source in scaling.tensors else scaling.tensors[out]
@@ -418,7 +430,7 @@ RULES: dict[str, Callable[[Scaling, Node], None]] = {
     "MEAN": _mean,
     "BATCH_MATMUL": _matmul,
     "RELU": _relu,
-    "PRELU": _relu,
+    "PRELU": _prelu,
 }
 # what is looked at again at the end
 PRODUCTS = {"MUL": _product, "BATCH_MATMUL": _matmul_fits, "CONCATENATION": _concatenation}

@@ -6,7 +6,8 @@ computes over the channels gets it back: a mean of x or of its squares becomes a
 place of MEAN, a subtracted mean is divided by r, and the product that sums the squares reads x / r * r, which is
 symmetric, on both sides. r (or r^2) lies on the 8-bit grid, so that these weights are exact.
 
-What a norm gives keeps the scale of what it was given: it goes on into the layers behind.
+What a norm gives keeps the scale of what it was given: it goes on into the layers behind. A norm that computes outside
+int8 gets x itself instead, x / r * r, and is left as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from qhyvit.folds._fold import Fold, Place
 from qhyvit.folds._scaling import CannotScaleError, Scaling, seeds
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.latency.work import INT8, Work, kernel_name, work, work_of
+from qhyvit.latency.work import FLOAT, INT8, Work, kernel_name, work, work_of
 from qhyvit.ops._elementwise import ElementwiseAttrs
 from qhyvit.ops._reduce import axes_of
 from qhyvit.ops.fully_connected import FullyConnectedAttrs
@@ -34,11 +35,13 @@ class Norm:
     """The ops of a norm that look at the channels.
 
     Args:
+        source: id of the stream's tensor that it normalises.
         mean: the MEAN of the stream, or a linear that does the same (None: the stream has mean 0 already).
         centre: the SUB that takes it off (None as well then).
         squares: the MEAN of squares, a linear that does the same, or the BATCH_MATMUL that sums them.
     """
 
+    source: int
     mean: Node | None
     centre: Node | None
     squares: Node
@@ -96,8 +99,8 @@ def _norm(graph: Graph, root: Node) -> Norm | None:
     centre = graph.producer(square.inputs[0])
     mean = graph.producer(centre.inputs[1]) if centre is not None and centre.op == "SUB" else None
     if centre is None or mean is None or not _averages(graph, mean) or mean.inputs[0] != centre.inputs[0]:
-        return Norm(None, None, statistic)
-    return Norm(mean, centre, statistic)
+        return Norm(square.inputs[0], None, None, statistic)
+    return Norm(centre.inputs[0], mean, centre, statistic)
 
 
 def _summed(graph: Graph, squares: Node) -> Norm | None:
@@ -108,7 +111,7 @@ def _summed(graph: Graph, squares: Node) -> Norm | None:
     mean, twins = _mean_of_channels(graph, left.inputs[1]), [n for n in graph.nodes if n.inputs == left.inputs]
     # the squares may have a SUB of their own (rewrites/own_right_operand.py): the norm's centre is the other one
     centre = next((n for n in twins if n.op == "SUB" and n is not right), left)
-    return None if mean is None else Norm(mean, centre, squares)
+    return None if mean is None else Norm(centre.inputs[0], mean, centre, squares)
 
 
 def _is_linear_mean(graph: Graph, node: Node) -> bool:
@@ -149,8 +152,26 @@ def _times_ones(graph: Graph, before: Node, tensor: int, name: str) -> tuple[Gra
     return edit.insert_before(graph, before, node), out, constant
 
 
+def _is_outside(graph: Graph, norm: Norm) -> bool:
+    """Whether all ops of the norm that look at the channels compute outside int8."""
+    return all(graph.is_float(n) for n in (norm.mean, norm.centre, norm.squares) if n is not None)
+
+
+def _restored(graph: Graph, source: int) -> tuple[Graph, list[int]]:
+    """A product with 1 for every channel between ``source`` and its readers outside int8, which takes the scale off."""
+    readers = [n for n in graph.users(source) if graph.is_float(n)]
+    graph, whole, constant = _times_ones(graph, readers[0], source, f"{graph.tensors[source].name}.whole")
+    for reader in readers:
+        inputs = tuple(whole if t == source else t for t in reader.inputs)
+        graph = edit.replace_node(graph, reader, replace(reader, inputs=inputs))
+    wide = {whole} if graph.wide.intersection(readers[0].outputs) else set()
+    return replace(graph, floats=graph.floats | {whole}, wide=graph.wide | wide), [constant]
+
+
 def _prepared(graph: Graph, norm: Norm) -> tuple[Graph, list[int]]:
     """The graph with a form of the norm that takes a scale up, and the constants that end it."""
+    if _is_outside(graph, norm):
+        return _restored(graph, norm.source)
     for average in norm.averages:
         graph = _mean_as_linear(graph, average)
     if norm.centre is None:
@@ -194,7 +215,7 @@ def _spread(graph: Graph, ends: frozenset[int], tensor: int, r: np.ndarray) -> S
 
 def _touched(scaling: Scaling, norms: Sequence[Norm]) -> list[Norm]:
     """The norms that the scale has reached."""
-    return [n for n in norms if n.averages[0].inputs[0] in scaling.tensors]
+    return [n for n in norms if n.source in scaling.tensors]
 
 
 def places(graph: Graph) -> list[Place]:
@@ -227,11 +248,11 @@ def _carries(scaling: Scaling, tensor: int, r: np.ndarray) -> bool:
 def _place(graph: Graph, scaling: Scaling, seed: Node, norms: Sequence[Norm]) -> Place:
     """The tensors that gain, the last one being the stream where it is deepest."""
     r = scaling.tensors[seed.outputs[0]].reshape(-1, graph.tensors[seed.outputs[0]].shape[-1])[0]
-    squares = any(not n.is_summed for n in norms)
+    inside = [n for n in norms if not _is_outside(graph, n)]
     scaled = [n for n in graph.nodes if n.op not in COPIES and _carries(scaling, n.outputs[0], r)]
     deepest = [n for n in scaled if n.op == "ADD"][-1:] or [seed]
     tensors = [n.outputs[0] for n in scaled if n is not deepest[0]] + [deepest[0].outputs[0]]
-    power = 2 if squares else 1
+    power = 0 if not inside else 1 if all(n.is_summed for n in inside) else 2
     name, channels = graph.tensors[seed.outputs[0]].name, graph.tensors[seed.outputs[0]].shape[-1]
     adds, saves = _ops_of(graph, norms, channels)
     return Place(name, tuple(tensors), channels, adds, saves, power)
@@ -245,6 +266,11 @@ def _ops_of(graph: Graph, norms: Sequence[Norm], channels: int) -> tuple[tuple[W
     """
     adds, saves = [], []
     for norm in norms:
+        if _is_outside(graph, norm):
+            shape = graph.tensors[norm.source].shape
+            row = (*(1,) * (len(shape) - 1), channels)
+            adds.append(work("MUL", "", (shape, row), shape, (FLOAT, FLOAT)))
+            continue
         for average in (n for n in norm.averages if n.op == "MEAN"):
             elements = math.prod(graph.tensors[average.inputs[0]].shape)
             adds.append(Work(kernel_name("FULLY_CONNECTED", "", INT8, INT8), elements, elements))

@@ -125,7 +125,7 @@ def candidates(
     """
     found, latency = [], latency or default_profile()
     for name, place in places:
-        if any(t not in statistics.peak for t in place.tensors):
+        if any(t not in statistics.peak or t not in statistics.by_channel for t in place.tensors):
             continue
         options = [_option(graph, name, place, r, statistics, bits) for r in _scales(statistics, place, bits)]
         plain = _option(graph, name, place, np.ones(place.channels), statistics, bits)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from qhyvit.errors import UsageError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile, default_profile
 from qhyvit.measure import DECISIONS, Measure
+from qhyvit.options import Option, complete
 from qhyvit.plan import FoldNote, TensorQuant
 from qhyvit.sim.checked import Door, Edit
 from qhyvit.sim.run import Executor
@@ -138,16 +138,17 @@ class Method:
     name: str
     summary: str
     search: Callable[[Problem, Mapping[str, Any]], Solution]
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The value of each option where none is given."""
+        return {name: option.default for name, option in self.options.items()}
 
     def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """``options`` over the defaults.
+        """``options``, in their types, over the defaults.
 
         Raises:
-            UsageError: one that the method does not have.
+            UsageError: see :func:`qhyvit.options.complete`.
         """
-        unknown = sorted(set(options) - set(self.defaults))
-        if unknown:
-            known = ", ".join(f"{k}={v}" for k, v in self.defaults.items())
-            raise UsageError(f"method {self.name} has no option {unknown[0]!r}; it has {known or 'none'}")
-        return {**self.defaults, **options}
+        return complete(self.options, options, f"method {self.name}")

@@ -15,6 +15,7 @@ from qhyvit.methods._layers import LayerSearch, cosine, sample
 from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import finish, minmax_weights, multiples_of, spread
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
+from qhyvit.options import Option
 
 MULTIPLES = np.linspace(0.5, 2.0, 100)
 ACTIVATIONS = np.concatenate([np.geomspace(0.05, 0.5, 20, endpoint=False), MULTIPLES[::2]])  # hybrids have outliers
@@ -36,4 +37,9 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     return Solution(problem.graph, best(problem, tries))
 
 
-METHOD = Method("easyquant", "cosine similarity of layer outputs", find, {"rounds": 2, "scheme": "best"})
+OPTIONS = {
+    "rounds": Option(2, "of weights, then activations", low=1, high=100),
+    "scheme": Option("best", "of activations; best: the one with the less KL",
+                     choices=("best", "symmetric", "asymmetric")),
+}  # fmt: skip
+METHOD = Method("easyquant", "cosine similarity of layer outputs", find, OPTIONS)

@@ -16,6 +16,7 @@ from qhyvit.methods._patterns import norms, softmax_outputs
 from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import minmax_weights
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
+from qhyvit.options import Option
 from qhyvit.plan import Choice, Codes, TensorQuant
 
 
@@ -42,5 +43,8 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
         return Solution(graph, best(problem, tries))
 
 
-DEFAULTS = {"expressible": False, "softmax_bits": 4}
-METHOD = Method("fqvit", "power-of-two factors at norms, log2 softmax", find, DEFAULTS)
+OPTIONS = {
+    "expressible": Option(False, "only what TFLite can express"),
+    "softmax_bits": Option(4, "bits of a softmax's log2 codes", low=2, high=8),
+}
+METHOD = Method("fqvit", "power-of-two factors at norms, log2 softmax", find, OPTIONS)

@@ -20,6 +20,7 @@ from qhyvit.methods._patterns import norms, pointwise_beside_depthwise, silu_out
 from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import ends, finish, group_quant, minmax_weights, spread
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
+from qhyvit.options import Option
 from qhyvit.plan import Choice, Granularity, Scheme, TensorQuant
 from qhyvit.tflite.legal import Group
 
@@ -120,4 +121,8 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     return Solution(graph, found, constants=constants)
 
 
-METHOD = Method("hyq", "learned channel scales of 1x1 convolutions", find, {"steps": 1000, "expressible": False})
+OPTIONS = {
+    "steps": Option(1000, "of the gradient", low=1, high=10**6),
+    "expressible": Option(False, "only what TFLite can express"),
+}
+METHOD = Method("hyq", "learned channel scales of 1x1 convolutions", find, OPTIONS)

@@ -8,6 +8,8 @@ from typing import Any
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import finish, group_quant, groups, minmax_weights, spread
+from qhyvit.observers import all_observers
+from qhyvit.options import Option
 
 
 def search(problem: Problem, options: Mapping[str, Any]) -> Solution:
@@ -19,4 +21,5 @@ def search(problem: Problem, options: Mapping[str, Any]) -> Solution:
     return Solution(graph, finish(graph, {**spread(graph, chosen), **minmax_weights(graph, problem.bits)}))
 
 
-METHOD = Method("minmax", "ranges of one observer, no search", search, {"observer": "minmax"})
+OPTIONS = {"observer": Option("minmax", "of the ranges of activations", choices=tuple(all_observers()))}
+METHOD = Method("minmax", "ranges of one observer, no search", search, OPTIONS)

@@ -8,6 +8,7 @@ from typing import Any
 from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import minmax_weights
 from qhyvit.methods._rest import assembled, best, observed
+from qhyvit.options import Option
 
 OBSERVERS = ("percentile_99.9", "percentile", "percentile_99.999")
 
@@ -20,4 +21,5 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     return Solution(problem.graph, best(problem, tries))
 
 
-METHOD = Method("percentile", "ranges at 99.9, 99.99 or 99.999 % of the values", find, {"observer": "best"})
+OPTIONS = {"observer": Option("best", "the percentile; best: the one with the least KL", choices=("best", *OBSERVERS))}
+METHOD = Method("percentile", "ranges at 99.9, 99.99 or 99.999 % of the values", find, OPTIONS)

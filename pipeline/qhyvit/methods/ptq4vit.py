@@ -21,6 +21,7 @@ from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import ends, finish, minmax_weights, multiples_of, spread
 from qhyvit.methods._reconstruct import reconstruct
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
+from qhyvit.options import Option
 from qhyvit.plan import Choice, Codes, Scheme, TensorQuant
 from qhyvit.sim.fakequant import fake_quantize
 
@@ -89,4 +90,8 @@ def corrected(problem: Problem, quants: Mapping[str, TensorQuant]) -> Solution:
     return moved if scores[1] < scores[0] else plain
 
 
-METHOD = Method("ptq4vit", "Hessian of layer outputs, twin uniform codes", find, {"rounds": 2, "twin": True})
+OPTIONS = {
+    "rounds": Option(2, "of weights, then activations", low=1, high=100),
+    "twin": Option(True, "two scales a tensor behind softmax and GELU, which TFLite cannot express"),
+}
+METHOD = Method("ptq4vit", "Hessian of layer outputs, twin uniform codes", find, OPTIONS)

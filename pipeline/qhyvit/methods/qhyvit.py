@@ -10,12 +10,11 @@ folds. At the end weights and biases are solved in closed form, in execution ord
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
-from qhyvit.errors import UsageError
 from qhyvit.folds import all_folds
 from qhyvit.graph.ir import Graph
 from qhyvit.methods import _folding, _islands, _wide
@@ -32,6 +31,7 @@ from qhyvit.methods._softmax import quotients, unroll
 from qhyvit.methods._weights import search_weights
 from qhyvit.observers._histogram import Row, merge
 from qhyvit.observers._search import Found, extremes, search
+from qhyvit.options import Option
 from qhyvit.plan import FoldNote, TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.islands import may_be_float, widened, with_floats, with_profile
@@ -40,34 +40,28 @@ from qhyvit.tflite.placement import Worth
 
 Chosen = dict[Group, TensorQuant]
 
-DEFAULTS: dict[str, Any] = {
-    "rounds": 4,  # of gradients and ranges
-    "ends": "independent",  # both ends of a range searched; "joint": multiples of the min-max range, as in the paper
-    "scheme": "search",  # or "asymmetric", "symmetric"
-    "folds": "all",  # or "none", or names of folds with commas: channel_scale,silu_split
-    "int16_ms": 0.2,  # milliseconds that int16 kernels may add where the objective gains by them; 0: none
-    "fast_softmax": True,  # large softmaxes of int8 ops that XNNPACK has (at 8 bits)
-    "fast_gelu": True,  # int8 GELUs as SiLU where the outputs allow it (at 8 bits)
-    "bridge": True,  # block outputs as the objective inside bridge blocks
-    "ridge": 1.0,  # weights that undo the error before them; the pull towards the float ones; 0: off
-    "rounding": True,  # weights rounded with care (GPTQ)
-    "bias": True,  # biases take the mean error
-    "learn": 6,  # times that all images are seen by learned scales; 0: off
-    "search_images": 32,  # of all, for everything before
-}
+OPTIONS: dict[str, Option] = {
+    "rounds": Option(4, "of gradients and ranges", low=1, high=100),
+    "ends": Option("independent", "both ends of a range searched; joint: multiples of min-max, as in the paper",
+                   choices=("independent", "joint")),
+    "scheme": Option("search", "of activations", choices=("search", "asymmetric", "symmetric")),
+    "folds": Option("all", "scales of channels that go into neighbours", choices=tuple(all_folds()), several=True,
+                    alone=("all", "none")),
+    "int16_ms": Option(0.2, "milliseconds that int16 kernels may add where the objective gains; 0: none",
+                       low=0, high=1e6),
+    "fast_softmax": Option(True, "large softmaxes of int8 ops that XNNPACK has (at 8 bits)"),
+    "fast_gelu": Option(True, "int8 GELUs as SiLU where the outputs allow it (at 8 bits)"),
+    "bridge": Option(True, "block outputs as the objective inside bridge blocks"),
+    "ridge": Option(1.0, "weights that undo the error before them: the pull towards the float ones; 0: off",
+                    low=0, high=1e6),
+    "rounding": Option(True, "weights rounded with care (GPTQ)"),
+    "bias": Option(True, "biases take the mean error"),
+    "learn": Option(6, "times that all images are seen by learned scales; 0: off", low=0, high=1000),
+    "search_images": Option(32, "of all, for everything before", low=1, high=10**6),
+}  # fmt: skip
 NEAR = 0.99  # of a floor
 SIGMOID_FLAT = 8.0  # beyond, the sigmoid is within a code of 0 or 1
 FOLD_ROUNDS = (1, 2)  # once ranges are chosen; and again, for what the first folds hid
-CHOICES = {"ends": ("independent", "joint"), "scheme": ("search", "asymmetric", "symmetric")}
-
-
-def _check(options: Mapping[str, Any]) -> None:
-    for name, allowed in CHOICES.items():
-        if options[name] not in allowed:
-            raise UsageError(f"option {name}={options[name]!r}: must be one of {', '.join(allowed)}")
-    for fold in _fold_names(options):
-        if fold not in all_folds():
-            raise UsageError(f"option folds: no fold {fold!r}; there are all, none, {', '.join(all_folds())}")
 
 
 def _fold_names(options: Mapping[str, Any]) -> list[str]:
@@ -193,6 +187,7 @@ class _Search:
     problem: Problem
     options: Mapping[str, Any]
     notes: tuple[FoldNote, ...] = ()
+    placed: list[str] = field(default_factory=list)  # float tensors when the last folds were made
 
     def run(self) -> Solution:
         """All rounds, then the closed form."""
@@ -234,6 +229,7 @@ class _Search:
         if kept is None:
             return None
         self.problem = again(self.problem, kept.facts["silus"])
+        self.problem = self.problem.on(with_floats(self.problem.graph, kept.facts["placed"]))
         self._fold([_folding.from_facts(c) for c in kept.facts["folds"]])
         graph = with_floats(self.problem.graph, kept.facts["floats"])
         self.problem = self.problem.on(widened(graph, kept.facts["wide"]))
@@ -246,6 +242,7 @@ class _Search:
         self, number: int, chosen: Chosen, weights: Mapping[str, TensorQuant]
     ) -> tuple[Chosen, Mapping[str, TensorQuant], bool, float]:
         before = self.problem.graph
+        self.placed = [before.tensors[t].name for t in sorted(before.floats - before.wide)]
         chosen, weights, folded, distance = self._round(number, chosen, weights)
         if number == 0 and self.options["fast_gelu"] and self.problem.bits == 8:
             chosen, weights = self._with_silus(chosen, weights)
@@ -254,7 +251,7 @@ class _Search:
         facts = {
             "quants": quants_to_json({**spread(graph, chosen), **weights}), "distance": distance, "edited": edited,
             "wide": [graph.tensors[t].name for t in sorted(graph.wide)],
-            "floats": [graph.tensors[t].name for t in sorted(graph.floats - graph.wide)],
+            "floats": [graph.tensors[t].name for t in sorted(graph.floats - graph.wide)], "placed": self.placed,
             "folds": [_folding.to_facts(c) for c in folded],
             "silus": [graph.tensors[n.outputs[0]].name for n in graph.nodes if graph.gates.intersection(n.inputs)],
         }  # fmt: skip
@@ -304,14 +301,17 @@ class _Search:
         statistics = gather(problem, quants, wanted, by_channel, label, blocks)
         chosen, total = _Ranges(problem.bits, self.options).all(list(chosen), statistics, chosen)
         problem.log(f"round {number + 1}: distance before {statistics.distance:.4f}, objective {total:.4g}")
-        candidates = _folding.candidates(graph, places, statistics, total, problem.bits, problem.latency)
         wide = _wide.choose(graph, statistics, total, budget, problem.latency) if budget else {}
         # once: of tensors that are float by then, nothing is known
         places_islands = is_cpu and number == FOLD_ROUNDS[0]
         per_ms = total * _islands.gain_per_ms(graph, problem.latency)
         worth = _islands.worth(graph, statistics, spread(graph, chosen), per_ms) if places_islands else None
-        if candidates or wide or (worth is not None and self._islands(graph, worth).floats != graph.floats):
-            chosen = self._edit(candidates, wide, worth, chosen, total)
+        if worth is not None:  # a norm that becomes float takes a stream's scale in another way
+            self.problem = problem.on(self._islands(graph, worth))
+            places = [(name, place) for name, place in _folding.all_places(self.problem.graph) if name in names]
+        candidates = _folding.candidates(self.problem.graph, places, statistics, total, problem.bits, problem.latency)
+        if candidates or wide or self.problem.graph.floats != graph.floats:
+            chosen = self._edit(problem, candidates, wide, worth, chosen, total)
         energies = {} if candidates else {t: e.double().numpy() for t, e in statistics.energy.items()}
         return chosen, search_weights(self.problem.graph, energies, problem.bits), candidates, statistics.distance
 
@@ -333,13 +333,18 @@ class _Search:
         return with_profile(graph, self.problem.profile, self.problem.latency, worth)
 
     def _edit(
-        self, candidates: Sequence[_folding.Candidate], wide: Mapping[int, tuple[float, float]], worth: Worth | None,
-        chosen: Chosen, total: float,
+        self, problem: Problem, candidates: Sequence[_folding.Candidate], wide: Mapping[int, tuple[float, float]],
+        worth: Worth | None, chosen: Chosen, total: float,
     ) -> Chosen:  # fmt: skip
-        """Mark the int16 nodes, make the folds, place the islands; ranges of what is as it was, and of what is new."""
-        problem, before = self.problem, len(self.notes)
-        names = [problem.graph.tensors[t].name for t in wide]
-        self.problem = problem.on(widened(problem.graph, names))
+        """Mark the int16 nodes, make the folds, place the islands; ranges of what is as it was, and of what is new.
+
+        Args:
+            problem: as it was before this round.
+        """
+        before, names = len(self.notes), [problem.graph.tensors[t].name for t in wide]
+        self.problem = problem.on(widened(self.problem.graph, names))
+        graph = self.problem.graph
+        self.placed = [graph.tensors[t].name for t in sorted(graph.floats - graph.wide)]
         self._fold(candidates)
         if worth is not None:  # behind the folds: what they put in has a choice too
             self.problem = self.problem.on(self._islands(self.problem.graph, worth))
@@ -367,10 +372,9 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     Raises:
         UsageError: an option has a value that it cannot have.
     """
-    _check(options)
     if options["fast_softmax"] and problem.bits == 8:
         problem = unroll(quotients(problem))
     return _Search(problem, options).run()
 
 
-METHOD = Method("qhyvit", "Hessian-guided hybrid search of scale, granularity and scheme", find, DEFAULTS)
+METHOD = Method("qhyvit", "Hessian-guided hybrid search of scale, granularity and scheme", find, OPTIONS)

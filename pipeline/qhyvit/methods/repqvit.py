@@ -17,6 +17,7 @@ from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import minmax_weights
 from qhyvit.methods._rest import assembled, best, observed
 from qhyvit.methods.fqvit import log2_softmax
+from qhyvit.options import Option
 from qhyvit.plan import Codes
 
 
@@ -34,4 +35,5 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     return Solution(graph, best(problem, tries))
 
 
-METHOD = Method("repqvit", "channel-wise norm outputs, log softmax", find, {"expressible": False})
+OPTIONS = {"expressible": Option(False, "only what TFLite can express")}
+METHOD = Method("repqvit", "channel-wise norm outputs, log softmax", find, OPTIONS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
+import io
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from qhyvit.models._outputs import check_classes, count_classes
 from qhyvit.models._reason import first_line
 from qhyvit.models._submodules import silent, with_equivalents
 from qhyvit.models._timm import import_timm
-from qhyvit.models._weights import load_into, randomize
+from qhyvit.models._weights import load_into, randomize, settle
 
 TIMM = "timm/"
 OWN = ".py:"  # in FILE.py:FUNCTION
@@ -58,20 +60,22 @@ def is_own(model: str) -> bool:
 
 def open_source(
     model: str | nn.Module, weights: Path | None = None, classes: int | None = None, size: int | None = None,
-    seed: int = 0,
+    seed: int = 0, *, random_weights: bool = False,
 ) -> Source:  # fmt: skip
-    """Build the model and give it its weights; without a file they are random by ``seed``, or the module's own.
+    """Build the model and give it its weights; without a file a factory's or a module's are its own.
 
     Args:
         model: a name of the zoo, ``timm/NAME``, ``FILE.py:FUNCTION``, or a module (it is left as it is).
+        random_weights: give a name random ones by ``seed``, for trials.
 
     Raises:
-        UsageError: no such model, or facts missing that only the user knows.
+        UsageError: no such model, facts missing that only the user knows, or see :func:`check_weights`.
         InputError, WeightsError: see :func:`qhyvit.models._weights.load_into`.
         ExportError: the factory failed, or gives no classifier of two classes or more.
     """
     size = None if size is None else whole("the input size", size, LARGEST_SIDE)
     classes = None if classes is None else whole("the number of classes", classes, LARGEST_CLASSES)
+    check_weights(model, weights, random_weights=random_weights)
     if isinstance(model, nn.Module):
         found = _given(model, weights, classes, size)
     elif is_own(model):
@@ -82,12 +86,39 @@ def open_source(
     return found
 
 
+def check_weights(model: str | nn.Module, weights: Path | None, *, random_weights: bool) -> None:
+    """Refuse a name without weights unless random ones are asked for: nobody means to ship these.
+
+    Raises:
+        UsageError: no such name; no weights; random ones beside others.
+    """
+    if isinstance(model, nn.Module) or is_own(model):
+        if random_weights:
+            raise UsageError("--random-weights is for names; a factory's module keeps its own weights")
+        return
+    if model.startswith(TIMM):
+        _known_to_timm(model.removeprefix(TIMM))
+    else:
+        find_variant(model)
+    if weights is not None and random_weights:
+        raise UsageError("give --weights or --random-weights, not both")
+    if weights is None and not random_weights:
+        raise UsageError(f"{model} needs --weights FILE; for a trial with random ones give --random-weights")
+
+
+def _known_to_timm(name: str) -> Any:
+    timm = import_timm()
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        raise UsageError(f"timm has no model {name!r}; near: {near}")
+    return timm
+
+
 def _filled(module: nn.Module, weights: Path | None, model: str, classes: int, seed: int) -> str:
     if weights is None:
         randomize(module, seed)
         return "random"
-    load_into(module, weights, model, classes)
-    return weights.name
+    return load_into(module, weights, model, classes)
 
 
 def _zoo(model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> Source:
@@ -104,14 +135,15 @@ def _zoo(model: str, weights: Path | None, classes: int | None, size: int | None
 
 
 def _timm(model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> Source:
-    timm, name = import_timm(), model.removeprefix(TIMM)
-    if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
-        raise UsageError(f"timm has no model {name!r}; near: {near}")
+    name = model.removeprefix(TIMM)
+    timm = _known_to_timm(name)
     options = {} if classes is None else {"num_classes": classes}
     module = timm.create_model(name, pretrained=False, **options).eval()
     label = _filled(module, weights, model, module.num_classes, seed)
-    return _described(model, module, size, label)
+    found = _described(model, module, size, label)
+    if weights is None:
+        settle(module, found.input_size, seed)
+    return found
 
 
 def _given(module: nn.Module, weights: Path | None, classes: int | None, size: int | None) -> Source:
@@ -135,7 +167,7 @@ def _with_weights(
     module = _plain(name, module)
     found = _described(name, module, size, "its own" if weights is None else weights.name)
     if weights is not None:
-        load_into(module, weights, name, found.classes)
+        found = replace(found, weights=load_into(module, weights, name, found.classes))
         module.train().eval()  # timm's attention keeps its table of biases from the run that counted the classes
     if classes not in (None, found.classes):
         raise UsageError(f"{classes} classes asked for, but {name} gives {found.classes} outputs")
@@ -150,23 +182,48 @@ def _call(path: Path, function: str, classes: int | None) -> nn.Module:
     assert spec is not None
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # for what the file imports from beside it
     import_timm()  # beside a CPU torch, timm only imports this way
     try:
-        spec.loader.exec_module(loaded)
-        factory = getattr(loaded, function, None)
-        if not callable(factory):
-            raise UsageError(f"--model-py: {path} has no function {function!r}")
-        made = factory(num_classes=classes) if classes is not None and _takes_classes(factory) else factory()
+        with _as_a_program(path):
+            spec.loader.exec_module(loaded)
+            factory = getattr(loaded, function, None)
+            if not callable(factory):
+                raise UsageError(f"--model-py: {path} has no function {function!r}")
+            made = factory(num_classes=classes) if classes is not None and _takes_classes(factory) else factory()
     except UsageError:
         raise
     except Exception as error:  # a user's code may raise anything
         raise ExportError(f"{function} in {path} failed: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
     if not isinstance(made, nn.Module):
         raise ExportError(f"{function} in {path} gives a {type(made).__name__}, not a torch.nn.Module")
     return made
+
+
+@contextlib.contextmanager
+def _as_a_program(path: Path) -> Iterator[None]:
+    """Run a user's code with its folder on the path and without qhyvit's own arguments; what it prints goes to stderr.
+
+    Raises:
+        ExportError: it ends the program, as argparse does; with the last line that it said.
+    """
+    said, arguments = io.StringIO(), sys.argv
+    sys.path.insert(0, str(path.parent.resolve()))  # for what the file imports from beside it
+    sys.argv = [str(path)]
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as error:
+        lines = said.getvalue().strip().splitlines()
+        last = f": {lines[-1].strip()}" if lines else ""
+        said = io.StringIO()
+        raise ExportError(
+            f"{path} ended the program (exit code {error.code}){last}; a factory returns its module: keep argparse and "
+            'sys.exit below if __name__ == "__main__"'
+        ) from error
+    finally:
+        sys.path.pop(0)
+        sys.argv = arguments
+        sys.stderr.write(said.getvalue())
 
 
 def _takes_classes(factory: Callable[..., Any]) -> bool:

@@ -2,72 +2,116 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from qhyvit.errors import InputError, WeightsError
+from qhyvit.errors import WeightsError
+from qhyvit.models._state import State, read_sets
 
 CLASSIFIERS = ("head.fc.weight", "classifier.weight", "classifier.classifier.1.weight", "head.weight", "fc.weight")
-PARALLEL = "module."  # what data-parallel training puts before every name
+AVERAGED = ("ema", "teacher", "swa", "averaged")  # of prefixes: not the weights that were trained themselves
+COMPILED, PARALLEL = "_orig_mod.", "module."  # what torch.compile and data-parallel training put into names
 
 
-def load_state(path: Path) -> dict[str, torch.Tensor]:
-    """State dict of a ``.safetensors`` file, or of a torch file without running code from it.
+def load_into(module: nn.Module, path: Path, model: str, classes: int) -> str:
+    """Load a weights file strictly, as float32; the words for what was loaded.
+
+    Of several sets in a file (``state_dict``, ``model``, ..., averaged ones last) that is taken whose names first fit
+    the module's. A prefix of all names is left out where that makes them match, and so are torch.compile's and
+    data-parallel training's within a name.
 
     Raises:
-        InputError: missing, truncated, or no state dict.
+        InputError: see :func:`qhyvit.models._state.read_sets`.
+        WeightsError: names or shapes of another model, another class count, values that are not finite or no floats.
     """
-    if not path.is_file():
-        raise InputError(f"weights file {path} does not exist")
-    try:
-        if path.suffix == ".safetensors":
-            import safetensors.torch
+    own, sets = module.state_dict(), read_sets(path)
+    fitting = {name: found for name, state in sets.items() if (found := _renamed(state, own)) is not None}
+    if not fitting:
+        first = _plain(next(iter(sets.values())))
+        raise WeightsError(f"weights {path.name} do not belong to {model}: {_differences(first, own)}")
+    name, (state, prefix, left) = next(iter(fitting.items()))
+    shapes = [k for k, v in state.items() if own[k].shape != v.shape]
+    rows = _classifier_rows(state)
+    if shapes and rows not in (None, classes):
+        raise WeightsError(f"weights {path.name} have {rows} classes, not {classes}; use --classes {rows}")
+    if shapes:
+        raise WeightsError(f"weights {path.name} do not belong to {model}: {_differences(state, own)}")
+    state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    _check_values(state, module, path)
+    module.load_state_dict(state, strict=False)
+    others = f", not {', '.join(k for k in sets if k != name)}" if len(sets) > 1 else ""
+    words = [f"{name}{others}"] if name else []
+    words += [f"{prefix}* alone, without {left} other entries"] if left else []
+    return f"{path.name} ({'; '.join(words)})" if words else path.name
 
-            return safetensors.torch.load_file(str(path))
-        # training scripts store their options beside the weights
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format raises its own kinds on damaged files
-        # torch goes on to advise what would run code from the file
-        reason = str(error).splitlines()[0].partition(". In PyTorch")[0] if str(error) else type(error).__name__
-        raise InputError(f"weights file {path} cannot be read, it is truncated or no weights file: {reason}") from error
-    state = state.get("state_dict", state.get("model", state)) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise InputError(f"weights file {path} holds no state dict")
-    if state and all(key.startswith(PARALLEL) for key in state):
-        return {key.removeprefix(PARALLEL): value for key, value in state.items()}
+
+def _optional(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
+
+
+def _plain(state: State) -> State:
+    """Names without what training wraps around all of them."""
+    for prefix in (COMPILED, PARALLEL, COMPILED):
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
 
 
-def _classifier_rows(state: dict[str, torch.Tensor]) -> int | None:
-    key = next((k for k in CLASSIFIERS if k in state), None)
-    return None if key is None else int(state[key].shape[0])
+def _renamed(state: State, own: State) -> tuple[State, str, int] | None:
+    """The entries by the module's own names, the prefix that they had, and how many others there are.
 
+    None where some of its names are missing.
 
-def load_into(module: nn.Module, path: Path, model: str, classes: int) -> None:
-    """Load a weights file strictly; float16 becomes float32.
-
-    Raises:
-        InputError: see :func:`load_state`.
-        WeightsError: keys or shapes of another model, or another class count.
+    Others are passed over only where a prefix tells them apart from the module's.
     """
-    state = {k: v.float() if v.is_floating_point() else v for k, v in load_state(path).items()}
-    own = module.state_dict()
-    optional = {k for k in own if k.endswith("num_batches_tracked")}
-    missing = [k for k in own if k not in state and k not in optional]
+    needed = [name for name in own if not _optional(name)]
+    for parts in ((), (COMPILED,), (COMPILED, PARALLEL)):
+        names = {_without(name, parts): value for name, value in state.items()}
+        if len(names) < len(state):
+            continue
+        longest = max(needed, key=len, default="")
+        prefixes = [n.removesuffix(longest) for n in names if n == longest or n.endswith(f".{longest}")]
+        for prefix in sorted(prefixes, key=lambda p: (any(word in p for word in AVERAGED), len(p))):
+            found = {n.removeprefix(prefix): v for n, v in names.items() if n.startswith(prefix)}
+            if all(name in found for name in needed) and all(name in own for name in found):
+                return found, prefix, len(names) - len(found)
+    return None
+
+
+def _without(name: str, parts: tuple[str, ...]) -> str:
+    for part in parts:
+        name = f".{name}".replace(f".{part}", ".").removeprefix(".")
+    return name
+
+
+def _differences(state: State, own: State) -> str:
+    missing = [k for k in own if k not in state and not _optional(k)]
     extra = [k for k in state if k not in own]
     shapes = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
-    rows = _classifier_rows(state)
-    if not missing and not extra and shapes and rows not in (None, classes):
-        raise WeightsError(f"weights {path.name} have {rows} classes, not {classes}; use --classes {rows}")
-    if missing or extra or shapes:
-        kinds = (("keys missing", missing), ("unknown keys", extra), ("shapes that differ", shapes))
-        parts = [f"{len(keys)} {what} (first {keys[0]})" for what, keys in kinds if keys]
-        raise WeightsError(f"weights {path.name} do not belong to {model}: {', '.join(parts)}")
-    module.load_state_dict(state, strict=False)
+    kinds = (("keys missing", missing), ("unknown keys", extra), ("shapes that differ", shapes))
+    return ", ".join(f"{len(keys)} {what} (first {keys[0]})" for what, keys in kinds if keys)
+
+
+def _classifier_rows(state: State) -> int | None:
+    key = next((k for k in CLASSIFIERS if k in state), None)
+    return None if key is None or not state[key].dim() else int(state[key].shape[0])
+
+
+def _check_values(state: State, module: nn.Module, path: Path) -> None:
+    """Refuse what is no weight of a float network; a buffer may hold infinities, as masks do.
+
+    Raises:
+        WeightsError: with the tensor's name.
+    """
+    parameters, own = {name for name, _ in module.named_parameters()}, module.state_dict()
+    for name, value in state.items():
+        if own[name].is_floating_point() != value.is_floating_point() or value.is_complex():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise WeightsError(f"weights {path.name}: {name} holds {kind}, the model has floats; save float weights")
+        if value.isnan().any() or (name in parameters and value.isinf().any()):
+            raise WeightsError(f"weights {path.name}: {name} holds NaN or infinite values (in float32)")
 
 
 def randomize(module: nn.Module, seed: int) -> None:
@@ -94,3 +138,28 @@ def randomize(module: nn.Module, seed: int) -> None:
         else:
             fan_in = value[0].numel()
             value.data = noise * (1.5 / max(fan_in, 1)) ** 0.5
+
+
+def settle(module: nn.Module, input_size: int, seed: int) -> None:
+    """Statistics of every batch norm from random pictures, layer by layer, so that values keep their size.
+
+    A deep network of random weights otherwise grows until float32 itself does not compute it. The pictures, [8, 3, H,
+    W], differ in what they hold and in their contrast. A variance is at least 1 % of the mean square.
+    """
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) and m.track_running_stats]
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn((8, 3, 8, 8), generator=generator) * torch.linspace(0.5, 2.0, 8)[:, None, None, None]
+    pictures = nn.functional.interpolate(coarse, (input_size, input_size), mode="bicubic")
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    with torch.no_grad():
+        module(pictures)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            mean, variance = norm.running_mean, norm.running_var
+            assert mean is not None
+            assert variance is not None
+            variance.clamp_(min=1e-6).add_(0.01 * mean**2)
+            norm.momentum = momentum
+    module.eval()

@@ -14,7 +14,7 @@ import torch
 
 from qhyvit import data, files
 from qhyvit.errors import InputError, QhyvitError
-from qhyvit.evaluation import check_classes, float_file, predict
+from qhyvit.evaluation import float_file, labelled_images, predict
 from qhyvit.latency.fit import load
 from qhyvit.measure import measure
 from qhyvit.methods._problem import outputs_of
@@ -116,7 +116,7 @@ def _work(request: Request, model: Model, missing: list[Missing]) -> Work | None
 def _samples(request: Request, work: Work, model: Model, missing: list[Missing]) -> np.ndarray | None:
     """Images [N, H, W, 3] uint8 to measure the costs on: kept by the calibration, else some of the folder named."""
     if (work.folder / SAMPLES).is_file():
-        found = files.unpack_arrays(work.read(SAMPLES), SAMPLES).get("pixels")
+        found = work.load(SAMPLES, lambda content: files.unpack_arrays(content, SAMPLES)).get("pixels")
         size = model.manifest.input.height, model.manifest.input.width, 3
         if found is None or found.dtype != np.uint8 or found.ndim != 4 or found.shape[1:] != size or not len(found):
             raise InputError(f"{work.folder / SAMPLES} does not hold images of {size[0]}x{size[1]}; calibrate again")
@@ -146,12 +146,13 @@ def _cost(found: Solved, images: torch.Tensor, work: Work, command: str, request
         tensors.append(tensor_facts(costs, item, labels[item.tensor.id], in_file, found.plan.bridge))
     kl_up_to = costs.up_to(blocks, request.progress)
     request.progress("changes", 0.0)
+    latency_profile = work.load(LATENCY, lambda _: load(work.folder / LATENCY))
     logits = costs.everything(found.plan.tensors)
     total = costs.of(logits)
     return Cost(
         len(costs.images), rounded(total), int((logits.argmax(1) == costs.reference.argmax(1)).sum()),
         tuple(_block(costs, found, b, up_to) for b, up_to in zip(blocks, kl_up_to, strict=True)),
-        tuple(tensors), changes(found.plan, command, costs, total, load(work.folder / LATENCY)),
+        tuple(tensors), changes(found.plan, command, costs, total, latency_profile),
     )  # fmt: skip
 
 
@@ -202,8 +203,7 @@ def _pictures(request: Request, folder: Path, model: Model) -> tuple[list[Path],
     """Up to ``count`` images, and their classes where there are labels."""
     if request.labels is None and not (folder / "labels.csv").is_file():
         return data.choose(images_in(folder), request.count, 0), None
-    found = data.read_labels(folder, request.labels)
-    check_classes(model, found.classes)
+    found = labelled_images(folder, request.labels, model.manifest.output.classes)
     picked = data.choose(list(range(len(found.paths))), request.count, 0)
     return [found.paths[i] for i in picked], found.classes[picked]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from qhyvit import __version__, files
 from qhyvit.errors import QhyvitError
+from qhyvit.work import toolchain
 
 RESULTS, LOGS = "results", "logs"
 DIGEST_LENGTH = 16  # hex digits of a file name
@@ -55,8 +56,8 @@ class Job:
 
     @cached_property
     def digest(self) -> str:
-        """Hash of the key and of this version of the project."""
-        text = json.dumps({"version": __version__, **self.key}, sort_keys=True)
+        """Hash of the key, and of the code and the tools that run."""
+        text = json.dumps({"tools": toolchain(), **self.key}, sort_keys=True)
         return files.sha256(text.encode())[:DIGEST_LENGTH]
 
     def result_file(self, folder: Path) -> Path:

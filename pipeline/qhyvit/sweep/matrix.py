@@ -102,6 +102,7 @@ def _export(model: ModelSpec, out: Path) -> Job:
     arguments = {
         "folder": str(folder), "model": model.name, "weights": _plain(model.weights), "classes": model.classes,
         "input_size": model.input_size, "seed": WEIGHTS_SEED,
+        "random_weights": model.random_weights,
     }  # fmt: skip
     outputs = tuple(str(folder / name) for name in ("float.tflite", "export.json"))
     return Job(draft.label, draft.function, arguments, key, outputs=outputs, shared=True)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from qhyvit import files
 from qhyvit.errors import UsageError
+from qhyvit.options import SEED
 
 T = TypeVar("T")
 PROFILES = ("integer", "cpu")
@@ -27,6 +28,7 @@ class ModelSpec:
     weights: Path | None
     classes: int | None
     input_size: int | None
+    random_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class _Table:
                 raise UsageError(f"{self._where} needs {key!r}")
             return default
         value = self._raw.pop(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
             raise UsageError(f"{self._where}: {key} must be {_words(kind)}, got {value!r}")
         return value
 
@@ -122,7 +124,7 @@ class _Table:
 
 
 def _words(kind: type) -> str:
-    names = {str: "a text", int: "a whole number", list: "a list", dict: "a table"}
+    names = {str: "a text", int: "a whole number", list: "a list", dict: "a table", bool: "true or false"}
     return names.get(kind, kind.__name__)
 
 
@@ -154,18 +156,24 @@ def read_spec(path: Path) -> Spec:
 
 def _model(raw: Any, where: str, base: Path) -> ModelSpec:
     from qhyvit.models import all_families
+    from qhyvit.models._source import is_own
 
     table = _Table({"name": raw} if isinstance(raw, str) else raw, where, base)
     name = table.text("name")
     known = [v for f in all_families().values() for v in f.variants]
-    if ".py:" in name:
+    if is_own(name):
         place, _, function = name.partition(".py:")
         name = f"{(base / place).resolve()}.py:{function}"
     elif name not in known and not name.startswith("timm/"):
         raise UsageError(f"{where}: unknown model {name!r}{near(name, known)}")
     label = table.take("label", str) or name.rpartition(":")[2]
-    found = ModelSpec(name, label, table.path("weights"), table.positive("classes"), table.positive("input_size"))
+    found = ModelSpec(name, label, table.path("weights"), table.positive("classes"), table.positive("input_size"),
+                      table.take("random_weights", bool) or False)  # fmt: skip
     table.end()
+    if not is_own(name) and (found.weights is None) != found.random_weights:
+        raise UsageError(f"{where}: {name} needs either weights or, for a trial, random_weights = true")
+    if is_own(name) and found.random_weights:
+        raise UsageError(f"{where}: random_weights is for names; a factory's module keeps its own weights")
     return found
 
 
@@ -201,6 +209,8 @@ def _check(spec: Spec, where: str) -> None:
         for value in values:
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise UsageError(f"{where}: {key} must hold {_words(kind)} each, got {value!r}")
+    for seed in spec.seeds:
+        SEED.parse(f"{where}: seeds", seed)
     for bits in spec.bits:
         if not 4 <= bits <= 8:
             raise UsageError(f"{where}: bits are 4 to 8, got {bits}")

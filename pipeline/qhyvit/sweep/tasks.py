@@ -19,12 +19,14 @@ SUBSET_SEED = 0  # of evaluation images, where a count is given: the same ones f
 
 
 def export(
-    folder: str, model: str, weights: str | None, classes: int | None, input_size: int | None, seed: int
-) -> dict[str, Any]:
+    folder: str, model: str, weights: str | None, classes: int | None, input_size: int | None, seed: int,
+    random_weights: bool,
+) -> dict[str, Any]:  # fmt: skip
     """The float file of a model and its facts, in ``folder``; one process at a time."""
     work = stages.Work(Path(folder))
     with files.lock(work.folder / "lock"):
-        stages.export(work, model, None if weights is None else Path(weights), classes, input_size, seed)
+        stages.export(work, model, None if weights is None else Path(weights), classes, input_size, seed,
+                      random_weights=random_weights)  # fmt: skip
     facts = work.json(stages.FACTS)
     return {name: facts[name] for name in ("classes", "input_size", "float_error")}
 

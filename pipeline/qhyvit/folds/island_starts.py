@@ -1,0 +1,80 @@
+"""A channel scale where int8 hands over to float: what a layer writes for float readers is multiplied there.
+
+A layer's result has one int8 scale, whatever its channels are. Read by float ops alone, it may be divided by r, which
+the layer's weights take up, and multiplied by r in float.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from qhyvit.folds._fold import Fold, Place
+from qhyvit.folds._scaling import CannotScaleError, Scaling, row_shape, seeds
+from qhyvit.graph import edit
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.latency.work import FLOAT, work
+from qhyvit.ops._elementwise import ElementwiseAttrs
+
+
+def _starts(graph: Graph, layer: Node) -> bool:
+    """Whether only float ops read what ``layer`` writes."""
+    users = graph.users(layer.outputs[0])
+    return bool(users) and all(map(graph.in_float, users)) and layer.outputs[0] not in graph.outputs
+
+
+def _taken_up(graph: Graph, layer: Node, r: np.ndarray) -> Graph:
+    """The layer with its outputs divided by ``r``.
+
+    Raises:
+        CannotScaleError: it can't do that.
+    """
+    scaling = Scaling(graph)
+    scaling.tensors[layer.outputs[0]] = np.broadcast_to(r, graph.tensors[layer.outputs[0]].shape)
+    scaling._visit(layer)
+    return scaling.result()
+
+
+def places(graph: Graph) -> list[Place]:
+    """Every layer that only float ops read."""
+    found = []
+    for layer in seeds(graph, ()):
+        t = layer.outputs[0]
+        shape = graph.tensors[t].shape
+        if not _starts(graph, layer):
+            continue
+        try:
+            _taken_up(graph, layer, np.linspace(1.0, 2.0, shape[-1]))
+        except CannotScaleError:
+            continue
+        adds = (work("MUL", "", (shape, row_shape(shape)), shape, (FLOAT, FLOAT)),)
+        found.append(Place(graph.tensors[t].name, (t,), shape[-1], adds))
+    return found
+
+
+def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
+    """Divide the layer's result by ``r`` [C], and multiply by it for the float ops.
+
+    Raises:
+        CannotScaleError: the place does not fit the graph any more.
+    """
+    known = graph.by_name.get(place.name)
+    layer = None if known is None else graph.producer(known.id)
+    if known is None or layer is None or not _starts(graph, layer):
+        raise CannotScaleError(f"{place.name}: float does not start there any more")
+    readers = graph.users(known.id)
+    graph = _taken_up(graph, layer, np.asarray(r, np.float64))
+    factor = np.asarray(r, np.float32).reshape(row_shape(known.shape))
+    graph, constant = edit.add_tensor(graph, f"{known.name}.restore:factor", factor.shape, "FLOAT32", factor)
+    graph, whole = edit.add_tensor(graph, f"{known.name}.restored", known.shape, known.dtype)
+    graph = edit.insert_before(
+        graph, readers[0], Node("MUL", ElementwiseAttrs(), (known.id, constant), (whole,), layer.block)
+    )
+    for reader in readers:
+        inputs = tuple(whole if t == known.id else t for t in reader.inputs)
+        graph = edit.replace_node(graph, reader, replace(reader, inputs=inputs))
+    return replace(graph, floats=graph.floats | {whole})
+
+
+FOLD = Fold("island_starts", "one scale a channel where float starts, by a product with a constant", places, apply)

@@ -1,0 +1,176 @@
+"""A work directory: the files that stages leave, which of them are up to date, and what is said of damaged ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeVar
+
+import qhyvit_device
+from qhyvit import files
+from qhyvit.errors import InputError, QhyvitError
+from qhyvit_device.preprocess import Preprocess
+
+T = TypeVar("T")
+FLOAT, FACTS, FOLDED, PLAN, CONSTANTS, MODEL, VERIFY, STATE, SAMPLES, LATENCY = (
+    "float.tflite", "export.json", "folded.tflite", "plan.json", "plan.npz", "model.tflite", "verify.json",
+    "state.json", "samples.npz", "latency.json",
+)  # fmt: skip
+MADE_BY = {
+    FLOAT: "export", FACTS: "export", FOLDED: "calibrate", PLAN: "calibrate", CONSTANTS: "calibrate",
+    LATENCY: "calibrate", SAMPLES: "calibrate", MODEL: "convert", VERIFY: "verify", STATE: "the stage",
+}  # fmt: skip
+# what a result depends on besides this package's own code
+TOOLS = ("torch", "timm", "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "numpy", "pillow")
+KEYS: dict[str, dict[str, Any]] = {  # of the JSON files: what has to be in them
+    FACTS: {"model": str, "classes": int, "input_size": int | list, "preprocess": dict, "weights": str,
+            "versions": dict},
+    VERIFY: {"passed": bool, "checks": list, "census": dict, "sqnr_db": dict},
+    STATE: {},
+}
+
+
+def _quiet(what: str, share: float = 0.0) -> None:
+    """Says nothing."""
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of the tools as they are installed now; "none" of one that is not."""
+    found = {}
+    for name in TOOLS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+@cache
+def code() -> str:
+    """Hash of this package's own code, host and device stage."""
+    total = hashlib.sha256()
+    for folder in (Path(__file__).parent, Path(qhyvit_device.__file__).parent):
+        for path in sorted(folder.rglob("*.py")):
+            total.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()
+
+
+def toolchain() -> dict[str, str]:
+    """What made a result: versions of the tools, and the hash of our own code."""
+    return {**versions(), "code": code()}
+
+
+def default_preprocess(facts: Mapping[str, Any], mode: str | None = None) -> Preprocess:
+    """Preprocessing of an exported model; ``mode`` is the resize mode that was asked for, None: crop."""
+    raw = facts["preprocess"]
+    return Preprocess(mode or "crop", raw["resize"], raw["interpolation"], tuple(raw["mean"]), tuple(raw["std"]))
+
+
+def _object(name: str, content: bytes) -> dict[str, Any]:
+    """A JSON object with the keys that a file of this name has.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is none.
+    """
+    found = json.loads(content)
+    if not isinstance(found, dict):
+        raise TypeError("no JSON object")
+    for key, kind in KEYS.get(name, {}).items():
+        if not isinstance(found.get(key), kind):
+            raise KeyError(f"no {key}")
+    if name == FACTS:
+        default_preprocess(found)
+    if name == VERIFY and not all({"name", "passed", "detail"} <= set(c) for c in found["checks"]):
+        raise KeyError("no name in a check")
+    if name == VERIFY and "oldest_runtime" not in found["census"]:
+        raise KeyError("no oldest_runtime")
+    return found
+
+
+@dataclass
+class Work:
+    """A work directory. ``progress(what, share)`` and ``log(line)`` are told what happens.
+
+    ``state.json`` holds a key for each finished stage: a hash of its options, its input files, and what ran.
+    """
+
+    folder: Path
+    progress: Callable[[str, float], None] = field(default=_quiet)
+    log: Callable[[str], None] = field(default=_quiet)
+    force: bool = False
+
+    def read(self, name: str) -> bytes:
+        """A stage's file.
+
+        Raises:
+            InputError: the stage that writes it has not run.
+        """
+        path = self.folder / name
+        if not path.is_file():
+            raise InputError(f"{path} does not exist; run the stage that makes it first ({MADE_BY.get(name, 'build')})")
+        return files.read_bytes(path, name)
+
+    def load(self, name: str, parse: Callable[[bytes], T]) -> T:
+        """What ``parse`` makes of a stage's file.
+
+        Raises:
+            InputError: the stage that writes it has not run, or the file is damaged.
+        """
+        content = self.read(name)
+        try:
+            return parse(content)
+        except Exception as error:  # damaged files raise anything
+            lines = str(error).partition(";" if isinstance(error, QhyvitError) else "\0")[0].strip(" \"'").splitlines()
+            what = lines[0][:100] if lines else type(error).__name__
+            again = f"run {MADE_BY.get(name, 'build')} again with --force"
+            raise InputError(f"{self.folder / name} is damaged ({what}): {again}") from error
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A stage's JSON file.
+
+        Raises:
+            InputError: see :meth:`load`.
+        """
+        return self.load(name, lambda content: _object(name, content))
+
+    @staticmethod
+    def digest(key: Mapping[str, Any]) -> str:
+        """Hash of what a stage depends on, the code and the tools that run included."""
+        return files.sha256(json.dumps({"tools": toolchain(), **key}, sort_keys=True, default=str).encode())
+
+    def stage(self, name: str, key: Mapping[str, Any], outputs: Sequence[str], make: Callable[[], None]) -> bool:
+        """Run ``make`` unless this stage ran with the same key and its outputs are there; True if it ran.
+
+        Raises:
+            InputError: ``state.json`` is damaged, and ``force`` is not given.
+        """
+        state = {} if not (self.folder / STATE).is_file() else self._state()
+        digest = self.digest(key)
+        if not self.force and state.get(name) == digest and all((self.folder / o).is_file() for o in outputs):
+            self.log(f"{name}: unchanged, kept")
+            return False
+        started = time.monotonic()
+        make()
+        state[name] = digest
+        files.write_text(self.folder / STATE, json.dumps(state, indent=1) + "\n")
+        self.log(f"{name}: done in {time.monotonic() - started:.0f} s")
+        return True
+
+    def _state(self) -> dict[str, Any]:
+        try:
+            return self.json(STATE)
+        except InputError:
+            if not self.force:
+                raise
+            return {}
+
+    def hash(self, name: str) -> str:
+        """Hash of a stage's file."""
+        return files.sha256(self.read(name))

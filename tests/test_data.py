@@ -1,0 +1,111 @@
+"""labels.csv: forms that spreadsheets write, and one line with file and row for what is wrong."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qhyvit import data
+from qhyvit.bundle import label_names
+from qhyvit.errors import InputError
+from qhyvit.evaluation import labelled_images
+from qhyvit_device.preprocess import Preprocess
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a", "b", "café"):
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def read(folder, text):
+    (folder / "labels.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return data.read_labels(folder)
+
+
+@pytest.mark.parametrize("text", [
+    "file,class_index\na.png,1\nb.png,0\n", "\ufefffile,class_index\na.png,1\nb.png,0\n",
+    "file,class_index\r\na.png,1\r\nb.png,0\r\n", "class_index,file,note\n1,a.png,x\n0,b.png,\n",
+    "file, class_index\na.png, 1\n\nb.png,0\n", 'file,class_index\n"a.png","1"\n"b.png","0"\n',
+])  # fmt: skip
+def test_forms_that_mean_the_same(folder, text):
+    found = read(folder, text)
+    assert [p.name for p in found.paths] == ["a.png", "b.png"]
+    assert found.classes.tolist() == [1, 0]
+    assert found.classes.dtype == np.int64
+
+
+def test_names_beyond_ascii_are_read(folder):
+    assert read(folder, "file,class_index\ncafé.png,1\n").paths[0].name == "café.png"
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("file,class_index\na.png\n", "row 2: 1 values for 2 columns"),
+    ("file,class_index\na.png,1\nb.png\n", "row 3: 1 values"),
+    ("file,class_index\na.png,1,2\n", "row 2: 3 values"),
+    ("file,class_index\na.png,\n", "row 2: class_index is ''"),
+    ("file,class_index\na.png,-1\n", "row 2: class_index is '-1'"),
+    ("file,class_index\na.png,1.0\n", "row 2: class_index is '1.0'"),
+    ("file,class_index\na.png,cat\n", "row 2: class_index is 'cat'"),
+    ("file,class_index\na.png,\u0663\n", "row 2: class_index"),
+    ("file,class_index\na.png,99999999999999999999\n", "row 2: class_index"),
+    ("file,class_index\ncafé.png,1\n".encode("latin-1"), "line 2: not UTF-8"),
+    ("file,class_index\na.png,1\n".encode("utf-16"), "not UTF-8"),
+    ("file;class_index\na.png;1\n", "must have the columns file and class_index"),
+    ("a.png,1\n", "must have the columns"), ("", "must have the columns"), ("file,class_index\n", "a row for each"),
+    ("file,class\na.png,1\n", "must have the columns"), ("file,class_index\nnone.png,1\n", "not there, first none.png"),
+    ("file,class_index\n,1\n", "not there"), (b"file,class_index\na\0.png,1\n", "labels"),
+])  # fmt: skip
+def test_what_is_wrong_is_one_line_with_file_and_row(folder, text, words):
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        read(folder, text)
+    assert "\n" not in str(caught.value)
+    assert "labels.csv" in str(caught.value)
+
+
+def test_labels_from_one_are_refused_with_the_remedy(folder):
+    (folder / "labels.csv").write_text("file,class_index\na.png,1\nb.png,2\n")
+    with pytest.raises(InputError, match="go up to class 2, the model has 2 classes; they count from 1: subtract 1"):
+        labelled_images(folder, None, 2)
+    assert labelled_images(folder, None, 3).classes.tolist() == [1, 2]
+    (folder / "labels.csv").write_text("file,class_index\na.png,701\nb.png,0\n")
+    with pytest.raises(InputError, match=r"go up to class 701, the model has 2 classes$"):
+        labelled_images(folder, None, 2)
+
+
+def test_label_names_are_utf8_with_or_without_a_mark(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_bytes(b"\xef\xbb\xbfdisc\r\nstar\r\n")
+    assert label_names(path, 2) == ["disc", "star"]
+    with pytest.raises(InputError, match="holds 2 names for 3"):
+        label_names(path, 3)
+    path.write_bytes(b"disc\ncaf\xe9\n")
+    with pytest.raises(InputError, match="line 2: not UTF-8"):
+        label_names(path, 2)
+    assert label_names(None, 2) == ["class 0", "class 1"]
+
+
+def test_all_bad_images_are_named_in_one_line(folder):
+    (folder / "half.png").write_bytes((folder / "a.png").read_bytes()[:40])
+    (folder / "notes.jpg").write_text("no picture")
+    (folder / "._a.png").write_bytes(b"\0\5\26\7")
+    how = Preprocess("crop", 4, "bicubic")
+    for check in (
+        lambda: data.check_images(folder, 99, 0, verify=True),
+        lambda: data.load_pixels(data.calibration_images(folder, 99, 0), 4, how),
+    ):
+        words = r"2 of 5 images cannot be used: .*half\.png: .*; .*notes\.jpg: not an"
+        with pytest.raises(InputError, match=words) as found:
+            check()
+        assert "\n" not in str(found.value)
+
+
+def test_images_that_verification_takes_are_checked_too(folder):
+    (drawn,) = data.calibration_images(folder, 1, 0)
+    other = next(p for p in data.images_in(folder) if p != drawn)
+    other.write_text("no picture")
+    data.check_images(folder, 1, 0, verify=False)
+    with pytest.raises(InputError, match=f"{other.name}: not an image"):
+        data.check_images(folder, 1, 0, verify=True)
