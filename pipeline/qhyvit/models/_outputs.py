@@ -27,6 +27,9 @@ def count_classes(name: str, module: nn.Module, size: int) -> int:
         try:
             with torch.no_grad():
                 logits = module(torch.zeros(1, 3, size, size))
+        except SystemExit as error:
+            code = error.code
+            raise ExportError(f"{name} ended the program when it ran (exit code {code})") from error
         except Exception as error:  # a user's module may raise anything
             first = next(((path, m) for path, m in called if isinstance(m, _ConvNd | nn.Linear)), None)
             raise ExportError(_why_not(name, size, first, error)) from error
