@@ -59,7 +59,7 @@ def one(model: str, size: int, place: Path) -> dict[str, Any]:
     images, work, started = images_into(place / "images"), stages.Work(place / "work"), time.monotonic()
     row: dict[str, Any] = {"model": model, "input": size, "status": "refused"}
     try:
-        stages.export(work, f"{TIMM}{model}", None, None, size, SEED)
+        stages.export(work, f"{TIMM}{model}", None, None, size, SEED, random_weights=True)
         row["export_s"] = f"{time.monotonic() - started:.0f}"
         stages.calibrate(work, images, "qhyvit", CALIBRATION, SEED, OPTIONS, MODE)
         stages.convert(work)
@@ -111,8 +111,8 @@ def main() -> None:
     rows = [{"model": name, "input": size} for name in wanted for size in MODELS[name]]
     missing = [row for row in rows if args.again or not have_rows(args.out, row)]
     jobs = [
-        Job(f"{row['model']} {row['input']}", "benchmarks.own_models:one_of", row,
-            {"model": row["model"], "size": row["input"]})
+        Job(f"{row['model']} {row['input']}", "benchmarks.own_models:one_of",
+            {"model": row["model"], "size": row["input"]}, row)
         for row in missing
     ]  # fmt: skip
 

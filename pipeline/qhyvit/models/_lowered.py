@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -55,9 +56,38 @@ def _identity(rows: int, columns: int | None = None, *, dtype: Any = None, **whe
     return torch.tensor(values, dtype=dtype or torch.get_default_dtype())
 
 
+def _expanded(x: torch.Tensor, *sizes: Any) -> torch.Tensor:
+    """Tensor.expand, an axis at a time, with a reshape behind: the converter loses a permutation that follows at once."""
+    sizes = tuple(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
+    if len(sizes) < 3 or not x.dim():
+        return x.expand(*sizes)
+    x = x.reshape(*[1] * (len(sizes) - x.dim()), *x.shape)
+    for axis, size in enumerate(sizes):
+        if size not in (-1, x.shape[axis]):
+            shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+            flat = x.reshape(math.prod(x.shape[:axis]), 1, 1, math.prod(x.shape[axis + 1 :]))
+            x = flat.expand(-1, size, -1, -1).reshape(shape)
+    return x
+
+
+def _taken_off(x: torch.Tensor, other: Any, *, alpha: float = 1.0) -> torch.Tensor:
+    """other - alpha * x; the converter exchanges a constant on the left with what is on the right."""
+    return x * -alpha + other
+
+
+def _divided_by(x: torch.Tensor, other: Any = 1.0) -> torch.Tensor:
+    """other / x; see :func:`_taken_off`."""
+    return x.pow(-1.0) * other
+
+
 FORMS: Mapping[Any, Callable[..., Any]] = {
-    F.avg_pool2d: _mean_inside, F.adaptive_max_pool2d: _largest, torch.eye: _identity,
-}  # fmt: skip
+    F.avg_pool2d: _mean_inside,
+    F.adaptive_max_pool2d: _largest,
+    torch.eye: _identity,
+    torch.Tensor.expand: _expanded,
+    **dict.fromkeys((torch.Tensor.__rsub__, torch.rsub), _taken_off),
+    **dict.fromkeys((torch.Tensor.__rdiv__, torch.reciprocal, torch.Tensor.reciprocal), _divided_by),
+}
 
 
 class Lowered(TorchFunctionMode):

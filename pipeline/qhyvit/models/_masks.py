@@ -13,6 +13,7 @@ import numpy as np
 from qhyvit.errors import GraphError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.rewrites import padded_pools
 from qhyvit.tflite.write import write_float
 
 MASKED = -1e4  # what is as low as this is a mask
@@ -28,7 +29,7 @@ def finite(graph: Graph) -> Graph:
         GraphError: one holds NaN, or an infinite value that is no mask before a softmax.
     """
     graph = _with_finite_masks(_without_idle_limits(graph))
-    for node in graph.nodes:
+    for node in (n for n in graph.nodes if not padded_pools.is_padding(graph, n)):
         for t in node.inputs:
             data = graph.tensors[t].data if t >= 0 else None
             if data is not None and data.dtype.kind == "f" and not np.isfinite(data).all():

@@ -1,0 +1,46 @@
+"""New nodes in front of one that is there, one line each; shapes come from the ops' own rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from qhyvit.graph import edit
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import spec
+
+
+class Chain:
+    """Puts nodes in front of ``anchor``; ``graph`` is the graph as it then is.
+
+    Names of new tensors begin with that of what ``anchor`` gives.
+    """
+
+    def __init__(self, graph: Graph, anchor: Node) -> None:
+        self.graph, self.anchor = graph, anchor
+        self.name = graph.tensors[anchor.outputs[0]].name
+
+    def constant(self, data: Any) -> int:
+        """A constant's id: floats become float32, integers int32."""
+        array = np.asarray(data)
+        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int32)
+        self.graph, t = edit.add_tensor(self.graph, f"{self.name}:in", array.shape, array.dtype.name.upper(), array)
+        return t
+
+    def add(self, op: str, *inputs: int, **attrs: Any) -> int:
+        """The id of what an op with one output makes of ``inputs``."""
+        made, options = spec(op), spec(op).attrs(**attrs)
+        read = [self.graph.tensors[t] for t in inputs]
+        known = [t.data if t.data is not None and t.data.dtype.kind != "f" else None for t in read]
+        shape: Any = made.infer_shape([t.shape for t in read], options, known)
+        dtype = next(t.dtype for t in read if t.dtype == "FLOAT32")
+        self.graph, out = edit.add_tensor(self.graph, f"{self.name}.{op.lower()}", shape, dtype)
+        node = Node(op, options, inputs, (out,), self.anchor.block)
+        self.graph = edit.insert_before(self.graph, self.anchor, node)
+        return out
+
+    def instead(self, op: str, *inputs: int, **attrs: Any) -> Graph:
+        """The graph with such an op in the place of ``anchor``, without what nobody reads any more."""
+        new = Node(op, spec(op).attrs(**attrs), inputs, self.anchor.outputs, self.anchor.block)
+        return edit.without_unread(edit.replace_node(self.graph, self.anchor, new))
