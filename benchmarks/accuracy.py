@@ -46,6 +46,7 @@ from qhyvit.sim.fakequant import ExactQuant, FakeQuant, quantized_biases
 from qhyvit.sim.partial import partial
 from qhyvit.sim.run import Executor, Hook
 from qhyvit.sweep.jobs import Job
+from qhyvit.tflite.read import read
 from qhyvit.tflite.write import constants_on_grid_of
 from qhyvit.tflite.write import quantize as write
 from qhyvit.verify.accuracy import count

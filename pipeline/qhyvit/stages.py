@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from qhyvit.data import load_pixels as load_pixels
 from qhyvit.data import preprocess_for as preprocess_for
 from qhyvit.errors import UsageError
 from qhyvit.options import BITS, COUNT, SEED
-from qhyvit.plan import QuantPlan, TensorQuant
+from qhyvit.plan import QuantPlan
 from qhyvit.store import Store
 from qhyvit.work import CONSTANTS as CONSTANTS
 from qhyvit.work import FACTS as FACTS
@@ -31,8 +30,8 @@ from qhyvit.work import PLAN as PLAN
 from qhyvit.work import SAMPLES as SAMPLES
 from qhyvit.work import VERIFY as VERIFY
 from qhyvit.work import Work as Work
+from qhyvit.work import code_digest, state_digest, versions
 from qhyvit.work import default_preprocess as default_preprocess
-from qhyvit.work import versions
 from qhyvit_device.preprocess import MODES, images_in, normalize, quantize
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def export(
     opened = None
     if not isinstance(model, str) or ".py:" in model:  # what a factory gives is known only when it ran
         opened = _opened(model, weights, classes, size, seed, random_weights=random_weights)
-        key |= {"state": _state_digest(opened.reference), "code": _code_digest(model, opened.reference)}
+        key |= {"state": state_digest(opened.reference), "code": code_digest(model, opened.reference)}
         key["preprocess"] = opened.preprocess
 
     def make() -> None:
@@ -103,23 +102,6 @@ def _opened(
     from qhyvit.models._source import open_source
 
     return open_source(model, weights, classes, size, seed, random_weights=random_weights)
-
-
-def _state_digest(module: Any) -> str:
-    """Hash of a module's structure and of all its parameters and buffers."""
-    parts = [str(module).encode()]
-    for name, value in module.state_dict().items():
-        parts += [name.encode(), np.ascontiguousarray(value.detach().cpu().float().numpy()).tobytes()]
-    return files.sha256(b"".join(parts))
-
-
-def _code_digest(model: str | nn.Module, module: nn.Module) -> str:
-    """Hash of a factory's file and of the files of all classes inside: forward may change where no weight does."""
-    homes = {type(part).__module__ for part in module.modules()}
-    found = {getattr(sys.modules.get(home), "__file__", None) for home in homes}
-    named = {model.rpartition(":")[0]} if isinstance(model, str) else set()
-    paths = sorted(Path(p).resolve() for p in found | named if p and Path(p).is_file())
-    return files.sha256(b"".join(p.read_bytes() for p in paths))
 
 
 def float_graph(
@@ -213,6 +195,7 @@ def calibrate(
     def make() -> None:
         import torch
 
+        from qhyvit.methods._bridge_report import bridge_report
         from qhyvit.methods._problem import Problem
         from qhyvit.sim.checked import Door, Edit
         from qhyvit.tflite.twins import without_twins
@@ -271,31 +254,6 @@ def float_outputs(model: bytes, images: np.ndarray) -> np.ndarray:
 
     file = TfliteFile(model)
     return np.stack([np.asarray(file.run(x), np.float32).ravel() for x in images])
-
-
-def bridge_report(problem: Any, quants: Mapping[str, TensorQuant]) -> dict[str, str]:
-    """At each bridge tensor: whether min-max would leave int8, what that costs, and what was chosen; in words."""
-    from qhyvit import affine
-    from qhyvit.methods._blocks import bridges
-    from qhyvit.methods._observe import observe
-    from qhyvit.tflite.legal import groups
-
-    found = {b.tensor: b for b in bridges(problem.graph)}
-    concerned = [g for g in groups(problem.graph) if any(t in found for t in g.roots)]
-    lines = {}
-    for group, (low, high) in observe(problem, concerned, "minmax").items():
-        params = affine.fit(low, high, affine.grid(), symmetric=False)
-        overflow, loss = int(params.overflow), float(params.resolution_loss)
-        cost = "zero point inside int8, nothing lost"
-        if overflow:
-            cost = f"zero point {overflow:+d} codes outside int8: range extended to zero, steps {loss:.2f} x as wide"
-        for t in (t for t in group.roots if t in found):
-            side = "entry" if found[t].entry else "exit"
-            name = problem.graph.tensors[t].name
-            chosen = quants[name]
-            choice = f"{chosen.choice.granularity}, {chosen.choice.scheme}, zero point {chosen.zero_point[0]}"
-            lines[name] = f"{side}, range [{low:.4g}, {high:.4g}]: {cost}; chosen: {choice}"
-    return lines
 
 
 @dataclass(frozen=True)
@@ -359,9 +317,8 @@ def verify(
         least: share of images on which the file has to decide as float does (:mod:`qhyvit.verify.against_float`);
             None: the default.
     """
-    from qhyvit.verify.against_float import LEAST_AGREEMENT, FloatFile
+    from qhyvit.verify.against_float import FloatFile
 
-    least = LEAST_AGREEMENT if least is None else least
     facts = work.json(FACTS)
     plan = plan_of(work)
     paths = data.verification_images(images, plan.image_hashes, count, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 import qhyvit_device
 from qhyvit import files
@@ -174,3 +177,20 @@ class Work:
     def hash(self, name: str) -> str:
         """Hash of a stage's file."""
         return files.sha256(self.read(name))
+
+
+def state_digest(module: Any) -> str:
+    """Hash of a module's structure and of all its parameters and buffers."""
+    parts = [str(module).encode()]
+    for name, value in module.state_dict().items():
+        parts += [name.encode(), np.ascontiguousarray(value.detach().cpu().float().numpy()).tobytes()]
+    return files.sha256(b"".join(parts))
+
+
+def code_digest(model: Any, module: Any) -> str:
+    """Hash of a factory's file and of the files of all classes inside: forward may change where no weight does."""
+    homes = {type(part).__module__ for part in module.modules()}
+    found = {getattr(sys.modules.get(home), "__file__", None) for home in homes}
+    named = {model.rpartition(":")[0]} if isinstance(model, str) else set()
+    paths = sorted(Path(p).resolve() for p in found | named if p and Path(p).is_file())
+    return files.sha256(b"".join(p.read_bytes() for p in paths))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from qhyvit.folds._fold import Fold, Place
-from qhyvit.folds._scaling import CannotScaleError, Scaling, scale_tensor, seeds
+from qhyvit.folds._scaling import CannotScaleError, Scaling, scale_tensor, seeds, solve
 from qhyvit.graph.ir import Graph
 
 
@@ -19,7 +19,7 @@ def _region(graph: Graph, tensor: int) -> tuple[int, ...] | None:
     scaling = Scaling(graph)
     try:
         scaling.want(tensor, np.linspace(1.0, 2.0, channels))
-        scaling.solve()
+        solve(scaling)
         scaling.result()
     except CannotScaleError:
         return None

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from qhyvit.folds._fold import Fold, Place
-from qhyvit.folds._scaling import CannotScaleError, Scaling, row_shape
+from qhyvit.folds._scaling import CannotScaleError, Scaling, row_shape, solve, visit
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import FLOAT, work
@@ -27,8 +27,8 @@ def _spread(graph: Graph, tensor: int, r: np.ndarray) -> Graph:
     scaling = Scaling(graph)
     scaling.tensors[tensor] = np.broadcast_to(r, graph.tensors[tensor].shape)
     for user in graph.users(tensor):
-        scaling._visit(user)
-    scaling.solve()
+        visit(scaling, user)
+    solve(scaling)
     if tensor in graph.outputs or scaling.scale_of(tensor) is None:
         raise CannotScaleError(f"{graph.tensors[tensor].name} is an output of the model")
     return scaling.result()

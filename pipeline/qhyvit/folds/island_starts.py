@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from qhyvit.folds._fold import Fold, Place
-from qhyvit.folds._scaling import CannotScaleError, Scaling, row_shape, seeds
+from qhyvit.folds._scaling import CannotScaleError, Scaling, row_shape, seeds, visit
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import FLOAT, work
@@ -32,7 +32,7 @@ def _taken_up(graph: Graph, layer: Node, r: np.ndarray) -> Graph:
     """
     scaling = Scaling(graph)
     scaling.tensors[layer.outputs[0]] = np.broadcast_to(r, graph.tensors[layer.outputs[0]].shape)
-    scaling._visit(layer)
+    visit(scaling, layer)
     return scaling.result()
 
 

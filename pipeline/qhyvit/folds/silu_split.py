@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from qhyvit.folds._fold import Fold, Place
-from qhyvit.folds._scaling import CannotScaleError, Scaling
+from qhyvit.folds._scaling import CannotScaleError, Scaling, solve, visit
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import INT8, Work, work, work_of
@@ -52,11 +52,11 @@ def _scaled(graph: Graph, x: int, mul: Node, r: np.ndarray) -> Graph:
     producer = graph.producer(x)
     assert producer is not None
     scaling.tensors[x] = np.broadcast_to(r, graph.tensors[x].shape)
-    scaling._visit(producer)
+    visit(scaling, producer)
     scaling.tensors[out] = np.broadcast_to(r, graph.tensors[out].shape)
     for user in graph.users(out):
-        scaling._visit(user)
-    scaling.solve()
+        visit(scaling, user)
+    solve(scaling)
     return scaling.result()
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from qhyvit.folds._fold import Fold, Place
-from qhyvit.folds._scaling import CannotScaleError, Scaling, seeds
+from qhyvit.folds._scaling import CannotScaleError, Scaling, seeds, solve
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import FLOAT, INT8, Work, kernel_name, work, work_of
@@ -209,7 +209,7 @@ def _ready(graph: Graph, norms: Sequence[Norm]) -> tuple[Graph, frozenset[int]]:
 def _spread(graph: Graph, ends: frozenset[int], tensor: int, r: np.ndarray) -> Scaling:
     scaling = Scaling(graph, absorbing=ends, squares=True)
     scaling.want(tensor, r)
-    scaling.solve()
+    solve(scaling)
     return scaling
 
 

@@ -23,6 +23,7 @@ from qhyvit.tflite.read import read
 from qhyvit.verify.check import Check
 
 LEAST_AGREEMENT = 0.9  # of the images (or of the outputs' variance, as a correlation), by default
+UNTRAINED = 0.25  # limit of the correlation where weights are untrained: ranges of noise say little of a network
 FLOAT32_ERROR = 1e-3  # of the largest output: thousands of float32 sums in another order; wrong edits are off by more
 SURE = 0.5  # probability of the best class from which on the float network is sure
 LEAST_SURE = 0.25  # of the images; below, there are hardly decisions to compare
@@ -37,12 +38,13 @@ class FloatFile:
         model: the file's bytes.
         facts: of the export: ``float_error`` (largest difference from the user's module over the largest output),
             ``float_images`` (how many real images that was measured on), ``weights``.
-        least: share of images (or correlation) that the integer file has to keep.
+        least: share of images (or correlation) that the integer file has to keep; None: the default, which asks less of
+            untrained weights.
     """
 
     model: bytes
     facts: Mapping[str, Any]
-    least: float = LEAST_AGREEMENT
+    least: float | None = None
 
     @property
     def has_random_weights(self) -> bool:
@@ -113,9 +115,12 @@ def against_float(
     sure = _probability(expected) >= SURE
     agrees = correlations(expected, outputs)
     judged, why = _judged_by(reference, plan, float(sure.mean()))
+    limit = reference.least
+    if limit is None:
+        limit = LEAST_AGREEMENT if judged == plan.measure else UNTRAINED
     result = AgainstFloat(
         len(expected), error, int((best == found).sum()), int(sure.sum()), int((best == found)[sure].sum()),
-        float(agrees.mean()), float(agrees.min()), judged, why, reference.least,
+        float(agrees.mean()), float(agrees.min()), judged, why, limit,
     )  # fmt: skip
     return result, [*_module_check(reference), edited_check, result.integer_check]
 
