@@ -19,14 +19,25 @@ def scale_of(channels, seed=0):
     return np.exp(np.random.default_rng(seed).normal(size=channels))
 
 
+IN_INT8 = [name for name in sorted(all_folds()) if not name.startswith("island")]
+
+
+def graph_for(graph, name):
+    """The graph, for folds where float begins or ends with all float that has no weights."""
+    if name in IN_INT8:
+        return graph
+    floats = {n.outputs[0] for n in graph.nodes if spec(n.op).weight_input < 0 and n.outputs[0] not in graph.outputs}
+    return replace(graph, floats=frozenset(floats))
+
+
 @pytest.mark.parametrize("name", sorted(all_folds()))
 def test_every_place_is_float_equivalent(small, inputs, name):
-    fold = all_folds()[name]
-    places = fold.places(small.graph)
+    fold, graph = all_folds()[name], graph_for(small.graph, name)
+    places = fold.places(graph)
     assert places
-    expected = Executor(small.graph, torch.float64).logits(inputs[:1])
+    expected = Executor(graph, torch.float64).logits(inputs[:1])
     for place in places:
-        folded = fold.apply(small.graph, place, scale_of(place.channels))
+        folded = fold.apply(graph, place, scale_of(place.channels))
         folded.check()
         found = Executor(folded, torch.float64).logits(inputs[:1])
         # constants are float32: 24 bits
@@ -35,7 +46,7 @@ def test_every_place_is_float_equivalent(small, inputs, name):
 
 @pytest.mark.parametrize("name", sorted(all_folds()))
 def test_all_tensors_of_a_place_carry_the_scale(small, inputs, name):
-    fold, graph = all_folds()[name], small.graph
+    fold, graph = all_folds()[name], graph_for(small.graph, name)
     for place in fold.places(graph):
         r = scale_of(place.channels)
         folded = fold.apply(graph, place, r)
@@ -50,7 +61,7 @@ def counted(graph):
     return Counter(work_of(graph, node, INT8, INT8) for node in graph.nodes)
 
 
-@pytest.mark.parametrize("name", sorted(all_folds()))
+@pytest.mark.parametrize("name", IN_INT8)
 def test_the_work_that_comes_and_goes_is_that_of_the_edited_graph(small, name):
     """The split's MUL is no part of a SiLU any more, which costs as much as the restoring product does."""
     fold = all_folds()[name]
