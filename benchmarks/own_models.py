@@ -59,7 +59,7 @@ def one(model: str, size: int, place: Path) -> dict[str, Any]:
     images, work, started = images_into(place / "images"), stages.Work(place / "work"), time.monotonic()
     row: dict[str, Any] = {"model": model, "input": size, "status": "refused"}
     try:
-        stages.export(work, f"{TIMM}{model}", None, None, size, SEED, random_weights=True)
+        stages.export(work, f"{TIMM}{model}", None, None, size, SEED, images, random_weights=True)
         row["export_s"] = f"{time.monotonic() - started:.0f}"
         stages.calibrate(work, images, "qhyvit", CALIBRATION, SEED, OPTIONS, MODE)
         stages.convert(work)

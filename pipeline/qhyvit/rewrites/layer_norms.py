@@ -10,10 +10,8 @@ one is made anew from x.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
@@ -21,9 +19,7 @@ from qhyvit.ops import spec
 from qhyvit.ops._elementwise import ElementwiseAttrs
 from qhyvit.ops._reduce import ReducerAttrs, axes_of
 from qhyvit.rewrites._rewrite import Rewrite
-
-LONGEST = 16  # ops of a norm, in the longest form that was seen
-EQUAL = 1e-6  # relative, in float64: constants are float32
+from qhyvit.rewrites._values import EQUAL, depends_on, values_of
 
 
 @dataclass(frozen=True)
@@ -36,50 +32,13 @@ class _Norm:
     eps: float
 
 
-def _depends_on(graph: Graph, tensor: int, start: int) -> list[Node]:
-    """The next ops, in order of execution, that read ``tensor`` or what was made of it, and constants."""
-    known, found = {tensor}, []
-    for node in graph.nodes[start:]:
-        reads = [t for t in node.inputs if t >= 0 and not graph.tensors[t].is_constant]
-        if reads and all(t in known for t in reads):
-            known.update(node.outputs)
-            found.append(node)
-        if len(found) == LONGEST:
-            break
-    return found
-
-
-def _values(graph: Graph, tensor: int, nodes: list[Node]) -> dict[int, torch.Tensor]:
-    """What ``nodes`` make of random values of ``tensor``, [1, *file shape], float64."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, *graph.tensors[tensor].shape)
-    values = {tensor: torch.randn(shape, generator=generator, dtype=torch.float64) + 0.5}
-    for node in nodes:
-        op, operands = spec(node.op), list[Any]()
-        for position, t in enumerate(node.inputs):
-            if t < 0 or t in values:
-                operands.append(values.get(t))
-                continue
-            data = graph.constant(t)
-            is_float = np.issubdtype(data.dtype, np.floating)
-            whole = position in (op.weight_input, op.bias_input)
-            if is_float:
-                constant = torch.from_numpy(data.astype(np.float64))
-                operands.append(constant if whole else constant.unsqueeze(0))
-            else:
-                operands.append(data)
-        result = op.forward(operands, node.attrs)
-        values.update(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True))
-    return values
-
-
 def _found(graph: Graph, tensor: int, start: int) -> _Norm | None:
     """The norm of ``tensor``, if the ops behind it compute one."""
-    nodes = _depends_on(graph, tensor, start)
+    nodes = depends_on(graph, tensor, start)
     roots = [n for n in nodes if n.op == "RSQRT"]
     if not roots:
         return None
-    values = _values(graph, tensor, nodes)
+    values = values_of(graph, tensor, nodes)
     x = values[tensor]
     centred = x - x.mean(dim=-1, keepdim=True)
     variance = (centred * centred).mean(dim=-1)
