@@ -12,7 +12,7 @@ demo: setup     ## build, evaluate and run an embedded model, offline, in minute
 	@$(PY) -m benchmarks.demo
 
 test: setup lint  ## lint and the fast tests
-	$(PY) -m pytest -m "not slow and not boards and not arm64 and not docker" -q
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile -m "not slow and not boards and not arm64 and not docker" -q
 
 test-slow: setup  ## whole models through the exporter
 	$(PY) -m pytest -m slow -q
