@@ -198,7 +198,8 @@ def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
     if "partial" in ways:
         logits["partial"] = simulated(*partial(solution.shipped, solution.tensors), setup.pixels, setup.how)
     if f"deployed {row.profile}" in ways:
-        model = write(solution.shipped, QuantPlan(solution.tensors, row.method, profile=row.profile))
+        plan = QuantPlan(solution.tensors, row.method, profile=row.profile, int16=solution.int16)
+        model = write(solution.shipped, plan)
         logits[f"deployed {row.profile}"] = logits_of(model, setup.pixels, setup.how)
     return [{**base, "counted": way, **_score(setup, found), **_beside(logits, way)} for way, found in logits.items()]
 

@@ -123,7 +123,8 @@ class QuantPlan:
     seconds: float = 0.0
     image_hashes: tuple[str, ...] = ()
     wide: tuple[str, ...] = ()  # tensors that int16 kernels compute, in int8 again behind them
-    floats: tuple[str, ...] = ()  # tensors that float kernels compute
+    floats: tuple[str, ...] = ()  # tensors that float kernels compute, or int16 ones where ``int16`` has scales
+    int16: Mapping[str, float] = field(default_factory=dict)  # of all that int16 islands compute, by name
     latency: str = ""  # the latency profile that decided about time
     measure: str = "decisions"  # what was lowered (qhyvit.measure)
     gates: tuple[str, ...] = ()  # sigmoids that stand for the normal distribution function (``Graph.gates``)

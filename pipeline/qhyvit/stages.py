@@ -233,6 +233,7 @@ def calibrate(
             floats=tuple(
                 t.name for t in solution.graph.activations() if t.id in solution.graph.floats - solution.graph.wide
             ),
+            int16=solution.int16,
             latency=latency.name,
             measure=measure,
             gates=tuple(t.name for t in solution.graph.activations() if t.id in solution.graph.gates),
@@ -289,12 +290,12 @@ def convert(work: Work) -> None:
 
     def make() -> None:
         from qhyvit.sim.checked import Door, Edit
-        from qhyvit.tflite.squares import added_in_float
+        from qhyvit.tflite.int16_islands import as_written
         from qhyvit.tflite.write import quantize as write
 
         work.progress("convert", 0.0)
         found = solved(work)
-        squares = Edit("sums of squares in float", added_in_float)
+        squares = Edit("sums in islands", lambda graph: as_written(graph, found.plan))
         Door.on_noise(found.shipped).checked(squares, found.shipped)  # the writer makes this edit
         files.write_bytes(work.folder / MODEL, write(found.shipped, found.plan))
 
@@ -368,12 +369,12 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
         out, work.read(MODEL), default_preprocess(facts, plan.resize_mode), images_in(images)[0],
         label_names(labels, facts["classes"]),
         {"model": facts["model"], "profile": plan.profile, "versions": made_with, "created_by": created},
-        on_arm64=_on_arm64(work) if plan.profile == "integer" else None, force=force,
+        on_arm64=_on_arm64(work) if plan.profile == "integer" and not plan.int16 else None, force=force,
     )  # fmt: skip
 
 
 def _on_arm64(work: Work) -> Callable[[np.ndarray], Sequence[int]]:
-    """What arm64's kernels make of an image, by the simulation; float islands are not simulated bit by bit."""
+    """What arm64's kernels make of an image, by the simulation; islands are not simulated bit by bit."""
 
     def codes(pixels: np.ndarray) -> Sequence[int]:
         import torch

@@ -10,6 +10,8 @@ import numpy as np
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.work import Work
 
+INT16_TOP = 2**15 - 1
+
 
 @dataclass(frozen=True)
 class Place:
@@ -26,6 +28,12 @@ class Place:
     adds: tuple[Work, ...] = ()
     saves: tuple[Work, ...] = ()
     exact_power: int = 0
+
+
+def on_int16_grid(factor: np.ndarray) -> np.ndarray:
+    """Positive factors [C] as int16 codes have them, times one step: an int16 island's constant is then exact."""
+    step = float(np.max(factor)) / INT16_TOP
+    return np.maximum(np.rint(np.asarray(factor, np.float64) / step), 1.0) * step
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from qhyvit.folds._fold import Fold, Place
+from qhyvit.folds._fold import Fold, Place, on_int16_grid
 from qhyvit.folds._scaling import CannotScaleError, Scaling, row_shape, solve, visit
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
@@ -67,9 +67,9 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
     node = None if known is None else graph.producer(known.id)
     if known is None or node is None or not _ends(graph, node):
         raise CannotScaleError(f"{place.name}: no float op ends there any more")
-    scale = np.asarray(r, np.float64)
-    graph = _spread(graph, known.id, scale)
-    factor = (1.0 / scale).astype(np.float32).reshape(row_shape(known.shape))
+    exact = on_int16_grid(1.0 / np.asarray(r, np.float64))
+    graph = _spread(graph, known.id, 1.0 / exact)
+    factor = exact.astype(np.float32).reshape(row_shape(known.shape))
     graph, constant = edit.add_tensor(graph, f"{known.name}.scaled:factor", factor.shape, "FLOAT32", factor)
     graph, whole = edit.add_tensor(graph, f"{known.name}.whole", known.shape, known.dtype)
     product = Node("MUL", ElementwiseAttrs(), (whole, constant), (known.id,), node.block)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from qhyvit.folds._fold import Fold, Place
+from qhyvit.folds._fold import Fold, Place, on_int16_grid
 from qhyvit.folds._scaling import CannotScaleError, Scaling, row_shape, seeds, visit
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
@@ -64,8 +64,9 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
     if known is None or layer is None or not _starts(graph, layer):
         raise CannotScaleError(f"{place.name}: float does not start there any more")
     readers = graph.users(known.id)
-    graph = _taken_up(graph, layer, np.asarray(r, np.float64))
-    factor = np.asarray(r, np.float32).reshape(row_shape(known.shape))
+    exact = on_int16_grid(r)
+    graph = _taken_up(graph, layer, exact)
+    factor = exact.astype(np.float32).reshape(row_shape(known.shape))
     graph, constant = edit.add_tensor(graph, f"{known.name}.restore:factor", factor.shape, "FLOAT32", factor)
     graph, whole = edit.add_tensor(graph, f"{known.name}.restored", known.shape, known.dtype)
     graph = edit.insert_before(

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qhyvit.folds._fold import Fold, Place
+from qhyvit.folds._fold import Fold, Place, on_int16_grid
 from qhyvit.folds._scaling import CannotScaleError, Scaling, seeds, solve
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
@@ -302,6 +302,8 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
     if seed is None or graph.producer(seed.id) is None:
         raise CannotScaleError(f"{place.name}: the stream is gone")
     norms, tensor = _norms(graph), seed.id
+    if not place.exact_power:  # what gets the stream back outside int8 multiplies by it
+        scale = on_int16_grid(scale)
     reached = _touched(_spread(*_ready(graph, norms), tensor, scale), norms)
     return _spread(*_ready(graph, reached), tensor, scale).result()
 

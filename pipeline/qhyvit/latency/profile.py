@@ -12,13 +12,18 @@ from typing import Any
 
 from qhyvit import files
 from qhyvit.errors import InputError
-from qhyvit.latency.work import FLOAT, Work
+from qhyvit.latency.work import FLOAT, INT8, INT16, TABLE, Work
 
 SCHEMA_VERSION = 1
 DEFAULT = Path(__file__).with_name("default.json")
 # A float tensor of more elements (2 MB) leaves the caches of one core. How much longer that takes depends on what ran
 # before, so that no fit shows it: a SiLU split over 786,432 elements took 0.95 ns each, its kernels alone say 0.45
 LARGE, LARGE_NS = 1 << 19, 0.1
+# What int16 islands have in the place of kernels of float ones: their borders, and see tflite/int16_sums.py
+INSTEAD = {
+    f"DEQUANTIZE {INT8}>{FLOAT}": f"QUANTIZE {INT8}>{INT16}", f"QUANTIZE {FLOAT}>{INT8}": f"QUANTIZE {INT16}>{INT8}",
+    f"MEAN {FLOAT}": f"SUM {INT16}", f"MUL/square {FLOAT}": f"BATCH_MATMUL/squares {INT16}",
+}  # fmt: skip
 COSTS = ("fixed_us", "ns_per_element", "ns_per_mac")
 
 
@@ -94,6 +99,20 @@ class LatencyProfile:
         """Every kernel ``times`` as slow."""
         kernels = {name: kernel.scaled(times) for name, kernel in self.kernels.items()}
         return replace(self, partition_us=round(self.partition_us * times, 3), kernels=kernels)
+
+    def outside_int8(self, *, int16: bool) -> LatencyProfile:
+        """The profile for what computes outside int8: as it is for float, or ``int16`` kernels under float's names.
+
+        Float kernels without an int16 counterpart are missing then, and tables of codes, which are made of float ops.
+        """
+        if not int16:
+            return self
+        kept = {name: k for name, k in self.kernels.items() if FLOAT not in name and name != TABLE}
+        for name, kernel in self.kernels.items():
+            if name.endswith(f" {INT16}"):
+                kept[f"{name.removesuffix(INT16)}{FLOAT}"] = kernel
+        kept |= {name: self.kernels[other] for name, other in INSTEAD.items() if other in self.kernels}
+        return replace(self, kernels=kept)
 
     @property
     def digest(self) -> str:

@@ -1,4 +1,4 @@
-"""What float islands are worth: the objective's part that they save, in milliseconds."""
+"""What islands of float or int16 are worth: the objective's part that they save, in milliseconds."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from qhyvit.tflite.placement import Worth, fastest_ms
 # What more time must gain of the objective, as a share, over its own share of the whole file's time. Dearer than folds:
 # those show in top-1, islands for accuracy's sake did not (docs/measured.md)
 GAIN_PER_TIME = 3.0
+# int16 kernels are the runtime's plain ones: a file that does well without them stays as fast as it is
+GAIN_PER_INT16_TIME = 10.0
 LEAST_OBJECTIVE, LEAST_MS = 1e-30, 1e-6  # no division by zero where nothing is lost, or no kernel known
 
 
@@ -27,9 +29,9 @@ def candidates(graph: Graph) -> set[int]:
     return {n.outputs[0] for n in nodes}
 
 
-def gain_per_ms(graph: Graph, latency: LatencyProfile) -> float:
+def gain_per_ms(graph: Graph, latency: LatencyProfile, *, int16: bool = False) -> float:
     """The share of the objective that a millisecond must gain: the same on a slow board, and in a small network."""
-    return GAIN_PER_TIME / max(fastest_ms(graph, latency), LEAST_MS)
+    return (GAIN_PER_INT16_TIME if int16 else GAIN_PER_TIME) / max(fastest_ms(graph, latency), LEAST_MS)
 
 
 def worth(graph: Graph, statistics: Statistics, quants: Mapping[str, TensorQuant], per_ms: float) -> Worth:

@@ -117,13 +117,15 @@ def outputs_of(graph: Graph, images: torch.Tensor, batch: int = 4) -> torch.Tens
 class Solution:
     """What a method decided: the float-equal graph with its folds, a quantization for every tensor, the folds made.
 
-    ``constants``: by name, values that take the place of the graph's own in the file (rounded weights, biases).
+    ``constants``: by name, values that take the place of the graph's own in the file (rounded weights, biases);
+    ``int16``: scales of what the islands compute where they are int16 (:attr:`qhyvit.plan.QuantPlan.int16`).
     """
 
     graph: Graph
     tensors: Mapping[str, TensorQuant]
     folds: tuple[FoldNote, ...] = ()
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    int16: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def shipped(self) -> Graph:

@@ -22,6 +22,7 @@ from qhyvit.methods._blocks import bridge_blocks
 from qhyvit.methods._gelu import again, as_silus
 from qhyvit.methods._gelu import candidates as gelus
 from qhyvit.methods._hessian import Statistics, gather, mean_distance
+from qhyvit.methods._int16 import with_int16
 from qhyvit.methods._learn import learn
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Method, Problem, Solution
@@ -303,13 +304,14 @@ class _Search:
         problem.log(f"round {number + 1}: distance before {statistics.distance:.4f}, objective {total:.4g}")
         wide = _wide.choose(graph, statistics, total, budget, problem.latency) if budget else {}
         # once: of tensors that are float by then, nothing is known
-        places_islands = is_cpu and number == FOLD_ROUNDS[0]
-        per_ms = total * _islands.gain_per_ms(graph, problem.latency)
+        places_islands = number == FOLD_ROUNDS[0] and (is_cpu or budget > 0)
+        per_ms = total * _islands.gain_per_ms(graph, problem.latency, int16=not is_cpu)
         worth = _islands.worth(graph, statistics, spread(graph, chosen), per_ms) if places_islands else None
         if worth is not None:  # a norm that becomes float takes a stream's scale in another way
             self.problem = problem.on(self._islands(graph, worth))
             places = [(name, place) for name, place in _folding.all_places(self.problem.graph) if name in names]
-        candidates = _folding.candidates(self.problem.graph, places, statistics, total, problem.bits, problem.latency)
+        latency = problem.latency.outside_int8(int16=not is_cpu)
+        candidates = _folding.candidates(self.problem.graph, places, statistics, total, problem.bits, latency)
         if candidates or wide or self.problem.graph.floats != graph.floats:
             chosen = self._edit(problem, candidates, wide, worth, chosen, total)
         energies = {} if candidates else {t: e.double().numpy() for t, e in statistics.energy.items()}
@@ -349,7 +351,8 @@ class _Search:
         if worth is not None:  # behind the folds: what they put in has a choice too
             self.problem = self.problem.on(self._islands(self.problem.graph, worth))
         for t in sorted(self.problem.graph.floats - self.problem.graph.wide - problem.graph.floats):
-            problem.log(f"float kernel for {self.problem.graph.tensors[t].name}")
+            what = "float kernel for" if problem.profile == "cpu" else "island of int16 at"
+            problem.log(f"{what} {self.problem.graph.tensors[t].name}")
         for note in self.notes[before:]:
             problem.log(f"fold {note.fold} at {note.place}: objective -{note.gain / total:.1%}")
         for name in names:
@@ -374,7 +377,7 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     """
     if options["fast_softmax"] and problem.bits == 8:
         problem = unroll(quotients(problem))
-    return _Search(problem, options).run()
+    return with_int16(problem, _Search(problem, options).run())
 
 
 METHOD = Method("qhyvit", "Hessian-guided hybrid search of scale, granularity and scheme", find, OPTIONS)

@@ -33,7 +33,7 @@ def check_profile(profile: str) -> None:
 def with_profile(
     graph: Graph, profile: str, latency: LatencyProfile | None = None, worth: Worth | None = None
 ) -> Graph:
-    """The graph with ``floats`` set as the profile wants.
+    """The graph with ``floats`` set as the profile wants: in ``integer`` they are int16, and none without a ``worth``.
 
     Args:
         latency: times of the kernels; None: the default.
@@ -43,8 +43,12 @@ def with_profile(
         UsageError: no such profile.
     """
     check_profile(profile)
-    floats = place(graph, latency or default_profile(), worth) if profile == "cpu" else frozenset()
-    return replace(graph, floats=floats, wide=frozenset())
+    latency = latency or default_profile()
+    if profile == "cpu":
+        return replace(graph, floats=place(graph, latency, worth), wide=frozenset())
+    if worth is None:
+        return replace(graph, floats=frozenset(), wide=frozenset())
+    return replace(graph, floats=graph.wide | place(graph, latency, worth, int16=True))
 
 
 def with_floats(graph: Graph, names: Iterable[str]) -> Graph:

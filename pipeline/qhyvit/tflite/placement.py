@@ -1,5 +1,7 @@
 """Which nodes compute in float: the set with the least time by a latency profile, borders and accuracy counted in.
 
+Or in int16: all that is said of float holds, with other kernels, times and borders.
+
 Every node is int8 or float. A tensor that crosses costs one DEQUANTIZE for all its float readers, or one QUANTIZE for
 all its int8 readers. The cheapest assignment is a minimum cut of a graph with one vertex a node and one a border.
 """
@@ -72,7 +74,26 @@ def _may_be_float(graph: Graph, node: Node, int8: frozenset[int]) -> bool:
     return (
         spec(node.op).weight_input < 0
         and all(graph.tensors[t].dtype == "FLOAT32" for t in activations)
-        and not set(node.outputs).intersection((*graph.outputs, *int8))
+        and not set(node.outputs).intersection((*graph.outputs, *graph.wide, *int8))
+    )  # fmt: skip
+
+
+def _has_a_root(graph: Graph, node: Node) -> bool:
+    """Whether ``node`` is no RSQRT of what rounding may leave below 0: the int16 kernel ends the run there."""
+    return node.op != "RSQRT" or _never_negative(graph, node.inputs[0])
+
+
+def _never_negative(graph: Graph, tensor: int) -> bool:
+    """Whether no code of ``tensor`` is below 0. What int8 ops write and roots read has its zero point at the end."""
+    node = graph.producer(tensor)
+    if node is None:
+        return graph.tensors[tensor].is_constant and bool((graph.constant(tensor) >= 0).all())
+    if node.op in ("MUL", "BATCH_MATMUL") and node.inputs[0] == node.inputs[1]:
+        return True
+    if node.op in ("MEAN", "SUM", "RESHAPE", "TRANSPOSE"):
+        return _never_negative(graph, node.inputs[0])
+    return node.op in ("FULLY_CONNECTED", "RELU") or (
+        node.op in ("ADD", "MUL") and all(_never_negative(graph, t) for t in node.inputs)
     )  # fmt: skip
 
 
@@ -82,8 +103,9 @@ def must_be_float(graph: Graph, node: Node) -> bool:
     return is_long_softmax(graph, node) or not (op.int8_kernel and (op.quantizer or op.stand_in))
 
 
-def times(graph: Graph, latency: LatencyProfile) -> Times:
-    """What the profile says about every node that may be float and whose kernels it knows."""
+def times(graph: Graph, latency: LatencyProfile, *, int16: bool = False) -> Times:
+    """What the profile says about every node that may be float (or ``int16``) and whose kernels it knows."""
+    latency = latency.outside_int8(int16=int16)
     right, with_squares = _right_operands(graph)
     sums = _sums_of_exponentials(graph)
     # int8 keeps what EXP reads in its range, and would lose most of what it gives: that spans orders of magnitude
@@ -93,9 +115,12 @@ def times(graph: Graph, latency: LatencyProfile) -> Times:
     for node in graph.nodes:
         t = node.outputs[0]
         must = t in whole or must_be_float(graph, node)
-        narrow, wide = latency.ms(work_of(graph, node, INT8, INT8)), _float_ms(graph, node, latency)
-        if not _may_be_float(graph, node, codes) or (not must and (narrow is None or wide is None)):
+        narrow, wide = latency.ms(work_of(graph, node, INT8, INT8)), _float_ms(graph, node, latency, int16=int16)
+        unknown = (narrow is None and not must) or (wide is None and (int16 or not must))
+        if unknown or not _may_be_float(graph, node, codes) or (int16 and not _has_a_root(graph, node)):
             continue
+        if int16:  # accuracy alone pays for it: a file without int16 runs on older runtimes
+            wide = max(wide or 0.0, narrow or 0.0)
         int8[t], floats[t] = math.inf if must or narrow is None else narrow, wide or 0.0
         looked_up = latency.ms(Work(TABLE, work_of(graph, node, INT8, INT8).elements))
         if node.op in TABLE_OPS and looked_up is not None and t not in whole:
@@ -108,9 +133,10 @@ def times(graph: Graph, latency: LatencyProfile) -> Times:
                  (*_together(graph), *with_squares))
 
 
-def _float_ms(graph: Graph, node: Node, latency: LatencyProfile) -> float | None:
-    """Milliseconds of a node in float; None for a kernel that was never measured."""
-    parts = [latency.ms(part) for part in float_work(graph, node)]
+def _float_ms(graph: Graph, node: Node, latency: LatencyProfile, *, int16: bool = False) -> float | None:
+    """Milliseconds of a node in float (or ``int16``); None for a kernel that was never measured."""
+    works = (work_of(graph, node, FLOAT, FLOAT),) if int16 else float_work(graph, node)
+    parts = [latency.ms(part) for part in works]
     known = [ms for ms in parts if ms is not None]
     return sum(known) if len(known) == len(parts) else None
 
@@ -242,9 +268,14 @@ def total_ms(graph: Graph, cost: Times, floats: Collection[int]) -> float:
     return ms
 
 
-def place(graph: Graph, latency: LatencyProfile, worth: Worth | None = None) -> frozenset[int]:
-    """Outputs of the nodes that compute in float; of two sets that cost the same, the smaller one."""
-    cost = times(graph, latency)
+def place(
+    graph: Graph, latency: LatencyProfile, worth: Worth | None = None, *, int16: bool = False
+) -> frozenset[int]:
+    """Outputs of the nodes that compute in float (or ``int16``); of two sets that cost the same, the smaller one.
+
+    What is in ``graph.wide`` has no choice.
+    """
+    cost = times(graph, latency, int16=int16)
     if not cost.int8:
         return frozenset()
     net = _network(graph, cost, worth or Worth())

@@ -43,17 +43,6 @@ def _shifts(quant: TensorQuant) -> list[int]:
     return [shift for shift in ends if shift]
 
 
-def _quantize_code(model: Any) -> int:
-    for i, code in enumerate(model.operatorCodes):
-        if code.builtinCode == _flat.BUILTIN_CODE["QUANTIZE"]:
-            return i
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = _flat.BUILTIN_CODE["QUANTIZE"]
-    code.version = 2
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
-
-
 def _copy(model: Any, index: int, name: str, shift: int) -> int:
     """A tensor like ``index`` with its zero point moved by ``shift``; its new index."""
     subgraph = model.subgraphs[0]
@@ -73,7 +62,7 @@ def clamp(data: bytes, graph: Graph, quants: Mapping[str, TensorQuant]) -> bytes
         return data
     model = _flat.load_model(data)
     _flat.embed(model, data)
-    subgraph, code = model.subgraphs[0], _quantize_code(model)
+    subgraph, code = model.subgraphs[0], _flat.code_index(model, "QUANTIZE", version=2)
     index = {_flat.text(t.name): i for i, t in enumerate(subgraph.tensors)}
     chains = {}
     for name in names:

@@ -5,25 +5,9 @@ The file is handed over with the stand-ins (:attr:`qhyvit.ops._spec.OpSpec.stand
 
 from __future__ import annotations
 
-from typing import Any
-
-from ai_edge_litert import schema_py_generated as schema
-
 from qhyvit.graph.ir import Graph
 from qhyvit.ops import spec
 from qhyvit.tflite import _flat
-
-
-def _code(model: Any, op: str) -> int:
-    """Index of the operator code of ``op``, added where it is missing."""
-    wanted = _flat.BUILTIN_CODE[op]
-    for i, code in enumerate(model.operatorCodes):
-        if code.builtinCode == wanted:
-            return i
-    code = schema.OperatorCodeT()
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = wanted, min(wanted, 127), 1
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
 
 
 def _renamed(data: bytes, names: dict[str, str]) -> bytes:
@@ -34,7 +18,7 @@ def _renamed(data: bytes, names: dict[str, str]) -> bytes:
     for operator in graph.operators:
         name = _flat.text(graph.tensors[operator.outputs[0]].name)
         if name in names:
-            operator.opcodeIndex = _code(model, names[name])
+            operator.opcodeIndex = _flat.code_index(model, names[name])
     return _flat.pack(model)
 
 

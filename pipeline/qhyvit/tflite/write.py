@@ -23,9 +23,9 @@ from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.tflite import _flat, stand_ins
+from qhyvit.tflite.int16_islands import as_written, in_int16
 from qhyvit.tflite.legal import check_plan
 from qhyvit.tflite.smaller import clamp
-from qhyvit.tflite.squares import added_in_float
 from qhyvit.tflite.wide import rescale
 
 
@@ -162,7 +162,7 @@ def quantize(graph: Graph, plan: QuantPlan) -> bytes:
     from ai_edge_quantizer import quantizer, recipe
 
     check_plan(graph, plan)
-    graph = added_in_float(constants_on_grid_of(graph, plan.tensors))
+    graph = as_written(constants_on_grid_of(graph, plan.tensors), plan)
     float_model = stand_ins.put(write_float(graph), graph)
     ranges = {t.name: _range(t, plan.tensors[t.name]) for t in graph.tensors.values() if t.name in plan.tensors}
     tool = quantizer.Quantizer(bytearray(float_model), [*recipe.static_wi8_ai8(), *_islands(graph)])
@@ -173,4 +173,5 @@ def quantize(graph: Graph, plan: QuantPlan) -> bytes:
     if data is None:
         raise PlanError("the quantizer produced no model")
     data = stand_ins.take_back(bytes(data), graph)
-    return clamp(rescale(data, graph, plan.tensors), graph, plan.tensors)
+    data = rescale(data, graph, plan.tensors)
+    return clamp(in_int16(data, plan.int16) if plan.int16 else data, graph, plan.tensors)

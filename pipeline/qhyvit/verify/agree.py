@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.fakequant import ExactQuant, exact_codes, quantized_biases
 from qhyvit.sim.run import Executor, unrounded
+from qhyvit.tflite.int16_islands import STEPS_OF_INT8, constant_codes, constant_scale, constants_in
 from qhyvit.tflite.write import constants_on_grid_of
 from qhyvit.verify.probe import every_tensor, make_interpreter
 
@@ -43,7 +45,12 @@ class OpAgreement:
         return {**vars(self), "equal_share": self.equal / share, "within_one_share": self.within_one / share}
 
 
-NARROWED = "_quantized"  # what ai-edge-quantizer appends to the name of the int8 copy of an int16 tensor
+# What ai-edge-quantizer appends to the name of the int8 copy of a float or int16 tensor, and of the copy that an island
+# reads of an int8 one
+NARROWED, WIDENED = "_quantized", "_dequant"
+# How far int16 kernels may be off, in steps; others: 1. The runtime looks 1 / sqrt(x) up with a multiplier of 16 bits,
+# and was up to 13 steps off where the results use most of the range
+INT16_STEPS = {"RSQRT": 16}
 
 
 @dataclass
@@ -58,25 +65,35 @@ class Agreement:
 class _Simulator:
     """One op at a time in float64 on dequantized codes; the exact integer result up to ties."""
 
-    def __init__(self, graph: Graph, quants: Mapping[str, TensorQuant], *, arm64: bool) -> None:
+    def __init__(
+        self, graph: Graph, quants: Mapping[str, TensorQuant], int16: Mapping[str, float], *, arm64: bool
+    ) -> None:
         self.graph = quantized_biases(constants_on_grid_of(graph, quants), quants)
-        self.quants = quants
+        if int16:
+            inside = {t: self.graph.constant(t) for t in constants_in(graph)}
+            grids = {t: constant_codes(data) * constant_scale(data) for t, data in inside.items()}
+            self.graph = edit.with_constants(self.graph, grids)
+        self.quants, self.int16 = quants, int16
         self.executor = Executor(self.graph, torch.float64)
         self.exact = ExactQuant(self.graph, quants, arm64=arm64)
 
-    def values(self, codes: Mapping[str, np.ndarray]) -> dict[int, torch.Tensor]:
-        """Dequantized activations, [1, *file shape]."""
+    def values(self, codes: Mapping[str, np.ndarray], read: Mapping[str, np.ndarray]) -> dict[int, torch.Tensor]:
+        """Dequantized activations, [1, *file shape].
+
+        Args:
+            codes: int8 codes where there are any; ``read``: what the file holds under the tensors' own names.
+        """
         result = {}
         for tensor in self.graph.activations():
             if tensor.name not in codes:
                 continue
-            x, quant = codes[tensor.name].astype(np.float64), self.quants.get(tensor.name)
+            quant = self.quants.get(tensor.name)
             if quant is not None:
                 x = (self.rounded(tensor, codes[tensor.name]) - quant.zero_point[0]) * quant.scale[0]
-            result[tensor.id] = torch.from_numpy(x).unsqueeze(0)
+            whole = read[tensor.name].astype(np.float64) * self.int16.get(tensor.name, 1.0)
+            result[tensor.id] = torch.from_numpy(whole if quant is None else x).unsqueeze(0)
             if self.graph.is_both(tensor.id):
-                found = torch.from_numpy(codes[tensor.name].astype(np.float64))
-                result[unrounded(tensor.id)] = found.unsqueeze(0)
+                result[unrounded(tensor.id)] = torch.from_numpy(whole).unsqueeze(0)
         return result
 
     def rounded(self, tensor: Tensor, found: np.ndarray) -> np.ndarray:
@@ -105,6 +122,7 @@ def op_by_op(
     codes: Sequence[np.ndarray],
     runtime: str = "litert",
     *,
+    int16: Mapping[str, float] | None = None,
     arm64: bool = platform.machine() == "aarch64",
 ) -> Agreement:
     """Compare every op of ``model`` with the simulation, and every tensor with the float graph.
@@ -116,20 +134,23 @@ def op_by_op(
         model: the integer file.
         pixels: float input images [N, H, W, 3]; ``codes``: the same as the file's input codes.
         runtime: see :func:`qhyvit.verify.probe.make_interpreter`.
+        int16: scales of what int16 islands compute, by name; the graphs are then as they are written.
         arm64: whether the interpreter's kernels are arm64's.
     """
-    graph = shipped
-    result, simulator, plain = Agreement(), _Simulator(shipped, quants, arm64=arm64), Executor(folded, exact=True)
+    graph, result = shipped, Agreement()
+    simulator, plain = _Simulator(shipped, quants, int16 or {}, arm64=arm64), Executor(folded, exact=True)
     power: dict[str, tuple[float, float]] = {}
     interpreter = make_interpreter(model, runtime, all_tensors=True)
     ids = [t.id for t in graph.activations()]
-    wide = [graph.tensors[t].name for t in graph.wide]
+    ends = [graph.tensors[t].name for t in (graph.floats if int16 else graph.wide) if graph.tensors[t].name in quants]
     for image, read in zip(pixels, every_tensor(interpreter, codes), strict=True):
         # behind an int16 kernel the codes are those that the quantizer's QUANTIZE makes
-        found = {**read, **{name: read[f"{name}{NARROWED}"] for name in wide}}
-        values = simulator.values(found)
+        found = {**read, **{name: read[f"{name}{NARROWED}"] for name in ends}}
+        values = simulator.values(found, read)
         for node in graph.nodes:
             _compare_node(graph, node, found, values, simulator, result)
+            if int16 and graph.in_float(node):
+                _compare_inside(node, read, values, simulator, result)
         with torch.no_grad():
             floats = plain.run(image[None], None, ids)
         for t in ids:
@@ -153,8 +174,33 @@ def _compare_node(
         result.missing += [n for n in unread if n not in result.missing]
         return
     if all(name not in simulator.quants for name in names):
-        return  # inside a float island: what it gives is compared at its end
+        return  # inside an island: what it gives is compared at its end
     row = result.ops.setdefault(node.op, OpAgreement(node.op))
     for t, expected in zip(node.outputs, simulator.codes(node, values), strict=True):
         tensor = graph.tensors[t]
         row.add(np.abs(simulator.rounded(tensor, found[tensor.name]).reshape(expected.shape) - expected), tensor.name)
+
+
+def _compare_inside(
+    node: Node, read: Mapping[str, np.ndarray], values: dict[int, torch.Tensor], simulator: _Simulator,
+    result: Agreement,
+) -> None:  # fmt: skip
+    """int16 codes of one node of an island, and those that its int8 inputs became."""
+    graph = simulator.graph
+    if any(t not in values for t in node.inputs if t >= 0 and not graph.tensors[t].is_constant):
+        return  # is missing already
+    row = result.ops.setdefault(f"{node.op} int16", OpAgreement(f"{node.op} int16"))
+    operands = [simulator.executor.operand(node, i, values) for i in range(len(node.inputs))]
+    for t, y in zip(node.outputs, simulator.executor.apply(node, operands), strict=True):
+        name = graph.tensors[t].name
+        expected = np.clip(np.rint(y[0].numpy() / simulator.int16[name]), -(2**15), 2**15 - 1)
+        steps = np.abs(read[name].astype(np.float64).reshape(expected.shape) - expected)
+        row.add(np.ceil(steps / INT16_STEPS.get(node.op, 1)).astype(np.int64), name)
+    for t in node.inputs:
+        name = graph.tensors[t].name if t >= 0 else ""
+        quant, codes = simulator.quants.get(name), read.get(f"{name}{WIDENED}")
+        if quant is None or codes is None:
+            continue
+        row = result.ops.setdefault("QUANTIZE int16", OpAgreement("QUANTIZE int16"))
+        expected = STEPS_OF_INT8 * (read.get(f"{name}{NARROWED}", read[name]).astype(np.int64) - quant.zero_point[0])
+        row.add(np.abs(codes.astype(np.int64) - expected), f"{name}{WIDENED}")

@@ -11,9 +11,9 @@ import torch
 
 from qhyvit.graph.ir import Graph
 from qhyvit.plan import QuantPlan
-from qhyvit.tflite.squares import added_in_float
+from qhyvit.tflite.int16_islands import as_written
 from qhyvit.verify.against_float import AgainstFloat, FloatFile, against_float
-from qhyvit.verify.agree import Agreement, op_by_op
+from qhyvit.verify.agree import NARROWED, WIDENED, Agreement, op_by_op
 from qhyvit.verify.census import Census, census
 from qhyvit.verify.check import Check
 from qhyvit.verify.decide import Decisions, decisions, file_codes
@@ -70,14 +70,14 @@ def _op_checks(runtime: str, agreement: Agreement) -> list[Check]:
     return checks
 
 
-def _float_check(found: Census, graph: Graph) -> Check:
+def _float_check(found: Census, graph: Graph, *, int16: bool) -> Check:
     """No float tensor; or, with float islands, none but theirs."""
     floats, planned = found.float_tensors, graph.floats - graph.wide
-    if not planned:
+    if not planned or int16:
         first = f", first {floats[0]}" if floats else ""
         return Check("no float tensor", not floats, f"{len(floats)} float tensors{first}")
     own = _around(graph, planned)
-    stray = [name for name in floats if name.removesuffix("_dequant") not in own]
+    stray = [name for name in floats if name.removesuffix(WIDENED) not in own]
     first = f", elsewhere {len(stray)}, first {stray[0]}" if stray else ", none elsewhere"
     return Check("float only where planned", not stray, f"{len(floats)} float tensors in islands{first}")
 
@@ -88,11 +88,12 @@ def _around(graph: Graph, outputs: frozenset[int]) -> set[str]:
     return {graph.tensors[t].name for n in nodes for t in (*n.inputs, *n.outputs) if t >= 0}
 
 
-def _census_checks(found: Census, graph: Graph) -> list[Check]:
-    wide = _around(graph, graph.wide)
-    unplanned = [name for name in found.int16_tensors if name.removesuffix("_quantized") not in wide]
+def _census_checks(found: Census, graph: Graph, *, int16: bool) -> list[Check]:
+    """Checks of what is in the file; ``int16``: the islands of ``graph`` are."""
+    wide = _around(graph, graph.floats if int16 else graph.wide)
+    unplanned = [n for n in found.int16_tensors if n.removesuffix(NARROWED).removesuffix(WIDENED) not in wide]
     return [
-        _float_check(found, graph),
+        _float_check(found, graph, int16=int16),
         Check("int16 only where planned", not unplanned, f"{len(found.int16_tensors)} int16 tensors"),
         Check("XNNPACK takes the graph", found.partitions > 0,
               f"{found.partitions} partitions; builtin kernels run {sum(found.not_delegated.values())} ops: "
@@ -113,10 +114,15 @@ def verify(
         reference: the exported float file, which the edited graph and the integer file are compared with as well.
     """
     found = census(model)
-    checks = _census_checks(found, added_in_float(shipped))
+    written = as_written(shipped, plan)
+    checks = _census_checks(found, written, int16=bool(plan.int16))
+    if plan.int16:  # what is inside is compared as well
+        folded, shipped = as_written(folded, plan), written
     agreements, outcomes, outputs = {}, {}, {}
     for runtime in runtimes:
-        agreement = op_by_op(folded, shipped, plan.tensors, model, pixels[:op_images], codes[:op_images], runtime)
+        agreement = op_by_op(
+            folded, shipped, plan.tensors, model, pixels[:op_images], codes[:op_images], runtime, int16=plan.int16
+        )
         outputs[runtime] = file_codes(model, codes, runtime)
         outcome = decisions(shipped, plan.tensors, outputs[runtime], pixels)
         agreements[runtime], outcomes[runtime] = agreement, outcome
