@@ -57,7 +57,7 @@ def _identity(rows: int, columns: int | None = None, *, dtype: Any = None, **whe
 
 
 def _expanded(x: torch.Tensor, *sizes: Any) -> torch.Tensor:
-    """Tensor.expand, an axis at a time, with a reshape behind: the converter loses a permutation that follows at once."""
+    """Tensor.expand, an axis at a time, with a reshape behind: else the converter loses a permutation there."""
     sizes = tuple(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes
     if len(sizes) < 3 or not x.dim():
         return x.expand(*sizes)

@@ -1,4 +1,5 @@
-"""A padded MAX_POOL_2D without minus infinity: SAME where that pads alike, zeros where no value is negative, else edges.
+"""A padded MAX_POOL_2D without minus infinity: SAME where that pads alike, else zeros around what is never negative, or
+the edges again.
 
 A copy of the edge is never larger than what the window sees of the map itself, as padding is at most half a window.
 """
