@@ -29,7 +29,7 @@ from qhyvit.models._source import TIMM
 from qhyvit.sweep.jobs import Job
 from qhyvit_device.preprocess import images_in
 
-CALIBRATION, CHECKED, SEED, MODE = 8, 8, 1, "squash"
+CALIBRATION, CHECKED, CLASSES, SEED, MODE = 8, 8, 10, 1, "squash"
 OPTIONS = {"rounds": 2, "learn": 1, "search_images": 8}
 KEY = ("model", "input")
 # pixels of the input: 128 where the network takes any size, else its own
@@ -59,7 +59,7 @@ def one(model: str, size: int, place: Path) -> dict[str, Any]:
     images, work, started = images_into(place / "images"), stages.Work(place / "work"), time.monotonic()
     row: dict[str, Any] = {"model": model, "input": size, "status": "refused"}
     try:
-        stages.export(work, f"{TIMM}{model}", None, None, size, SEED, images, random_weights=True)
+        stages.export(work, f"{TIMM}{model}", None, CLASSES, size, SEED, images, random_weights=True)
         row["export_s"] = f"{time.monotonic() - started:.0f}"
         stages.calibrate(work, images, "qhyvit", CALIBRATION, SEED, OPTIONS, MODE)
         stages.convert(work)

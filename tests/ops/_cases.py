@@ -150,7 +150,7 @@ def _unary() -> list[Case]:
 
 def _reductions() -> list[Case]:
     found = []
-    for op in ("MEAN", "SUM", "REDUCE_MAX"):
+    for op in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"):
         for axes in [(2,), (1,), (0,), (0, 2), (1, 2), (2, 1), (0, 1, 2), (-1,)]:
             for keep in (True, False):
                 found.append(case(op, act(3, 4, 5), ints(*axes), keep_dims=keep))
@@ -192,6 +192,10 @@ def _movements() -> list[Case]:
         case("PAD", act(3, 4), ints([1, 0], [0, 2])),
         case("PADV2", x, ints([0, 0], [1, 1], [2, 0], [0, 1]), const()),
         case("PADV2", act(3, 4), ints([0, 0], [0, 1]), np.array(1, np.float32)),
+        case("MIRROR_PAD", x, ints([0, 0], [1, 2], [2, 0], [0, 0]), mode="REFLECT"),
+        case("MIRROR_PAD", x, ints([0, 0], [1, 2], [0, 3], [0, 0]), mode="SYMMETRIC"),
+        case("REVERSE_V2", x, ints(3)),
+        case("REVERSE_V2", act(3, 4), ints(0)),
         case("CONCATENATION", x, act(1, 4, 6, 2), axis=3),
         case("CONCATENATION", x, act(1, 2, 6, 5), const(1, 1, 6, 5), axis=1),
         case("CONCATENATION", act(3, 4), act(3, 2), axis=-1),

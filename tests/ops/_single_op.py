@@ -20,7 +20,8 @@ from qhyvit.ops._spec import Fixed, OpSpec, Tied, activate
 
 VERSIONS = {"FULLY_CONNECTED": 5, "BROADCAST_TO": 3, "TRANSPOSE_CONV": 4}  # the rest: 1, which has int8 too
 TYPES = {"float32": 0, "int32": 2, "int64": 4, "bool": 6, "int8": 9}
-ENUMS = {"padding": schema.Padding, "fused_activation_function": schema.ActivationFunctionType}
+ENUMS = {"padding": schema.Padding, "fused_activation_function": schema.ActivationFunctionType,
+         "mode": schema.MirrorPadMode}  # fmt: skip
 
 
 @dataclass(frozen=True)

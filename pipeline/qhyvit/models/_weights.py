@@ -144,7 +144,8 @@ def settle(module: nn.Module, input_size: int, seed: int) -> None:
     """Statistics of every batch norm from random pictures, layer by layer, so that values keep their size.
 
     A deep network of random weights otherwise grows until float32 itself does not compute it. The pictures, [8, 3, H,
-    W], differ in what they hold and in their contrast. A variance is at least 1 % of the mean square.
+    W], differ in what they hold and in their contrast. A variance is the mean square: divided by less, the little that
+    is left of a picture behind many random layers would be blown up, and rounding errors with it.
     """
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) and m.track_running_stats]
     generator = torch.Generator().manual_seed(seed)
@@ -160,6 +161,6 @@ def settle(module: nn.Module, input_size: int, seed: int) -> None:
             mean, variance = norm.running_mean, norm.running_var
             assert mean is not None
             assert variance is not None
-            variance.clamp_(min=1e-6).add_(0.01 * mean**2)
+            variance.clamp_(min=1e-6).add_(mean**2)
             norm.momentum = momentum
     module.eval()

@@ -1,4 +1,4 @@
-"""ABS: left float by the quantizer."""
+"""ABS."""
 
 from __future__ import annotations
 
@@ -13,5 +13,6 @@ OP = OpSpec(
     infer_shape=same_shape,
     forward=unary(torch.abs),
     quantizer=False,
+    stand_in="SQRT",
     delegate="XNNPACK has no int8 ABS",
 )

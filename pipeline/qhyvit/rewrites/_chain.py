@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
@@ -29,9 +31,12 @@ class Chain:
         return t
 
     def add(self, op: str, *inputs: int, **attrs: Any) -> int:
-        """The id of what an op with one output makes of ``inputs``."""
+        """The id of what an op with one output makes of ``inputs``; of constants alone it is computed here."""
         made, options = spec(op), spec(op).attrs(**attrs)
         read = [self.graph.tensors[t] for t in inputs]
+        if all(t.is_constant for t in read) and made.weight_input < 0:
+            floats = [t.data if t.data.dtype.kind != "f" else torch.from_numpy(t.data)[None] for t in read]  # type: ignore[union-attr]
+            return self.constant(made.forward(floats, options)[0].numpy())
         known = [t.data if t.data is not None and t.data.dtype.kind != "f" else None for t in read]
         shape: Any = made.infer_shape([t.shape for t in read], options, known)
         dtype = next(t.dtype for t in read if t.dtype == "FLOAT32")
@@ -44,3 +49,14 @@ class Chain:
         """The graph with such an op in the place of ``anchor``, without what nobody reads any more."""
         new = Node(op, spec(op).attrs(**attrs), inputs, self.anchor.outputs, self.anchor.block)
         return edit.without_unread(edit.replace_node(self.graph, self.anchor, new))
+
+    def replaced_by(self, tensor: int) -> Graph:
+        """The graph with what was put in front, up to ``tensor``, in the place of ``anchor``; reshaped as it gives it."""
+        out, last = self.graph.tensors[self.anchor.outputs[0]], self.graph.producer(tensor)
+        assert last is not None
+        if self.graph.tensors[tensor].shape != out.shape:
+            return self.instead("RESHAPE", tensor, self.constant(out.shape), new_shape=out.shape)
+        graph = edit.replace_node(self.graph, last, replace(last, outputs=self.anchor.outputs))
+        nodes = tuple(n for n in graph.nodes if n is not self.anchor)
+        left = {t: v for t, v in graph.tensors.items() if t != tensor}
+        return edit.without_unread(replace(graph, nodes=nodes, tensors=left))

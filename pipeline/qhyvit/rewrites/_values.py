@@ -27,11 +27,14 @@ def depends_on(graph: Graph, tensor: int, start: int) -> list[Node]:
     return found
 
 
-def values_of(graph: Graph, tensor: int, nodes: list[Node]) -> dict[int, torch.Tensor]:
-    """What ``nodes`` make of random values of ``tensor``, [1, *file shape], float64."""
+def values_of(
+    graph: Graph, tensor: int, nodes: list[Node], given: torch.Tensor | None = None
+) -> dict[int, torch.Tensor]:
+    """What ``nodes`` make of ``given`` values of ``tensor``, [1, *file shape], float64; of random ones without."""
     generator = torch.Generator().manual_seed(0)
     shape = (1, *graph.tensors[tensor].shape)
-    values = {tensor: torch.randn(shape, generator=generator, dtype=torch.float64) + 0.5}
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float64) + 0.5
+    values = {tensor: drawn if given is None else given}
     for node in nodes:
         op, operands = spec(node.op), list[Any]()
         for position, t in enumerate(node.inputs):

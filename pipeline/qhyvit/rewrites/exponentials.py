@@ -17,11 +17,20 @@ from qhyvit.rewrites._values import EQUAL, depends_on, values_of
 MOVES = ("RESHAPE", "TRANSPOSE")
 
 
+def _behind_moves(graph: Graph) -> Graph:
+    """Exponentials whose only reader moves them are taken behind it: of what is divided and what is added up, alike."""
+    for powers in [n for n in graph.nodes if n.op == "EXP"]:
+        while len(users := graph.users(powers.outputs[0])) == 1 and users[0].op in MOVES:
+            chain = Chain(graph, users[0])
+            moved = chain.add(users[0].op, powers.inputs[0], *users[0].inputs[1:], **vars(users[0].attrs))
+            graph = chain.instead("EXP", moved)
+            powers = next(n for n in graph.nodes if n.outputs == users[0].outputs)
+    return graph
+
+
 def _exponential(graph: Graph, quotient: Node) -> Node | None:
-    """The EXP of the dividend, perhaps behind what moves."""
+    """The EXP of the dividend."""
     node = graph.producer(quotient.inputs[0])
-    while node is not None and node.op in MOVES:
-        node = graph.producer(node.inputs[0])
     return node if node is not None and node.op == "EXP" else None
 
 
@@ -52,6 +61,7 @@ def _made(graph: Graph, source: int, axis: int, quotient: Node) -> Graph:
 
 def apply(graph: Graph) -> Graph:
     """Value-preserving."""
+    graph = _behind_moves(graph)
     for node in graph.nodes:
         powers = _exponential(graph, node) if node.op == "DIV" else None
         if powers is None:

@@ -6,14 +6,10 @@ written; an activation has neither. A constant bias is added behind: products ha
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._elementwise import ElementwiseAttrs
-from qhyvit.ops.batch_matmul import BatchMatMulAttrs
+from qhyvit.rewrites._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 
@@ -21,31 +17,27 @@ def _is_product(graph: Graph, node: Node) -> bool:
     if node.op != "FULLY_CONNECTED" or graph.tensors[node.inputs[1]].is_constant:
         return False
     known = all(t < 0 or graph.tensors[t].is_constant for t in node.inputs[2:])
-    plain = node.attrs.fused_activation_function == "NONE" and known
-    shapes = graph.tensors[node.inputs[0]].shape, graph.tensors[node.outputs[0]].shape
-    return plain and len(shapes[0]) >= 2 and shapes[0][:-1] == shapes[1][:-1]
+    left, right = (graph.tensors[t].shape for t in node.inputs[:2])
+    return known and len(left) >= 2 and left[-1] == right[-1]
 
 
-def _with_bias(graph: Graph, product: Node, bias: int) -> Graph:
-    """ADD of the bias behind the product, which gets an output of its own."""
-    out = graph.tensors[product.outputs[0]]
-    graph, plain = edit.add_tensor(graph, f"{out.name}.product", out.shape, out.dtype)
-    shape = (*(1,) * (len(out.shape) - 1), out.shape[-1])
-    data = np.ascontiguousarray(graph.constant(bias).reshape(shape))
-    graph, term = edit.add_tensor(graph, f"{out.name}:term", shape, out.dtype, data)
-    add = Node("ADD", ElementwiseAttrs(), (plain, term), (out.id,), product.block)
-    return edit.insert_before(edit.replace_node(graph, product, add), add, replace(product, outputs=(plain,)))
+def _made(graph: Graph, node: Node) -> Graph:
+    """The product, the sum with a bias or a fused activation, and a RESHAPE where leading axes are joined."""
+    chain, fused = Chain(graph, node), node.attrs.fused_activation_function
+    total = chain.add("BATCH_MATMUL", *node.inputs[:2], adj_y=True)
+    bias = [t for t in node.inputs[2:] if t >= 0]
+    if bias or fused != "NONE":
+        values = graph.constant(bias[0]) if bias else np.zeros(1, np.float32)
+        term = chain.constant(values.reshape((1,) * (len(graph.tensors[node.inputs[0]].shape) - 1) + (-1,)))
+        total = chain.add("ADD", total, term, fused_activation_function=fused)
+    return chain.replaced_by(total)
 
 
 def apply(graph: Graph) -> Graph:
     """x [.., M, K] and w [N, K] -> x w^T, the same sum."""
     for node in graph.nodes:
         if _is_product(graph, node):
-            product = replace(node, op="BATCH_MATMUL", attrs=BatchMatMulAttrs(adj_y=True), inputs=node.inputs[:2])
-            graph = edit.replace_node(graph, node, product)
-            for bias in node.inputs[2:]:
-                if bias >= 0:
-                    graph = _with_bias(graph, product, bias)
+            graph = _made(graph, node)
     return graph
 
 

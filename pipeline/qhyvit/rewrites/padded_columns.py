@@ -1,4 +1,4 @@
-"""Columns that a product takes from the padding of its right operand become a product with that constant alone.
+"""A column that a product takes from ones beside its right operand becomes a sum of its left one.
 
 Linear attention pads its values with a column of ones, so that one product gives sums weighted by values and the sums
 of the weights, and takes them apart behind: q (k^T [v, 1]). As int8 both would have one scale, though nothing relates
@@ -55,6 +55,11 @@ def _columns(chain: Chain, tensor: int, begin: int, size: int, padding: Node) ->
     source = _source(graph, tensor)
     assert source is not None
     part = _columns(chain, source, begin, size, padding)
+    if node.op == "BATCH_MATMUL" and chain.graph.tensors[part].is_constant:
+        axis = len(graph.tensors[node.inputs[0]].shape) - (2 if node.attrs.adj_x else 1)
+        total = chain.add("SUM", node.inputs[0], chain.constant([axis]), keep_dims=True)
+        shape = graph.tensors[tensor].shape[:-1] + (1,)
+        return chain.add("RESHAPE", total, chain.constant(shape), new_shape=shape) if node.attrs.adj_x else total
     if node.op == "BATCH_MATMUL":
         return chain.add("BATCH_MATMUL", node.inputs[0], part, adj_x=node.attrs.adj_x)
     shape = (*graph.tensors[tensor].shape[:-1], size)
@@ -64,9 +69,8 @@ def _columns(chain: Chain, tensor: int, begin: int, size: int, padding: Node) ->
 def _of_padding(chain: Chain, padding: Node, begin: int, size: int) -> int:
     source = padding.inputs[0]
     shape, before = chain.graph.tensors[source].shape, int(chain.graph.constant(padding.inputs[1])[-1, 0])
-    if begin + size <= before or begin >= before + shape[-1]:
-        value = float(chain.graph.constant(padding.inputs[2]).item()) if padding.op == "PADV2" else 0.0
-        return chain.constant(np.full((*shape[:-1], size), value))
+    if not before <= begin < before + shape[-1]:
+        return chain.constant(np.ones((*shape[:-1], size)))
     if (begin, size) == (before, shape[-1]):
         return source
     first = [*[0] * (len(shape) - 1), begin - before]
@@ -74,10 +78,11 @@ def _of_padding(chain: Chain, padding: Node, begin: int, size: int) -> int:
 
 
 def _fits(graph: Graph, padding: Node, begin: int, size: int) -> bool:
-    """Whether the columns are all of the padding's, or all of what is padded."""
+    """Whether it is one column of ones, or columns of what is padded."""
     before = int(graph.constant(padding.inputs[1])[-1, 0])
     end = before + graph.tensors[padding.inputs[0]].shape[-1]
-    return begin + size <= before or begin >= end or (begin >= before and begin + size <= end)
+    ones = padding.op == "PADV2" and float(graph.constant(padding.inputs[2]).item()) == 1.0 and size == 1
+    return (ones and not before <= begin < end) or (begin >= before and begin + size <= end)
 
 
 def apply(graph: Graph) -> Graph:
@@ -89,9 +94,8 @@ def apply(graph: Graph) -> Graph:
             continue
         chain = Chain(graph, node)
         part = _columns(chain, node.inputs[0], *cut, padding)
-        shape = graph.tensors[node.outputs[0]].shape
-        graph = chain.instead("RESHAPE", part, chain.constant(shape), new_shape=shape)
+        graph = chain.replaced_by(part)
     return graph
 
 
-REWRITE = Rewrite("padded_columns", "columns that come from padding have products of their own", apply, order=-4)
+REWRITE = Rewrite("padded_columns", "columns that come from padding with ones are sums", apply, order=-4)

@@ -27,6 +27,7 @@ TENSOR_TYPE_CODE = {name: code for code, name in TENSOR_TYPE.items()}
 ENUM_FIELDS = {
     "padding": enum_names(schema.Padding),
     "fused_activation_function": enum_names(schema.ActivationFunctionType),
+    "mode": enum_names(schema.MirrorPadMode),
 }
 NUMPY = {
     "FLOAT32": "float32", "FLOAT16": "float16", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",
