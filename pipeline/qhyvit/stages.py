@@ -290,12 +290,12 @@ def convert(work: Work) -> None:
 
     def make() -> None:
         from qhyvit.sim.checked import Door, Edit
-        from qhyvit.tflite.int16_islands import as_written
+        from qhyvit.tflite.squares import as_written
         from qhyvit.tflite.write import quantize as write
 
         work.progress("convert", 0.0)
         found = solved(work)
-        squares = Edit("sums in islands", lambda graph: as_written(graph, found.plan))
+        squares = Edit("sums of squares in float", lambda graph: as_written(graph, found.plan))
         Door.on_noise(found.shipped).checked(squares, found.shipped)  # the writer makes this edit
         files.write_bytes(work.folder / MODEL, write(found.shipped, found.plan))
 

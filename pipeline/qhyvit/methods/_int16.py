@@ -1,29 +1,44 @@
-"""Scales of int16 islands, once all else is decided: from the largest values of the float network.
+"""Int16 islands, once all else is decided: their last edits and their scales, from the values of the float network.
 
 Those of the quantized one would not do: a variance that int8 rounds to nothing has a root beyond all measure.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
 
+from qhyvit.graph.ir import Graph
 from qhyvit.methods._problem import Problem, Solution
+from qhyvit.sim.checked import Edit
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.int16_islands import scales
+from qhyvit.tflite.int16_roots import parted_roots
 from qhyvit.tflite.int16_sums import summed_in_int16
+
+Ends = dict[int, tuple[float, float]]
+
+
+def _ends(problem: Problem, graph: Graph, wanted: Collection[int]) -> Ends:
+    """Smallest and largest value of tensors over all images."""
+    executor, ends = Executor(graph), dict.fromkeys(wanted, (float("inf"), -float("inf")))
+    with torch.no_grad():
+        for images in problem.batches():
+            found = executor.run(images, None, wanted)
+            ends = {t: (min(a, float(found[t].min())), max(b, float(found[t].max()))) for t, (a, b) in ends.items()}
+    return ends
 
 
 def with_int16(problem: Problem, solution: Solution) -> Solution:
-    """``solution`` with the scales of its int16 islands; unchanged where the profile or the graph has none."""
-    graph = summed_in_int16(solution.graph)
-    inside = graph.floats - graph.wide
-    if problem.profile != "integer" or not inside:
+    """``solution`` with its int16 islands as the file has them; unchanged where there are none."""
+    graph = solution.graph
+    if problem.profile != "integer" or graph.floats == graph.wide:
         return solution
-    executor, peaks = Executor(graph), dict.fromkeys(inside, 0.0)
-    with torch.no_grad():
-        for images in problem.batches():
-            for t, x in executor.run(images, None, inside).items():
-                peaks[t] = max(peaks.get(t, 0.0), float(x.abs().max()))
-    return replace(solution, int16=scales(graph, solution.tensors, peaks))
+    problem, _ = problem.on(graph).edited([Edit("sums in int16", summed_in_int16)])
+    ends = _ends(problem, problem.graph, problem.graph.floats - problem.graph.wide)
+    problem, _ = problem.edited([Edit("roots in two parts", lambda graph: parted_roots(graph, ends.__getitem__))])
+    ends = _ends(problem, problem.graph, problem.graph.floats - problem.graph.wide)
+    peaks = {t: max(-low, high) for t, (low, high) in ends.items()}
+    return replace(solution, graph=problem.graph, int16=scales(problem.graph, solution.tensors, peaks))

@@ -16,20 +16,14 @@ from qhyvit.errors import PlanError
 from qhyvit.graph.ir import Graph
 from qhyvit.ops import spec
 from qhyvit.ops._spec import Tied
-from qhyvit.plan import QuantPlan, TensorQuant
+from qhyvit.plan import TensorQuant
 from qhyvit.tflite import _flat
-from qhyvit.tflite.int16_sums import summed_in_int16
-from qhyvit.tflite.squares import added_in_float
+from qhyvit.tflite.int16_roots import limit_of
 
 TOP = 2**15 - 1
 STEPS_OF_INT8 = 128  # int16 steps in one of int8, where codes go over
 HEADROOM = 2.0  # what other images may have beyond the largest value of those that calibrate
 LEAST = 1e-20  # of a scale: a tensor may be zero throughout
-
-
-def as_written(graph: Graph, plan: QuantPlan) -> Graph:
-    """The graph with the edits of its islands that the writer makes."""
-    return summed_in_int16(graph) if plan.int16 else added_in_float(graph)
 
 
 def constant_scale(data: np.ndarray) -> float:
@@ -58,7 +52,7 @@ def scales(graph: Graph, quants: Mapping[str, TensorQuant], peaks: Mapping[int, 
     """Scales of all that the islands' nodes write, by name.
 
     Args:
-        graph: as it is written; ``peaks``: largest absolute value of each of those tensors, by id.
+        ``peaks``: largest absolute value of each of those tensors, by id.
     """
     found: dict[str, float] = {}
     for node in graph.nodes:
@@ -69,7 +63,9 @@ def scales(graph: Graph, quants: Mapping[str, TensorQuant], peaks: Mapping[int, 
             if isinstance(contract, Tied) and not contract.rounds:  # the kernel copies codes
                 scale = found[source.name] if source.name in found else entry_scale(quants[source.name])
             else:
-                scale = float(np.float32(max(HEADROOM * peaks[t] / TOP, LEAST)))
+                limit = limit_of(graph, node)
+                top = HEADROOM * peaks[t] if limit is None else limit
+                scale = float(np.float32(max(top / TOP, LEAST)))
             found[graph.tensors[t].name] = scale
     return found
 

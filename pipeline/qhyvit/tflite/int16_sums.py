@@ -68,7 +68,9 @@ def _as_sum(graph: Graph, mean: Node) -> Graph:
     graph, factor = edit.add_tensor(before.graph, f"{out.name}.share", share.shape, "FLOAT32", share)
     product = replace(mean, op="MUL", attrs=ElementwiseAttrs(), inputs=(total, factor))
     graph = edit.replace_node(graph, mean, product)
-    return graph if square is None else edit.remove_node(graph, square)
+    if square is None:
+        return graph
+    return edit.remove_node(replace(graph, floats=graph.floats.difference(square.outputs)), square)
 
 
 def summed_in_int16(graph: Graph) -> Graph:

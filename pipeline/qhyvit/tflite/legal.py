@@ -110,7 +110,6 @@ def _group(graph: Graph, members: tuple[int, ...]) -> Group:
             roots.append(t)
         for user in graph.users(t):
             if graph.is_float(user):
-                low |= _leads_to_a_root(graph, user)
                 continue
             op = spec(user.op)
             positions = [i for i, v in enumerate(user.inputs) if v == t]
@@ -120,13 +119,6 @@ def _group(graph: Graph, members: tuple[int, ...]) -> Group:
         names = ", ".join(graph.tensors[t].name for t in members[:4])
         raise PlanError(f"tensors {names} must share one scale, but two kernels prescribe different ones")
     return Group(members, tuple(roots), next(iter(fixed), None), symmetric, low, min(floors, default=None))
-
-
-def _leads_to_a_root(graph: Graph, node: Node) -> bool:
-    """Whether a node outside int8 is an RSQRT, or the ADD of an eps before one: neither may get what is below 0."""
-    if node.op == "ADD" and any(graph.tensors[t].is_constant for t in node.inputs):
-        return any(user.op == "RSQRT" for user in graph.users(node.outputs[0]))
-    return node.op == "RSQRT"
 
 
 def _describe(quant: TensorQuant) -> str:

@@ -19,6 +19,7 @@ from qhyvit.latency.profile import LatencyProfile
 from qhyvit.latency.work import FLOAT, INT8, TABLE, TABLE_OPS, Work, float_work, is_sum_of_squares, role_of, work_of
 from qhyvit.ops import spec
 from qhyvit.ops._spec import Tied
+from qhyvit.tflite.int16_roots import chain
 from qhyvit.tflite.legal import groups
 
 INT8_SIDE, FLOAT_SIDE = "int8", "float"
@@ -78,23 +79,17 @@ def _may_be_float(graph: Graph, node: Node, int8: frozenset[int]) -> bool:
     )  # fmt: skip
 
 
-def _has_a_root(graph: Graph, node: Node) -> bool:
-    """Whether ``node`` is no RSQRT of what rounding may leave below 0: the int16 kernel ends the run there."""
-    return node.op != "RSQRT" or _never_negative(graph, node.inputs[0])
+def _whole_norm(graph: Graph, node: Node) -> list[tuple[int, int]]:
+    """Pairs (a, b), a int16 only where b is: a root, all from the sum of squares on; a mean of squares, the squares.
 
-
-def _never_negative(graph: Graph, tensor: int) -> bool:
-    """Whether no code of ``tensor`` is below 0. What int8 ops write and roots read has its zero point at the end."""
-    node = graph.producer(tensor)
-    if node is None:
-        return graph.tensors[tensor].is_constant and bool((graph.constant(tensor) >= 0).all())
-    if node.op in ("MUL", "BATCH_MATMUL") and node.inputs[0] == node.inputs[1]:
-        return True
-    if node.op in ("MEAN", "SUM", "RESHAPE", "TRANSPOSE"):
-        return _never_negative(graph, node.inputs[0])
-    return node.op in ("FULLY_CONNECTED", "RELU") or (
-        node.op in ("ADD", "MUL") and all(_never_negative(graph, t) for t in node.inputs)
-    )  # fmt: skip
+    The runtime's int16 RSQRT needs more codes than those that int8 values become.
+    """
+    t = node.outputs[0]
+    if node.op == "RSQRT":
+        return [(t, n.outputs[0]) for n in chain(graph, node)]
+    made = graph.producer(node.inputs[0]) if node.op == "MEAN" else None
+    is_square = made is not None and made.op == "MUL" and made.inputs[0] == made.inputs[1]
+    return [(t, node.inputs[0])] if is_square else []
 
 
 def must_be_float(graph: Graph, node: Node) -> bool:
@@ -112,14 +107,17 @@ def times(graph: Graph, latency: LatencyProfile, *, int16: bool = False) -> Time
     codes = right.union(powers.inputs[0] for powers, _ in sums)
     whole = {n.outputs[0] for pair in sums for n in pair}
     int8, floats, table = {}, {}, {}
+    whole_norms: list[tuple[int, int]] = []
     for node in graph.nodes:
         t = node.outputs[0]
         must = t in whole or must_be_float(graph, node)
         narrow, wide = latency.ms(work_of(graph, node, INT8, INT8)), _float_ms(graph, node, latency, int16=int16)
         unknown = (narrow is None and not must) or (wide is None and (int16 or not must))
-        if unknown or not _may_be_float(graph, node, codes) or (int16 and not _has_a_root(graph, node)):
+        if unknown or not _may_be_float(graph, node, codes) or (int16 and node.op == "RSQRT" and not chain(graph, node)):
             continue
-        if int16:  # accuracy alone pays for it: a file without int16 runs on older runtimes
+        if int16:
+            whole_norms += _whole_norm(graph, node)
+            # accuracy alone pays for it: a file without int16 runs on older runtimes
             wide = max(wide or 0.0, narrow or 0.0)
         int8[t], floats[t] = math.inf if must or narrow is None else narrow, wide or 0.0
         looked_up = latency.ms(Work(TABLE, work_of(graph, node, INT8, INT8).elements))
@@ -130,7 +128,7 @@ def times(graph: Graph, latency: LatencyProfile, *, int16: bool = False) -> Time
         size = {t.id: Work(f"{name} {types}", math.prod(t.shape)) for t in graph.activations()}
         borders[name] = {t: latency.ms(work) or 0.0 for t, work in size.items()}
     return Times(int8, floats, table, borders["DEQUANTIZE"], borders["QUANTIZE"],
-                 (*_together(graph), *with_squares))
+                 (*_together(graph), *with_squares, *whole_norms))
 
 
 def _float_ms(graph: Graph, node: Node, latency: LatencyProfile, *, int16: bool = False) -> float | None:

@@ -15,6 +15,7 @@ from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import is_sum_of_squares
 from qhyvit.ops._elementwise import ElementwiseAttrs
 from qhyvit.ops._reduce import ReducerAttrs
+from qhyvit.plan import QuantPlan
 
 
 def _added(graph: Graph, node: Node) -> Graph:
@@ -25,6 +26,11 @@ def _added(graph: Graph, node: Node) -> Graph:
     graph = edit.insert_before(graph, node, Node("MUL", ElementwiseAttrs(), (row.id, row.id), (square,), node.block))
     total = replace(node, op="SUM", attrs=ReducerAttrs(keep_dims=True), inputs=(square, axes))
     return replace(edit.replace_node(graph, node, total), floats=graph.floats | {square})
+
+
+def as_written(graph: Graph, plan: QuantPlan) -> Graph:
+    """The graph as the file has it: int16 kernels add squares up in 64 bits and are left as they are."""
+    return graph if plan.int16 else added_in_float(graph)
 
 
 def added_in_float(graph: Graph) -> Graph:

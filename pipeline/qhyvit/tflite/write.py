@@ -23,9 +23,10 @@ from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.tflite import _flat, stand_ins
-from qhyvit.tflite.int16_islands import as_written, in_int16
+from qhyvit.tflite.int16_islands import in_int16
 from qhyvit.tflite.legal import check_plan
 from qhyvit.tflite.smaller import clamp
+from qhyvit.tflite.squares import as_written
 from qhyvit.tflite.wide import rescale
 
 

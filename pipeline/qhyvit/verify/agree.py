@@ -134,7 +134,7 @@ def op_by_op(
         model: the integer file.
         pixels: float input images [N, H, W, 3]; ``codes``: the same as the file's input codes.
         runtime: see :func:`qhyvit.verify.probe.make_interpreter`.
-        int16: scales of what int16 islands compute, by name; the graphs are then as they are written.
+        int16: scales of what int16 islands compute, by name.
         arm64: whether the interpreter's kernels are arm64's.
     """
     graph, result = shipped, Agreement()

@@ -1,0 +1,131 @@
+"""1 / sqrt(v) in int16 islands in two parts, where the values of v lie far apart.
+
+The runtime's int16 RSQRT interpolates between 1 / sqrt of every 128th code: right within 0.2 % from code 1024 on, and
+nonsense below 128. With v1 = max(v, L) and v2 = min(v, L), 1 / sqrt(v) = 1 / sqrt(v1) + 1 / sqrt(v2) - 1 / sqrt(L),
+and each part has all codes for its own range. The squares are summed a second time for v2, whose int16 saturates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qhyvit.graph import edit
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops._elementwise import ElementwiseAttrs
+
+FAR = 16.0  # largest over smallest value that one root serves: codes 1024 to 16384, twice that is headroom
+RELU = ElementwiseAttrs(fused_activation_function="RELU")
+
+
+def chain(graph: Graph, root: Node) -> list[Node]:
+    """The nodes from a sum of squares to the RSQRT ``root``, in order: each scales it or adds an eps; [] if not so."""
+    found: list[Node] = []
+    node = graph.producer(root.inputs[0])
+    while node is not None and node.op in ("ADD", "MUL", "RESHAPE"):
+        found.append(node)
+        if node.op != "RESHAPE" and not _positive(graph, node):
+            return []
+        node = graph.producer(_operand(graph, node))
+    is_sum = node is not None and node.op == "BATCH_MATMUL" and node.inputs[0] == node.inputs[1]
+    return [node, *reversed(found)] if node is not None and (is_sum or node.op == "MEAN") else []
+
+
+def _operand(graph: Graph, node: Node) -> int:
+    """The input of ``node`` that is no constant; -1 where none or more are not."""
+    found = [t for t in node.inputs if not graph.tensors[t].is_constant]
+    return found[0] if len(found) == 1 else -1
+
+
+def _positive(graph: Graph, node: Node) -> bool:
+    """Whether the constant that ``node`` reads is one number, and not below 0."""
+    constants = [graph.constant(t) for t in node.inputs if graph.tensors[t].is_constant]
+    return len(constants) == 1 and bool((constants[0] == constants[0].flat[0]).all()) and constants[0].flat[0] >= 0
+
+
+@dataclass
+class _Before:
+    """A graph that gets nodes in front of ``anchor``, all of them outside int8."""
+
+    graph: Graph
+    anchor: Node
+
+    def add(self, node: Node, name: str) -> int:
+        """``node`` with an output of its own, of the shape of that which it has; the id."""
+        shape = self.graph.tensors[node.outputs[0]].shape
+        self.graph, out = edit.add_tensor(self.graph, name, shape, "FLOAT32")
+        self.graph = edit.insert_before(self.graph, self.anchor, replace(node, outputs=(out,), block=self.anchor.block))
+        self.graph = replace(self.graph, floats=self.graph.floats | {out})
+        return out
+
+    def op(self, op: str, a: int | float, b: int | float, like: int, name: str, *, relu: bool = False) -> int:
+        """An elementwise op of tensors and numbers, of the shape of ``like``."""
+        a, b = (self._number(v, like, name) if isinstance(v, float) else v for v in (a, b))
+        return self.add(Node(op, RELU if relu else ElementwiseAttrs(), (a, b), (like,)), name)
+
+    def _number(self, value: float, like: int, name: str) -> int:
+        data = np.full(self.graph.tensors[like].shape, value, np.float32)
+        self.graph, constant = edit.add_tensor(self.graph, f"{name}:limit", data.shape, "FLOAT32", data)
+        return constant
+
+
+def _through(graph: Graph, nodes: list[Node], value: float) -> float:
+    """What the chain makes of one number."""
+    for node in nodes:
+        constants = [float(graph.constant(t).flat[0]) for t in node.inputs if graph.tensors[t].is_constant]
+        value = value * constants[0] if node.op == "MUL" else value + constants[0] if node.op == "ADD" else value
+    return value
+
+
+def _parted(graph: Graph, root: Node, squares: float) -> Graph:
+    """``root`` in two parts that meet where the sum of squares is ``squares``."""
+    first, *rest = chain(graph, root)
+    name, v = graph.tensors[root.outputs[0]].name, root.inputs[0]
+    limit = _through(graph, rest, squares)
+    before = _Before(graph, root)
+    above = before.op("SUB", v, limit, v, f"{name}.above", relu=True)
+    coarse = before.op("ADD", above, limit, v, f"{name}.coarse")
+    again = before.add(first, f"{name}.again")
+    below = before.op("SUB", squares, again, first.outputs[0], f"{name}.below", relu=True)
+    fine = before.op("SUB", squares, below, first.outputs[0], f"{name}.fine")
+    for node in rest:
+        inputs = tuple(t if graph.tensors[t].is_constant else fine for t in node.inputs)
+        fine = before.add(replace(node, inputs=inputs), f"{name}.fine")
+    one, other = (before.add(replace(root, inputs=(t,)), f"{name}.part") for t in (coarse, fine))
+    both = before.op("ADD", one, other, v, f"{name}.parts")
+    last = before.op("SUB", both, limit**-0.5, v, f"{name}.whole")
+    whole = before.graph.producer(last)
+    assert whole is not None
+    graph = replace(before.graph, floats=before.graph.floats - {last})
+    graph = edit.remove_node(graph, whole)
+    return edit.replace_node(graph, root, replace(whole, outputs=root.outputs))
+
+
+def parted_roots(graph: Graph, ends: Callable[[int], tuple[float, float]]) -> Graph:
+    """The graph with the int16 RSQRTs whose values lie far apart in two parts; the same values.
+
+    Args:
+        ends: the smallest and largest value of a tensor, by id.
+    """
+    for node in graph.nodes:
+        nodes = chain(graph, node) if node.op == "RSQRT" and graph.in_float(node) else []
+        if not nodes or nodes[0].op != "BATCH_MATMUL":
+            continue
+        low, high = ends(nodes[0].outputs[0])
+        if low > 0 and high > FAR * low:
+            graph = _parted(graph, node, float(np.float32(np.sqrt(low * high))))
+    return graph
+
+
+def limit_of(graph: Graph, node: Node) -> float | None:
+    """The largest value that a node of :func:`_parted` may write, or that matters to its only reader; None: others."""
+    reader = graph.users(node.outputs[0])
+    if len(reader) == 1 and reader[0].op == "SUB" and reader[0].attrs == RELU:
+        node = reader[0] if graph.tensors[reader[0].inputs[0]].is_constant else node
+    made = graph.producer(node.inputs[1]) if node.op == "SUB" else None
+    is_part = node.op == "SUB" and (node.attrs == RELU or (made is not None and made.attrs == RELU and made.op == "SUB"))
+    if not is_part or not graph.tensors[node.inputs[0]].is_constant:
+        return None
+    return float(graph.constant(node.inputs[0]).max())
