@@ -1,6 +1,5 @@
 """Islands of int16: placed where int8 loses much, written, and proven op by op."""
 
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,14 +8,9 @@ import torch
 from qhyvit.graph.ir import Graph
 from qhyvit.measure import MEASURES
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem, Solution, outputs_of
+from qhyvit.methods._problem import Problem, Solution
 from qhyvit.plan import QuantPlan
-from qhyvit.sim.run import Executor
-from qhyvit.tflite import _flat
 from qhyvit.tflite.write import quantize
-from qhyvit.verify.agree import op_by_op
-from qhyvit.verify.census import census
-from qhyvit.verify.report import verify
 from qhyvit_device.runner import TfliteFile
 from tests._graphs import Builder
 
@@ -56,7 +50,8 @@ def images() -> torch.Tensor:
 
 def search(graph: Graph, images: torch.Tensor, **options: object) -> Solution:
     chosen = method("qhyvit")
-    return chosen.search(Problem(graph, images, measure=MEASURES["correlation"]), {**chosen.defaults, **FAST, **options})
+    problem = Problem(graph, images, measure=MEASURES["correlation"])
+    return chosen.search(problem, {**chosen.defaults, **FAST, **options})
 
 
 def plan_of(found: Solution) -> QuantPlan:

@@ -21,7 +21,8 @@ def test_every_row_names_options_that_its_method_has():
 
 
 def test_a_row_is_searched_in_the_profile_that_it_is_deployed_in(small_v1, inputs):
-    setup = accuracy.Setup(small_v1.graph, Preprocess("squash", 128, "bicubic", (0.0,) * 3, (1.0,) * 3), inputs[:2],
+    how = Preprocess("squash", 128, "bicubic", (0.0,) * 3, (1.0,) * 3)
+    setup = accuracy.Setup(small_v1.graph, small_v1.graph, how, inputs[:2],
                            np.zeros((2, 1, 1, 3), np.uint8), np.zeros(2, np.int64), np.zeros((2, 8)))  # fmt: skip
     for row in accuracy.ROWS.values():
         assert accuracy.problem_of(setup, row, 0, 8).profile == row.profile

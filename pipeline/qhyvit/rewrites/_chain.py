@@ -51,7 +51,7 @@ class Chain:
         return edit.without_unread(edit.replace_node(self.graph, self.anchor, new))
 
     def replaced_by(self, tensor: int) -> Graph:
-        """The graph with what was put in front, up to ``tensor``, in the place of ``anchor``; reshaped as it gives it."""
+        """The graph with what was put in front, up to ``tensor``, in the place of ``anchor``, in its shape."""
         out, last = self.graph.tensors[self.anchor.outputs[0]], self.graph.producer(tensor)
         assert last is not None
         if self.graph.tensors[tensor].shape != out.shape:

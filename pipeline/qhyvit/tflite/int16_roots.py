@@ -125,7 +125,8 @@ def limit_of(graph: Graph, node: Node) -> float | None:
     if len(reader) == 1 and reader[0].op == "SUB" and reader[0].attrs == RELU:
         node = reader[0] if graph.tensors[reader[0].inputs[0]].is_constant else node
     made = graph.producer(node.inputs[1]) if node.op == "SUB" else None
-    is_part = node.op == "SUB" and (node.attrs == RELU or (made is not None and made.attrs == RELU and made.op == "SUB"))
+    first = made is not None and made.attrs == RELU and made.op == "SUB"
+    is_part = node.op == "SUB" and (node.attrs == RELU or first)
     if not is_part or not graph.tensors[node.inputs[0]].is_constant:
         return None
     return float(graph.constant(node.inputs[0]).max())
