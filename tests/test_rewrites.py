@@ -63,12 +63,6 @@ def test_a_product_of_activations_is_no_layer():
     assert "FULLY_CONNECTED" not in [n.op for n in rewrite(graph).nodes]
 
 
-def test_a_fused_activation_keeps_a_layer_a_layer():
-    layer = product("FULLY_CONNECTED", 3, 3, 5, fused_activation_function="RELU")
-    graph = sums_and_products(layer, shapes=[(4, 4)], outputs=(5,))
-    assert matrix_product.apply(graph).nodes == graph.nodes
-
-
 def test_products_share_their_right_operand():
     two = product("BATCH_MATMUL", 3, 3, 5), product("BATCH_MATMUL", 5, 3, 6)
     graph = sums_and_products(*two, shapes=[(4, 4), (4, 4)], outputs=(6,))

@@ -33,7 +33,7 @@ class Chain:
     def add(self, op: str, *inputs: int, **attrs: Any) -> int:
         """The id of what an op with one output makes of ``inputs``; of constants alone it is computed here."""
         made, options = spec(op), spec(op).attrs(**attrs)
-        read = [self.graph.tensors[t] for t in inputs]
+        read = [self.graph.tensors[t] for t in inputs if t >= 0]
         if all(t.is_constant for t in read) and made.weight_input < 0:
             floats = [t.data if t.data.dtype.kind != "f" else torch.from_numpy(t.data)[None] for t in read]  # type: ignore[union-attr]
             return self.constant(made.forward(floats, options)[0].numpy())
