@@ -144,12 +144,14 @@ def settle(module: nn.Module, input_size: int, seed: int) -> None:
     """Statistics of every batch norm from random pictures, layer by layer, so that values keep their size.
 
     A deep network of random weights otherwise grows until float32 itself does not compute it. The pictures, [8, 3, H,
-    W], differ in what they hold and in their contrast. A variance is the mean square: divided by less, the little that
-    is left of a picture behind many random layers would be blown up, and rounding errors with it.
+    W], differ in light, contrast and what they hold, and are nearly gray, as photographs are. A variance is the mean
+    square: divided by less, the little that is left of a picture behind many random layers would be blown up, and
+    rounding errors with it.
     """
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) and m.track_running_stats]
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn((8, 3, 8, 8), generator=generator) * torch.linspace(0.5, 2.0, 8)[:, None, None, None]
+    gray, color, light = (torch.randn(8, *shape, generator=generator) for shape in ((1, 8, 8), (3, 8, 8), (1, 1, 1)))
+    coarse = light + (gray + 0.3 * color) * torch.linspace(0.5, 2.0, 8)[:, None, None, None]
     pictures = nn.functional.interpolate(coarse, (input_size, input_size), mode="bicubic")
     momenta = [m.momentum for m in norms]
     for norm in norms:

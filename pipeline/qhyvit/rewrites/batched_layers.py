@@ -1,7 +1,7 @@
 """A product with a constant for each matrix of a batch is a convolution with groups: one group a matrix.
 
-As an operand the constant would have one scale for all, and ai-edge-quantizer refuses it; a convolution's weights have a
-scale a channel. With one matrix for all it is a layer.
+As an operand the constant would have one scale for all, and ai-edge-quantizer refuses it; a convolution's weights have
+a scale a channel. With one matrix for all it is a layer.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ def _layer(chain: Chain, rows: int, weight: NDArray[np.float32]) -> int:
 
 def _constant(graph: Graph, node: Node) -> int | None:
     """The position of the constant operand, where its matrices are one for all or one for each of the other's."""
+    if node.op != "BATCH_MATMUL":
+        return None
     known = [i for i, t in enumerate(node.inputs) if graph.tensors[t].is_constant]
-    if node.op != "BATCH_MATMUL" or len(known) != 1:
+    if len(known) != 1:
         return None
     own, other = (graph.tensors[node.inputs[i]].shape[:-2] for i in (known[0], 1 - known[0]))
     trimmed = [tuple(n for n in shape if n > 1) for shape in (own, other)]
