@@ -65,6 +65,36 @@ def test_such_layers_export(pool):
     assert export(open_source(Net(mid))).facts["float_error"] < FLOAT_TOLERANCE
 
 
+def turned(x):
+    """What the converter gets wrong: constants on the left, and an axis made longer in front of a permutation."""
+    y = x.reshape(8, 1, 16, 16).expand(-1, 2, -1, -1).permute(1, 0, 2, 3).mean(0, keepdim=True)
+    return (1 - x) * (2 / (x.abs() + 1)) + y.expand(1, -1, -1, -1) * (x.sigmoid() + 1).reciprocal()
+
+
+def fixed_grid(x):
+    where = F.affine_grid(0.8 * torch.eye(2, 3)[None], [1, 8, 16, 16], align_corners=False)
+    return F.grid_sample(x, where, align_corners=False)
+
+
+@pytest.mark.parametrize("function", [turned, fixed_grid])
+def test_what_the_converter_gets_wrong_has_another_form(function):
+    assert export(open_source(Net(Function(function)))).facts["float_error"] < FLOAT_TOLERANCE
+
+
+SIZES = [(4, 3, -1, 2), (-1, 3, 1, 2), (2, 4, 3, 5, 2), (7, 2)]
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_an_axis_is_repeated_as_torch_does(sizes):
+    shape = [1 if 1 < s != 2 else s for s in sizes if s != -1]
+    x = torch.randn(*(shape if -1 not in sizes else [1, 1, 1, 2] if sizes[1] == 3 else shape))
+    with Lowered():
+        found, again, by_one = x.expand(*sizes), 3 - x, torch.rsub(x, 2, alpha=3)
+    torch.testing.assert_close(found, x.expand(*sizes))
+    torch.testing.assert_close(again, 3 - x)
+    torch.testing.assert_close(by_one, torch.rsub(x, 2, alpha=3))
+
+
 class Counting(nn.Module):
     """Adds what only depends on positions."""
 
