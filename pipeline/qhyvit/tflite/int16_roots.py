@@ -120,12 +120,20 @@ def parted_roots(graph: Graph, ends: Callable[[int], tuple[float, float]]) -> Gr
 
 
 def limit_of(graph: Graph, node: Node) -> float | None:
-    """The largest value that a node of :func:`_parted` may write, or that matters to its only reader; None: others."""
-    reader = graph.users(node.outputs[0])
-    if len(reader) == 1 and reader[0].op == "SUB" and reader[0].attrs == RELU:
-        node = reader[0] if graph.tensors[reader[0].inputs[0]].is_constant else node
-    made = graph.producer(node.inputs[1]) if node.op == "SUB" else None
-    is_part = node.op == "SUB" and (node.attrs == RELU or (made is not None and made.attrs == RELU and made.op == "SUB"))
-    if not is_part or not graph.tensors[node.inputs[0]].is_constant:
-        return None
-    return float(graph.constant(node.inputs[0]).max())
+    """The largest value that a node of the smaller part writes, or that matters to its only reader; None: no such node.
+
+    These are the sum of squares, ``below`` it and ``fine`` of :func:`_parted`.
+    """
+    readers = graph.users(node.outputs[0])
+    made = graph.producer(node.inputs[1]) if _from_limit(graph, node) else None
+    if made is not None and _from_limit(graph, made) and made.attrs == RELU:
+        return float(graph.constant(node.inputs[0]).max())
+    for below in (node, *readers[:1]):
+        if len(readers) == 1 and _from_limit(graph, below) and below.attrs == RELU:
+            return float(graph.constant(below.inputs[0]).max())
+    return None
+
+
+def _from_limit(graph: Graph, node: Node) -> bool:
+    """Whether ``node`` subtracts from a constant."""
+    return node.op == "SUB" and graph.tensors[node.inputs[0]].is_constant
