@@ -75,7 +75,8 @@ def _int16_table(in_scale: float, out_scale: float) -> np.ndarray:
     x[-1] = reads[1]
 
     def steps(v: np.ndarray) -> np.ndarray:
-        return np.float32(1.0) / np.sqrt(np.maximum(v, np.float32(LEAST))) * per_unit
+        root = np.float32(1.0) / np.sqrt(np.where(v > 0, v, np.float32(1.0))) * per_unit
+        return np.where(v > 0, root, np.float32(2**15 - 1))
 
     ends, middles = steps(x), _rounded(steps(x[:-1] + step / np.float32(2)))
     between = _rounded((ends[1:] + _rounded(ends[:-1])) / np.float32(2))
@@ -86,7 +87,7 @@ def _int16_table(in_scale: float, out_scale: float) -> np.ndarray:
 
 
 def int16_steps(codes: np.ndarray, in_scale: float, out_scale: float) -> np.ndarray:
-    """Steps of the output's scale that the int16 kernel gives for int16 ``codes`` above 127 (any shape): by a table."""
+    """Steps of the output's scale that the int16 kernel gives for int16 ``codes`` >= 0 (any shape), by a table."""
     table, codes = _int16_table(in_scale, out_scale), codes.astype(np.int64)
     part = (codes >> 7) + 256
     steps: np.ndarray = table[part] + (((table[part + 1] - table[part]) * (codes & 127) + 64) >> 7)
