@@ -1,16 +1,28 @@
 """Islands of int16: placed where int8 loses much, written, and proven op by op."""
 
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
 
-from qhyvit.graph.ir import Graph
+from qhyvit.errors import PlanError
+from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.measure import MEASURES
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem, Solution
+from qhyvit.methods._problem import Problem, Solution, outputs_of
+from qhyvit.ops import spec
+from qhyvit.ops.rsqrt import int16_steps
 from qhyvit.plan import QuantPlan
-from qhyvit.tflite.write import quantize
+from qhyvit.sim.run import Executor
+from qhyvit.tflite import _flat
+from qhyvit.tflite.int16_roots import parted_roots
+from qhyvit.tflite.int16_sums import summed_in_int16
+from qhyvit.tflite.write import quantize, write_float
+from qhyvit.verify.census import census
+from qhyvit.verify.probe import make_interpreter, run
+from qhyvit.verify.report import Report, verify
 from qhyvit_device.runner import TfliteFile
 from tests._graphs import Builder
 
@@ -49,8 +61,7 @@ def images() -> torch.Tensor:
 
 
 def search(graph: Graph, images: torch.Tensor, **options: object) -> Solution:
-    chosen = method("qhyvit")
-    problem = Problem(graph, images, measure=MEASURES["correlation"])
+    chosen, problem = method("qhyvit"), Problem(graph, images, measure=MEASURES["correlation"])
     return chosen.search(problem, {**chosen.defaults, **FAST, **options})
 
 
@@ -72,6 +83,14 @@ def deployed(found: Solution, images: torch.Tensor) -> np.ndarray:
     return np.stack([(file.run(c[0]).astype(np.float64).ravel() - zero) * scale for c in input_codes(found, images)])
 
 
+def error(found: Solution, graph: Graph) -> float:
+    """Mean 1 - correlation of the file's outputs with the float graph's, on images that nobody calibrated on."""
+    held_out = torch.randn(16, 4, 4, 3, generator=torch.Generator().manual_seed(2))
+    reference = outputs_of(graph, held_out).numpy()
+    pairs = zip(reference, deployed(found, held_out), strict=True)
+    return float(np.mean([1 - np.corrcoef(x, y)[0, 1] for x, y in pairs]))
+
+
 @pytest.fixture(scope="module")
 def hard() -> Graph:
     return stream(spread=30.0)
@@ -80,3 +99,127 @@ def hard() -> Graph:
 @pytest.fixture(scope="module")
 def found(hard, images) -> Solution:
     return search(hard, images)
+
+
+def checked(found: Solution, images: torch.Tensor, data: bytes | None = None, plan: QuantPlan | None = None) -> Report:
+    plan = plan or plan_of(found)
+    data = data or quantize(found.shipped, plan)
+    return verify(found.graph, found.shipped, plan, data, images[:4], input_codes(found, images[:4]))
+
+
+def test_int16_saves_tokens_of_far_apart_variances(hard, found, images):
+    without = search(hard, images, int16_ms=0.0)
+    assert without.int16 == {}
+    assert not without.graph.floats
+    assert found.int16
+    assert error(found, hard) < 0.2 * error(without, hard)
+
+
+def test_the_file_is_integer_and_every_op_of_it_is_as_simulated(found, images):
+    data = quantize(found.shipped, plan_of(found))
+    counted = census(data)
+    assert counted.float_tensors == ()
+    assert {op for (op, dtype) in counted.ops if dtype == "INT16"} >= {"QUANTIZE", "MUL", "SUB", "SUM", "RSQRT"}
+    assert not {op for (op, _) in counted.ops} & {"DEQUANTIZE"}
+    assert "newer" in counted.oldest_runtime
+    report = checked(found, images, data)
+    assert report.passed, [c for c in report.checks if not c.passed]
+    inside = {name: row for name, row in report.agreements["litert"].ops.items() if name.endswith(" int16")}
+    assert {"QUANTIZE int16", "MUL int16", "RSQRT int16", "BATCH_MATMUL int16"} <= set(inside)
+    assert max(row.worst for row in inside.values()) <= 1
+
+
+def test_what_the_islands_compute_is_what_the_graph_did(hard, found, images):
+    assert torch.allclose(outputs_of(hard, images), outputs_of(found.graph, images), rtol=1e-3, atol=1e-3)
+
+
+def test_a_network_that_does_well_in_int8_has_none(images):
+    easy = search(stream(spread=1.0), images)
+    assert easy.int16 == {}
+    assert not easy.graph.floats
+
+
+def test_the_plan_keeps_the_scales(found):
+    plan = plan_of(found)
+    assert QuantPlan.from_json(plan.to_json()).int16 == plan.int16
+
+
+@pytest.mark.parametrize("op", ["MUL", "RSQRT", "SUB"])
+def test_verification_finds_a_wrong_scale(found, images, op):
+    model = _flat.load_model(quantize(found.shipped, plan_of(found)))
+    graph = model.subgraphs[0]
+    outputs = [graph.tensors[o.outputs[0]] for o in graph.operators if _flat.op_name(model, o) == op]
+    wrong = next(t for t in outputs if _flat.TENSOR_TYPE[t.type] == "INT16")
+    wrong.quantization.scale = [float(wrong.quantization.scale[0]) * 1.01]
+    report = checked(found, images, _flat.pack(model))
+    assert [c.name for c in report.checks if not c.passed]
+
+
+def test_verification_finds_a_wrong_entry(found, images):
+    model = _flat.load_model(quantize(found.shipped, plan_of(found)))
+    graph = model.subgraphs[0]
+    entries = [o for o in graph.operators if _flat.op_name(model, o) == "QUANTIZE"]
+    wrong = next(t for t in (graph.tensors[o.outputs[0]] for o in entries) if _flat.TENSOR_TYPE[t.type] == "INT16")
+    wrong.quantization.scale = [float(wrong.quantization.scale[0]) * 1.01]
+    assert not checked(found, images, _flat.pack(model)).passed
+
+
+def test_a_float_tensor_without_a_scale_is_refused(found):
+    plan = plan_of(found)
+    others = list(plan.int16)[1:]
+    with pytest.raises(PlanError, match="no int16 scale"):
+        quantize(found.shipped, replace(plan, int16={name: plan.int16[name] for name in others}))
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e4])
+def test_the_int16_root_is_computed_as_its_kernel_does(size):
+    """Against the interpreter: every code from 0 on."""
+    b = Builder(np.random.default_rng(0))
+    codes = np.arange(2**15).astype(np.int16)
+    out_scale = 2 / np.sqrt(1024 * size) / 2**15
+    b.tensors = [Tensor(0, "x", codes.shape, "FLOAT32"), Tensor(1, "y", codes.shape, "FLOAT32")]
+    graph = Graph(dict(enumerate(b.tensors)), (Node("RSQRT", spec("RSQRT").attrs(), (0,), (1,)),), (0,), (1,))
+    model = _flat.load_model(write_float(graph))
+    for tensor, scale in zip(model.subgraphs[0].tensors, (size, out_scale), strict=True):
+        tensor.type = _flat.TENSOR_TYPE_CODE["INT16"]
+        tensor.quantization = schema.QuantizationParametersT()
+        tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [0]
+    interpreter = make_interpreter(_flat.pack(model))
+    steps = int16_steps(codes, size, out_scale)
+    assert np.array_equal(run(interpreter, codes), steps)
+    real = 1 / np.sqrt(codes.clip(1) * size) / out_scale
+    assert np.abs(steps / real - 1)[codes >= 1024].max() < 2e-3
+    assert np.abs(steps / real - 1)[codes < 256].max() > 1e-2  # why roots have two parts
+
+
+def test_a_root_in_two_parts_is_the_root():
+    b = Builder(np.random.default_rng(0))
+    x = b.reshape(b.input, 1, 16, 1, 3)
+    squares = b.add("BATCH_MATMUL", x, x, adj_y=True)
+    constants = [b.tensor("c", (1, 1, 1, 1), data=np.full((1, 1, 1, 1), v, np.float32)) for v in (1 / 3, 1e-5)]
+    root = b.add("RSQRT", b.add("ADD", b.add("MUL", squares, constants[0]), constants[1]))
+    graph = b.graph(root)
+    graph = replace(graph, floats=frozenset(n.outputs[0] for n in graph.nodes))
+    sizes = torch.logspace(-2, 2, 4)[:, None, None]
+    images = sizes * torch.randn(4, 4, 4, 3, generator=torch.Generator().manual_seed(0))
+    parted = parted_roots(graph, lambda t: (1e-4, 1e4))
+    assert sum(n.op == "RSQRT" for n in parted.nodes) == 2
+    assert parted_roots(graph, lambda t: (1.0, 10.0)) is graph
+    before, after = (Executor(g, torch.float64).logits(images) for g in (graph, parted))
+    assert torch.allclose(before, after, rtol=1e-5)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("squared", [True, False])
+def test_means_as_sums_are_the_same(keep, squared):
+    b = Builder(np.random.default_rng(0))
+    x = b.add("MUL", b.input, b.input) if squared else b.input
+    graph = b.graph(b.add("MEAN", x, b.integers(3), keep_dims=keep))
+    graph = replace(graph, floats=frozenset(n.outputs[0] for n in graph.nodes))
+    summed = summed_in_int16(graph)
+    summed.check()
+    assert {n.op for n in summed.nodes} >= ({"BATCH_MATMUL"} if squared else {"SUM"})
+    assert "MEAN" not in {n.op for n in summed.nodes}
+    assert {t for n in summed.nodes for t in n.outputs} == set(summed.floats)
+    images = torch.randn(2, 4, 4, 3)
+    assert torch.allclose(Executor(graph).logits(images), Executor(summed).logits(images), rtol=1e-5, atol=1e-6)

@@ -214,8 +214,9 @@ def calibrate(
         problem = Problem(graph, pixels, reference, compared, door, seed=seed, bits=bits, latency=latency,
                           profile=profile, store=store, progress=work.progress, log=work.log)  # fmt: skip
         solution = chosen.search(problem, full)
-        shipped, _ = door.through(solution.graph, [Edit("one of two equal float nodes", without_twins)])
-        solution = replace(solution, graph=shipped)
+        if not solution.int16:  # int16 islands are as they have to be: equal nodes may have scales of their own there
+            shipped, _ = door.through(solution.graph, [Edit("one of two equal float nodes", without_twins)])
+            solution = replace(solution, graph=shipped)
         plan = QuantPlan(
             solution.tensors,
             method,

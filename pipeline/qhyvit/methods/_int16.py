@@ -17,6 +17,7 @@ from qhyvit.sim.run import Executor
 from qhyvit.tflite.int16_islands import scales
 from qhyvit.tflite.int16_roots import parted_roots
 from qhyvit.tflite.int16_sums import summed_in_int16
+from qhyvit.tflite.twins import without_twins
 
 Ends = dict[int, tuple[float, float]]
 
@@ -36,7 +37,8 @@ def with_int16(problem: Problem, solution: Solution) -> Solution:
     graph = solution.graph
     if problem.profile != "integer" or graph.floats == graph.wide:
         return solution
-    problem, _ = problem.on(graph).edited([Edit("sums in int16", summed_in_int16)])
+    edits = [Edit("one of two equal int16 nodes", without_twins), Edit("sums in int16", summed_in_int16)]
+    problem, _ = problem.on(graph).edited(edits)
     ends = _ends(problem, problem.graph, problem.graph.floats - problem.graph.wide)
     problem, _ = problem.edited([Edit("roots in two parts", lambda graph: parted_roots(graph, ends.__getitem__))])
     ends = _ends(problem, problem.graph, problem.graph.floats - problem.graph.wide)

@@ -304,7 +304,8 @@ class _Search:
         problem.log(f"round {number + 1}: distance before {statistics.distance:.4f}, objective {total:.4g}")
         wide = _wide.choose(graph, statistics, total, budget, problem.latency) if budget else {}
         # once: of tensors that are float by then, nothing is known
-        places_islands = number == FOLD_ROUNDS[0] and (is_cpu or budget > 0)
+        needs_int16 = budget > 0 and statistics.distance > _islands.INT16_FROM
+        places_islands = number == FOLD_ROUNDS[0] and (is_cpu or needs_int16)
         per_ms = total * _islands.gain_per_ms(graph, problem.latency, int16=not is_cpu)
         worth = _islands.worth(graph, statistics, spread(graph, chosen), per_ms) if places_islands else None
         if worth is not None:  # a norm that becomes float takes a stream's scale in another way

@@ -108,8 +108,10 @@ class OpSpec:
         kernel_steps: (real result, input scale, output scale) -> steps of the output scale, where the int8 kernel's
             own arithmetic gives another code near ties; None where rounding says it all.
         arm64_steps: the same for the kernel that arm64 has instead, None where it has the same one.
-        operand_steps: the same from what the kernel reads, where it rounds that or its result does not tell it: (steps
-            of each operand, scale of each, scale of the output) -> steps of the output scale.
+        int16_steps: (int16 codes, input scale, output scale) -> steps of the output scale that the int16 kernel gives,
+            where it is more than a step off.
+        operand_steps: the same as ``kernel_steps`` from what the kernel reads, where it rounds that or its result does
+            not tell it: (steps of each operand, scale of each, scale of the output) -> steps of the output scale.
         floor: what many results are exactly, and none is below (ELU: -1); it has to stay on the grid.
         accumulates: the int8 kernel sums products of codes in an integer and multiplies that, as float32, by one
             float32 factor s_a * s_b / s_out (XNNPACK).
@@ -138,6 +140,7 @@ class OpSpec:
     rounding: str = "half_even"
     kernel_steps: Callable[[Any, float, float], Any] | None = None
     arm64_steps: Callable[[Any, float, float], Any] | None = None
+    int16_steps: Callable[[Any, float, float], Any] | None = None
     operand_steps: Callable[..., Any] | None = None
     floor: float | None = None
     accumulates: bool = False

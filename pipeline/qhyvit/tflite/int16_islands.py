@@ -18,11 +18,10 @@ from qhyvit.ops import spec
 from qhyvit.ops._spec import Tied
 from qhyvit.plan import TensorQuant
 from qhyvit.tflite import _flat
-from qhyvit.tflite.int16_roots import limit_of
+from qhyvit.tflite.int16_roots import HEADROOM, limits
 
 TOP = 2**15 - 1
 STEPS_OF_INT8 = 128  # int16 steps in one of int8, where codes go over
-HEADROOM = 2.0  # what other images may have beyond the largest value of those that calibrate
 LEAST = 1e-20  # of a scale: a tensor may be zero throughout
 
 
@@ -55,6 +54,7 @@ def scales(graph: Graph, quants: Mapping[str, TensorQuant], peaks: Mapping[int, 
         ``peaks``: largest absolute value of each of those tensors, by id.
     """
     found: dict[str, float] = {}
+    limit_of = limits(graph)
     for node in graph.nodes:
         if not graph.in_float(node):
             continue
@@ -63,8 +63,7 @@ def scales(graph: Graph, quants: Mapping[str, TensorQuant], peaks: Mapping[int, 
             if isinstance(contract, Tied) and not contract.rounds:  # the kernel copies codes
                 scale = found[source.name] if source.name in found else entry_scale(quants[source.name])
             else:
-                limit = limit_of(graph, node)
-                top = HEADROOM * peaks[t] if limit is None else limit
+                top = limit_of[t] if t in limit_of else HEADROOM * peaks[t]
                 scale = float(np.float32(max(top / TOP, LEAST)))
             found[graph.tensors[t].name] = scale
     return found

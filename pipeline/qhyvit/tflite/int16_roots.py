@@ -1,8 +1,9 @@
 """1 / sqrt(v) in int16 islands in two parts, where the values of v lie far apart.
 
-The runtime's int16 RSQRT interpolates between 1 / sqrt of every 128th code: right within 0.2 % from code 1024 on, and
-nonsense below 128. With v1 = max(v, L) and v2 = min(v, L), 1 / sqrt(v) = 1 / sqrt(v1) + 1 / sqrt(v2) - 1 / sqrt(L),
-and each part has all codes for its own range. The squares are summed a second time for v2, whose int16 saturates.
+The runtime's int16 RSQRT interpolates between 1 / sqrt of every 128th code: right within 0.2 % from code 1024 on,
+0.4 % from 512 on, and nonsense below 128. With v1 = max(v, L) and v2 = min(v, L),
+1 / sqrt(v) = 1 / sqrt(v1) + 1 / sqrt(v2) - 1 / sqrt(L), and each part has all codes for its own range. The squares are
+summed a second time for v2, whose int16 saturates.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops._elementwise import ElementwiseAttrs
 
-FAR = 16.0  # largest over smallest value that one root serves: codes 1024 to 16384, twice that is headroom
+HEADROOM = 2.0  # what other images may have beyond the largest value of those that calibrate
+FAR = 16.0  # largest over smallest value that one root serves: codes 1024 to 16384
 RELU = ElementwiseAttrs(fused_activation_function="RELU")
 
 
@@ -29,8 +31,12 @@ def chain(graph: Graph, root: Node) -> list[Node]:
         if node.op != "RESHAPE" and not _positive(graph, node):
             return []
         node = graph.producer(_operand(graph, node))
-    is_sum = node is not None and node.op == "BATCH_MATMUL" and node.inputs[0] == node.inputs[1]
-    return [node, *reversed(found)] if node is not None and (is_sum or node.op == "MEAN") else []
+    return [node, *reversed(found)] if node is not None and (_is_sum(node) or node.op == "MEAN") else []
+
+
+def _is_sum(node: Node) -> bool:
+    """Whether ``node`` sums squares in a product."""
+    return node.op == "BATCH_MATMUL" and node.inputs[0] == node.inputs[1]
 
 
 def _operand(graph: Graph, node: Node) -> int:
@@ -115,18 +121,21 @@ def parted_roots(graph: Graph, ends: Callable[[int], tuple[float, float]]) -> Gr
             continue
         low, high = ends(nodes[0].outputs[0])
         if low > 0 and high > FAR * low:
-            graph = _parted(graph, node, float(np.float32(np.sqrt(low * high))))
+            graph = _parted(graph, node, float(np.float32(np.sqrt(HEADROOM * low * high))))
     return graph
 
 
-def limit_of(graph: Graph, node: Node) -> float | None:
-    """The largest value that a node of :func:`_parted` may write, or that matters to its only reader; None: others."""
-    reader = graph.users(node.outputs[0])
-    if len(reader) == 1 and reader[0].op == "SUB" and reader[0].attrs == RELU:
-        node = reader[0] if graph.tensors[reader[0].inputs[0]].is_constant else node
-    made = graph.producer(node.inputs[1]) if node.op == "SUB" else None
-    first = made is not None and made.attrs == RELU and made.op == "SUB"
-    is_part = node.op == "SUB" and (node.attrs == RELU or first)
-    if not is_part or not graph.tensors[node.inputs[0]].is_constant:
-        return None
-    return float(graph.constant(node.inputs[0]).max())
+def limits(graph: Graph) -> dict[int, float]:
+    """The largest values that the nodes of the smaller parts write, or that matter to their only reader, by tensor."""
+    found: dict[int, float] = {}
+    for node in graph.nodes:
+        out, source = node.outputs[0], _operand(graph, node)
+        if node.op == "SUB" and graph.tensors[node.inputs[0]].is_constant:
+            limit, made = float(graph.constant(node.inputs[0]).max()), graph.producer(source)
+            if node.attrs == RELU and made is not None and _is_sum(made) and graph.users(source) == (node,):
+                found |= {source: limit, out: limit}
+            elif source in found:
+                found[out] = limit
+        elif source in found and (node.op == "RESHAPE" or (node.op in ("ADD", "MUL") and _positive(graph, node))):
+            found[out] = _through(graph, [node], found[source])
+    return found

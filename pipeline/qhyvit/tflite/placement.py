@@ -113,8 +113,8 @@ def times(graph: Graph, latency: LatencyProfile, *, int16: bool = False) -> Time
         must = t in whole or must_be_float(graph, node)
         narrow, wide = latency.ms(work_of(graph, node, INT8, INT8)), _float_ms(graph, node, latency, int16=int16)
         unknown = (narrow is None and not must) or (wide is None and (int16 or not must))
-        rootless = int16 and node.op == "RSQRT" and not chain(graph, node)
-        if unknown or rootless or not _may_be_float(graph, node, codes):
+        no_root = int16 and node.op == "RSQRT" and not chain(graph, node)
+        if unknown or no_root or not _may_be_float(graph, node, codes):
             continue
         if int16:
             whole_norms += _whole_norm(graph, node)

@@ -12,6 +12,7 @@ import torch
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.ops import spec
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.fakequant import ExactQuant, exact_codes, quantized_biases
 from qhyvit.sim.run import Executor, unrounded
@@ -48,9 +49,6 @@ class OpAgreement:
 # What ai-edge-quantizer appends to the name of the int8 copy of a float or int16 tensor, and of the copy that an island
 # reads of an int8 one
 NARROWED, WIDENED = "_quantized", "_dequant"
-# How far int16 kernels may be off, in steps; others: 1. The runtime looks 1 / sqrt(x) up with a multiplier of 16 bits,
-# and was up to 13 steps off where the results use most of the range
-INT16_STEPS = {"RSQRT": 16}
 
 
 @dataclass
@@ -193,9 +191,12 @@ def _compare_inside(
     operands = [simulator.executor.operand(node, i, values) for i in range(len(node.inputs))]
     for t, y in zip(node.outputs, simulator.executor.apply(node, operands), strict=True):
         name = graph.tensors[t].name
-        expected = np.clip(np.rint(y[0].numpy() / simulator.int16[name]), -(2**15), 2**15 - 1)
-        steps = np.abs(read[name].astype(np.float64).reshape(expected.shape) - expected)
-        row.add(np.ceil(steps / INT16_STEPS.get(node.op, 1)).astype(np.int64), name)
+        own, scale, steps = spec(node.op).int16_steps, simulator.int16[name], y[0].numpy() / simulator.int16[name]
+        if own is not None:
+            source = graph.tensors[node.inputs[0]].name
+            steps = own(read[source], simulator.int16[source], scale)
+        expected = np.clip(np.rint(steps), -(2**15), 2**15 - 1).astype(np.int64)
+        row.add(np.abs(read[name].astype(np.int64).reshape(expected.shape) - expected), name)
     for t in node.inputs:
         name = graph.tensors[t].name if t >= 0 else ""
         quant, codes = simulator.quants.get(name), read.get(f"{name}{WIDENED}")
