@@ -125,8 +125,11 @@ def candidates(
     """
     found, latency = [], latency or default_profile()
     for name, place in places:
-        if any(t not in statistics.peak or t not in statistics.by_channel for t in place.tensors):
+        # copies of codes are counted with what they copy, and what is outside int8 is not rounded
+        counted = tuple(t for t in place.tensors if t in statistics.peak and t in statistics.by_channel)
+        if not counted:
             continue
+        place = replace(place, tensors=counted)
         options = [_option(graph, name, place, r, statistics, bits) for r in _scales(statistics, place, bits)]
         plain = _option(graph, name, place, np.ones(place.channels), statistics, bits)
         best = min(options, key=lambda o: -o.gain)

@@ -48,7 +48,7 @@ OPTIONS: dict[str, Option] = {
     "scheme": Option("search", "of activations", choices=("search", "asymmetric", "symmetric")),
     "folds": Option("all", "scales of channels that go into neighbours", choices=tuple(all_folds()), several=True,
                     alone=("all", "none")),
-    "int16_ms": Option(0.2, "milliseconds that int16 kernels may add where the objective gains; 0: none",
+    "int16_ms": Option(0.2, "milliseconds that int16 softmaxes may add where the objective gains; 0: no int16 at all",
                        low=0, high=1e6),
     "fast_softmax": Option(True, "large softmaxes of int8 ops that XNNPACK has (at 8 bits)"),
     "fast_gelu": Option(True, "int8 GELUs as SiLU where the outputs allow it (at 8 bits)"),
@@ -349,7 +349,7 @@ class _Search:
         graph = self.problem.graph
         self.placed = [graph.tensors[t].name for t in sorted(graph.floats - graph.wide)]
         self._fold(candidates)
-        if worth is not None:  # behind the folds: what they put in has a choice too
+        if worth is not None and problem.profile == "cpu":  # behind the folds: what they put in has a choice too
             self.problem = self.problem.on(self._islands(self.problem.graph, worth))
         for t in sorted(self.problem.graph.floats - self.problem.graph.wide - problem.graph.floats):
             what = "float kernel for" if problem.profile == "cpu" else "island of int16 at"

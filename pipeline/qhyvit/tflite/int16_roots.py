@@ -1,7 +1,7 @@
 """1 / sqrt(v) in int16 islands in two parts, where the values of v lie far apart.
 
-The runtime's int16 RSQRT interpolates between 1 / sqrt of every 128th code: right within 0.2 % from code 1024 on,
-0.4 % from 512 on, and nonsense below 128. With v1 = max(v, L) and v2 = min(v, L),
+The runtime's int16 RSQRT interpolates between 1 / sqrt of every 128th code: right within 0.2 % from code 1024 on, 0.4 %
+from 512 on, and nonsense below 128. With v1 = max(v, L) and v2 = min(v, L),
 1 / sqrt(v) = 1 / sqrt(v1) + 1 / sqrt(v2) - 1 / sqrt(L), and each part has all codes for its own range. The squares are
 summed a second time for v2, whose int16 saturates.
 """
