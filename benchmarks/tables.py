@@ -12,7 +12,7 @@ from benchmarks._files import COMPARED, RESULTS
 from qhyvit import files
 
 ROOT = RESULTS.parent.parent
-DOCUMENTS = ("README.md", "docs/results.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/own_models.md")
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -134,6 +134,19 @@ def coverage() -> str:
     return _markdown(["", *columns.values()], rows)
 
 
+def own_models() -> str:
+    """Every network of timm that was tried: built and verified, or refused with the reason."""
+    rows = []
+    for r in sorted(_rows("own_models.csv"), key=lambda r: (r["model"], int(r["input"]))):
+        if r["status"] == "built":
+            agreed, images = map(int, r["agreement"].split("/"))
+            cells = [r["ops"], r["verified"], f"{100 * agreed / images:.0f}", r["correlation"]]
+        else:
+            cells = ["", f"refused: {r['reason']}", "", ""]
+        rows.append([f"`{r['model']}`", r["input"], *cells, r["all_s"]])
+    return _markdown(["model", "input", "ops", "verified", "agrees with float %", "correlation", "seconds"], rows)
+
+
 def variants() -> str:
     """Time of every variant in both profiles over that of its own float file."""
     rows = [[r["variant"], r["own_float_ms"], r["integer"], r["cpu"]] for r in _rows("variants.csv")]
@@ -189,7 +202,9 @@ def _emphasized(kinds: list[str]) -> list[str]:
 
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f
-    for f in (stock, methods, ablation, families, coverage, variants, latency, turns, op_times, instructions)
+    for f in (
+        stock, methods, ablation, families, coverage, own_models, variants, latency, turns, op_times, instructions
+    )
 }  # fmt: skip
 
 
