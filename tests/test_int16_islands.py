@@ -8,17 +8,25 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 
 from qhyvit.errors import PlanError
+from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.latency.profile import default_profile
 from qhyvit.measure import MEASURES
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem, Solution, outputs_of
 from qhyvit.ops import spec
 from qhyvit.ops.rsqrt import int16_steps
 from qhyvit.plan import QuantPlan
+from qhyvit.report.changes import changes
+from qhyvit.report.cost import Costs
 from qhyvit.sim.run import Executor
+from qhyvit.stages import Solved
+from qhyvit.store import Store
 from qhyvit.tflite import _flat
 from qhyvit.tflite.int16_roots import parted_roots
 from qhyvit.tflite.int16_sums import summed_in_int16
+from qhyvit.tflite.islands import with_floats
+from qhyvit.tflite.read import read
 from qhyvit.tflite.write import quantize, write_float
 from qhyvit.verify.census import census
 from qhyvit.verify.probe import make_interpreter, run
@@ -137,6 +145,29 @@ def test_a_network_that_does_well_in_int8_has_none(images):
     easy = search(stream(spread=1.0), images)
     assert easy.int16 == {}
     assert not easy.graph.floats
+
+
+def test_a_search_that_goes_on_from_its_pieces_finds_the_same(hard, found, images, tmp_path):
+    store = Store(tmp_path / "part")
+    store.open("key")
+    chosen = method("qhyvit")
+    problem = Problem(hard, images, measure=MEASURES["correlation"], store=store)
+    for _ in range(2):
+        again = chosen.search(problem, {**chosen.defaults, **FAST})
+        assert again.tensors == found.tensors
+        assert again.int16 == found.int16
+
+
+def test_a_work_directory_keeps_all_that_the_file_needs(found):
+    plan = QuantPlan.from_json(plan_of(found).to_json())
+    folded = with_floats(read(write_float(found.graph)), plan.floats)
+    assert quantize(edit.with_named(folded, found.constants), plan) == quantize(found.shipped, plan)
+
+
+def test_a_report_has_changes_for_it(hard, found, images):
+    plan = plan_of(found)
+    costs = Costs(Solved(found.graph, found.shipped, plan), images[:4], outputs_of(hard, images[:4]))
+    assert changes(plan, "qhyvit build", costs, 1.0, default_profile())
 
 
 def test_the_plan_keeps_the_scales(found):

@@ -97,7 +97,7 @@ def _method(build: _Build, costs: Costs) -> Change | None:
 
 
 def _cpu_profile(build: _Build, costs: Costs) -> Change | None:
-    if build.plan.profile != "integer":
+    if build.plan.profile != "integer" or build.plan.int16:  # norms that need more than int8 have it
         return None
     graph = with_profile(costs.graph, "cpu", build.latency)
     if not graph.floats:
