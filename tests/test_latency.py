@@ -7,6 +7,7 @@ from itertools import chain, combinations
 from pathlib import Path
 from types import SimpleNamespace
 
+import networkx as nx
 import numpy as np
 import pytest
 import torch
@@ -28,6 +29,7 @@ from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.rewrites import rewrite
 from qhyvit.sim.run import Executor
+from qhyvit.tflite import placement
 from qhyvit.tflite.islands import with_floats, with_profile
 from qhyvit.tflite.placement import Times, Worth, place, times, total_ms
 from qhyvit.tflite.read import read
@@ -196,6 +198,24 @@ def test_processors_have_profiles_by_name(tmp_path, monkeypatch):
     own = replace(found["cortex-a72"], name="a file of that name comes first")
     Path("cortex-a72").write_text(own.to_json())
     assert fitting.load(Path("cortex-a72")) == own
+
+
+def test_a_flow_that_fails_on_floats_is_made_of_whole_numbers(monkeypatch):
+    """The cheapest cut lies behind b: 0.25 + 1e-6 there, 0.3 in front of it, 1e30 and no limit elsewhere."""
+    net, cut, tried = nx.DiGraph(), nx.minimum_cut, []
+    for tail, head, ms in (("int8", "a", 1e30), ("a", "b", 0.3), ("b", "c", 0.25), ("b", "float", 1e-6)):
+        net.add_edge(tail, head, capacity=ms)
+    net.add_edge("c", "float")
+
+    def failing(net, *ends):
+        tried.append({type(e["capacity"]) for _, _, e in net.edges(data=True) if "capacity" in e})
+        if len(tried) == 1:
+            raise ValueError("min() arg is an empty sequence")
+        return cut(net, *ends)
+
+    monkeypatch.setattr(nx, "minimum_cut", failing)
+    assert placement._cut(net) == {"c", "float"}
+    assert tried == [{float}, {int}]
 
 
 def test_another_pace_changes_no_placement(small_v1):

@@ -23,6 +23,7 @@ from qhyvit.tflite.int16_roots import chain
 from qhyvit.tflite.legal import groups
 
 INT8_SIDE, FLOAT_SIDE = "int8", "float"
+LONGEST, PER_MS = 1e6, 1e9  # ms, and units of a capacity in whole numbers
 # Equal attention to so many positions has weights of 1/512, which int8 softmax rounds to zero, all of them
 LONG_SOFTMAX = 512
 
@@ -252,6 +253,23 @@ def _network(graph: Graph, cost: Times, worth: Worth) -> nx.DiGraph:
     return net
 
 
+def _cut(net: nx.DiGraph) -> set[object]:
+    """What lies on the side of float in the cheapest cut.
+
+    Capacities so far apart that sums of floats lose the small ones, as in a network of random weights whose gradients
+    explode, can leave the flow without a way on: then they are whole numbers, bounded, of which it is exact.
+    """
+    try:
+        found: set[object] = nx.minimum_cut(net, INT8_SIDE, FLOAT_SIDE)[1][1]
+    except ValueError:
+        whole = net.copy()
+        for _, _, edge in whole.edges(data=True):
+            if "capacity" in edge:
+                edge["capacity"] = round(min(edge["capacity"], LONGEST) * PER_MS)
+        found = nx.minimum_cut(whole, INT8_SIDE, FLOAT_SIDE)[1][1]
+    return found
+
+
 def total_ms(graph: Graph, cost: Times, floats: Collection[int]) -> float:
     """Time of the nodes that have a choice, and of all borders, where the nodes with outputs ``floats`` are float."""
     ms = 0.0
@@ -279,7 +297,7 @@ def place(
         return frozenset()
     net = _network(graph, cost, worth or Worth())
     net.add_nodes_from((INT8_SIDE, FLOAT_SIDE))
-    chosen = nx.minimum_cut(net, INT8_SIDE, FLOAT_SIDE)[1][1]
+    chosen = _cut(net)
     # what int8 cannot do may have been counted as a table of codes: that is a float op as well
     floats = {t for t in cost.int8 if t in chosen or math.isinf(cost.int8[t])}
     for t in cost.table:
