@@ -44,12 +44,22 @@ def test_every_place_is_float_equivalent(small, inputs, name):
         assert float((found - expected).abs().max()) < 3e-6 * float(expected.abs().max()), place.name
 
 
+def sixteen_bits(factor):
+    """The factor of a constant with int16 codes, as an island of int16 holds it."""
+    step = factor.max() / 32767
+    return np.round(factor / step) * step
+
+
+CARRIED = {"island_starts": sixteen_bits, "island_ends": lambda r: 1 / sixteen_bits(1 / r)}
+
+
 @pytest.mark.parametrize("name", sorted(all_folds()))
 def test_all_tensors_of_a_place_carry_the_scale(small, inputs, name):
     fold, graph = all_folds()[name], graph_for(small.graph, name)
     for place in fold.places(graph):
         r = scale_of(place.channels)
         folded = fold.apply(graph, place, r)
+        r = CARRIED.get(name, np.asarray)(r)
         before = Executor(graph, torch.float64).run(inputs[:1], None, place.tensors)
         after = Executor(folded, torch.float64).run(inputs[:1], None, place.tensors)
         for t in place.tensors:

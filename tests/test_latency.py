@@ -325,7 +325,7 @@ def test_the_cut_is_the_best_of_all_subsets(monkeypatch, seed):
 
     everything = chain.from_iterable(combinations(cost.int8, k) for k in range(len(cost.int8) + 1))
     best = min(map(loss, everything))
-    monkeypatch.setattr("qhyvit.tflite.placement.times", lambda graph, latency: cost)
+    monkeypatch.setattr("qhyvit.tflite.placement.times", lambda graph, latency, *, int16: cost)
     assert loss(place(graph, default_profile(), worth)) == pytest.approx(best)
 
 
