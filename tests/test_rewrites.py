@@ -203,6 +203,7 @@ def test_a_bias_of_four_dimensions_becomes_flat():
     assert found.tensors[found.nodes[-1].inputs[2]].shape == (3,)
     y = (1 + INPUT[:, 0]) @ torch.from_numpy(weight).float().T + torch.tensor([1.0, 2.0, 3.0])
     assert torch.allclose(outputs_of(found)[5], y, atol=1e-6)
+    assert torch.allclose(outputs_of(graph)[5], y, atol=1e-6)  # the exported graph, with its own bias, runs as well
 
 
 WEIGHT = np.random.default_rng(1).random((3, 4)).astype(np.float32)

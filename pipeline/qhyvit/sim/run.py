@@ -81,7 +81,9 @@ class Executor:
         if not isinstance(constant, torch.Tensor):
             return constant
         op = spec(node.op)
-        return constant if position in (op.weight_input, op.bias_input) else constant.unsqueeze(0)
+        if position == op.bias_input:  # the converter writes some as [1, 1, 1, O]
+            return constant.flatten()
+        return constant if position == op.weight_input else constant.unsqueeze(0)
 
     def apply(self, node: Node, operands: Sequence[Any]) -> tuple[torch.Tensor, ...]:
         """Run one op with its fused activation; always a tuple of outputs."""
