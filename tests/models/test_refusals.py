@@ -67,7 +67,9 @@ def test_such_layers_export(pool):
 
 def turned(x):
     """What the converter gets wrong: constants on the left, and an axis made longer in front of a permutation."""
-    y = x.reshape(8, 1, 16, 16).expand(-1, 2, -1, -1).permute(1, 0, 2, 3).mean(0, keepdim=True)
+    flat = x.reshape(8, 1, 16, 16)
+    longer = flat.expand(-1, 2, -1, -1), flat.repeat(1, 2, 1, 1), flat.tile(1, 2, 1, 1), flat.repeat_interleave(2, 1)
+    y = sum(m.permute(1, 0, 2, 3) * (i + 1.0) for i, m in enumerate(longer)).mean(0, keepdim=True)
     return (1 - x) * (2 / (x.abs() + 1)) + y.expand(1, -1, -1, -1) * (x.sigmoid() + 1).reciprocal()
 
 
@@ -81,18 +83,46 @@ def test_what_the_converter_gets_wrong_has_another_form(function):
     assert export(open_source(Net(Function(function)))).facts["float_error"] < FLOAT_TOLERANCE
 
 
-SIZES = [(4, 3, -1, 2), (-1, 3, 1, 2), (2, 4, 3, 5, 2), (7, 2)]
+MAPS, ROW = (2, 3, 16, 12), torch.arange(12)
+CALLS = [
+    lambda x: F.avg_pool2d(x, kernel_size=2, stride=2),
+    lambda x: F.avg_pool2d(input=x, kernel_size=3, stride=2, padding=1, ceil_mode=True, count_include_pad=False),
+    lambda x: F.avg_pool2d(x, 3, 2, 1, False, False, divisor_override=4),
+    lambda x: F.avg_pool2d(x.double(), 3, 2, 1, count_include_pad=False),
+    lambda x: F.adaptive_max_pool2d(input=x, output_size=(4, None)),
+    lambda x: x[..., 0, 0] @ torch.eye(n=3, m=5),
+    lambda x: x[..., 0, 0] @ torch.eye(3, 5, dtype=torch.float32),
+    lambda x: x[:1, :1].expand(4, 5, -1, 12),
+    lambda x: x[:1].expand(size=(4, 3, 16, 12)),
+    lambda x: x[0, 0, :1].expand((4, 2, 3, -1)),
+    lambda x: x[0, 0, :1].expand(5, 12),
+    lambda x: x[0, 0, 0, 0].expand(5),
+    lambda x: x.repeat(2, 1, 3, 1),
+    lambda x: x[0].repeat((2, 2, 1, 1)),
+    lambda x: x.repeat(repeats=(1, 1, 1, 2)),
+    lambda x: x.tile(2, 3),
+    lambda x: torch.tile(x, dims=(2, 1, 1, 1, 3)),
+    lambda x: torch.repeat_interleave(x, repeats=2, dim=-1),
+    lambda x: torch.repeat_interleave(input=x, repeats=2, dim=1),
+    lambda x: x.repeat_interleave(3, 0),
+    lambda x: x.repeat_interleave(2),
+    lambda x: x.repeat_interleave(torch.tensor([1, 2, 0]), dim=1),
+    lambda x: 3 - x,
+    lambda x: x[..., 11 - ROW],
+    lambda x: torch.rsub(x, 2, alpha=3),
+    lambda x: torch.rsub(input=x, other=2),
+    lambda x: 2 / x,
+    lambda x: x * (2 / (1 + ROW)),
+    lambda x: x.reciprocal() + torch.reciprocal(input=x),
+]
 
 
-@pytest.mark.parametrize("sizes", SIZES)
-def test_an_axis_is_repeated_as_torch_does(sizes):
-    shape = [1 if 1 < s != 2 else s for s in sizes if s != -1]
-    x = torch.randn(*(shape if -1 not in sizes else [1, 1, 1, 2] if sizes[1] == 3 else shape))
+@pytest.mark.parametrize("call", CALLS, ids=range(len(CALLS)))
+def test_a_form_takes_what_torch_takes(call):
+    x = torch.randn(MAPS, generator=torch.Generator().manual_seed(0))
     with Lowered():
-        found, again, by_one = x.expand(*sizes), 3 - x, torch.rsub(x, 2, alpha=3)
-    torch.testing.assert_close(found, x.expand(*sizes))
-    torch.testing.assert_close(again, 3 - x)
-    torch.testing.assert_close(by_one, torch.rsub(x, 2, alpha=3))
+        found = call(x)
+    torch.testing.assert_close(found, call(x))
 
 
 class Counting(nn.Module):
