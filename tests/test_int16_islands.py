@@ -134,7 +134,8 @@ def test_the_file_is_integer_and_every_op_of_it_is_as_simulated(found, images):
     assert report.passed, [c for c in report.checks if not c.passed]
     inside = {name: row for name, row in report.agreements["litert"].ops.items() if name.endswith(" int16")}
     assert {"QUANTIZE int16", "MUL int16", "RSQRT int16", "BATCH_MATMUL int16"} <= set(inside)
-    assert max(row.worst for row in inside.values()) <= 1
+    assert {row.worst for row in inside.values()} == {0}
+    assert {d.equal_codes for d in report.decisions.values()} == {1.0}
 
 
 def test_what_the_islands_compute_is_what_the_graph_did(hard, found, images):
@@ -216,7 +217,7 @@ def test_the_int16_root_is_computed_as_its_kernel_does(size):
         tensor.quantization = schema.QuantizationParametersT()
         tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [0]
     interpreter = make_interpreter(_flat.pack(model))
-    steps = int16_steps(codes, size, out_scale)
+    steps = int16_steps([codes.astype(np.int64)], np.zeros(0), [size], out_scale)
     assert np.array_equal(run(interpreter, codes), steps)
     real = 1 / np.sqrt(codes.clip(1) * size) / out_scale
     assert np.abs(steps / real - 1)[codes >= 1024].max() < 2e-3

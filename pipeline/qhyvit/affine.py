@@ -14,6 +14,14 @@ Array = NDArray[np.float64]
 
 # A smaller scale makes bias / (s_in * s_w) overflow int32 on dead channels, and the bias is lost without a word.
 SCALE_FLOOR = 1e-7
+INT16_TOP = 2**15 - 1
+INT16_FLOOR = 1e-20  # of a scale: a tensor may be zero throughout
+STEPS_OF_INT8 = 128  # int16 steps in one of int8, where codes go over
+
+
+def int16_scale(largest: float) -> float:
+    """The scale of an int16 tensor with zero point 0 that holds absolute values up to ``largest``."""
+    return float(np.float32(max(largest / INT16_TOP, INT16_FLOOR)))
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ def run(graph: Graph, images: np.ndarray, plan: QuantPlan | None = None) -> np.n
     hook = None
     if plan is not None:
         graph = quantized_biases(constants_on_grid_of(graph, plan.tensors), plan.tensors)
-        hook = ExactQuant(graph, plan.tensors)
+        hook = ExactQuant(graph, plan.tensors, plan.int16)
     executor = Executor(graph, torch.float64, exact=plan is None)
     feeds = torch.from_numpy(np.asarray(images, np.float64)).split(AT_ONCE)
     with torch.no_grad():

@@ -375,7 +375,7 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
 
 
 def _on_arm64(work: Work) -> Callable[[np.ndarray], Sequence[int]]:
-    """What arm64's kernels make of an image, by the simulation; islands are not simulated bit by bit."""
+    """What arm64's kernels make of an image, by the simulation."""
 
     def codes(pixels: np.ndarray) -> Sequence[int]:
         import torch

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from qhyvit.ops._spec import Forward, FusedActivation, Shape
+from qhyvit.ops._fixed_point import multiplier_of, scaled
+from qhyvit.ops._spec import Forward, FusedActivation, Int16Steps, Shape
 
 MULTIPLIER_BITS = 21  # of XNNPACK's sums
+INT16_SHIFT = 15  # of the operands of the builtin int16 kernels' sums
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,18 @@ def fixed_point_sum(sign: int) -> Callable[[Any, Any, float, float, float], Any]
         return (total + (1 << (shift - 1))) >> shift
 
     return operand_steps
+
+
+def int16_sum(sign: int) -> Int16Steps:
+    """``OpSpec.int16_steps`` of a + b (``sign`` 1) and a - b (-1): both on twice the larger scale, 15 bits finer."""
+
+    def int16_steps(codes: Sequence[np.ndarray], _: np.ndarray, scales: Sequence[float], s_out: float) -> np.ndarray:
+        twice = 2 * max(scales)
+        operands = [x.numpy() << INT16_SHIFT for x in align(*map(torch.from_numpy, codes))]
+        a, b = (scaled(x, *multiplier_of(s / twice)) for x, s in zip(operands, scales, strict=True))
+        return scaled(a + sign * b, *multiplier_of(twice / ((1 << INT16_SHIFT) * s_out)))
+
+    return int16_steps
 
 
 def broadcast_shape(shapes: Sequence[Shape], attrs: Any, constants: Sequence[Any]) -> Shape:

@@ -1,27 +1,32 @@
-"""Integer arithmetic of TFLite's reference kernels, after their formulas: 31-bit multipliers, shifts that round."""
+"""Integer arithmetic of TFLite's reference kernels, after their formulas: 31-bit multipliers, shifts that round.
+
+``Whole`` is one integer, or an array [*] of int64 whose elements are computed alike.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any, TypeVar
 
 import numpy as np
 
 HIGHEST = 2**31 - 1
+Whole = TypeVar("Whole", int, np.ndarray)
 
 
-def high_product(a: int, b: int) -> int:
-    """The high half of 2ab, rounded half away from zero."""
-    doubled = a * b + ((1 << 30) if a * b >= 0 else 1 - (1 << 30))
-    return (abs(doubled) >> 31) * (1 if doubled >= 0 else -1)
+def high_product(a: Whole, b: int) -> Whole:
+    """The high half of 2ab, to the nearest, half a step up."""
+    doubled: Any = a * b
+    return ((abs(doubled) + (1 << 30) - (doubled < 0)) >> 31) * (1 - 2 * (doubled < 0))
 
 
-def halved(x: int, times: int) -> int:
+def halved(x: Whole, times: int) -> Whole:
     """x / 2^times, rounded half away from zero."""
     mask = (1 << times) - 1
     return (x >> times) + ((x & mask) > (mask >> 1) + (x < 0))
 
 
-def scaled(x: int, multiplier: int, shift: int) -> int:
+def scaled(x: Whole, multiplier: int, shift: int) -> Whole:
     """x * multiplier / 2^31 * 2^shift; rounds twice where ``shift`` is negative."""
     return halved(high_product(x * (1 << max(shift, 0)), multiplier), max(-shift, 0))
 
@@ -47,6 +52,11 @@ def half_multiplier_of(factor: float) -> tuple[int, int]:
 def requantized(steps: np.ndarray, factor: float) -> np.ndarray:
     """QUANTIZE of integer steps (int64) to another scale, ``factor`` = old / new scale: the builtin kernel's steps."""
     multiplier, shift = multiplier_of(factor)
-    unique, where = np.unique(steps, return_inverse=True)
-    found = [scaled(int(v), multiplier, shift) for v in unique]
-    return np.array(found, np.int64)[where].reshape(steps.shape)
+    return scaled(steps, multiplier, shift)
+
+
+def product_steps(total: np.ndarray, factor: float) -> np.ndarray:
+    """Steps that the int16 kernels with 64-bit sums make of ``total`` (int64), times ``factor``, rounded half up."""
+    multiplier, shift = half_multiplier_of(factor)
+    steps: np.ndarray = (total * multiplier + (1 << (14 - shift))) >> (15 - shift)
+    return steps

@@ -36,6 +36,20 @@ def reduction(function: Callable[..., torch.Tensor]) -> Forward:
     return forward
 
 
+def sum_codes(*, mean: bool) -> Callable[[Any, tuple[float, int], tuple[float, int], int], Any]:
+    """``OpSpec.sum_codes`` of XNNPACK's reductions: the sum of codes times one factor, plus one offset, in float32."""
+
+    def codes(y: np.ndarray, read: tuple[float, int], written: tuple[float, int], count: int) -> np.ndarray:
+        (s_in, z_in), (s_out, z_out) = read, written
+        parts, ratio = count if mean else 1, np.float32(s_in) / np.float32(s_out)
+        sums = (np.rint(y / s_in * parts) + count * z_in).astype(np.float32)
+        offset = np.float32(z_out) - np.float32(z_in * (1 if mean else count)) * ratio
+        found: np.ndarray = np.rint(sums * (ratio / np.float32(parts)) + offset)
+        return found
+
+    return codes
+
+
 def reduced_shape(shapes: Sequence[Shape], attrs: ReducerAttrs, constants: Sequence[Any]) -> Shape:
     """Shape of the result of a reduction."""
     axes = axes_of(constants[1], len(shapes[0]))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from qhyvit.errors import GraphError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from qhyvit.ops._layer_view import LayerView
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Shape: TypeAlias = tuple[int, ...]
 Forward: TypeAlias = "Callable[[Sequence[Any], Any], torch.Tensor | tuple[torch.Tensor, ...]]"
 ShapeRule: TypeAlias = Callable[[Sequence[Shape], Any, Sequence[Any]], Shape | tuple[Shape, ...]]
+Int16Steps: TypeAlias = "Callable[[Sequence[np.ndarray], np.ndarray, Sequence[float], float], np.ndarray]"
 
 
 # --- the four kinds of output contract (as in PyTorch's PT2E quantizer) ---
@@ -104,14 +106,17 @@ class OpSpec:
         since_runtime: oldest TFLite release known to have the int8 kernel, "" if unknown.
         macs: (input shapes, output shape) -> multiply-accumulates, for reports; None counts output elements.
         rounding: how the int8 kernel (XNNPACK's where it has one) makes a code of a result: "half_even" or "truncate"
-            before the zero point is added; "half_away" (of the code, zero point included) or "half_up".
+            before the zero point is added; "half_up"; "half_away" of the code, zero point included.
         kernel_steps: (real result, input scale, output scale) -> steps of the output scale, where the int8 kernel's
             own arithmetic gives another code near ties; None where rounding says it all.
         arm64_steps: the same for the kernel that arm64 has instead, None where it has the same one.
-        int16_steps: (int16 codes, input scale, output scale) -> steps of the output scale that the int16 kernel gives,
-            where it is more than a step off.
+        int16_steps: (int16 codes of each operand, what ``forward`` makes of these codes, scale of each operand, scale
+            of the output) -> steps of the output scale that the int16 kernel gives, all of them int64; None where
+            the kernel copies codes, or ``rounding`` says it all.
         operand_steps: the same as ``kernel_steps`` from what the kernel reads, where it rounds that or its result does
             not tell it: (steps of each operand, scale of each, scale of the output) -> steps of the output scale.
+        sum_codes: (real result, scale and zero point of the input, the same of the output, elements that one result
+            sums up) -> codes that the int8 kernel gives, where it sums up codes with their zero point.
         floor: what many results are exactly, and none is below (ELU: -1); it has to stay on the grid.
         accumulates: the int8 kernel sums products of codes in an integer and multiplies that, as float32, by one
             float32 factor s_a * s_b / s_out (XNNPACK).
@@ -140,8 +145,9 @@ class OpSpec:
     rounding: str = "half_even"
     kernel_steps: Callable[[Any, float, float], Any] | None = None
     arm64_steps: Callable[[Any, float, float], Any] | None = None
-    int16_steps: Callable[[Any, float, float], Any] | None = None
+    int16_steps: Int16Steps | None = None
     operand_steps: Callable[..., Any] | None = None
+    sum_codes: Callable[[Any, tuple[float, int], tuple[float, int], int], Any] | None = None
     floor: float | None = None
     accumulates: bool = False
 

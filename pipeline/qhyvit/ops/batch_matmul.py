@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from qhyvit.ops._elementwise import align
+from qhyvit.ops._fixed_point import product_steps
 from qhyvit.ops._spec import OpSpec, Shape
 
 
@@ -45,6 +46,12 @@ def _macs(shapes: Sequence[Shape], out: Shape) -> int:
     return math.prod(out) * (math.prod(shapes[0][-2:]) // out[-2])
 
 
+def int16_steps(codes: Sequence[np.ndarray], total: np.ndarray, scales: Sequence[float], s_out: float) -> np.ndarray:
+    """The sum of products times s_a s_b / s_out by a 15-bit multiplier."""
+    a, b = (np.float32(s) for s in scales)
+    return product_steps(total, float(a * b) / s_out)
+
+
 OP = OpSpec(
     name="BATCH_MATMUL",
     options="BatchMatMulOptions",
@@ -54,4 +61,5 @@ OP = OpSpec(
     symmetric_inputs=(1,),
     macs=_macs,
     accumulates=True,
+    int16_steps=int16_steps,
 )

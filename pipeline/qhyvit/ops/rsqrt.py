@@ -8,6 +8,7 @@ as an integer, times a 31-bit multiplier.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -86,11 +87,11 @@ def _int16_table(in_scale: float, out_scale: float) -> np.ndarray:
     return table
 
 
-def int16_steps(codes: np.ndarray, in_scale: float, out_scale: float) -> np.ndarray:
-    """Steps of the output's scale that the int16 kernel gives for int16 ``codes`` >= 0 (any shape), by a table."""
-    table, codes = _int16_table(in_scale, out_scale), codes.astype(np.int64)
-    part = (codes >> 7) + 256
-    steps: np.ndarray = table[part] + (((table[part + 1] - table[part]) * (codes & 127) + 64) >> 7)
+def int16_steps(codes: Sequence[np.ndarray], total: np.ndarray, scales: Sequence[float], s_out: float) -> np.ndarray:
+    """Between two values of a table; the codes (any shape) are >= 0."""
+    table = _int16_table(scales[0], s_out)
+    part = (codes[0] >> 7) + 256
+    steps: np.ndarray = table[part] + (((table[part + 1] - table[part]) * (codes[0] & 127) + 64) >> 7)
     return steps
 
 

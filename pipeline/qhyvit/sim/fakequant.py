@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from qhyvit.ops._elementwise import align
 from qhyvit.ops._fixed_point import requantized
 from qhyvit.ops._spec import Tied, activate
 from qhyvit.plan import Codes, Scheme, TensorQuant
+from qhyvit.sim.int16 import Int16Codes
 
 TIE_DECIMALS = 9  # a tie stays a tie whatever the last bit of the division
 
@@ -159,13 +161,25 @@ class ExactQuant:
     The graph's constants must lie on their grids and its biases on theirs (:func:`quantized_biases`).
 
     Args:
+        int16: scales of what int16 islands compute, by name; empty: the islands are float, or there are none.
         arm64: by the kernels of arm64 instead of x86-64, where they differ.
     """
 
-    def __init__(self, graph: Graph, quants: Mapping[str, TensorQuant], *, arm64: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, quants: Mapping[str, TensorQuant], int16: Mapping[str, float] | None = None,
+        *, arm64: bool = False,
+    ) -> None:  # fmt: skip
         self.graph, self.quants, self.arm64 = graph, quants, arm64
-        self._read = {t for node in graph.nodes if spec(node.op).operand_steps is not None for t in node.inputs}
+        self.islands = Int16Codes(graph, quants, int16) if int16 else None
+        self._read = {t for node in graph.nodes if self._rounds_operands(node) for t in node.inputs}
         self._seen: dict[int, torch.Tensor] = {}  # as a hook: the rounded operands of those kernels
+        self._inside: dict[int, torch.Tensor] = {}  # and what islands hold
+
+    def _rounds_operands(self, node: Node) -> bool:
+        return self._in_island(node) or spec(node.op).operand_steps is not None
+
+    def _in_island(self, node: Node | None) -> bool:
+        return self.islands is not None and node is not None and self.graph.in_float(node)
 
     def _quant(self, tensor: int) -> TensorQuant:
         return self.quants[self.graph.tensors[tensor].name]
@@ -178,12 +192,19 @@ class ExactQuant:
         ``operands``: what it read, [B, *file shape]; some kernels round them one by one.
         """
         quant = self.quants[tensor.name]
+        if node is not None and operands is not None and self.islands is not None and self._in_island(node):
+            wide = self.islands.codes(node, operands)[node.outputs.index(tensor.id)]
+            return self.islands.narrowed(tensor.id, wide).reshape(y.shape)
         if node is None or self.graph.is_float(node):
             return self._narrowed(y, node, quant) if tensor.id in self.graph.wide else exact_codes(y, quant)
         own = (spec(node.op).arm64_steps if self.arm64 else None) or spec(node.op).kernel_steps
         if own is not None:
             steps = own(y.detach().cpu().numpy(), self._quant(node.inputs[0]).scale[0], quant.scale[0])
             return np.clip(steps + quant.zero_point[0], *quant.limits).astype(np.int64)
+        if (sum_codes := spec(node.op).sum_codes) is not None:
+            read, written = ((q.scale[0], q.zero_point[0]) for q in (self._quant(node.inputs[0]), quant))
+            count = math.prod(self.graph.tensors[node.inputs[0]].shape) // math.prod(tensor.shape)
+            return np.clip(sum_codes(y.detach().cpu().numpy(), read, written, count), *quant.limits).astype(np.int64)
         if operands is not None and spec(node.op).operand_steps is not None:
             return self._codes_of_operands(quant, node, operands).reshape(y.shape)
         if not spec(node.op).accumulates:
@@ -216,21 +237,31 @@ class ExactQuant:
         low, high = exact_codes(activate(whole, getattr(node.attrs, "fused_activation_function", "NONE")), quant)
         return np.clip(steps + quant.zero_point[0], low, high).astype(np.int64)
 
-    def _operands(self, node: Node | None) -> list[torch.Tensor] | None:
-        """The operands that the kernel of ``node`` rounds, as the hook saw them."""
-        if node is None or self.graph.is_float(node) or spec(node.op).operand_steps is None:
+    def _operands(self, node: Node | None) -> list[Any] | None:
+        """The operands that the kernel of ``node`` rounds, as the hook saw them; integer constants as they are."""
+        island = self._in_island(node)
+        if node is None or not self._rounds_operands(node) or (self.graph.is_float(node) and not island):
             return None
-        return [
-            self._seen[t] if t in self._seen else torch.tensor(self.graph.constant(t), dtype=torch.float64)[None]
-            for t in node.inputs
-        ]
+        seen = {**self._seen, **self._inside} if island else self._seen
+        return [seen[t] if t in seen else self._constant(t) for t in node.inputs]
+
+    def _constant(self, tensor: int) -> Any:
+        data = self.graph.constant(tensor)
+        return torch.tensor(data, dtype=torch.float64)[None] if np.issubdtype(data.dtype, np.floating) else data
 
     def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
         """See :data:`qhyvit.sim.run.Hook`."""
-        quant = self.quants.get(tensor.name)
-        if quant is None:  # inside a float island
+        quant, operands = self.quants.get(tensor.name), self._operands(node)
+        if self.islands is not None and node is not None and operands is not None and self._in_island(node):
+            wide = self.islands.codes(node, operands)[node.outputs.index(tensor.id)].reshape(x.shape)
+            self._inside[tensor.id] = inside = torch.from_numpy(wide * self.islands.scale(tensor.id))
+            if quant is None:
+                return inside
+            codes = self.islands.narrowed(tensor.id, wide)
+        elif quant is None:  # inside a float island
             return x
-        codes = self.codes(tensor, x, node, self._operands(node))
+        else:
+            codes = self.codes(tensor, x, node, operands)
         rounded = torch.from_numpy((codes - quant.zero_point[0]) * quant.scale[0]).to(x.device)
         if tensor.id in self._read:
             self._seen[tensor.id] = rounded

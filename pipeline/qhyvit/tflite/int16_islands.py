@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from qhyvit.affine import INT16_TOP, STEPS_OF_INT8, int16_scale
 from qhyvit.errors import PlanError
 from qhyvit.graph.ir import Graph
 from qhyvit.ops import spec
@@ -20,31 +21,15 @@ from qhyvit.plan import TensorQuant
 from qhyvit.tflite import _flat
 from qhyvit.tflite.int16_roots import HEADROOM, limits
 
-TOP = 2**15 - 1
-STEPS_OF_INT8 = 128  # int16 steps in one of int8, where codes go over
-LEAST = 1e-20  # of a scale: a tensor may be zero throughout
-
 
 def constant_scale(data: np.ndarray) -> float:
     """The scale of a constant in an island."""
-    return float(np.float32(max(float(np.abs(data).max(initial=0.0)) / TOP, LEAST)))
+    return int16_scale(float(np.abs(data).max(initial=0.0)))
 
 
 def constant_codes(data: np.ndarray) -> np.ndarray:
     """int16 codes of a constant, of any shape."""
-    return np.clip(np.rint(data.astype(np.float64) / constant_scale(data)), -TOP, TOP).astype(np.int16)
-
-
-def constants_in(graph: Graph) -> list[int]:
-    """Ids of the float constants that nodes of islands read."""
-    nodes = [n for n in graph.nodes if graph.in_float(n)]
-    ids = dict.fromkeys(t for n in nodes for t in n.inputs if t >= 0)
-    return [t for t in ids if graph.tensors[t].is_constant and graph.tensors[t].dtype == "FLOAT32"]
-
-
-def entry_scale(quant: TensorQuant) -> float:
-    """The int16 scale of a tensor that an island reads as int8 codes."""
-    return quant.scale[0] / STEPS_OF_INT8
+    return np.clip(np.rint(data.astype(np.float64) / constant_scale(data)), -INT16_TOP, INT16_TOP).astype(np.int16)
 
 
 def scales(graph: Graph, quants: Mapping[str, TensorQuant], peaks: Mapping[int, float]) -> dict[str, float]:
@@ -61,10 +46,9 @@ def scales(graph: Graph, quants: Mapping[str, TensorQuant], peaks: Mapping[int, 
         source, contract = graph.tensors[node.inputs[0]], spec(node.op).out
         for t in node.outputs:
             if isinstance(contract, Tied) and not contract.rounds:  # the kernel copies codes
-                scale = found[source.name] if source.name in found else entry_scale(quants[source.name])
+                scale = found[source.name] if source.name in found else quants[source.name].scale[0] / STEPS_OF_INT8
             else:
-                top = limit_of[t] if t in limit_of else HEADROOM * peaks[t]
-                scale = float(np.float32(max(top / TOP, LEAST)))
+                scale = int16_scale(limit_of[t] if t in limit_of else HEADROOM * peaks[t])
             found[graph.tensors[t].name] = scale
     return found
 

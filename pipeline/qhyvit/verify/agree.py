@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from qhyvit.graph import edit
+from qhyvit.affine import STEPS_OF_INT8
 from qhyvit.graph.ir import Graph, Node, Tensor
-from qhyvit.ops import spec
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.fakequant import ExactQuant, exact_codes, quantized_biases
 from qhyvit.sim.run import Executor, unrounded
-from qhyvit.tflite.int16_islands import STEPS_OF_INT8, constant_codes, constant_scale, constants_in
 from qhyvit.tflite.write import constants_on_grid_of
 from qhyvit.verify.probe import every_tensor, make_interpreter
 
@@ -67,13 +65,9 @@ class _Simulator:
         self, graph: Graph, quants: Mapping[str, TensorQuant], int16: Mapping[str, float], *, arm64: bool
     ) -> None:
         self.graph = quantized_biases(constants_on_grid_of(graph, quants), quants)
-        if int16:
-            inside = {t: self.graph.constant(t) for t in constants_in(graph)}
-            grids = {t: constant_codes(data) * constant_scale(data) for t, data in inside.items()}
-            self.graph = edit.with_constants(self.graph, grids)
         self.quants, self.int16 = quants, int16
         self.executor = Executor(self.graph, torch.float64)
-        self.exact = ExactQuant(self.graph, quants, arm64=arm64)
+        self.exact = ExactQuant(self.graph, quants, int16, arm64=arm64)
 
     def values(self, codes: Mapping[str, np.ndarray], read: Mapping[str, np.ndarray]) -> dict[int, torch.Tensor]:
         """Dequantized activations, [1, *file shape].
@@ -189,13 +183,9 @@ def _compare_inside(
         return  # is missing already
     row = result.ops.setdefault(f"{node.op} int16", OpAgreement(f"{node.op} int16"))
     operands = [simulator.executor.operand(node, i, values) for i in range(len(node.inputs))]
-    for t, y in zip(node.outputs, simulator.executor.apply(node, operands), strict=True):
+    assert simulator.exact.islands is not None
+    for t, expected in zip(node.outputs, simulator.exact.islands.codes(node, operands), strict=True):
         name = graph.tensors[t].name
-        own, scale, steps = spec(node.op).int16_steps, simulator.int16[name], y[0].numpy() / simulator.int16[name]
-        if own is not None:
-            source = graph.tensors[node.inputs[0]].name
-            steps = own(read[source], simulator.int16[source], scale)
-        expected = np.clip(np.rint(steps), -(2**15), 2**15 - 1).astype(np.int64)
         row.add(np.abs(read[name].astype(np.int64).reshape(expected.shape) - expected), name)
     for t in node.inputs:
         name = graph.tensors[t].name if t >= 0 else ""

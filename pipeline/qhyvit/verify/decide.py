@@ -34,11 +34,16 @@ class Decisions:
 
 
 def simulated_codes(
-    shipped: Graph, quants: Mapping[str, TensorQuant], pixels: torch.Tensor, *, arm64: bool
-) -> np.ndarray:
-    """Output codes [N, outputs], int64, that the file gives for images [N, H, W, 3] by the simulation."""
+    shipped: Graph, quants: Mapping[str, TensorQuant], pixels: torch.Tensor, int16: Mapping[str, float] | None = None,
+    *, arm64: bool,
+) -> np.ndarray:  # fmt: skip
+    """Output codes [N, outputs], int64, that the file gives for images [N, H, W, 3] by the simulation.
+
+    Args:
+        int16: scales of what int16 islands compute, by name.
+    """
     exact = quantized_biases(constants_on_grid_of(shipped, quants), quants)
-    executor, hook = Executor(exact, torch.float64), ExactQuant(exact, quants, arm64=arm64)
+    executor, hook = Executor(exact, torch.float64), ExactQuant(exact, quants, int16, arm64=arm64)
     out = quants[shipped.tensors[shipped.outputs[0]].name]
     with torch.no_grad():
         logits = torch.cat([executor.logits(x[None], hook) for x in pixels]).numpy()
@@ -53,10 +58,11 @@ def file_codes(model: bytes, codes: Sequence[np.ndarray], runtime: str = "litert
 
 
 def decisions(
-    shipped: Graph, quants: Mapping[str, TensorQuant], found: np.ndarray, pixels: torch.Tensor
-) -> Decisions:
+    shipped: Graph, quants: Mapping[str, TensorQuant], found: np.ndarray, pixels: torch.Tensor,
+    int16: Mapping[str, float] | None = None,
+) -> Decisions:  # fmt: skip
     """Compare the file's output codes ``found`` [N, outputs] with the simulation's on the same images [N, H, W, 3]."""
-    simulated = simulated_codes(shipped, quants, pixels, arm64=platform.machine() == "aarch64")
+    simulated = simulated_codes(shipped, quants, pixels, int16, arm64=platform.machine() == "aarch64")
     best = found.argmax(1)
     behind = simulated.max(axis=1) - simulated[np.arange(len(best)), best]
     return Decisions(len(found), int((behind <= TIE).sum()), float((simulated == found).mean()))

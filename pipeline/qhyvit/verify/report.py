@@ -122,7 +122,7 @@ def verify(
             folded, shipped, plan.tensors, model, pixels[:op_images], codes[:op_images], runtime, int16=plan.int16
         )
         outputs[runtime] = file_codes(model, codes, runtime)
-        outcome = decisions(shipped, plan.tensors, outputs[runtime], pixels)
+        outcome = decisions(shipped, plan.tensors, outputs[runtime], pixels, plan.int16)
         agreements[runtime], outcomes[runtime] = agreement, outcome
         checks += _op_checks(runtime, agreement)
         detail = f"{outcome.simulation_agrees} of {outcome.images} images"
