@@ -53,6 +53,15 @@ def test_the_ops_together_are_the_softmax_times_a_power_of_two(spread, factor):
     assert torch.allclose(found[3], Executor(graph, torch.float64).run(x)[3], atol=1e-6)
 
 
+def test_the_edited_network_is_the_same_where_calibration_saw_less():
+    graph = softmax_graph(512, 64)
+    x = 0.1 * torch.randn(2, 512, 64, generator=torch.Generator().manual_seed(0))
+    made = _softmax.unroll(Problem(graph, x)).graph
+    outputs = Executor(graph, torch.float64).run(50 * x)[3]
+    assert torch.allclose(Executor(made, torch.float64, exact=True).run(50 * x)[3], outputs, atol=1e-6)
+    assert not torch.allclose(Executor(made, torch.float64).run(50 * x)[3], outputs, atol=0.1)
+
+
 def test_a_peak_that_float32_puts_above_one_halves_nothing(monkeypatch):
     monkeypatch.setattr(_softmax, "_peaks", lambda problem, nodes: dict.fromkeys([1], 1.0000001))
     made = _softmax.unroll(Problem(softmax_graph(512, 64), torch.zeros(1, 512, 64))).graph

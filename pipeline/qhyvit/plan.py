@@ -127,7 +127,7 @@ class QuantPlan:
     int16: Mapping[str, float] = field(default_factory=dict)  # of all that int16 islands compute, by name
     latency: str = ""  # the latency profile that decided about time
     measure: str = "decisions"  # what was lowered (qhyvit.measure)
-    gates: tuple[str, ...] = ()  # sigmoids that stand for the normal distribution function (``Graph.gates``)
+    gates: tuple[str, ...] = ()  # nodes that stand for another function (``Graph.gates``)
     refused: tuple[str, ...] = ()  # edits that would have changed what the network computes, and were left out
     resize_mode: str | None = None  # the one that was asked for; None: as the model or its images say
 

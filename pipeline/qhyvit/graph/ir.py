@@ -50,9 +50,10 @@ class Graph:
     """Tensors by id, nodes in execution order, ids of inputs and outputs. Edits make a new Graph.
 
     ``floats``: ids of the node outputs that the file computes outside int8 (see ``tflite/islands.py``): in float, or
-    in int16 if they are in ``wide`` as well. ``gates``: ids of the outputs of LOGISTIC nodes that stand for the normal
-    distribution function, sigmoid(z) for Phi(z / 1.702): the only approximation that an edit may make. An executor
-    computes the function itself on request, so that the unedited network is never lost.
+    in int16 if they are in ``wide`` as well. ``gates``: ids of the outputs of nodes that stand for another function:
+    LOGISTIC for the normal distribution function, sigmoid(z) for Phi(z / 1.702), and ELU for exp(z) - 1, which it is
+    up to 0, the end of what calibration saw. No edit may make other approximations. An executor computes the function
+    itself on request, so that the unedited network is never lost.
     """
 
     tensors: Mapping[int, Tensor]

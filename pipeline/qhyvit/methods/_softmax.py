@@ -4,7 +4,8 @@ With z = x - max(x) and l = log sum exp(z), softmax(x) = exp(z - l). ELU(z) is e
 256 codes in int8; the sum is a FULLY_CONNECTED op with ones as weights, in a 32-bit accumulator; the logarithm is
 taken of one number a row. K times the softmax is what comes out, K the largest power of two that keeps it below 1 on
 the calibration images: so its codes are as fine as the values allow, where SOFTMAX has steps of 1/256 whatever they
-are. The next layer's weights are divided by K.
+are. The next layer's weights are divided by K. Where another image brings more than 1 / K, z - l + log K is above 0 and
+ELU is no exponential any more: its int8 codes end there as well (``Graph.gates``).
 
 Over a few values, in `cpu`, it is exp(x) / sum(exp(x)) in float: kernels, float and int8, take as long for a row of
 three as for a row of hundred. No maximum is subtracted: x stays int8, and its range is that of the calibration images.
@@ -102,7 +103,9 @@ def unrolled(graph: Graph, node: Node, factor: float) -> Graph:
         graph = edit.insert_before(graph, node, new)
     left = node.outputs[0]
     nodes_left = tuple(n for n in graph.nodes if n is not node)
-    return replace(graph, nodes=nodes_left, floats=graph.floats - {left}, wide=graph.wide - {left})
+    return replace(
+        graph, nodes=nodes_left, floats=graph.floats - {left}, wide=graph.wide - {left}, gates=graph.gates | {second}
+    )
 
 
 @dataclass(frozen=True)

@@ -254,7 +254,8 @@ class _Search:
             "wide": [graph.tensors[t].name for t in sorted(graph.wide)],
             "floats": [graph.tensors[t].name for t in sorted(graph.floats - graph.wide)], "placed": self.placed,
             "folds": [_folding.to_facts(c) for c in folded],
-            "silus": [graph.tensors[n.outputs[0]].name for n in graph.nodes if graph.gates.intersection(n.inputs)],
+            "silus": [graph.tensors[n.outputs[0]].name for n in graph.nodes
+                      if n.op == "MUL" and graph.gates.intersection(n.inputs)],
         }  # fmt: skip
         self.problem.store.put(f"round{number + 1}", facts)
         return chosen, weights, edited, distance

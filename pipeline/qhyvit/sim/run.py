@@ -40,8 +40,8 @@ class Executor:
         graph: the graph.
         dtype: torch.float32 to search, torch.float64 to verify.
         device: where to run.
-        exact: compute the gates' own function instead of the sigmoid that stands for it (``Graph.gates``): the
-            network as it was before any approximation.
+        exact: compute the gates' own function instead of the one that stands for it (``Graph.gates``): the network as
+            it was before any approximation.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Executor:
     def apply(self, node: Node, operands: Sequence[Any]) -> tuple[torch.Tensor, ...]:
         """Run one op with its fused activation; always a tuple of outputs."""
         if self.gates and node.outputs[0] in self.gates:
-            return (normal_gate(operands[0]),)
+            return (torch.expm1(operands[0]) if node.op == "ELU" else normal_gate(operands[0]),)
         op: OpSpec = spec(node.op)
         result = op.forward(operands, node.attrs)
         outputs = result if isinstance(result, tuple) else (result,)

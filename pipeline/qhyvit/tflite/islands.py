@@ -57,7 +57,7 @@ def with_floats(graph: Graph, names: Iterable[str]) -> Graph:
 
 
 def with_gates(graph: Graph, names: Iterable[str]) -> Graph:
-    """The graph with the LOGISTIC nodes that write the tensors ``names`` marked as gates, and no others."""
+    """The graph with the nodes that write the tensors ``names`` marked as gates, and no others."""
     return replace(graph, gates=frozenset(graph.by_name[name].id for name in names))
 
 
