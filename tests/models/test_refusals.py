@@ -125,6 +125,22 @@ def test_a_form_takes_what_torch_takes(call):
     torch.testing.assert_close(found, call(x))
 
 
+ACTIVATIONS = [nn.Softplus(), nn.Softplus(2.0), nn.Mish(), nn.ELU(), nn.ELU(0.5), nn.SELU(), nn.CELU(0.5), nn.CELU()]
+
+
+@pytest.mark.parametrize("function", ACTIVATIONS, ids=str)
+def test_activations_without_a_choice_are_the_same(function):
+    x = torch.linspace(-12, 12, 1001, dtype=torch.float64)
+    with Lowered():
+        found = function(x)
+    torch.testing.assert_close(found, function(x), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("function", [nn.Mish(), nn.SELU()], ids=str)
+def test_such_activations_export(function):
+    assert export(open_source(Net(function))).facts["float_error"] < FLOAT_TOLERANCE
+
+
 class Counting(nn.Module):
     """Adds what only depends on positions."""
 

@@ -112,11 +112,42 @@ def _divided_by(x: torch.Tensor, other: Any = 1.0) -> torch.Tensor:
     return x.pow(-1.0) * other
 
 
+def _softplus(x: torch.Tensor, beta: float = 1.0, threshold: float = 20.0) -> torch.Tensor:
+    """log(1 + exp(beta x)) / beta without exp or a choice: max(x, 0) less the logarithm of a sigmoid from 1/2 to 1."""
+    return F.relu(x) - (x.abs() * beta).sigmoid().log() * (1.0 / beta)
+
+
+def _mish(x: torch.Tensor, inplace: bool = False) -> torch.Tensor:
+    """x tanh(softplus(x))."""
+    return x * _softplus(x).tanh()
+
+
+def _elu(x: torch.Tensor, alpha: float = 1.0, inplace: bool = False) -> torch.Tensor:
+    """x, and alpha (exp(x) - 1) below 0, where 1 + exp(x) is 1 / sigmoid(-x), of a sigmoid from 1/2 to 1."""
+    low = F.relu(x * -1.0).sigmoid()
+    return F.relu(x) + (_divided_by(low) - 2.0) * alpha
+
+
+def _selu(x: torch.Tensor, inplace: bool = False) -> torch.Tensor:
+    """ELU on two scales."""
+    return _elu(x, 1.6732632423543772) * 1.0507009873554805
+
+
+def _celu(x: torch.Tensor, alpha: float = 1.0, inplace: bool = False) -> torch.Tensor:
+    """ELU that is as steep on both sides."""
+    return _elu(x * (1.0 / alpha)) * alpha
+
+
 FORMS: Mapping[Any, Callable[..., Any]] = {
     F.avg_pool2d: _mean_inside,
     F.adaptive_max_pool2d: _largest,
     torch.eye: _identity,
     torch.Tensor.expand: _expanded,
+    F.softplus: _softplus,
+    F.mish: _mish,
+    F.elu: _elu,
+    F.selu: _selu,
+    F.celu: _celu,
     **dict.fromkeys((torch.Tensor.repeat, torch.Tensor.tile, torch.tile), _repeated),
     **dict.fromkeys((torch.Tensor.repeat_interleave, torch.repeat_interleave), _each_repeated),
     **dict.fromkeys((torch.Tensor.__rsub__, torch.rsub), _taken_off),
