@@ -39,15 +39,13 @@ if TYPE_CHECKING:
 
     from qhyvit.graph.ir import Graph
     from qhyvit.latency.profile import LatencyProfile
-    from qhyvit.methods._problem import Method
+    from qhyvit.methods._problem import Method, Problem, Solution
     from qhyvit.models._source import Source
     from qhyvit.sim.checked import Door
     from qhyvit.verify.report import Report
 
 EXPORT_IMAGES = 4  # real ones that the exported file is compared with the user's module on
 SAMPLE_COUNT = 16  # calibration images that the work directory keeps, for the report
-
-
 PIECES = "calibrate.part"  # finished pieces of a calibration that goes on
 
 
@@ -193,54 +191,21 @@ def calibrate(
     key.update(int16=int16, latency=latency.digest, measure=measure)
 
     def make() -> None:
-        import torch
-
-        from qhyvit.methods._bridge_report import bridge_report
-        from qhyvit.methods._problem import Problem
-        from qhyvit.sim.checked import Door, Edit
-        from qhyvit.tflite.twins import without_twins
         from qhyvit.tflite.write import write_float
 
-        started, exported = time.monotonic(), work.read(FLOAT)
+        started, store = time.monotonic(), Store(work.folder / PIECES)
         raw = data.load_pixels(paths, facts["input_size"], how)
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
-        pixels = torch.from_numpy(normalize(raw, how))
-        door = Door(pixels, seed, work.log)
-        graph = float_graph(work, profile, int16=int16, latency=latency, door=door)
-        torch.manual_seed(seed)
-        store = Store(work.folder / PIECES)
         store.open(work.digest(key))
-        reference = torch.from_numpy(float_outputs(exported, normalize(raw, how)))
-        problem = Problem(graph, pixels, reference, compared, door, seed=seed, bits=bits, latency=latency,
-                          profile=profile, store=store, progress=work.progress, log=work.log)  # fmt: skip
-        solution = chosen.search(problem, full)
-        if not solution.int16:  # int16 islands are as they have to be: equal nodes may have scales of their own there
-            shipped, _ = door.through(solution.graph, [Edit("one of two equal float nodes", without_twins)])
-            solution = replace(solution, graph=shipped)
+        problem = _problem(work, normalize(raw, how), int16=int16, measure=compared, seed=seed, bits=bits,
+                           latency=latency, profile=profile, store=store)  # fmt: skip
+        solution = _solution(problem, chosen, full)
         plan = QuantPlan(
-            solution.tensors,
-            method,
-            full,
-            seed,
-            profile,
-            model_sha256=work.hash(FLOAT),
-            images_sha256=data.combined_hash(hashes),
-            image_count=len(paths),
-            folds=solution.folds,
-            bridge=bridge_report(problem.on(solution.graph), solution.tensors),
+            solution.tensors, method, full, seed, profile, model_sha256=work.hash(FLOAT),
+            images_sha256=data.combined_hash(hashes), image_count=len(paths), image_hashes=tuple(hashes),
+            latency=latency.name, measure=measure, resize_mode=mode, **_plan_facts(problem, solution),
             seconds=round(time.monotonic() - started, 1),
-            image_hashes=tuple(hashes),
-            wide=tuple(t.name for t in solution.graph.activations() if t.id in solution.graph.wide),
-            floats=tuple(
-                t.name for t in solution.graph.activations() if t.id in solution.graph.floats - solution.graph.wide
-            ),
-            int16=solution.int16,
-            latency=latency.name,
-            measure=measure,
-            gates=tuple(t.name for t in solution.graph.activations() if t.id in solution.graph.gates),
-            refused=tuple(door.refused),
-            resize_mode=mode,
-        )
+        )  # fmt: skip
         files.write_text(work.folder / LATENCY, latency.to_json())
         files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
         files.write_bytes(work.folder / CONSTANTS, files.pack_arrays(solution.constants))
@@ -248,6 +213,54 @@ def calibrate(
         store.close()
 
     work.stage("calibrate", key, (FOLDED, CONSTANTS, PLAN, LATENCY), make)
+
+
+def _problem(
+    work: Work, images: np.ndarray, *, int16: bool, seed: int, profile: str, latency: LatencyProfile, **settings: Any
+) -> Problem:  # fmt: skip
+    """The exported graph after its rewrites, with the outputs of the exported file on ``images`` [N, H, W, 3]."""
+    import torch
+
+    from qhyvit.methods._problem import Problem
+    from qhyvit.sim.checked import Door
+
+    pixels, reference = torch.from_numpy(images), torch.from_numpy(float_outputs(work.read(FLOAT), images))
+    door = Door(pixels, seed, work.log)
+    graph = float_graph(work, profile, int16=int16, latency=latency, door=door)
+    return Problem(graph, pixels, reference, door=door, seed=seed, profile=profile, latency=latency,
+                   progress=work.progress, log=work.log, **settings)  # fmt: skip
+
+
+def _solution(problem: Problem, method: Method, options: Mapping[str, Any]) -> Solution:
+    """What the method finds, without what equal float nodes compute twice."""
+    import torch
+
+    from qhyvit.sim.checked import Edit
+    from qhyvit.tflite.twins import without_twins
+
+    torch.manual_seed(problem.seed)
+    solution = method.search(problem, options)
+    if solution.int16:  # islands of int16 are as they have to be: equal nodes may have scales of their own there
+        return solution
+    edited, _ = problem.on(solution.graph).edited([Edit("one of two equal float nodes", without_twins)])
+    return replace(solution, graph=edited.graph)
+
+
+def _plan_facts(problem: Problem, solution: Solution) -> dict[str, Any]:
+    """Fields of the plan that say what was made of the graph."""
+    from qhyvit.methods._bridge_report import bridge_report
+
+    graph = solution.graph
+
+    def names(ids: frozenset[int]) -> tuple[str, ...]:
+        return tuple(t.name for t in graph.activations() if t.id in ids)
+
+    assert problem.door is not None
+    return {
+        "folds": solution.folds, "int16": solution.int16, "refused": tuple(problem.door.refused),
+        "bridge": bridge_report(problem.on(graph), solution.tensors),
+        "wide": names(graph.wide), "floats": names(graph.floats - graph.wide), "gates": names(graph.gates),
+    }  # fmt: skip
 
 
 def float_outputs(model: bytes, images: np.ndarray) -> np.ndarray:
