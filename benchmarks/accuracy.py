@@ -120,13 +120,13 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
                       random_weights=random_weights(args.model, args.weights))  # fmt: skip
     facts = work.json(stages.FACTS)
     size = facts["input_size"]
-    how = stages.preprocess_for(args.images, stages.default_preprocess(facts), None)
+    how = data.preprocess_for(args.images, stages.default_preprocess(facts), None)
     paths = data.choose(images_in(args.images), args.count, seed)
     labelled = ranked_images(args.evaluate, args.labels, facts["classes"])
     shared = set(data.hash_files(paths)) & set(data.hash_files(labelled.paths))
     if shared:
         raise InputError(f"{len(shared)} images are in both folders: calibration and evaluation must differ")
-    test = stages.preprocess_for(args.evaluate, stages.default_preprocess(facts), args.resize_mode)
+    test = data.preprocess_for(args.evaluate, stages.default_preprocess(facts), args.resize_mode)
     pixels = pixels_of(labelled.paths, size, test)
     cache = args.work / f"float-{data.combined_hash(data.hash_files(labelled.paths))[:16]}-{test.mode}.npy"
     with files.lock(args.work / "lock"):

@@ -27,7 +27,7 @@ from rich.progress import track
 
 from benchmarks import _arm64
 from benchmarks.coverage import SEED, images_into
-from qhyvit import files, stages
+from qhyvit import data, files, stages
 from qhyvit.errors import QhyvitError
 from qhyvit.folds import all_folds
 from qhyvit.graph.ir import Graph
@@ -65,15 +65,15 @@ def prepare(model: str, folder: Path, images: Path) -> list[Path]:
     work = stages.Work(folder / model, log=lambda line: print(f"{model}: {line}", flush=True))
     stages.export(work, model, None, None, None, SEED, random_weights=True)
     facts = work.json(stages.FACTS)
-    how = stages.preprocess_for(images, stages.default_preprocess(facts), "squash")
-    raw = stages.load_pixels(images_in(images)[:CALIBRATION], facts["input_size"], how)
+    how = data.preprocess_for(images, stages.default_preprocess(facts), "squash")
+    raw = data.load_pixels(images_in(images)[:CALIBRATION], facts["input_size"], how)
     pixels = torch.from_numpy(normalize(raw, how))
     graph = stages.float_graph(work)
     names = [graph.tensors[n.outputs[0]].name for n in graph.nodes if n.op in FLOAT_OPS]
     islands, mostly = with_floats(graph, names), _mostly_float(graph)
     made = work.read(stages.FLOAT), *(_integer(g, pixels) for g in (graph, islands, mostly))
-    for path, data in zip(paths, made, strict=True):
-        files.write_bytes(path, data)
+    for path, content in zip(paths, made, strict=True):
+        files.write_bytes(path, content)
     return paths
 
 

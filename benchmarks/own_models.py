@@ -83,8 +83,8 @@ def _beside_float(work: stages.Work, images: Path) -> dict[str, Any]:
     facts, plan = work.json(stages.FACTS), stages.plan_of(work)
     paths = images_in(images)
     fresh = [p for p, h in zip(paths, data.hash_files(paths), strict=True) if h not in plan.image_hashes]
-    how = stages.preprocess_for(images, stages.default_preprocess(facts), MODE)
-    pixels = stages.load_pixels(fresh, facts["input_size"], how)
+    how = data.preprocess_for(images, stages.default_preprocess(facts), MODE)
+    pixels = data.load_pixels(fresh, facts["input_size"], how)
     floats, integers = (logits_of(work.read(name), pixels, how) for name in (stages.FLOAT, stages.MODEL))
     agreed = int((floats.argmax(1) == integers.argmax(1)).sum())
     correlations = [np.corrcoef(a, b)[0, 1] if np.ptp(b) else 0.0 for a, b in zip(floats, integers, strict=True)]

@@ -14,8 +14,6 @@ import numpy as np
 
 from qhyvit import __version__, data, files
 from qhyvit.data import VERIFY_IMAGES as VERIFY_IMAGES
-from qhyvit.data import load_pixels as load_pixels
-from qhyvit.data import preprocess_for as preprocess_for
 from qhyvit.errors import UsageError
 from qhyvit.options import BITS, COUNT, SEED
 from qhyvit.plan import QuantPlan
@@ -78,7 +76,7 @@ def export(
         source = opened or _opened(model, weights, classes, size, seed, random_weights=random_weights)
         work.log(f"export: {source.name} by the {source.family} family, {source.weights} weights")
         how = default_preprocess({"preprocess": source.preprocess})
-        real = normalize(load_pixels(pictures, source.input_size, how), how) if pictures else None
+        real = normalize(data.load_pixels(pictures, source.input_size, how), how) if pictures else None
         made = convert(source, work.log, real)
         files.write_bytes(work.folder / FLOAT, made.tflite)
         files.write_text(work.folder / FACTS, json.dumps({**made.facts, "weights_sha256": digest}, indent=1) + "\n")
