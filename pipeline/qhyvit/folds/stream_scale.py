@@ -161,9 +161,7 @@ def _restored(graph: Graph, source: int) -> tuple[Graph, list[int]]:
     """A product with 1 for every channel between ``source`` and its readers outside int8, which takes the scale off."""
     readers = [n for n in graph.users(source) if graph.is_float(n)]
     graph, whole, constant = _times_ones(graph, readers[0], source, f"{graph.tensors[source].name}.whole")
-    for reader in readers:
-        inputs = tuple(whole if t == source else t for t in reader.inputs)
-        graph = edit.replace_node(graph, reader, replace(reader, inputs=inputs))
+    graph = edit.read_instead(graph, source, whole, readers)
     wide = {whole} if graph.wide.intersection(readers[0].outputs) else set()
     return replace(graph, floats=graph.floats | {whole}, wide=graph.wide | wide), [constant]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites._chain import Chain
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
+from qhyvit.ops._chain import Chain
 from qhyvit.ops._spec import FusedActivation
-from qhyvit.rewrites._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 DENSE = ("CONV_2D", "FULLY_CONNECTED")
@@ -89,16 +89,6 @@ def _shifted(graph: Graph, layers: Sequence[Node], term: np.ndarray) -> Graph:
     return graph
 
 
-def _without(graph: Graph, node: Node, source: int) -> Graph:
-    """The graph without ``node``, whose readers read ``source``."""
-    out = node.outputs[0]
-    nodes = tuple(
-        replace(n, inputs=tuple(source if t == out else t for t in n.inputs)) if out in n.inputs else n
-        for n in graph.nodes if n is not node
-    )  # fmt: skip
-    return replace(graph, nodes=nodes, tensors={t: v for t, v in graph.tensors.items() if t != out})
-
-
 def _is_plain(node: Node) -> bool:
     return getattr(node.attrs, "fused_activation_function", FusedActivation.NONE) == FusedActivation.NONE
 
@@ -109,10 +99,10 @@ def _behind(graph: Graph, node: Node, source: int, values: np.ndarray) -> Graph 
     if not layers:
         return None
     if node.op == "MUL":
-        return _without(_scaled(graph, layers, values), node, source)
+        return edit.bypassed(_scaled(graph, layers, values), node, source)
     shift = values if node.op == "ADD" else -values
     is_turned = node.op == "SUB" and node.inputs[0] != source  # c - x
-    return None if is_turned else _without(_shifted(graph, layers, shift), node, source)
+    return None if is_turned else edit.bypassed(_shifted(graph, layers, shift), node, source)
 
 
 def _before(graph: Graph, node: Node, source: int, values: np.ndarray) -> Graph | None:
@@ -131,7 +121,7 @@ def _before(graph: Graph, node: Node, source: int, values: np.ndarray) -> Graph 
             graph, layer = edit.own_constant(graph, layer, position)
             t = layer.inputs[position]
             graph = edit.with_constants(graph, {t: graph.constant(t) * factor})
-    return _without(graph, node, source)
+    return edit.bypassed(graph, node, source)
 
 
 def _as_depthwise(graph: Graph, product: Node, source: int, factor: np.ndarray) -> Graph | None:

@@ -101,8 +101,7 @@ def _with_order(graph: Graph, layer: Node, between: list[Node], source: int, ord
                 t = node.inputs[position]
                 graph = edit.with_constants(graph, {t: graph.constant(t)[..., np.argsort(order)]})
         if index == 0:
-            inputs = tuple(source if t == read else t for t in node.inputs)
-            graph = edit.replace_node(graph, node, replace(node, inputs=inputs))
+            graph = edit.read_instead(graph, read, source, [node])
     name, weight = graph.tensors[layer.inputs[1]].name, _ordered_weight(graph, layer, order, _last(graph, source)[0])
     graph, t = edit.add_tensor(graph, f"{name}.ordered", weight.shape, "FLOAT32", weight)
     inputs = (layer.inputs[0] if between else source, t, *layer.inputs[2:])

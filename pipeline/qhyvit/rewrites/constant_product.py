@@ -6,7 +6,7 @@ A layer's weights have a scale a channel, and are packed before the first infere
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites._chain import Chain, swap
+from qhyvit.ops._chain import Chain, swap
 from qhyvit.rewrites._rewrite import Rewrite
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites._chain import Chain
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 from qhyvit.rewrites._values import EQUAL, depends_on, values_of
 

@@ -7,7 +7,7 @@ way it packs the six. The result that has to be transposed has as few columns.
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites._chain import Chain
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 FEW, MANY = 16, 128

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops._chain import Chain
 from qhyvit.ops._reduce import axes_of
-from qhyvit.rewrites._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 from qhyvit.rewrites._values import EQUAL, depends_on, values_of
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import LANES
-from qhyvit.rewrites._chain import Chain
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops._chain import Chain
 from qhyvit.ops._conv import same_pads
-from qhyvit.rewrites._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 FEW_CHANNELS = 4  # a pair of them still fits into eight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites._chain import Chain
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 LARGEST = 4  # more products round more than a table would

@@ -11,8 +11,8 @@ from dataclasses import replace
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
+from qhyvit.ops._chain import Chain, swap
 from qhyvit.ops._spec import Fixed, Tied
-from qhyvit.rewrites._chain import Chain, swap
 from qhyvit.rewrites._rewrite import Rewrite
 
 

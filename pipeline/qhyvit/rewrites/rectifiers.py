@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops._chain import Chain
 from qhyvit.ops._spec import FusedActivation
-from qhyvit.rewrites._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 NONE, RELU = FusedActivation.NONE, FusedActivation.RELU

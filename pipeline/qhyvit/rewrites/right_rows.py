@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites._chain import Chain, swap
+from qhyvit.ops._chain import Chain, swap
 from qhyvit.rewrites._rewrite import Rewrite
 
 LEAST = 2048  # elements: an op more costs a microsecond, packing so many by columns twice that

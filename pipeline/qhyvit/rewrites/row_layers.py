@@ -7,7 +7,7 @@ numbers fits into a linear's weights; a convolution knows C of them.
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites._chain import Chain
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 

@@ -11,8 +11,8 @@ import math
 import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops._chain import Chain
 from qhyvit.ops._reduce import axes_of
-from qhyvit.rewrites._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 REDUCTIONS = ("MEAN", "SUM")

@@ -6,7 +6,7 @@ XNNPACK has no int8 kernel of the first, and nobody has one of the second.
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph
-from qhyvit.rewrites._chain import Chain
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 

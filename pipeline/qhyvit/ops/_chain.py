@@ -21,11 +21,12 @@ def swap(rank: int) -> list[int]:
 class Chain:
     """Puts nodes in front of ``anchor``; ``graph`` is the graph as it then is.
 
-    Names of new tensors begin with that of what ``anchor`` gives.
+    Names of new tensors begin with that of what ``anchor`` gives. ``outside``: the new nodes compute outside int8
+    (:attr:`qhyvit.graph.ir.Graph.floats`).
     """
 
-    def __init__(self, graph: Graph, anchor: Node) -> None:
-        self.graph, self.anchor = graph, anchor
+    def __init__(self, graph: Graph, anchor: Node, *, outside: bool = False) -> None:
+        self.graph, self.anchor, self.outside = graph, anchor, outside
         self.name = graph.tensors[anchor.outputs[0]].name
 
     def constant(self, data: Any) -> int:
@@ -48,6 +49,8 @@ class Chain:
         self.graph, out = edit.add_tensor(self.graph, f"{self.name}.{op.lower()}", shape, dtype)
         node = Node(op, options, inputs, (out,), self.anchor.block)
         self.graph = edit.insert_before(self.graph, self.anchor, node)
+        if self.outside:
+            self.graph = replace(self.graph, floats=self.graph.floats | {out})
         return out
 
     def reshape(self, tensor: int, *shape: int) -> int:
