@@ -99,3 +99,20 @@ def embed(model: Any, data: bytes) -> None:
         if buffer.offset and buffer.offset > 1:
             raw = data[buffer.offset : buffer.offset + buffer.size]
             buffer.data, buffer.offset, buffer.size = np.frombuffer(raw, np.uint8), 0, 0
+
+
+def constant(model: Any, tensor: Any) -> np.ndarray | None:
+    """The values of a tensor, in its shape; None where the file holds none."""
+    buffer = model.buffers[tensor.buffer] if tensor.buffer else None
+    if buffer is None or buffer.data is None or len(buffer.data) == 0:
+        return None
+    shape = [int(v) for v in tensor.shape] if tensor.shape is not None else []
+    return np.frombuffer(bytes(bytearray(buffer.data)), NUMPY[TENSOR_TYPE[tensor.type]]).reshape(shape)
+
+
+def hold(model: Any, tensor: Any, data: np.ndarray) -> None:
+    """Give a tensor values, in a buffer of its own."""
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    tensor.buffer = len(model.buffers) - 1

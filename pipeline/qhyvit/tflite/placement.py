@@ -9,7 +9,7 @@ all its int8 readers. The cheapest assignment is a minimum cut of a graph with o
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -268,21 +268,6 @@ def _cut(net: nx.DiGraph) -> set[object]:
                 edge["capacity"] = round(min(edge["capacity"], LONGEST) * PER_MS)
         found = nx.minimum_cut(whole, INT8_SIDE, FLOAT_SIDE)[1][1]
     return found
-
-
-def total_ms(graph: Graph, cost: Times, floats: Collection[int]) -> float:
-    """Time of the nodes that have a choice, and of all borders, where the nodes with outputs ``floats`` are float."""
-    ms = 0.0
-    for t in cost.int8:
-        ms += cost.floats[t] if t in floats else cost.narrow(t)
-    for tensor in graph.activations():
-        writer, readers = _ends(graph, tensor.id)
-        is_float = [r in floats for r in readers]
-        if writer in floats:
-            ms += cost.quantize[tensor.id] * (not all(is_float))
-        else:
-            ms += cost.dequantize[tensor.id] * any(is_float)
-    return ms
 
 
 def place(
