@@ -63,9 +63,15 @@ def export(
     name = model if isinstance(model, str) else type(model).__name__
     key: dict[str, Any] = {"model": name, "weights": digest, "classes": classes, "size": size, "seed": seed}
     key["images"] = data.hash_files(pictures)
+
+    def opened_now() -> Source:
+        from qhyvit.models._source import open_source
+
+        return open_source(model, weights, classes, size, seed, random_weights=random_weights)
+
     opened = None
     if not isinstance(model, str) or ".py:" in model:  # what a factory gives is known only when it ran
-        opened = _opened(model, weights, classes, size, seed, random_weights=random_weights)
+        opened = opened_now()
         key |= {"state": state_digest(opened.reference), "code": code_digest(model, opened.reference)}
         key["preprocess"] = opened.preprocess
 
@@ -73,7 +79,7 @@ def export(
         from qhyvit.models._export import export as convert
 
         work.progress("export", 0.0)
-        source = opened or _opened(model, weights, classes, size, seed, random_weights=random_weights)
+        source = opened or opened_now()
         work.log(f"export: {source.name} by the {source.family} family, {source.weights} weights")
         how = default_preprocess({"preprocess": source.preprocess})
         real = normalize(data.load_pixels(pictures, source.input_size, how), how) if pictures else None
@@ -89,15 +95,6 @@ def check_weights(model: str | nn.Module, weights: Path | None, *, random_weight
     from qhyvit.models._source import check_weights as check
 
     check(model, weights, random_weights=random_weights)
-
-
-def _opened(
-    model: str | nn.Module, weights: Path | None, classes: int | None, size: int | None, seed: int,
-    *, random_weights: bool,
-) -> Source:  # fmt: skip
-    from qhyvit.models._source import open_source
-
-    return open_source(model, weights, classes, size, seed, random_weights=random_weights)
 
 
 def float_graph(

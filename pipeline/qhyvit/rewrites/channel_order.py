@@ -16,7 +16,7 @@ import torch
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.rewrites._rewrite import Rewrite
-from qhyvit.rewrites._values import values_of
+from qhyvit.rewrites._values import results_of
 
 CHANNELWISE = ("ADD", "SUB", "MUL", "DIV")
 MOVES = (
@@ -55,7 +55,7 @@ def _order(graph: Graph, tensor: int) -> tuple[int, list[int]] | None:
         return None
     pixels = math.prod(source.shape)
     given = torch.arange(pixels, dtype=torch.float64).reshape(1, *source.shape)
-    places = values_of(graph, source.id, found[1], given)[tensor].long()
+    places = results_of(graph, source.id, found[1], given)[tensor].long()
     order, first = places[0, 0, 0, 0], torch.arange(0, pixels, source.shape[-1]).reshape(1, *source.shape[:-1], 1)
     return (source.id, order.tolist()) if torch.equal(places, first + order) else None
 

@@ -17,7 +17,7 @@ from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops._chain import Chain
 from qhyvit.ops._reduce import axes_of
 from qhyvit.rewrites._rewrite import Rewrite
-from qhyvit.rewrites._values import EQUAL, depends_on, values_of
+from qhyvit.rewrites._values import EQUAL, depends_on, results_of
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def _found(graph: Graph, tensor: int, start: int) -> _Norm | None:
     roots = [n for n in nodes if n.op == "RSQRT"]
     if not roots:
         return None
-    values = values_of(graph, tensor, nodes)
+    values = results_of(graph, tensor, nodes)
     x = values[tensor]
     centred = x - x.mean(dim=-1, keepdim=True)
     variance = (centred * centred).mean(dim=-1)

@@ -20,7 +20,7 @@ FAR = 16.0  # largest over smallest value that one root serves: codes 1024 to 16
 RELU = {"fused_activation_function": "RELU"}
 
 
-def chain(graph: Graph, root: Node) -> list[Node]:
+def ops_before_root(graph: Graph, root: Node) -> list[Node]:
     """The nodes from a sum of squares to the RSQRT ``root``, in order: each scales it or adds an eps; [] if not so."""
     found: list[Node] = []
     node = graph.producer(root.inputs[0])
@@ -59,7 +59,7 @@ def _through(graph: Graph, nodes: list[Node], value: float) -> float:
 
 def _parted(graph: Graph, root: Node, squares: float) -> Graph:
     """``root`` in two parts that meet where the sum of squares is ``squares``."""
-    first, *rest = chain(graph, root)
+    first, *rest = ops_before_root(graph, root)
     v, limit, new = root.inputs[0], _through(graph, rest, squares), Chain(graph, root, outside=True)
 
     def number(value: float, like: int) -> int:
@@ -84,7 +84,7 @@ def parted_roots(graph: Graph, ends: Callable[[int], tuple[float, float]]) -> Gr
         ends: the smallest and largest value of a tensor, by id.
     """
     for node in graph.nodes:
-        nodes = chain(graph, node) if node.op == "RSQRT" and graph.in_float(node) else []
+        nodes = ops_before_root(graph, node) if node.op == "RSQRT" and graph.in_float(node) else []
         if not nodes or nodes[0].op != "BATCH_MATMUL":
             continue
         low, high = ends(nodes[0].outputs[0])
