@@ -11,6 +11,7 @@ import numpy as np
 
 from qhyvit import data, files
 from qhyvit.errors import InputError
+from qhyvit.progress import Log, Progress, silent
 from qhyvit.verify.accuracy import Accuracy, count
 from qhyvit_device.preprocess import Preprocess, load_image, normalize, quantize, to_pixels
 from qhyvit_device.runner import Model, TfliteFile
@@ -121,7 +122,7 @@ class Predictions:
 
 def predict(
     model: Model, reference: TfliteFile | None, names: Sequence[str], pixels: Callable[[int], np.ndarray],
-    how: Preprocess, classes: np.ndarray | None, progress: Callable[[str, float], None],
+    how: Preprocess, classes: np.ndarray | None, progress: Progress,
 ) -> Predictions:  # fmt: skip
     """Run both files on images given by their number.
 
@@ -170,7 +171,7 @@ def open_subject(
     return Subject(model, float_file(bundle, float_model, model), found, how)
 
 
-def check_subject(subject: Subject, mode: str | None, log: Callable[[str], None], *, allow: bool) -> None:
+def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) -> None:
     """Look at every image before the work; ``log`` is told where they may want another ``mode`` than the default.
 
     Raises:
@@ -187,7 +188,7 @@ def check_subject(subject: Subject, mode: str | None, log: Callable[[str], None]
         log(hint)
 
 
-def score(subject: Subject, start: int, stop: int, progress: Callable[[str, float], None]) -> Evaluation:
+def score(subject: Subject, start: int, stop: int, progress: Progress) -> Evaluation:
     """Run both models on the images ``start`` to ``stop`` (not included)."""
     facts, how = subject.model.manifest, subject.how
     paths, classes = subject.labelled.paths[start:stop], subject.labelled.classes[start:stop]
@@ -203,7 +204,7 @@ def score(subject: Subject, start: int, stop: int, progress: Callable[[str, floa
 
 def evaluate(
     bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None,
-    progress: Callable[[str, float], None], log: Callable[[str], None] = lambda line: None, *, allow: bool = False,
+    progress: Progress, log: Log = silent, *, allow: bool = False,
 ) -> Evaluation:  # fmt: skip
     """Run a bundle and its float model on labelled images.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from qhyvit.evaluation import float_file, labelled_images, predict
 from qhyvit.latency.fit import load
 from qhyvit.measure import measure
 from qhyvit.methods._problem import outputs_of
+from qhyvit.progress import Progress, silent
 from qhyvit.report import latency
 from qhyvit.report.chain import Block, block_of, chain
 from qhyvit.report.changes import changes
@@ -33,10 +33,6 @@ from qhyvit_device.runner import Model
 
 Pictures = tuple[list[Path], np.ndarray | None]
 COST_IMAGES = 8  # that each tensor's cost is measured on
-
-
-def _quiet(what: str, share: float = 0.0) -> None:
-    """Says nothing."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Request:
     float_model: Path | None = None
     mode: str | None = None
     count: int = 1000
-    progress: Callable[[str, float], None] = field(default=_quiet)
+    progress: Progress = field(default=silent)
 
     @property
     def work_folder(self) -> Path:

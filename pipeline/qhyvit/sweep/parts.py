@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from qhyvit.errors import CheckFailedError
 from qhyvit.evaluation import Evaluation, check_subject, open_subject, score
+from qhyvit.progress import Log, Progress
 from qhyvit.sweep.jobs import Job
 from qhyvit.sweep.pool import Pool
 from qhyvit.verify.accuracy import Accuracy
@@ -22,7 +22,7 @@ WORKERS_ASSUMED = 8  # of a scheduler that runs already
 
 def evaluate_in_parts(
     bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None, pool: Pool,
-    progress: Callable[[str, float], None], log: Callable[[str], None], *, allow: bool = False,
+    progress: Progress, log: Log, *, allow: bool = False,
 ) -> Evaluation:  # fmt: skip
     """What :func:`qhyvit.evaluation.evaluate` gives, from many processes.
 
@@ -55,7 +55,7 @@ def spans(count: int, workers: int | None) -> list[tuple[int, int]]:
     return [(a, min(a + size, count)) for a in range(0, count, size)]
 
 
-def _run(jobs: list[Job], folder: Path, pool: Pool, progress: Callable[[str, float], None]) -> list[Evaluation]:
+def _run(jobs: list[Job], folder: Path, pool: Pool, progress: Progress) -> list[Evaluation]:
     found: list[Evaluation] = []
 
     def ended(job: Job, result: dict[str, Any] | None, line: str) -> None:
