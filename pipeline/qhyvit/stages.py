@@ -171,7 +171,6 @@ def calibrate(
     """
     from qhyvit.measure import measure as find_measure
 
-    compared = find_measure(measure)
     chosen, full = check_choice(method, options, bits, profile, count=count, seed=seed, mode=mode)
     facts = work.json(FACTS)
     paths = data.calibration_images(images, count, seed)
@@ -180,19 +179,17 @@ def calibrate(
     int16 = int16 and bits == 8
     if not int16:  # what old runtimes lack
         full |= {name: value for name, value in (("int16_ms", 0), ("fast_softmax", False)) if name in full}
-    images_key = {"images": hashes, "how": asdict(how), "mode": mode, "seed": seed}
-    key = {"float": work.hash(FLOAT), **images_key, "method": method, "options": full, "bits": bits, "profile": profile}
     latency = latency_of(latency_file)
-    key.update(int16=int16, latency=latency.digest, measure=measure)
+    key = {"float": work.hash(FLOAT), "images": hashes, "how": asdict(how), "mode": mode, "seed": seed,
+           "method": method, "options": full, "bits": bits, "profile": profile, "int16": int16,
+           "latency": latency.digest, "measure": measure}  # fmt: skip
 
     def make() -> None:
-        from qhyvit.tflite.write import write_float
-
         started, store = time.monotonic(), Store(work.folder / PIECES)
         raw = data.load_pixels(paths, facts["input_size"], how)
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         store.open(work.digest(key))
-        problem = _problem(work, normalize(raw, how), int16=int16, measure=compared, seed=seed, bits=bits,
+        problem = _problem(work, normalize(raw, how), int16=int16, measure=find_measure(measure), seed=seed, bits=bits,
                            latency=latency, profile=profile, store=store)  # fmt: skip
         solution = _solution(problem, chosen, full)
         plan = QuantPlan(
@@ -201,10 +198,7 @@ def calibrate(
             latency=latency.name, measure=measure, resize_mode=mode, **_plan_facts(problem, solution),
             seconds=round(time.monotonic() - started, 1),
         )  # fmt: skip
-        files.write_text(work.folder / LATENCY, latency.to_json())
-        files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
-        files.write_bytes(work.folder / CONSTANTS, files.pack_arrays(solution.constants))
-        files.write_text(work.folder / PLAN, plan.to_json())
+        _write_solution(work, solution, plan, latency)
         store.close()
 
     work.stage("calibrate", key, (FOLDED, CONSTANTS, PLAN, LATENCY), make)
@@ -241,16 +235,25 @@ def _solution(problem: Problem, method: Method, options: Mapping[str, Any]) -> S
     return replace(solution, graph=edited.graph)
 
 
+def _write_solution(work: Work, solution: Solution, plan: QuantPlan, latency: LatencyProfile) -> None:
+    from qhyvit.tflite.write import write_float
+
+    files.write_text(work.folder / LATENCY, latency.to_json())
+    files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
+    files.write_bytes(work.folder / CONSTANTS, files.pack_arrays(solution.constants))
+    files.write_text(work.folder / PLAN, plan.to_json())
+
+
 def _plan_facts(problem: Problem, solution: Solution) -> dict[str, Any]:
     """Fields of the plan that say what was made of the graph."""
     from qhyvit.methods._bridge_report import bridge_report
 
     graph = solution.graph
+    assert problem.door is not None
 
     def names(ids: frozenset[int]) -> tuple[str, ...]:
         return tuple(t.name for t in graph.activations() if t.id in ids)
 
-    assert problem.door is not None
     return {
         "folds": solution.folds, "int16": solution.int16, "refused": tuple(problem.door.refused),
         "bridge": bridge_report(problem.on(graph), solution.tensors),
@@ -392,7 +395,6 @@ def _on_arm64(work: Work) -> Callable[[np.ndarray], Sequence[int]]:
 
         found, how = solved(work), default_preprocess(work.json(FACTS))
         floats = torch.from_numpy(normalize(pixels[None], how))
-        answer: list[int] = simulated_codes(found.shipped, found.plan.tensors, floats, arm64=True)[0].tolist()
-        return answer
+        return simulated_codes(found.shipped, found.plan.tensors, floats, arm64=True)[0].tolist()
 
     return codes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import flatbuffers
@@ -33,11 +32,6 @@ NUMPY = {
     "FLOAT32": "float32", "FLOAT16": "float16", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",
     "INT32": "int32", "INT64": "int64", "BOOL": "bool",
 }  # fmt: skip
-
-
-def snake(name: str) -> str:
-    """CamelCase of the schema -> snake_case of our attributes."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 def camel(name: str) -> str:
