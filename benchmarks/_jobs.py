@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks._files import RESULTS
 from qhyvit import _console
 from qhyvit.sweep.jobs import LOGS, Job
 from qhyvit.sweep.pool import Pool
 
 LOG_LINES = 30  # of a job that failed
+
+
+def add_options(parser: argparse.ArgumentParser, what: str, out: str) -> None:
+    """The options of a benchmark whose rows are jobs, ``what`` in words, into the results' file ``out``."""
+    parser.add_argument("--jobs", type=int, default=1, help=f"{what} at once, each with its share of the cores")
+    parser.add_argument("--again", action="store_true", help="make rows again that are there")
+    parser.add_argument("--out", type=Path, default=RESULTS / out)
 
 
 def run_jobs(what: str, jobs: Sequence[Job], workers: int, take: Callable[[Any], None]) -> bool:

@@ -25,7 +25,6 @@ import torch
 from rich.progress import track
 
 from benchmarks._files import (
-    RESULTS,
     command_line,
     have_rows,
     model_name,
@@ -34,7 +33,7 @@ from benchmarks._files import (
     ranked_images,
     write_rows,
 )  # fmt: skip
-from benchmarks._jobs import run_jobs
+from benchmarks._jobs import add_options, run_jobs
 from qhyvit import data, files, stages
 from qhyvit.errors import InputError
 from qhyvit.evaluation import logits_of
@@ -120,13 +119,13 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
                       random_weights=random_weights(args.model, args.weights))  # fmt: skip
     facts = work.json(stages.FACTS)
     size = facts["input_size"]
-    how = stages.preprocess_for(args.images, stages.default_preprocess(facts), None)
+    how = data.preprocess_for(args.images, stages.default_preprocess(facts), None)
     paths = data.choose(images_in(args.images), args.count, seed)
     labelled = ranked_images(args.evaluate, args.labels, facts["classes"])
     shared = set(data.hash_files(paths)) & set(data.hash_files(labelled.paths))
     if shared:
         raise InputError(f"{len(shared)} images are in both folders: calibration and evaluation must differ")
-    test = stages.preprocess_for(args.evaluate, stages.default_preprocess(facts), args.resize_mode)
+    test = data.preprocess_for(args.evaluate, stages.default_preprocess(facts), args.resize_mode)
     pixels = pixels_of(labelled.paths, size, test)
     cache = args.work / f"float-{data.combined_hash(data.hash_files(labelled.paths))[:16]}-{test.mode}.npy"
     with files.lock(args.work / "lock"):
@@ -236,9 +235,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bits", type=int, default=8)
     parser.add_argument("--rows", default="all", help=f"all, methods, ablation, or names with ';': {'; '.join(ROWS)}")
     parser.add_argument("--counted", default="partial,full,deployed", help="ways to count, with commas")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, each with its share of the cores")
-    parser.add_argument("--again", action="store_true", help="make rows again that are there")
-    parser.add_argument("--out", type=Path, default=RESULTS / "accuracy.csv")
+    add_options(parser, "runs", "accuracy.csv")
     return parser
 
 

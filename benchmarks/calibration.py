@@ -52,7 +52,7 @@ def main() -> None:
     stages.export(work, args.model, args.weights, None, None, 0,
                   random_weights=random_weights(args.model, args.weights))  # fmt: skip
     facts = work.json(stages.FACTS)
-    how = stages.preprocess_for(args.images, stages.default_preprocess(facts), None)
+    how = data.preprocess_for(args.images, stages.default_preprocess(facts), None)
     pixels = pixels_of(data.choose(images_in(args.images), args.count, args.seed), facts["input_size"], how)
     graph, images = stages.float_graph(work), torch.from_numpy(normalize(pixels, how))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

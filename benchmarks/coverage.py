@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._files import RESULTS, command_line, have_rows, write_rows
-from benchmarks._jobs import run_jobs
+from benchmarks._files import command_line, have_rows, write_rows
+from benchmarks._jobs import add_options, run_jobs
 from benchmarks.demo.images import draw_image
 from qhyvit import stages
 from qhyvit.models import all_families
@@ -75,9 +75,7 @@ def main() -> None:
     """Command line; exit code 1 where a variant is not verified."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", default="all", help="all, or names with commas")
-    parser.add_argument("--jobs", type=int, default=1, help="variants at once, each with its share of the cores")
-    parser.add_argument("--again", action="store_true", help="make rows again that are there")
-    parser.add_argument("--out", type=Path, default=RESULTS / "coverage.csv")
+    add_options(parser, "variants", "coverage.csv")
     args = parser.parse_args()
     known = [v for f in all_families().values() for v in f.variants]
     wanted = known if args.variants == "all" else args.variants.split(",")

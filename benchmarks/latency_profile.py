@@ -1,7 +1,8 @@
 """Makes the latency profile that comes with the package: small models, profiled op by op, and the fit.
 
-Each model is built four times: float, integer, with softmax and all ops that can be tables of codes in float, and with
-every SiLU split and all ops in float that can be; so every kernel and the borders are measured, on large tensors too.
+Each model is built five times: float, integer, with softmax and all ops that can be tables of codes in float, with
+every SiLU split and all ops in float that can be, and with all ops in int16 that can be; so every kernel and the
+borders are measured, on large tensors too.
 Weights are random, images generated. Measure on a machine left to itself; the files are made once and kept in
 ``--work``. Examples:
 
@@ -27,7 +28,7 @@ from rich.progress import track
 
 from benchmarks import _arm64
 from benchmarks.coverage import SEED, images_into
-from qhyvit import files, stages
+from qhyvit import data, files, stages
 from qhyvit.errors import QhyvitError
 from qhyvit.folds import all_folds
 from qhyvit.graph.ir import Graph
@@ -35,6 +36,7 @@ from qhyvit.latency.fit import fit, samples, slowdown
 from qhyvit.latency.profile import DEFAULT, LatencyProfile, default_profile
 from qhyvit.latency.work import TABLE_OPS
 from qhyvit.methods import method
+from qhyvit.methods._int16 import with_int16
 from qhyvit.methods._problem import Problem
 from qhyvit.plan import QuantPlan
 from qhyvit.tflite.islands import with_floats
@@ -52,28 +54,32 @@ COUNTED_RUNS = 2  # each takes as many instructions
 COUNTED = "instructions counted by QEMU, no times"
 
 
-def _integer(graph: Graph, pixels: torch.Tensor) -> bytes:
-    solution = method("minmax").search(Problem(graph, pixels), {"observer": "minmax"})
-    return quantize(solution.shipped, QuantPlan(solution.tensors, "minmax"))
+def _integer(graph: Graph, pixels: torch.Tensor, *, int16: bool = False) -> bytes:
+    problem = Problem(graph, pixels)
+    solution = method("minmax").search(problem, {"observer": "minmax"})
+    solution = with_int16(problem, solution) if int16 else solution
+    return quantize(solution.shipped, QuantPlan(solution.tensors, "minmax", int16=solution.int16))
 
 
 def prepare(model: str, folder: Path, images: Path) -> list[Path]:
-    """Float, integer, and with islands; files that are there are kept."""
-    paths = [folder / f"{model}-{kind}.tflite" for kind in ("float", "integer", "islands", "mostly-float")]
+    """Float, integer, with float islands, and with int16 ones; files that are there are kept."""
+    paths = [folder / f"{model}-{kind}.tflite" for kind in ("float", "integer", "islands", "mostly-float", "int16")]
     if all(p.is_file() for p in paths):
         return paths
     work = stages.Work(folder / model, log=lambda line: print(f"{model}: {line}", flush=True))
     stages.export(work, model, None, None, None, SEED, random_weights=True)
     facts = work.json(stages.FACTS)
-    how = stages.preprocess_for(images, stages.default_preprocess(facts), "squash")
-    raw = stages.load_pixels(images_in(images)[:CALIBRATION], facts["input_size"], how)
+    how = data.preprocess_for(images, stages.default_preprocess(facts), "squash")
+    raw = data.load_pixels(images_in(images)[:CALIBRATION], facts["input_size"], how)
     pixels = torch.from_numpy(normalize(raw, how))
     graph = stages.float_graph(work)
     names = [graph.tensors[n.outputs[0]].name for n in graph.nodes if n.op in FLOAT_OPS]
     islands, mostly = with_floats(graph, names), _mostly_float(graph)
-    made = work.read(stages.FLOAT), *(_integer(g, pixels) for g in (graph, islands, mostly))
-    for path, data in zip(paths, made, strict=True):
-        files.write_bytes(path, data)
+    wide = replace(graph, floats=frozenset(times(graph, default_profile(), int16=True).int8), wide=frozenset())
+    made = (work.read(stages.FLOAT), *(_integer(g, pixels) for g in (graph, islands, mostly)),
+            _integer(wide, pixels, int16=True))  # fmt: skip
+    for path, content in zip(paths, made, strict=True):
+        files.write_bytes(path, content)
     return paths
 
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._files import RESULTS, command_line, have_rows, write_rows
-from benchmarks._jobs import run_jobs
+from benchmarks._files import command_line, have_rows, write_rows
+from benchmarks._jobs import add_options, run_jobs
 from benchmarks.coverage import images_into
 from qhyvit import data, stages
 from qhyvit.errors import QhyvitError
@@ -83,8 +83,8 @@ def _beside_float(work: stages.Work, images: Path) -> dict[str, Any]:
     facts, plan = work.json(stages.FACTS), stages.plan_of(work)
     paths = images_in(images)
     fresh = [p for p, h in zip(paths, data.hash_files(paths), strict=True) if h not in plan.image_hashes]
-    how = stages.preprocess_for(images, stages.default_preprocess(facts), MODE)
-    pixels = stages.load_pixels(fresh, facts["input_size"], how)
+    how = data.preprocess_for(images, stages.default_preprocess(facts), MODE)
+    pixels = data.load_pixels(fresh, facts["input_size"], how)
     floats, integers = (logits_of(work.read(name), pixels, how) for name in (stages.FLOAT, stages.MODEL))
     agreed = int((floats.argmax(1) == integers.argmax(1)).sum())
     correlations = [np.corrcoef(a, b)[0, 1] if np.ptp(b) else 0.0 for a, b in zip(floats, integers, strict=True)]
@@ -101,9 +101,7 @@ def main() -> None:
     """Command line; exit code 1 where a model failed without a reason of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="all", help="all, or names with commas")
-    parser.add_argument("--jobs", type=int, default=1, help="models at once, each with its share of the cores")
-    parser.add_argument("--again", action="store_true", help="make rows again that are there")
-    parser.add_argument("--out", type=Path, default=RESULTS / "own_models.csv")
+    add_options(parser, "models", "own_models.csv")
     args = parser.parse_args()
     wanted = list(MODELS) if args.models == "all" else args.models.split(",")
     if unknown := [name for name in wanted if name not in MODELS]:

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "_torchvision"},
+    {"errors", "_torchvision", "progress"},
     {"registry", "options"},
     {"affine", "plan", "graph", "files", "measure"},
     {"ops", "store", "work", "data"},

@@ -130,6 +130,8 @@ def test_the_file_is_integer_and_every_op_of_it_is_as_simulated(found, images):
     assert {op for (op, dtype) in counted.ops if dtype == "INT16"} >= {"QUANTIZE", "MUL", "SUB", "SUM", "RSQRT"}
     assert not {op for (op, _) in counted.ops} & {"DEQUANTIZE"}
     assert "newer" in counted.oldest_runtime
+    wide = [(op, n) for (op, dtype), n in counted.ops.items() if dtype == "INT16"]  # XNNPACK has no such kernels
+    assert all(counted.not_delegated[op] >= n for op, n in wide)
     report = checked(found, images, data)
     assert report.passed, [c for c in report.checks if not c.passed]
     inside = {name: row for name, row in report.agreements["litert"].ops.items() if name.endswith(" int16")}

@@ -31,7 +31,7 @@ from qhyvit.rewrites import rewrite
 from qhyvit.sim.run import Executor
 from qhyvit.tflite import placement
 from qhyvit.tflite.islands import with_floats, with_profile
-from qhyvit.tflite.placement import Times, Worth, place, times, total_ms
+from qhyvit.tflite.placement import Times, Worth, place, times
 from qhyvit.tflite.read import read
 from qhyvit.tflite.squares import added_in_float
 from qhyvit.tflite.write import quantize
@@ -297,6 +297,19 @@ def network(seed, count=9):
         op, inputs = ("ADD", (a, b)) if a != b else ("GELU", (a,))
         nodes.append(Node(op, spec(op).attrs(), inputs, (i,)))
     return Graph(tensors, tuple(nodes), (0,), (count,))
+
+
+def total_ms(graph, cost, floats):
+    """Time of the nodes that have a choice, and of all borders, where the nodes with outputs ``floats`` are float."""
+    ms = sum(cost.floats[t] if t in floats else cost.narrow(t) for t in cost.int8)
+    for tensor in graph.activations():
+        writer, readers = graph.producer(tensor.id), graph.users(tensor.id)
+        are_float = [r.outputs[0] in floats for r in readers]
+        if writer is not None and writer.outputs[0] in floats:
+            ms += cost.quantize[tensor.id] * (not all(are_float))
+        else:
+            ms += cost.dequantize[tensor.id] * any(are_float)
+    return ms
 
 
 def random_times(graph, seed):

@@ -162,7 +162,7 @@ MUTANTS: dict[str, Mutant] = {
     "rewrite: a quotient is a product": Mutant(
         _with_divisor(), rewritten("quotients"), lambda g: with_op(g, "DIV", "MUL")),
     "rewrite: another eps": Mutant(
-        NORM, rewritten("layer_norms"), lambda g: times(rewritten("layer_norms")(g), ".eps", 1.5)),
+        NORM, rewritten("layer_norms"), lambda g: changed(g, rewritten("layer_norms")(g), 1.5)),
     "rewrite: beta is lost": Mutant(AFFINE, rewritten("channel_factors"), _without_beta),
     "rewrite: a difference is a sum": Mutant(
         network("norm of products", seed=8), rewritten("squares"),

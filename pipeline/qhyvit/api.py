@@ -13,7 +13,7 @@ outputs: an embedding). ``progress(what, share)`` and ``log(line)`` are told wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,18 +26,13 @@ from qhyvit.bundle import label_names, read_label_names
 from qhyvit.evaluation import Evaluation
 from qhyvit.graph.ir import Graph
 from qhyvit.plan import QuantPlan
+from qhyvit.progress import Log, Progress, silent
 from qhyvit_device.preprocess import images_in
 
 if TYPE_CHECKING:
     from torch import nn
 
 AT_ONCE = 4  # images that :func:`run` computes together
-Progress = Callable[[str, float], None]
-Log = Callable[[str], None]
-
-
-def _quiet(*_: Any) -> None:
-    """Says nothing."""
 
 
 def _path(given: str | Path | None) -> Path | None:
@@ -84,7 +79,7 @@ def calibrate(
     input_size: int | None = None, method: str = "qhyvit", options: Mapping[str, Any] | None = None, count: int = 128,
     seed: int = 0, bits: int = 8, profile: str = "integer", int16: bool = True, resize_mode: str | None = None,
     latency_profile: str | Path | None = None, measure: str = "decisions", work: str | Path | None = None,
-    progress: Progress = _quiet, log: Log = _quiet, random_weights: bool = False,
+    progress: Progress = silent, log: Log = silent, random_weights: bool = False,
 ) -> Calibrated:  # fmt: skip
     """Export and calibrate; the plan, and the graphs that it is for.
 
@@ -118,7 +113,7 @@ def build(
     profile: str = "integer", int16: bool = True, resize_mode: str | None = None,
     latency_profile: str | Path | None = None, measure: str = "decisions", min_agreement: float | None = None,
     labels: str | Path | None = None, work: str | Path | None = None,
-    force: bool = False, command: str = "qhyvit.build", progress: Progress = _quiet, log: Log = _quiet,
+    force: bool = False, command: str = "qhyvit.build", progress: Progress = silent, log: Log = silent,
     random_weights: bool = False,
 ) -> Built:  # fmt: skip
     """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped.
@@ -159,8 +154,8 @@ def build(
 
 def evaluate(
     bundle: str | Path, images: str | Path, *, labels: str | Path | None = None, float_model: str | Path | None = None,
-    resize_mode: str | None = None, allow_calibration_images: bool = False, progress: Progress = _quiet,
-    log: Log = _quiet,
+    resize_mode: str | None = None, allow_calibration_images: bool = False, progress: Progress = silent,
+    log: Log = silent,
 ) -> Evaluation:  # fmt: skip
     """The deployed file, and the float file on the same images: top-1, top-5, agreement, McNemar's test.
 

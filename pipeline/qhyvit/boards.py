@@ -13,19 +13,19 @@ import shlex
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qhyvit.errors import InputError, QhyvitError, UsageError
+from qhyvit.progress import Log
 from qhyvit.wheelhouse import INSTALL, LAUNCHER, Target, digest, make
 
 CACHE = Path("~/.cache/qhyvit/wheelhouse")  # on the host, a folder for each kind of board
 THERE = ".cache/qhyvit-device"  # on the board, below its home: installed device stages by their hash
 CONNECT_SECONDS = 15
 PROBE = 'import platform,struct,sys; print("%d.%d" % sys.version_info[:2], platform.machine(), struct.calcsize("P"))'
-Log = Callable[[str], None]
 
 
 class BoardError(QhyvitError):

@@ -136,6 +136,15 @@ def _each(paths: Sequence[Path], do: Callable[[Image.Image], T]) -> list[T]:
     return found
 
 
+def check_readable(paths: Sequence[Path]) -> None:
+    """Read every image before the work begins.
+
+    Raises:
+        InputError: some of them cannot be read; all of these are named.
+    """
+    _each(paths, lambda image: None)
+
+
 def calibration_images(folder: Path, count: int, seed: int) -> list[Path]:
     """The images of a folder that are drawn to calibrate on."""
     return choose(images_in(folder), count, seed)
@@ -155,10 +164,10 @@ def check_images(folder: Path, count: int, seed: int, *, verify: bool) -> None:
         verify: whether those are meant that verification and bundle take, besides those of the calibration.
 
     Raises:
-        InputError: there are none, or some cannot be read; all of these are named.
+        InputError: there are none, or see :func:`check_readable`.
     """
     paths = calibration_images(folder, count, seed)
     if verify:
         others = verification_images(folder, hash_files(paths), VERIFY_IMAGES, seed)
         paths = sorted({*paths, *others, images_in(folder)[0]})
-    _each(paths, lambda image: None)
+    check_readable(paths)

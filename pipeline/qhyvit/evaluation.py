@@ -11,8 +11,9 @@ import numpy as np
 
 from qhyvit import data, files
 from qhyvit.errors import InputError
+from qhyvit.progress import Log, Progress, silent
 from qhyvit.verify.accuracy import Accuracy, count
-from qhyvit_device.preprocess import Preprocess, folder_preprocess, load_image, normalize, quantize, to_pixels
+from qhyvit_device.preprocess import Preprocess, load_image, normalize, quantize, to_pixels
 from qhyvit_device.runner import Model, TfliteFile
 
 
@@ -96,13 +97,6 @@ def float_file(bundle: Path, given: Path | None, model: Model) -> TfliteFile | N
     return TfliteFile.load(path)
 
 
-def _check_images(model: Model, paths: list[Path], *, allow: bool) -> None:
-    used = set(model.manifest.created_by.get("calibration_image_hashes", ()))
-    shared = sum(h in used for h in data.hash_files(paths))
-    if shared and not allow:
-        raise InputError(f"{shared} of these images were used to calibrate; use others, or --allow-calibration-images")
-
-
 def squash_hint(paths: list[Path]) -> str | None:
     """A line for images that all are squares of one size: their source may have squashed them; None for others."""
     sizes = {load_image(p).size for p in paths[:8]}
@@ -128,7 +122,7 @@ class Predictions:
 
 def predict(
     model: Model, reference: TfliteFile | None, names: Sequence[str], pixels: Callable[[int], np.ndarray],
-    how: Preprocess, classes: np.ndarray | None, progress: Callable[[str, float], None],
+    how: Preprocess, classes: np.ndarray | None, progress: Progress,
 ) -> Predictions:  # fmt: skip
     """Run both files on images given by their number.
 
@@ -161,29 +155,40 @@ class Subject:
 
 
 def open_subject(
-    bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None,
-    log: Callable[[str], None] = lambda line: None, *, allow: bool = False,
-) -> Subject:  # fmt: skip
+    bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None
+) -> Subject:
     """Open what an evaluation needs.
 
     Raises:
-        InputError: images or labels are missing or unfit, or were used to calibrate.
+        InputError: images or labels are missing or unfit.
     """
     model = Model.load(bundle)
     facts = model.manifest
     found = labelled_images(images, labels, facts.output.classes)
     if facts.input.scale is None or facts.input.zero_point is None:
         raise InputError("the bundle's input is not integer")
-    _check_images(model, found.paths, allow=allow)
-    how = folder_preprocess(images, facts.preprocess)
-    hint = squash_hint(found.paths) if mode is None and how == facts.preprocess and how.mode == "crop" else None
-    if hint:
-        log(hint)
-    how = how if mode is None else replace(how, mode=mode)
+    how = data.preprocess_for(images, facts.preprocess, mode)
     return Subject(model, float_file(bundle, float_model, model), found, how)
 
 
-def score(subject: Subject, start: int, stop: int, progress: Callable[[str, float], None]) -> Evaluation:
+def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) -> None:
+    """Look at every image before the work; ``log`` is told where they may want another ``mode`` than the default.
+
+    Raises:
+        InputError: some were used to calibrate (``allow``: they may be), or some cannot be read.
+    """
+    paths, facts = subject.labelled.paths, subject.model.manifest
+    used = set() if allow else set(facts.created_by.get("calibration_image_hashes", ()))
+    shared = sum(h in used for h in data.hash_files(paths)) if used else 0
+    if shared:
+        raise InputError(f"{shared} of these images were used to calibrate; use others, or --allow-calibration-images")
+    data.check_readable(paths)
+    by_default = mode is None and subject.how == facts.preprocess and subject.how.mode == "crop"
+    if by_default and (hint := squash_hint(paths)):
+        log(hint)
+
+
+def score(subject: Subject, start: int, stop: int, progress: Progress) -> Evaluation:
     """Run both models on the images ``start`` to ``stop`` (not included)."""
     facts, how = subject.model.manifest, subject.how
     paths, classes = subject.labelled.paths[start:stop], subject.labelled.classes[start:stop]
@@ -199,12 +204,13 @@ def score(subject: Subject, start: int, stop: int, progress: Callable[[str, floa
 
 def evaluate(
     bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None,
-    progress: Callable[[str, float], None], log: Callable[[str], None] = lambda line: None, *, allow: bool = False,
+    progress: Progress, log: Log = silent, *, allow: bool = False,
 ) -> Evaluation:  # fmt: skip
     """Run a bundle and its float model on labelled images.
 
     Raises:
-        InputError: see :func:`open_subject`.
+        InputError: see :func:`open_subject` and :func:`check_subject`.
     """
-    subject = open_subject(bundle, images, labels, float_model, mode, log, allow=allow)
+    subject = open_subject(bundle, images, labels, float_model, mode)
+    check_subject(subject, mode, log, allow=allow)
     return score(subject, 0, len(subject.labelled.paths), progress)

@@ -15,7 +15,7 @@ import stat
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import qhyvit_device
 from qhyvit import files
 from qhyvit.errors import InputError, OutputError, UsageError
+from qhyvit.progress import Log
 from qhyvit.wheelhouse import Target, fetch, make
 from qhyvit_device.manifest import FILE_NAME, Manifest
 from qhyvit_device.runner import Model
@@ -43,7 +44,6 @@ BOARD_FOLDER = "qhyvit-board"  # what the tarball unpacks to
 OCI = "application/vnd.oci.image"
 PART = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 NAME = re.compile(rf"{PART}(?:/{PART})*:\w[\w.-]{{0,127}}", re.ASCII)
-Log = Callable[[str], None]
 Entry = tuple[str, Path]  # name in the archive, without a leading slash; file, folder or link on disk
 
 

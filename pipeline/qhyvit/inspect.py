@@ -16,7 +16,7 @@ def _show(found: Census, title: str) -> None:
     _console.table(title, ("op", "dtype", "count"), rows)
     left = ", ".join(f"{n} {op}" for op, n in sorted(found.not_delegated.items())) or "none"
     _console.out.print(f"{found.op_count} ops, {found.size_bytes} bytes, {len(found.float_tensors)} float tensors")
-    _console.out.print(f"{found.partitions} delegate partitions; integer ops that builtin kernels run: {left}")
+    _console.out.print(f"{found.partitions} delegate partitions; ops that builtin kernels run: {left}")
     _console.out.print(f"runs on {found.oldest_runtime}")
 
 

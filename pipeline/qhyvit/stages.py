@@ -14,8 +14,6 @@ import numpy as np
 
 from qhyvit import __version__, data, files
 from qhyvit.data import VERIFY_IMAGES as VERIFY_IMAGES
-from qhyvit.data import load_pixels as load_pixels
-from qhyvit.data import preprocess_for as preprocess_for
 from qhyvit.errors import UsageError
 from qhyvit.options import BITS, COUNT, SEED
 from qhyvit.plan import QuantPlan
@@ -39,15 +37,13 @@ if TYPE_CHECKING:
 
     from qhyvit.graph.ir import Graph
     from qhyvit.latency.profile import LatencyProfile
-    from qhyvit.methods._problem import Method
+    from qhyvit.methods._problem import Method, Problem, Solution
     from qhyvit.models._source import Source
     from qhyvit.sim.checked import Door
     from qhyvit.verify.report import Report
 
 EXPORT_IMAGES = 4  # real ones that the exported file is compared with the user's module on
 SAMPLE_COUNT = 16  # calibration images that the work directory keeps, for the report
-
-
 PIECES = "calibrate.part"  # finished pieces of a calibration that goes on
 
 
@@ -67,9 +63,15 @@ def export(
     name = model if isinstance(model, str) else type(model).__name__
     key: dict[str, Any] = {"model": name, "weights": digest, "classes": classes, "size": size, "seed": seed}
     key["images"] = data.hash_files(pictures)
+
+    def opened_now() -> Source:
+        from qhyvit.models._source import open_source
+
+        return open_source(model, weights, classes, size, seed, random_weights=random_weights)
+
     opened = None
     if not isinstance(model, str) or ".py:" in model:  # what a factory gives is known only when it ran
-        opened = _opened(model, weights, classes, size, seed, random_weights=random_weights)
+        opened = opened_now()
         key |= {"state": state_digest(opened.reference), "code": code_digest(model, opened.reference)}
         key["preprocess"] = opened.preprocess
 
@@ -77,10 +79,10 @@ def export(
         from qhyvit.models._export import export as convert
 
         work.progress("export", 0.0)
-        source = opened or _opened(model, weights, classes, size, seed, random_weights=random_weights)
+        source = opened or opened_now()
         work.log(f"export: {source.name} by the {source.family} family, {source.weights} weights")
         how = default_preprocess({"preprocess": source.preprocess})
-        real = normalize(load_pixels(pictures, source.input_size, how), how) if pictures else None
+        real = normalize(data.load_pixels(pictures, source.input_size, how), how) if pictures else None
         made = convert(source, work.log, real)
         files.write_bytes(work.folder / FLOAT, made.tflite)
         files.write_text(work.folder / FACTS, json.dumps({**made.facts, "weights_sha256": digest}, indent=1) + "\n")
@@ -93,15 +95,6 @@ def check_weights(model: str | nn.Module, weights: Path | None, *, random_weight
     from qhyvit.models._source import check_weights as check
 
     check(model, weights, random_weights=random_weights)
-
-
-def _opened(
-    model: str | nn.Module, weights: Path | None, classes: int | None, size: int | None, seed: int,
-    *, random_weights: bool,
-) -> Source:  # fmt: skip
-    from qhyvit.models._source import open_source
-
-    return open_source(model, weights, classes, size, seed, random_weights=random_weights)
 
 
 def float_graph(
@@ -178,7 +171,6 @@ def calibrate(
     """
     from qhyvit.measure import measure as find_measure
 
-    compared = find_measure(measure)
     chosen, full = check_choice(method, options, bits, profile, count=count, seed=seed, mode=mode)
     facts = work.json(FACTS)
     paths = data.calibration_images(images, count, seed)
@@ -187,67 +179,86 @@ def calibrate(
     int16 = int16 and bits == 8
     if not int16:  # what old runtimes lack
         full |= {name: value for name, value in (("int16_ms", 0), ("fast_softmax", False)) if name in full}
-    images_key = {"images": hashes, "how": asdict(how), "mode": mode, "seed": seed}
-    key = {"float": work.hash(FLOAT), **images_key, "method": method, "options": full, "bits": bits, "profile": profile}
     latency = latency_of(latency_file)
-    key.update(int16=int16, latency=latency.digest, measure=measure)
+    key = {"float": work.hash(FLOAT), "images": hashes, "how": asdict(how), "mode": mode, "seed": seed,
+           "method": method, "options": full, "bits": bits, "profile": profile, "int16": int16,
+           "latency": latency.digest, "measure": measure}  # fmt: skip
 
     def make() -> None:
-        import torch
-
-        from qhyvit.methods._bridge_report import bridge_report
-        from qhyvit.methods._problem import Problem
-        from qhyvit.sim.checked import Door, Edit
-        from qhyvit.tflite.twins import without_twins
-        from qhyvit.tflite.write import write_float
-
-        started, exported = time.monotonic(), work.read(FLOAT)
+        started, store = time.monotonic(), Store(work.folder / PIECES)
         raw = data.load_pixels(paths, facts["input_size"], how)
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
-        pixels = torch.from_numpy(normalize(raw, how))
-        door = Door(pixels, seed, work.log)
-        graph = float_graph(work, profile, int16=int16, latency=latency, door=door)
-        torch.manual_seed(seed)
-        store = Store(work.folder / PIECES)
         store.open(work.digest(key))
-        reference = torch.from_numpy(float_outputs(exported, normalize(raw, how)))
-        problem = Problem(graph, pixels, reference, compared, door, seed=seed, bits=bits, latency=latency,
-                          profile=profile, store=store, progress=work.progress, log=work.log)  # fmt: skip
-        solution = chosen.search(problem, full)
-        if not solution.int16:  # int16 islands are as they have to be: equal nodes may have scales of their own there
-            shipped, _ = door.through(solution.graph, [Edit("one of two equal float nodes", without_twins)])
-            solution = replace(solution, graph=shipped)
+        problem = _problem(work, normalize(raw, how), int16=int16, measure=find_measure(measure), seed=seed, bits=bits,
+                           latency=latency, profile=profile, store=store)  # fmt: skip
+        solution = _solution(problem, chosen, full)
         plan = QuantPlan(
-            solution.tensors,
-            method,
-            full,
-            seed,
-            profile,
-            model_sha256=work.hash(FLOAT),
-            images_sha256=data.combined_hash(hashes),
-            image_count=len(paths),
-            folds=solution.folds,
-            bridge=bridge_report(problem.on(solution.graph), solution.tensors),
+            solution.tensors, method, full, seed, profile, model_sha256=work.hash(FLOAT),
+            images_sha256=data.combined_hash(hashes), image_count=len(paths), image_hashes=tuple(hashes),
+            latency=latency.name, measure=measure, resize_mode=mode, **_plan_facts(problem, solution),
             seconds=round(time.monotonic() - started, 1),
-            image_hashes=tuple(hashes),
-            wide=tuple(t.name for t in solution.graph.activations() if t.id in solution.graph.wide),
-            floats=tuple(
-                t.name for t in solution.graph.activations() if t.id in solution.graph.floats - solution.graph.wide
-            ),
-            int16=solution.int16,
-            latency=latency.name,
-            measure=measure,
-            gates=tuple(t.name for t in solution.graph.activations() if t.id in solution.graph.gates),
-            refused=tuple(door.refused),
-            resize_mode=mode,
-        )
-        files.write_text(work.folder / LATENCY, latency.to_json())
-        files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
-        files.write_bytes(work.folder / CONSTANTS, files.pack_arrays(solution.constants))
-        files.write_text(work.folder / PLAN, plan.to_json())
+        )  # fmt: skip
+        _write_solution(work, solution, plan, latency)
         store.close()
 
     work.stage("calibrate", key, (FOLDED, CONSTANTS, PLAN, LATENCY), make)
+
+
+def _problem(
+    work: Work, images: np.ndarray, *, int16: bool, seed: int, profile: str, latency: LatencyProfile, **settings: Any
+) -> Problem:  # fmt: skip
+    """The exported graph after its rewrites, with the outputs of the exported file on ``images`` [N, H, W, 3]."""
+    import torch
+
+    from qhyvit.methods._problem import Problem
+    from qhyvit.sim.checked import Door
+
+    pixels, reference = torch.from_numpy(images), torch.from_numpy(float_outputs(work.read(FLOAT), images))
+    door = Door(pixels, seed, work.log)
+    graph = float_graph(work, profile, int16=int16, latency=latency, door=door)
+    return Problem(graph, pixels, reference, door=door, seed=seed, profile=profile, latency=latency,
+                   progress=work.progress, log=work.log, **settings)  # fmt: skip
+
+
+def _solution(problem: Problem, method: Method, options: Mapping[str, Any]) -> Solution:
+    """What the method finds, without what equal float nodes compute twice."""
+    import torch
+
+    from qhyvit.sim.checked import Edit
+    from qhyvit.tflite.twins import without_twins
+
+    torch.manual_seed(problem.seed)
+    solution = method.search(problem, options)
+    if solution.int16:  # islands of int16 are as they have to be: equal nodes may have scales of their own there
+        return solution
+    edited, _ = problem.on(solution.graph).edited([Edit("one of two equal float nodes", without_twins)])
+    return replace(solution, graph=edited.graph)
+
+
+def _write_solution(work: Work, solution: Solution, plan: QuantPlan, latency: LatencyProfile) -> None:
+    from qhyvit.tflite.write import write_float
+
+    files.write_text(work.folder / LATENCY, latency.to_json())
+    files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
+    files.write_bytes(work.folder / CONSTANTS, files.pack_arrays(solution.constants))
+    files.write_text(work.folder / PLAN, plan.to_json())
+
+
+def _plan_facts(problem: Problem, solution: Solution) -> dict[str, Any]:
+    """Fields of the plan that say what was made of the graph."""
+    from qhyvit.methods._bridge_report import bridge_report
+
+    graph = solution.graph
+    assert problem.door is not None
+
+    def names(ids: frozenset[int]) -> tuple[str, ...]:
+        return tuple(t.name for t in graph.activations() if t.id in ids)
+
+    return {
+        "folds": solution.folds, "int16": solution.int16, "refused": tuple(problem.door.refused),
+        "bridge": bridge_report(problem.on(graph), solution.tensors),
+        "wide": names(graph.wide), "floats": names(graph.floats - graph.wide), "gates": names(graph.gates),
+    }  # fmt: skip
 
 
 def float_outputs(model: bytes, images: np.ndarray) -> np.ndarray:
@@ -384,7 +395,6 @@ def _on_arm64(work: Work) -> Callable[[np.ndarray], Sequence[int]]:
 
         found, how = solved(work), default_preprocess(work.json(FACTS))
         floats = torch.from_numpy(normalize(pixels[None], how))
-        answer: list[int] = simulated_codes(found.shipped, found.plan.tensors, floats, arm64=True)[0].tolist()
-        return answer
+        return simulated_codes(found.shipped, found.plan.tensors, floats, arm64=True)[0].tolist()
 
     return codes

@@ -15,13 +15,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from qhyvit import files
 from qhyvit.errors import InputError, UsageError
+from qhyvit.progress import Log
 
 # ai-edge-litert's own tag says 2_27; its arm64 library needs glibc 2.34 all the same, Debian 12
 PLATFORMS = {
@@ -64,7 +64,6 @@ chmod +x "$folder/qhyvit-device"
 if [ -d "$here/bundle" ]; then set -- "$here/bundle"; else set --; fi
 "$folder/qhyvit-device" info "$@"
 """
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 import qhyvit_device
 from qhyvit import files
 from qhyvit.errors import InputError, QhyvitError
+from qhyvit.progress import Log, Progress, silent
 from qhyvit_device.preprocess import Preprocess
 
 T = TypeVar("T")
@@ -37,10 +38,6 @@ KEYS: dict[str, dict[str, Any]] = {  # of the JSON files: what has to be in them
     VERIFY: {"passed": bool, "checks": list, "census": dict, "sqnr_db": dict},
     STATE: {},
 }
-
-
-def _quiet(what: str, share: float = 0.0) -> None:
-    """Says nothing."""
 
 
 @cache
@@ -105,8 +102,8 @@ class Work:
     """
 
     folder: Path
-    progress: Callable[[str, float], None] = field(default=_quiet)
-    log: Callable[[str], None] = field(default=_quiet)
+    progress: Progress = field(default=silent)
+    log: Log = field(default=silent)
     force: bool = False
 
     def read(self, name: str) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -243,6 +244,31 @@ def test_every_op_of_a_file_is_in_its_profile(files):
     left = census((files / "int8.tflite").read_bytes()).not_delegated
     assert {op: found[op, "builtin"].count for op in left} == left
     assert sum(o.us for o in found.values() if o.kernel == "xnnpack") > 0
+
+
+@pytest.mark.parametrize("branches", [5, 6])  # as many operands as XNNPACK takes in a concatenation, and one more
+def test_the_census_names_what_the_delegate_leaves_of_ops_that_it_takes_elsewhere(tmp_path, branches):
+    from qhyvit.graph.ir import Graph, Node, Tensor
+    from qhyvit.methods import method
+    from qhyvit.methods._problem import Problem
+    from qhyvit.ops import spec
+    from qhyvit.plan import QuantPlan
+    from qhyvit.tflite.write import quantize
+    from qhyvit.verify.census import census
+
+    shape, made = (1, 4, 4, 3), range(1, branches + 1)
+    tensors = [Tensor(0, "x", shape, "FLOAT32"), *(Tensor(i, f"y{i}", shape, "FLOAT32") for i in made),
+               Tensor(branches + 1, "all", (1, 4, 4, 3 * branches), "FLOAT32")]  # fmt: skip
+    nodes = [Node("LOGISTIC", spec("LOGISTIC").attrs(), (0,), (i,)) for i in made]
+    join = Node("CONCATENATION", spec("CONCATENATION").attrs(axis=3), tuple(made), (branches + 1,))
+    graph = Graph({t.id: t for t in tensors}, (*nodes, join), (0,), (branches + 1,))
+    problem = Problem(graph, torch.rand(2, 4, 4, 3))
+    solution = method("minmax").search(problem, {"observer": "minmax"})
+    path = tmp_path / "m.tflite"
+    path.write_bytes(quantize(solution.shipped, QuantPlan(solution.tensors, "minmax")))
+    left = census(path.read_bytes()).not_delegated
+    assert left.get("CONCATENATION", 0) == (branches > 5)
+    assert left == {o.op: o.count for o in profile.profile(path, runs=2).ops if o.kernel == "builtin"}
 
 
 def test_what_cannot_be_measured_is_refused_in_one_line(files, tmp_path, capsys):

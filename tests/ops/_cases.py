@@ -196,6 +196,13 @@ def _movements() -> list[Case]:
         case("MIRROR_PAD", x, ints([0, 0], [1, 2], [0, 3], [0, 0]), mode="SYMMETRIC"),
         case("REVERSE_V2", x, ints(3)),
         case("REVERSE_V2", act(3, 4), ints(0)),
+    ]
+    return found
+
+
+def _parts() -> list[Case]:
+    x = act(1, 4, 6, 5)
+    return [
         case("CONCATENATION", x, act(1, 4, 6, 2), axis=3),
         case("CONCATENATION", x, act(1, 2, 6, 5), const(1, 1, 6, 5), axis=1),
         case("CONCATENATION", act(3, 4), act(3, 2), axis=-1),
@@ -236,10 +243,9 @@ def _movements() -> list[Case]:
         case("UNPACK", act(3, 4, 5), num=3, axis=0),
         case("UNPACK", act(3, 4, 5), num=5, axis=-1),
     ]
-    return found
 
 
 CASES = [
     *_convolutions(), *_transposed(), *_matrices(), *_elementwise(), *_unary(), *_reductions(), *_windows(),
-    *_movements(),
+    *_movements(), *_parts(),
 ]  # fmt: skip

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from qhyvit import stages
+from qhyvit import evaluation, stages
 from qhyvit.errors import InputError
 from qhyvit.latency import default_profile
 from qhyvit.latency.work import TABLE
@@ -31,6 +31,7 @@ from qhyvit.report.images import mean_kl as mean_kl_of_logits
 from qhyvit.report.page import render
 from qhyvit.sim.replay import Replay
 from qhyvit.sim.run import Executor
+from qhyvit.sweep.parts import evaluate_in_parts
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -275,3 +276,23 @@ def test_a_browser_draws_the_page(report, tmp_path, width, dark):
     corner = pixels[-1, 0]
     assert corner < 64 if dark else corner > 192
     assert pixels.std() > 10  # something is drawn on the ground
+
+
+def test_all_pictures_that_cannot_be_read_are_named_before_any_runs(bundle, pictures, tmp_path):
+    for i, pixels in enumerate(pictures):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    rows = [f"{i}.png,{i % 10}" for i in range(len(pictures))]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,class_index", *rows]))
+    (tmp_path / "1.png").write_text("no picture")
+    whole = (tmp_path / "3.png").read_bytes()
+    (tmp_path / "3.png").write_bytes(whole[: len(whole) // 2])
+    told = []
+    asked = (bundle, tmp_path, None, None, None)
+    for look in (
+        lambda: evaluation.evaluate(*asked, lambda *_: told.append(1), allow=True),
+        lambda: evaluate_in_parts(*asked, None, lambda *_: told.append(1), print, allow=True),
+        lambda: gather(Request(bundle, images=tmp_path, progress=lambda *_: told.append(1))),
+    ):
+        with pytest.raises(InputError, match=r"2 of \d+ images cannot be used: .*1\.png: .*; .*3\.png: "):
+            look()
+    assert not told

@@ -31,6 +31,11 @@ def _program(
     """Turns hybrid vision transformers into fully integer int8 TFLite files, and proves that they work."""
 
 
+Bundle = Annotated[Path, typer.Argument(help="Bundle folder.")]
+NewBundle = Annotated[Path, typer.Option("--out", help="Bundle folder to make.")]
+ClassNames = Annotated[Path | None, typer.Option("--labels", help="Class names, one a line.")]
+Labels = Annotated[Path | None, typer.Option(help="Another labels.csv.")]
+FloatModel = Annotated[Path | None, typer.Option("--float", help="Float .tflite; default: the build's.")]
 ModelName = Annotated[str | None, typer.Argument(help="Name from `qhyvit models`, or timm/NAME for any of timm's.")]
 ModelPy = Annotated[str | None, typer.Option(help="FILE.py:FUNCTION, a factory of your own nn.Module.")]
 Weights = Annotated[Path | None, typer.Option(help=".safetensors or torch state dict; what FILE.py makes has its own.")]

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from qhyvit import _console, files
-from qhyvit.cli._app import BoardPython, Force, Json, Machine, app
+from qhyvit.cli._app import BoardPython, Bundle, Force, Json, Machine, app
 from qhyvit.errors import UsageError
 
 
@@ -40,7 +40,7 @@ def wheelhouse(
     "then on the board `docker load -i v2.tar`"
 )
 def bundle_image(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    bundle: Bundle,
     out: Annotated[Path, typer.Option(help="OCI archive to write, for docker load or podman load.")],
     platform: Annotated[str, typer.Option(help="linux/arm64 or linux/amd64.")] = "linux/arm64",
     name: Annotated[str | None, typer.Option(help="NAME:TAG; default: qhyvit/MODEL:latest.")] = None,
@@ -65,7 +65,7 @@ def bundle_image(
     "`tar xf v2.tar && sh qhyvit-board/install.sh`"
 )
 def bundle_tarball(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    bundle: Bundle,
     out: Annotated[Path, typer.Option(help="Tar to write.")],
     python: BoardPython = "3.11", machine: Machine = "aarch64", force: Force = False,
 ) -> None:  # fmt: skip

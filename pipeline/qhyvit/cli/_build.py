@@ -15,6 +15,7 @@ from qhyvit import _console, files
 from qhyvit.cli._app import (
     Bits,
     Classes,
+    ClassNames,
     Count,
     Force,
     Images,
@@ -26,6 +27,7 @@ from qhyvit.cli._app import (
     Mode,
     ModelName,
     ModelPy,
+    NewBundle,
     NoInt16,
     Options,
     Profile,
@@ -170,8 +172,8 @@ def _show_verdict(verdict: Mapping[str, Any], *, as_json: bool) -> None:
 
 @app.command(epilog="Example: `qhyvit bundle --work build/v2 --images train/ --out v2-int8 --labels names.txt`")
 def bundle(
-    work: WorkDir, images: Images, out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
-    labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None, force: Force = False,
+    work: WorkDir, images: Images, out: NewBundle,
+    labels: ClassNames = None, force: Force = False,
 ) -> None:  # fmt: skip
     """Stage 5: the folder that ships, with its self test."""
     from qhyvit import stages
@@ -187,10 +189,10 @@ def bundle(
     "of your own: `qhyvit build --model-py net.py:make --images train/ --out net-int8`"
 )
 def build(
-    images: Images, out: Annotated[Path, typer.Option(help="Bundle folder to make.")],
+    images: Images, out: NewBundle,
     model: ModelName = None, model_py: ModelPy = None, weights: Weights = None, random_weights: RandomWeights = False,
     method: Method = "qhyvit", classes: Classes = None, input_size: Size = None,
-    labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
+    labels: ClassNames = None,
     count: Count = 128, seed: Seed = 0, mode: Mode = None, bits: Bits = 8,
     profile: Profile = "integer", options: Options = None,
     no_int16: NoInt16 = False, latency_profile: Latency = None, measure: Measure = "decisions",

@@ -9,16 +9,16 @@ from typing import Annotated
 import typer
 
 from qhyvit import _console, files
-from qhyvit.cli._app import Json, Mode, Scheduler, Workers, app
+from qhyvit.cli._app import Bundle, FloatModel, Json, Labels, Mode, Scheduler, Workers, app
 from qhyvit.errors import CheckFailedError
 
 
 @app.command(epilog="Example: `qhyvit evaluate v2-int8 --images val/ --resize-mode squash --workers 4`")
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    bundle: Bundle,
     images: Annotated[Path, typer.Option(help="Labelled images, with labels.csv (file, class_index) beside them.")],
-    labels: Annotated[Path | None, typer.Option(help="Another labels.csv.")] = None,
-    float_model: Annotated[Path | None, typer.Option("--float", help="Float .tflite; default: the build's.")] = None,
+    labels: Labels = None,
+    float_model: FloatModel = None,
     mode: Mode = None,
     allow_calibration_images: Annotated[bool, typer.Option(help="Do not refuse images used to calibrate.")] = False,
     workers: Workers = None,
@@ -88,14 +88,14 @@ def inspect(
 
 @app.command(epilog="Example: `qhyvit report v2-int8 --images val/ --bench bench.json --out v2-int8.html`")
 def report(
-    bundle: Annotated[Path, typer.Argument(help="Bundle folder.")],
+    bundle: Bundle,
     out: Annotated[Path | None, typer.Option(help="The page to write; default BUNDLE.html.")] = None,
     work: Annotated[Path | None, typer.Option(help="Work directory of the build; default BUNDLE.work.")] = None,
     images: Annotated[Path | None, typer.Option(help="Images to compare float and int8 on; labels.csv or not.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Another labels.csv.")] = None,
+    labels: Labels = None,
     count: Annotated[int, typer.Option(min=1, help="Of these images at most.")] = 1000,
     bench: Annotated[Path | None, typer.Option(help="Latencies, from `qhyvit bench --out` or `qhyvit-device`.")] = None,
-    float_model: Annotated[Path | None, typer.Option("--float", help="Float .tflite; default: the build's.")] = None,
+    float_model: FloatModel = None,
     mode: Mode = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Explain a build on one HTML page: what each tensor and block costs, what would pay, where decisions differ."""
@@ -116,7 +116,7 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Another one.")],
     html: Annotated[Path | None, typer.Option(help="Write the comparison as a page.")] = None,
     images: Annotated[Path | None, typer.Option(help="Labelled images to measure both on (bundles).")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Another labels.csv.")] = None,
+    labels: Labels = None,
     bench: Annotated[Path | None, typer.Option(help="Latencies of both, from one bench file.")] = None,
     mode: Mode = None, as_json: Json = False,
 ) -> None:  # fmt: skip

@@ -10,6 +10,7 @@ from qhyvit.folds._scale import CannotScaleError, Scale, Scaling, along, last_ax
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import all_ops
 from qhyvit.ops._layer import layer_of
+from qhyvit.ops._reduce import axes_of
 
 
 def _weighted(scaling: Scaling, node: Node) -> None:
@@ -181,7 +182,7 @@ def _mean(scaling: Scaling, node: Node) -> None:
     source, out = node.inputs[0], node.outputs[0]
     graph = scaling.graph
     rank = len(graph.tensors[source].shape)
-    axes = tuple(int(a) % rank for a in np.atleast_1d(graph.constant(node.inputs[1])))
+    axes = axes_of(graph.constant(node.inputs[1]), rank)
     if source not in scaling.tensors:
         raise CannotScaleError("a scale on the result of MEAN")
     r = scaling.tensors[source]

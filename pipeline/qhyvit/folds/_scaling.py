@@ -13,16 +13,19 @@ the products are looked at once more, because scales may reach their operands an
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
 import numpy as np
 
+from qhyvit.folds._fold import Place
 from qhyvit.folds._rules import PRODUCTS, RULES
 from qhyvit.folds._rules import concatenation as later
 from qhyvit.folds._scale import CannotScaleError as CannotScaleError
 from qhyvit.folds._scale import Scaling as Scaling
-from qhyvit.folds._scale import row_shape as row_shape
+from qhyvit.folds._scale import row_shape
+from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.latency.work import FLOAT, work
 from qhyvit.ops import spec
 
 
@@ -64,6 +67,28 @@ def seeds(graph: Graph, seen: Container[int]) -> Iterator[Node]:
         tensor = node.outputs[0]
         if spec(node.op).weight_input >= 0 and tensor not in seen and graph.tensors[tensor].shape[-1] > 1:
             yield node
+
+
+def product_places(
+    graph: Graph, tensors: Iterable[int], change: Callable[[Graph, int, np.ndarray], Graph]
+) -> list[Place]:
+    """Those of ``tensors`` that ``change(graph, tensor, r)`` can divide, for a float product with a constant [C]."""
+    found = []
+    for t in tensors:
+        shape = graph.tensors[t].shape
+        try:
+            change(graph, t, np.linspace(1.0, 2.0, shape[-1]))
+        except CannotScaleError:
+            continue
+        adds = (work("MUL", "", (shape, row_shape(shape)), shape, (FLOAT, FLOAT)),)
+        found.append(Place(graph.tensors[t].name, (t,), shape[-1], adds))
+    return found
+
+
+def add_row(graph: Graph, name: str, r: np.ndarray, tensor: int) -> tuple[Graph, int]:
+    """A constant with the factors ``r`` [C] for the channels of ``tensor``; the graph and its id."""
+    data = r.astype(np.float32).reshape(row_shape(graph.tensors[tensor].shape))
+    return edit.add_tensor(graph, name, data.shape, "FLOAT32", data)
 
 
 def scale_tensor(graph: Graph, tensor: int, r: np.ndarray) -> Graph:

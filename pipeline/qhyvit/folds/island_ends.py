@@ -11,10 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from qhyvit.folds._fold import Fold, Place, on_int16_grid
-from qhyvit.folds._scaling import CannotScaleError, Scaling, row_shape, solve, visit
+from qhyvit.folds._scaling import CannotScaleError, Scaling, add_row, product_places, solve, visit
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.latency.work import FLOAT, work
 from qhyvit.ops._elementwise import ElementwiseAttrs
 
 
@@ -44,17 +43,10 @@ def places(graph: Graph) -> list[Place]:
     """Every float result that goes into layers alone, through copies."""
     found = []
     for node in graph.nodes:
-        t = node.outputs[0]
-        shape = graph.tensors[t].shape
-        if not _ends(graph, node) or len(shape) < 2 or shape[-1] < 2:
-            continue
-        try:
-            _spread(graph, t, np.linspace(1.0, 2.0, shape[-1]))
-        except CannotScaleError:
-            continue
-        adds = (work("MUL", "", (shape, row_shape(shape)), shape, (FLOAT, FLOAT)),)
-        found.append(Place(graph.tensors[t].name, (t,), shape[-1], adds))
-    return found
+        shape = graph.tensors[node.outputs[0]].shape
+        if _ends(graph, node) and len(shape) > 1 and shape[-1] > 1:
+            found.append(node.outputs[0])
+    return product_places(graph, found, _spread)
 
 
 def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
@@ -69,8 +61,7 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
         raise CannotScaleError(f"{place.name}: no float op ends there any more")
     exact = on_int16_grid(1.0 / np.asarray(r, np.float64))
     graph = _spread(graph, known.id, 1.0 / exact)
-    factor = exact.astype(np.float32).reshape(row_shape(known.shape))
-    graph, constant = edit.add_tensor(graph, f"{known.name}.scaled:factor", factor.shape, "FLOAT32", factor)
+    graph, constant = add_row(graph, f"{known.name}.scaled:factor", exact, known.id)
     graph, whole = edit.add_tensor(graph, f"{known.name}.whole", known.shape, known.dtype)
     product = Node("MUL", ElementwiseAttrs(), (whole, constant), (known.id,), node.block)
     graph = edit.insert_before(graph, node, replace(node, outputs=(whole,)))

@@ -11,10 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from qhyvit.folds._fold import Fold, Place, on_int16_grid
-from qhyvit.folds._scaling import CannotScaleError, Scaling, row_shape, seeds, visit
+from qhyvit.folds._scaling import CannotScaleError, Scaling, add_row, product_places, seeds, visit
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.latency.work import FLOAT, work
 from qhyvit.ops._elementwise import ElementwiseAttrs
 
 
@@ -24,33 +23,22 @@ def _starts(graph: Graph, layer: Node) -> bool:
     return bool(users) and all(map(graph.in_float, users)) and layer.outputs[0] not in graph.outputs
 
 
-def _taken_up(graph: Graph, layer: Node, r: np.ndarray) -> Graph:
-    """The layer with its outputs divided by ``r``.
+def _taken_up(graph: Graph, tensor: int, r: np.ndarray) -> Graph:
+    """The layer that writes ``tensor`` with its outputs divided by ``r``.
 
     Raises:
         CannotScaleError: it can't do that.
     """
-    scaling = Scaling(graph)
-    scaling.tensors[layer.outputs[0]] = np.broadcast_to(r, graph.tensors[layer.outputs[0]].shape)
+    scaling, layer = Scaling(graph), graph.producer(tensor)
+    assert layer is not None
+    scaling.tensors[tensor] = np.broadcast_to(r, graph.tensors[tensor].shape)
     visit(scaling, layer)
     return scaling.result()
 
 
 def places(graph: Graph) -> list[Place]:
     """Every layer that only float ops read."""
-    found = []
-    for layer in seeds(graph, ()):
-        t = layer.outputs[0]
-        shape = graph.tensors[t].shape
-        if not _starts(graph, layer):
-            continue
-        try:
-            _taken_up(graph, layer, np.linspace(1.0, 2.0, shape[-1]))
-        except CannotScaleError:
-            continue
-        adds = (work("MUL", "", (shape, row_shape(shape)), shape, (FLOAT, FLOAT)),)
-        found.append(Place(graph.tensors[t].name, (t,), shape[-1], adds))
-    return found
+    return product_places(graph, [n.outputs[0] for n in seeds(graph, ()) if _starts(graph, n)], _taken_up)
 
 
 def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
@@ -65,16 +53,13 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
         raise CannotScaleError(f"{place.name}: float does not start there any more")
     readers = graph.users(known.id)
     exact = on_int16_grid(r)
-    graph = _taken_up(graph, layer, exact)
-    factor = exact.astype(np.float32).reshape(row_shape(known.shape))
-    graph, constant = edit.add_tensor(graph, f"{known.name}.restore:factor", factor.shape, "FLOAT32", factor)
+    graph = _taken_up(graph, known.id, exact)
+    graph, constant = add_row(graph, f"{known.name}.restore:factor", exact, known.id)
     graph, whole = edit.add_tensor(graph, f"{known.name}.restored", known.shape, known.dtype)
     graph = edit.insert_before(
         graph, readers[0], Node("MUL", ElementwiseAttrs(), (known.id, constant), (whole,), layer.block)
     )
-    for reader in readers:
-        inputs = tuple(whole if t == known.id else t for t in reader.inputs)
-        graph = edit.replace_node(graph, reader, replace(reader, inputs=inputs))
+    graph = edit.read_instead(graph, known.id, whole, readers)
     return replace(graph, floats=graph.floats | {whole})
 
 

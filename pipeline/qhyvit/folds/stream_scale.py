@@ -31,7 +31,7 @@ COPIES = ("RESHAPE", "TRANSPOSE", "PAD")
 
 
 @dataclass(frozen=True)
-class Norm:
+class StreamNorm:
     """The ops of a norm that look at the channels.
 
     Args:
@@ -84,7 +84,7 @@ def _averages(graph: Graph, node: Node) -> bool:
     return _is_linear_mean(graph, node) or _mean_of_channels(graph, node.outputs[0]) is node
 
 
-def _norm(graph: Graph, root: Node) -> Norm | None:
+def _norm(graph: Graph, root: Node) -> StreamNorm | None:
     """The norm that ends in the RSQRT ``root``."""
     statistic = graph.producer(root.inputs[0])
     if statistic is not None and statistic.op == "ADD":
@@ -99,11 +99,11 @@ def _norm(graph: Graph, root: Node) -> Norm | None:
     centre = graph.producer(square.inputs[0])
     mean = graph.producer(centre.inputs[1]) if centre is not None and centre.op == "SUB" else None
     if centre is None or mean is None or not _averages(graph, mean) or mean.inputs[0] != centre.inputs[0]:
-        return Norm(square.inputs[0], None, None, statistic)
-    return Norm(centre.inputs[0], mean, centre, statistic)
+        return StreamNorm(square.inputs[0], None, None, statistic)
+    return StreamNorm(centre.inputs[0], mean, centre, statistic)
 
 
-def _summed(graph: Graph, squares: Node) -> Norm | None:
+def _summed(graph: Graph, squares: Node) -> StreamNorm | None:
     """The norm whose squares ``squares`` sums."""
     left, right = (_behind_copies(graph, t) for t in squares.inputs)
     if left is None or right is None or left.op != "SUB" or right.op != "SUB" or left.inputs != right.inputs:
@@ -111,7 +111,7 @@ def _summed(graph: Graph, squares: Node) -> Norm | None:
     mean, twins = _mean_of_channels(graph, left.inputs[1]), [n for n in graph.nodes if n.inputs == left.inputs]
     # the squares may have a SUB of their own (rewrites/own_right_operand.py): the norm's centre is the other one
     centre = next((n for n in twins if n.op == "SUB" and n is not right), left)
-    return None if mean is None else Norm(centre.inputs[0], mean, centre, squares)
+    return None if mean is None else StreamNorm(centre.inputs[0], mean, centre, squares)
 
 
 def _is_linear_mean(graph: Graph, node: Node) -> bool:
@@ -152,7 +152,7 @@ def _times_ones(graph: Graph, before: Node, tensor: int, name: str) -> tuple[Gra
     return edit.insert_before(graph, before, node), out, constant
 
 
-def _is_outside(graph: Graph, norm: Norm) -> bool:
+def _is_outside(graph: Graph, norm: StreamNorm) -> bool:
     """Whether all ops of the norm that look at the channels compute outside int8."""
     return all(graph.is_float(n) for n in (norm.mean, norm.centre, norm.squares) if n is not None)
 
@@ -161,14 +161,12 @@ def _restored(graph: Graph, source: int) -> tuple[Graph, list[int]]:
     """A product with 1 for every channel between ``source`` and its readers outside int8, which takes the scale off."""
     readers = [n for n in graph.users(source) if graph.is_float(n)]
     graph, whole, constant = _times_ones(graph, readers[0], source, f"{graph.tensors[source].name}.whole")
-    for reader in readers:
-        inputs = tuple(whole if t == source else t for t in reader.inputs)
-        graph = edit.replace_node(graph, reader, replace(reader, inputs=inputs))
+    graph = edit.read_instead(graph, source, whole, readers)
     wide = {whole} if graph.wide.intersection(readers[0].outputs) else set()
     return replace(graph, floats=graph.floats | {whole}, wide=graph.wide | wide), [constant]
 
 
-def _prepared(graph: Graph, norm: Norm) -> tuple[Graph, list[int]]:
+def _prepared(graph: Graph, norm: StreamNorm) -> tuple[Graph, list[int]]:
     """The graph with a form of the norm that takes a scale up, and the constants that end it."""
     if _is_outside(graph, norm):
         return _restored(graph, norm.source)
@@ -193,12 +191,12 @@ def _prepared(graph: Graph, norm: Norm) -> tuple[Graph, list[int]]:
     return (graph if copy.outputs[0] == out else edit.remove_node(graph, copy)), [constant]
 
 
-def _norms(graph: Graph) -> list[Norm]:
+def _norms(graph: Graph) -> list[StreamNorm]:
     found = [_norm(graph, node) for node in graph.nodes if node.op == "RSQRT"]
     return [n for n in found if n is not None]
 
 
-def _ready(graph: Graph, norms: Sequence[Norm]) -> tuple[Graph, frozenset[int]]:
+def _ready(graph: Graph, norms: Sequence[StreamNorm]) -> tuple[Graph, frozenset[int]]:
     ends: list[int] = []
     for norm in norms:
         graph, constants = _prepared(graph, norm)
@@ -213,7 +211,7 @@ def _spread(graph: Graph, ends: frozenset[int], tensor: int, r: np.ndarray) -> S
     return scaling
 
 
-def _touched(scaling: Scaling, norms: Sequence[Norm]) -> list[Norm]:
+def _touched(scaling: Scaling, norms: Sequence[StreamNorm]) -> list[StreamNorm]:
     """The norms that the scale has reached."""
     return [n for n in norms if n.source in scaling.tensors]
 
@@ -245,7 +243,7 @@ def _carries(scaling: Scaling, tensor: int, r: np.ndarray) -> bool:
     return scale is not None and scale.shape[-1:] == r.shape and np.allclose(scale, r, rtol=1e-9)
 
 
-def _place(graph: Graph, scaling: Scaling, seed: Node, norms: Sequence[Norm]) -> Place:
+def _place(graph: Graph, scaling: Scaling, seed: Node, norms: Sequence[StreamNorm]) -> Place:
     """The tensors that gain, the last one being the stream where it is deepest."""
     r = scaling.tensors[seed.outputs[0]].reshape(-1, graph.tensors[seed.outputs[0]].shape[-1])[0]
     inside = [n for n in norms if not _is_outside(graph, n)]
@@ -258,7 +256,7 @@ def _place(graph: Graph, scaling: Scaling, seed: Node, norms: Sequence[Norm]) ->
     return Place(name, tuple(tensors), channels, adds, saves, power)
 
 
-def _ops_of(graph: Graph, norms: Sequence[Norm], channels: int) -> tuple[tuple[Work, ...], tuple[Work, ...]]:
+def _ops_of(graph: Graph, norms: Sequence[StreamNorm], channels: int) -> tuple[tuple[Work, ...], tuple[Work, ...]]:
     """What comes and what goes.
 
     Linears come in the place of means; products of a subtracted mean with 1 / r, and of what it is subtracted from with

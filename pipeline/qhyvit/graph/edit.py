@@ -56,6 +56,21 @@ def replace_node(graph: Graph, old: Node, new: Node) -> Graph:
     return replace(graph, nodes=tuple(new if n is old else n for n in graph.nodes))
 
 
+def read_instead(graph: Graph, old: int, new: int, readers: Sequence[Node] | None = None) -> Graph:
+    """The graph in which ``readers``, by default all that read tensor ``old``, read ``new``."""
+    chosen = graph.users(old) if readers is None else readers
+    nodes = tuple(
+        replace(n, inputs=tuple(new if t == old else t for t in n.inputs)) if any(n is r for r in chosen) else n
+        for n in graph.nodes
+    )
+    return replace(graph, nodes=nodes)
+
+
+def bypassed(graph: Graph, node: Node, source: int) -> Graph:
+    """The graph without ``node``, whose readers read ``source``."""
+    return remove_node(read_instead(graph, node.outputs[0], source), node)
+
+
 def own_constant(graph: Graph, node: Node, position: int) -> tuple[Graph, Node]:
     """Give ``node`` its own copy of a constant that other nodes read too; unchanged where it is alone."""
     t = node.inputs[position]

@@ -16,16 +16,10 @@ from qhyvit.latency.profile import LatencyProfile, default_profile
 from qhyvit.measure import DECISIONS, Measure
 from qhyvit.options import Option, complete
 from qhyvit.plan import FoldNote, TensorQuant
+from qhyvit.progress import Log, Progress, silent
 from qhyvit.sim.checked import Door, Edit
 from qhyvit.sim.run import Executor
 from qhyvit.store import Store
-
-Progress = Callable[[str, float], None]  # (what is done now, share of it done so far 0..1)
-Log = Callable[[str], None]
-
-
-def silent(what: str, share: float = 0.0) -> None:
-    """Says nothing."""
 
 
 @dataclass(frozen=True)

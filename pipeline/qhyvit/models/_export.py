@@ -24,8 +24,9 @@ from qhyvit.models._masks import finite
 from qhyvit.models._outputs import check_values, gives_probabilities
 from qhyvit.models._reason import reason
 from qhyvit.models._source import Source
-from qhyvit.models._submodules import Log, as_it_is, equivalents_in, silent, with_equivalents
+from qhyvit.models._submodules import as_it_is, equivalents_in, with_equivalents
 from qhyvit.models._transposed import with_expressible
+from qhyvit.progress import Log, silent
 from qhyvit.rewrites import shorten
 from qhyvit.tflite.constants import without_constant_nodes
 from qhyvit.tflite.final_softmax import CUT, last_op, without_final_softmax

@@ -6,7 +6,6 @@ A score that is 20 below the largest weighs 2e-9. How far scores lie apart is me
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -40,18 +39,17 @@ def finite(graph: Graph) -> Graph:
 
 def _without_idle_limits(graph: Graph) -> Graph:
     """The graph without minima and maxima with what no value passes."""
-    signs, kept = {"MINIMUM": 1.0, "MAXIMUM": -1.0}, dict[int, int]()
-    for node in graph.nodes:
-        limits = [t for t in node.inputs if graph.tensors[t].is_constant] if node.op in signs else []
+    signs = {"MINIMUM": 1.0, "MAXIMUM": -1.0}
+    for old in graph.nodes:
+        node = graph.producer(old.outputs[0])  # as it is by now
+        if node is None or node.op not in signs or node.outputs[0] in graph.outputs:
+            continue
+        limits = [t for t in node.inputs if graph.tensors[t].is_constant]
         if len(limits) == 1 and (graph.constant(limits[0]) * signs[node.op] >= BOUNDLESS).all():
-            source, old = next(t for t in node.inputs if t not in limits), node.outputs[0]
-            if old not in graph.outputs and graph.tensors[source].shape == graph.tensors[old].shape:
-                kept[old] = kept.get(source, source)
-    nodes = (
-        replace(n, inputs=tuple(kept.get(t, t) for t in n.inputs)) for n in graph.nodes if n.outputs[0] not in kept
-    )
-    tensors = {t: v for t, v in graph.tensors.items() if t not in kept}
-    return replace(graph, nodes=tuple(nodes), tensors=tensors)
+            source = next(t for t in node.inputs if t not in limits)
+            if graph.tensors[source].shape == graph.tensors[node.outputs[0]].shape:
+                graph = edit.bypassed(graph, node, source)
+    return graph
 
 
 def _masks(graph: Graph) -> Iterator[tuple[Node, int, int]]:

@@ -44,7 +44,7 @@ def count_classes(name: str, module: nn.Module, size: int) -> int:
     return int(logits.shape[1])
 
 
-def check_classes(name: str, classes: int) -> None:
+def check_head(name: str, classes: int) -> None:
     """Refuse heads for which a softmax says nothing.
 
     Raises:

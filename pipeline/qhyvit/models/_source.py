@@ -18,11 +18,12 @@ from torch import nn
 from qhyvit.errors import ExportError, InputError, UsageError
 from qhyvit.models import all_families, find_variant
 from qhyvit.models._input_facts import LARGEST_SIDE, input_facts, whole
-from qhyvit.models._outputs import check_classes, count_classes
+from qhyvit.models._outputs import check_head, count_classes
 from qhyvit.models._reason import first_line
-from qhyvit.models._submodules import silent, with_equivalents
+from qhyvit.models._submodules import with_equivalents
 from qhyvit.models._timm import import_timm
 from qhyvit.models._weights import load_into, randomize, settle
+from qhyvit.progress import silent
 
 TIMM = "timm/"
 OWN = ".py:"  # in FILE.py:FUNCTION
@@ -82,7 +83,7 @@ def open_source(
         found = _own(model, weights, classes, size)
     else:
         found = (_timm if model.startswith(TIMM) else _zoo)(model, weights, classes, size, seed)
-    check_classes(found.name, found.classes)
+    check_head(found.name, found.classes)
     return found
 
 

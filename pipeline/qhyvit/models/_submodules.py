@@ -22,15 +22,11 @@ from qhyvit.models._family import Family, is_a
 from qhyvit.models._mobile_former_net import MobileFormer
 from qhyvit.models._reason import first_line
 from qhyvit.models._timm import import_timm
+from qhyvit.progress import Log, silent
 
-Log = Callable[[str], None]
 Make = Callable[[Any, int], nn.Module]
 DIFFERENCE = 1e-6  # of an equivalent in float64, of the largest output; an eps forgotten in a norm is more
 MERGED_DIFFERENCE = 1e-3  # of merged branches in float32
-
-
-def silent(line: str) -> None:
-    """Says nothing."""
 
 
 def with_equivalents(module: nn.Module, input_size: int, log: Log = silent) -> nn.Module:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from qhyvit.ops._spec import OpSpec, Shape, Tied
+from qhyvit.ops._pad import padded_shape
+from qhyvit.ops._spec import OpSpec, Tied
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,11 @@ def _forward(inputs: Sequence[Any], attrs: MirrorPadAttrs) -> torch.Tensor:
     return x
 
 
-def _shape(shapes: Sequence[Shape], attrs: MirrorPadAttrs, constants: Sequence[Any]) -> Shape:
-    return tuple(s + int(a) + int(b) for s, (a, b) in zip(shapes[0], constants[1], strict=True))
-
-
 OP = OpSpec(
     name="MIRROR_PAD",
     options="MirrorPadOptions",
     attrs=MirrorPadAttrs,
-    infer_shape=_shape,
+    infer_shape=padded_shape,
     forward=_forward,
     out=Tied(),
     delegate="XNNPACK has no int8 MIRROR_PAD",

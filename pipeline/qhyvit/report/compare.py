@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from qhyvit import plan as plans
 from qhyvit.errors import InputError
 from qhyvit.evaluation import evaluate
 from qhyvit.plan import QuantPlan, TensorQuant
+from qhyvit.progress import Progress
 from qhyvit.report import latency
 from qhyvit.report.facts import rounded
 from qhyvit.report.page import environment
@@ -21,7 +21,6 @@ from qhyvit.stages import MODEL, PLAN, VERIFY, Work
 from qhyvit.verify.census import census
 from qhyvit_device import manifest as manifests
 
-Progress = Callable[[str, float], None]
 Table = tuple[str, tuple[str, ...], list[tuple[Any, ...]]]
 SHOWN = 40  # tensors in the text table; JSON and page have all
 FIELDS = ("scheme", "granularity", "bits", "zero_point", "scale")

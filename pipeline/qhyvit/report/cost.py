@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.measure import DECISIONS, Measure
 from qhyvit.methods._hessian import Capture
 from qhyvit.plan import TensorQuant
+from qhyvit.progress import Progress
 from qhyvit.report.chain import Block
 from qhyvit.sim.fakequant import fake_quantize, rounds
 from qhyvit.sim.replay import Replay
@@ -19,8 +20,6 @@ from qhyvit.sim.run import Executor
 from qhyvit.stages import Solved
 from qhyvit.tflite.legal import operand_positions, weights
 from qhyvit.tflite.write import constants_on_grid_of, on_grid
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from qhyvit.evaluation import float_file, labelled_images, predict
 from qhyvit.latency.fit import load
 from qhyvit.measure import measure
 from qhyvit.methods._problem import outputs_of
+from qhyvit.progress import Progress, silent
 from qhyvit.report import latency
 from qhyvit.report.chain import Block, block_of, chain
 from qhyvit.report.changes import changes
@@ -25,17 +25,14 @@ from qhyvit.report.cost import Costs, rounded_tensors
 from qhyvit.report.facts import BlockFacts, Cost, Examined, Missing, Report, rounded
 from qhyvit.report.images import examine
 from qhyvit.report.tensors import tensor_facts
-from qhyvit.stages import FLOAT, LATENCY, MODEL, SAMPLES, VERIFY, Solved, Work, load_pixels, preprocess_for, solved
+from qhyvit.stages import FLOAT, LATENCY, MODEL, SAMPLES, VERIFY, Solved, Work, solved
 from qhyvit.tflite.read import read
 from qhyvit.verify.census import census
 from qhyvit_device.preprocess import images_in, load_image, normalize, to_pixels
 from qhyvit_device.runner import Model
 
+Pictures = tuple[list[Path], np.ndarray | None]
 COST_IMAGES = 8  # that each tensor's cost is measured on
-
-
-def _quiet(what: str, share: float = 0.0) -> None:
-    """Says nothing."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Request:
     float_model: Path | None = None
     mode: str | None = None
     count: int = 1000
-    progress: Callable[[str, float], None] = field(default=_quiet)
+    progress: Progress = field(default=silent)
 
     @property
     def work_folder(self) -> Path:
@@ -73,13 +70,14 @@ def gather(request: Request) -> Report:
     model = Model.load(request.bundle)
     missing: list[Missing] = []
     work = _work(request, model, missing)
+    pictures = None if request.images is None else _pictures(request, request.images, model)
     pixels = None if work is None else _samples(request, work, model, missing)
     found = None if work is None or pixels is None else solved(work)
     command = str(model.manifest.created_by.get("command", ""))
     cost = None
     if work is not None and pixels is not None and found is not None:
         cost = _cost(found, torch.from_numpy(normalize(pixels, model.manifest.preprocess)), work, command, request)
-    examined = _examined(request, work, model, pixels, missing)
+    examined = _examined(request, work, model, pixels, pictures, missing)
     if examined is not None and examined.accuracy is None:
         missing.append(Missing(
             "Top-1", "no labelled images were given",
@@ -123,8 +121,8 @@ def _samples(request: Request, work: Work, model: Model, missing: list[Missing])
         return found
     if request.images is not None:
         paths = data.choose(images_in(request.images), COST_IMAGES, 0)
-        how = preprocess_for(request.images, model.manifest.preprocess, request.mode)
-        return load_pixels(paths, model.manifest.input.height, how)
+        how = data.preprocess_for(request.images, model.manifest.preprocess, request.mode)
+        return data.load_pixels(paths, model.manifest.input.height, how)
     missing.append(Missing(
         "Blocks, tensors, changes that would pay", f"the work directory holds no {SAMPLES} (an older calibration)",
         f"qhyvit report {request.bundle} --images FOLDER",
@@ -165,8 +163,9 @@ def _block(costs: Costs, found: Solved, block: Block, up_to: float) -> BlockFact
 
 
 def _examined(
-    request: Request, work: Work | None, model: Model, samples: np.ndarray | None, missing: list[Missing]
-) -> Examined | None:
+    request: Request, work: Work | None, model: Model, samples: np.ndarray | None, pictures: Pictures | None,
+    missing: list[Missing],
+) -> Examined | None:  # fmt: skip
     """Both files on the images named, else on the samples."""
     path = request.float_model or (None if work is None else work.folder / FLOAT)
     reference = float_file(request.bundle, path, model)
@@ -176,15 +175,15 @@ def _examined(
             f"qhyvit report {request.bundle} --images FOLDER --float FLOAT.tflite",
         ))  # fmt: skip
         return None
-    if request.images is None:
+    if request.images is None or pictures is None:
         if samples is None:
             return None
         names = [f"calibration image {i + 1}" for i in range(len(samples))]
         how, source = model.manifest.preprocess, "the calibration images that the work directory keeps"
         got = predict(model, reference, names, lambda i: samples[i], how, None, request.progress)
         return examine(got, model.labels, source)
-    paths, classes = _pictures(request, request.images, model)
-    how = preprocess_for(request.images, model.manifest.preprocess, request.mode)
+    paths, classes = pictures
+    how = data.preprocess_for(request.images, model.manifest.preprocess, request.mode)
     height, width = model.manifest.input.height, model.manifest.input.width
     used = set(model.manifest.created_by.get("calibration_image_hashes", ()))
     seen = sum(h in used for h in data.hash_files(paths))
@@ -199,13 +198,20 @@ def _examined(
     return examine(got, model.labels, source)
 
 
-def _pictures(request: Request, folder: Path, model: Model) -> tuple[list[Path], np.ndarray | None]:
-    """Up to ``count`` images, and their classes where there are labels."""
+def _pictures(request: Request, folder: Path, model: Model) -> Pictures:
+    """Up to ``count`` images, and their classes where there are labels.
+
+    Raises:
+        InputError: images or labels are missing or unfit.
+    """
     if request.labels is None and not (folder / "labels.csv").is_file():
-        return data.choose(images_in(folder), request.count, 0), None
-    found = labelled_images(folder, request.labels, model.manifest.output.classes)
-    picked = data.choose(list(range(len(found.paths))), request.count, 0)
-    return [found.paths[i] for i in picked], found.classes[picked]
+        paths, classes = data.choose(images_in(folder), request.count, 0), None
+    else:
+        found = labelled_images(folder, request.labels, model.manifest.output.classes)
+        picked = data.choose(list(range(len(found.paths))), request.count, 0)
+        paths, classes = [found.paths[i] for i in picked], found.classes[picked]
+    data.check_readable(paths)
+    return paths, classes
 
 
 def _assemble(

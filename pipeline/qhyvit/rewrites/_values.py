@@ -27,7 +27,7 @@ def depends_on(graph: Graph, tensor: int, start: int) -> list[Node]:
     return found
 
 
-def values_of(
+def results_of(
     graph: Graph, tensor: int, nodes: list[Node], given: torch.Tensor | None = None
 ) -> dict[int, torch.Tensor]:
     """What ``nodes`` make of ``given`` values of ``tensor``, [1, *file shape], float64; of random ones without."""

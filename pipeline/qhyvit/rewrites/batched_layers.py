@@ -10,16 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites._chain import Chain
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 
 def _rows(chain: Chain, tensor: int, turn: bool) -> int:
     """``tensor`` with its last two axes exchanged, or as it is."""
-    if not turn:
-        return tensor
-    rank = len(chain.graph.tensors[tensor].shape)
-    return chain.add("TRANSPOSE", tensor, chain.constant([*range(rank - 2), rank - 1, rank - 2]))
+    return chain.transpose(tensor) if turn else tensor
 
 
 def _layer(chain: Chain, rows: int, weight: NDArray[np.float32]) -> int:
@@ -28,16 +25,12 @@ def _layer(chain: Chain, rows: int, weight: NDArray[np.float32]) -> int:
     if batch == 1:
         return chain.add("FULLY_CONNECTED", rows, chain.constant(weight[0]), -1, keep_num_dims=True)
     count = shape[-2]
-
-    def reshaped(t: int, *new: int) -> int:
-        return chain.add("RESHAPE", t, chain.constant(new), new_shape=new)
-
-    x = chain.add("TRANSPOSE", reshaped(rows, batch, count, depth), chain.constant([1, 0, 2]))
+    x = chain.transpose(chain.reshape(rows, batch, count, depth), 1, 0, 2)
     kernel = chain.constant(weight.reshape(batch * outputs, 1, 1, depth))
     bias = chain.constant(np.zeros(batch * outputs, np.float32))
-    y = chain.add("CONV_2D", reshaped(x, 1, count, 1, batch * depth), kernel, bias, padding="VALID")
-    y = chain.add("TRANSPOSE", reshaped(y, count, batch, outputs), chain.constant([1, 0, 2]))
-    return reshaped(y, *shape[:-1], outputs)
+    y = chain.add("CONV_2D", chain.reshape(x, 1, count, 1, batch * depth), kernel, bias, padding="VALID")
+    y = chain.transpose(chain.reshape(y, count, batch, outputs), 1, 0, 2)
+    return chain.reshape(y, *shape[:-1], outputs)
 
 
 def _constant(graph: Graph, node: Node) -> int | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.rewrites._rewrite import Rewrite
@@ -31,10 +29,7 @@ def apply(graph: Graph) -> Graph:
             continue
         source, out = node.inputs[0], node.outputs[0]
         if all(_has_rank(graph, u, out) for u in graph.users(out)):
-            for user in graph.users(out):
-                inputs = tuple(source if t == out else t for t in user.inputs)
-                graph = edit.replace_node(graph, user, replace(user, inputs=inputs))
-            graph = edit.remove_node(graph, node)
+            graph = edit.bypassed(graph, node, source)
     return graph
 
 

@@ -16,9 +16,8 @@ import numpy as np
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
+from qhyvit.ops._chain import Chain
 from qhyvit.ops._spec import FusedActivation
-from qhyvit.ops.depthwise_conv_2d import DepthwiseConv2DAttrs
-from qhyvit.ops.reshape import ReshapeAttrs
 from qhyvit.rewrites._rewrite import Rewrite
 
 DENSE = ("CONV_2D", "FULLY_CONNECTED")
@@ -90,16 +89,6 @@ def _shifted(graph: Graph, layers: Sequence[Node], term: np.ndarray) -> Graph:
     return graph
 
 
-def _without(graph: Graph, node: Node, source: int) -> Graph:
-    """The graph without ``node``, whose readers read ``source``."""
-    out = node.outputs[0]
-    nodes = tuple(
-        replace(n, inputs=tuple(source if t == out else t for t in n.inputs)) if out in n.inputs else n
-        for n in graph.nodes if n is not node
-    )  # fmt: skip
-    return replace(graph, nodes=nodes, tensors={t: v for t, v in graph.tensors.items() if t != out})
-
-
 def _is_plain(node: Node) -> bool:
     return getattr(node.attrs, "fused_activation_function", FusedActivation.NONE) == FusedActivation.NONE
 
@@ -110,10 +99,10 @@ def _behind(graph: Graph, node: Node, source: int, values: np.ndarray) -> Graph 
     if not layers:
         return None
     if node.op == "MUL":
-        return _without(_scaled(graph, layers, values), node, source)
+        return edit.bypassed(_scaled(graph, layers, values), node, source)
     shift = values if node.op == "ADD" else -values
     is_turned = node.op == "SUB" and node.inputs[0] != source  # c - x
-    return None if is_turned else _without(_shifted(graph, layers, shift), node, source)
+    return None if is_turned else edit.bypassed(_shifted(graph, layers, shift), node, source)
 
 
 def _before(graph: Graph, node: Node, source: int, values: np.ndarray) -> Graph | None:
@@ -132,7 +121,7 @@ def _before(graph: Graph, node: Node, source: int, values: np.ndarray) -> Graph 
             graph, layer = edit.own_constant(graph, layer, position)
             t = layer.inputs[position]
             graph = edit.with_constants(graph, {t: graph.constant(t) * factor})
-    return _without(graph, node, source)
+    return edit.bypassed(graph, node, source)
 
 
 def _as_depthwise(graph: Graph, product: Node, source: int, factor: np.ndarray) -> Graph | None:
@@ -144,26 +133,11 @@ def _as_depthwise(graph: Graph, product: Node, source: int, factor: np.ndarray) 
     total, term = users[0], _constant_of(graph, users[0])
     if term is None or term[0] != out.id or not _is_plain(total):
         return None
-    channels, name = len(factor), graph.tensors[total.outputs[0]].name
-    rows = math.prod(out.shape[:-1])
-    flat = (1, 1, rows, channels)
-    weight, bias = factor.astype(np.float32).reshape(1, 1, 1, channels), term[1].astype(np.float32)
-    graph, weight_id = edit.add_tensor(graph, f"{name}:weight", weight.shape, "FLOAT32", weight)
-    graph, bias_id = edit.add_tensor(graph, f"{name}:bias", bias.shape, "FLOAT32", np.ascontiguousarray(bias))
-    ids = {}
-    for label, shape in (("rows", flat), ("affine", flat)):
-        graph, ids[label] = edit.add_tensor(graph, f"{name}.{label}", shape, out.dtype)
-    for label, wanted in (("rows", tuple(flat)), ("back", out.shape)):
-        data = np.array(wanted, np.int32)
-        graph, ids[f"{label} shape"] = edit.add_tensor(graph, f"{name}.{label}:shape", data.shape, "INT32", data)
-    attrs = DepthwiseConv2DAttrs(padding="VALID")
-    for node in (
-        Node("RESHAPE", ReshapeAttrs(flat), (source, ids["rows shape"]), (ids["rows"],), total.block),
-        Node("DEPTHWISE_CONV_2D", attrs, (ids["rows"], weight_id, bias_id), (ids["affine"],), total.block),
-    ):
-        graph = edit.insert_before(graph, total, node)
-    back = Node("RESHAPE", ReshapeAttrs(out.shape), (ids["affine"], ids["back shape"]), total.outputs, total.block)
-    return edit.without_unread(edit.replace_node(graph, total, back))
+    chain = Chain(graph, total)
+    rows = chain.reshape(source, 1, 1, math.prod(out.shape[:-1]), len(factor))
+    constants = chain.constant(factor.reshape(1, 1, 1, -1)), chain.constant(np.ascontiguousarray(term[1]))
+    affine = chain.add("DEPTHWISE_CONV_2D", rows, *constants, padding="VALID")
+    return chain.instead("RESHAPE", affine, chain.constant(out.shape), new_shape=out.shape)
 
 
 def _moved(graph: Graph, node: Node) -> Graph | None:

@@ -16,7 +16,7 @@ import torch
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.rewrites._rewrite import Rewrite
-from qhyvit.rewrites._values import values_of
+from qhyvit.rewrites._values import results_of
 
 CHANNELWISE = ("ADD", "SUB", "MUL", "DIV")
 MOVES = (
@@ -55,7 +55,7 @@ def _order(graph: Graph, tensor: int) -> tuple[int, list[int]] | None:
         return None
     pixels = math.prod(source.shape)
     given = torch.arange(pixels, dtype=torch.float64).reshape(1, *source.shape)
-    places = values_of(graph, source.id, found[1], given)[tensor].long()
+    places = results_of(graph, source.id, found[1], given)[tensor].long()
     order, first = places[0, 0, 0, 0], torch.arange(0, pixels, source.shape[-1]).reshape(1, *source.shape[:-1], 1)
     return (source.id, order.tolist()) if torch.equal(places, first + order) else None
 
@@ -101,8 +101,7 @@ def _with_order(graph: Graph, layer: Node, between: list[Node], source: int, ord
                 t = node.inputs[position]
                 graph = edit.with_constants(graph, {t: graph.constant(t)[..., np.argsort(order)]})
         if index == 0:
-            inputs = tuple(source if t == read else t for t in node.inputs)
-            graph = edit.replace_node(graph, node, replace(node, inputs=inputs))
+            graph = edit.read_instead(graph, read, source, [node])
     name, weight = graph.tensors[layer.inputs[1]].name, _ordered_weight(graph, layer, order, _last(graph, source)[0])
     graph, t = edit.add_tensor(graph, f"{name}.ordered", weight.shape, "FLOAT32", weight)
     inputs = (layer.inputs[0] if between else source, t, *layer.inputs[2:])

@@ -5,13 +5,8 @@ A layer's weights have a scale a channel, and are packed before the first infere
 
 from __future__ import annotations
 
-import numpy as np
-
-from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._spec import NoAttrs
-from qhyvit.ops.fully_connected import FullyConnectedAttrs
-from qhyvit.ops.reshape import ReshapeAttrs
+from qhyvit.ops._chain import Chain, swap
 from qhyvit.rewrites._rewrite import Rewrite
 
 
@@ -24,17 +19,11 @@ def _is_layer(graph: Graph, node: Node) -> bool:
 
 def _as_layer(graph: Graph, node: Node) -> Graph:
     """[M, K] x [.., N, K]^T -> [.., N, M] -> [.., M, N]."""
-    weight, right, out = (graph.tensors[t] for t in (*node.inputs, node.outputs[0]))
-    graph, turned = edit.add_tensor(graph, f"{out.name}.turned", (*right.shape[:-1], weight.shape[0]), out.dtype)
-    attrs = FullyConnectedAttrs(keep_num_dims=True)
-    layer = Node("FULLY_CONNECTED", attrs, (right.id, weight.id), (turned,), node.block)
-    rank = len(out.shape)
-    is_row = weight.shape[0] == 1  # swapping the last two axes leaves it where it lies
-    how = np.array(out.shape if is_row else [*range(rank - 2), rank - 1, rank - 2], np.int32)
-    graph, how_id = edit.add_tensor(graph, f"{out.name}.turned:in1", how.shape, "INT32", how)
-    op, options = ("RESHAPE", ReshapeAttrs(out.shape)) if is_row else ("TRANSPOSE", NoAttrs())
-    back = Node(op, options, (turned, how_id), node.outputs, node.block)
-    return edit.insert_before(edit.replace_node(graph, node, back), back, layer)
+    (weight, right), out, chain = node.inputs, graph.tensors[node.outputs[0]].shape, Chain(graph, node)
+    turned = chain.add("FULLY_CONNECTED", right, weight, keep_num_dims=True)
+    if graph.tensors[weight].shape[0] == 1:  # swapping the last two axes leaves it where it lies
+        return chain.instead("RESHAPE", turned, chain.constant(out), new_shape=out)
+    return chain.instead("TRANSPOSE", turned, chain.constant(swap(len(out))))
 
 
 def apply(graph: Graph) -> Graph:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites._chain import Chain
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
-from qhyvit.rewrites._values import EQUAL, depends_on, values_of
+from qhyvit.rewrites._values import EQUAL, depends_on, results_of
 
 MOVES = ("RESHAPE", "TRANSPOSE")
 
@@ -42,7 +42,7 @@ def _axis(graph: Graph, source: int, quotient: Node) -> int | None:
     nodes = depends_on(graph, source, graph.nodes.index(graph.users(source)[0]))
     if quotient not in nodes:
         return None
-    values = values_of(graph, source, nodes)
+    values = results_of(graph, source, nodes)
     for axis in range(1, len(shape) + 1):
         if float((values[quotient.outputs[0]] - torch.softmax(values[source], axis)).abs().max()) < EQUAL:
             return axis - 1

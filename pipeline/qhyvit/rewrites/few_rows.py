@@ -6,13 +6,8 @@ way it packs the six. The result that has to be transposed has as few columns.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-
-from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops import spec
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 FEW, MANY = 16, 128
@@ -28,16 +23,11 @@ def _is_wanted(graph: Graph, node: Node) -> bool:
 
 def apply(graph: Graph) -> Graph:
     """Value-preserving: the same products."""
-    perm = np.array([1, 0], np.int32)
     for node in graph.nodes:
-        if not _is_wanted(graph, node):
-            continue
-        out = graph.tensors[node.outputs[0]]
-        graph, turned = edit.add_tensor(graph, f"{out.name}.turned", out.shape[::-1], out.dtype)
-        graph, axes = edit.add_tensor(graph, f"{out.name}.turned:axes", perm.shape, "INT32", perm)
-        back = Node("TRANSPOSE", spec("TRANSPOSE").attrs(), (turned, axes), node.outputs, node.block)
-        made = replace(node, inputs=node.inputs[::-1], outputs=(turned,))
-        graph = edit.insert_before(edit.replace_node(graph, node, back), back, made)
+        if _is_wanted(graph, node):
+            chain = Chain(graph, node)
+            turned = chain.add("BATCH_MATMUL", *node.inputs[::-1], **vars(node.attrs))
+            graph = chain.instead("TRANSPOSE", turned, chain.constant([1, 0]))
     return graph
 
 

@@ -6,13 +6,10 @@ whose eps lies elsewhere in the float graph has nothing to keep it from that. An
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._elementwise import ElementwiseAttrs
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 LEAST = 1e-12  # far below what any norm's statistics are, and its root far from float32's limits
@@ -27,15 +24,10 @@ def _is_bare(graph: Graph, root: Node) -> bool:
 def apply(graph: Graph) -> Graph:
     """Value-preserving but where the operand is of the size of ``LEAST``."""
     for root in graph.nodes:
-        if not _is_bare(graph, root):
-            continue
-        source = graph.tensors[root.inputs[0]]
-        least = np.full(source.shape, LEAST, np.float32)
-        graph, constant = edit.add_tensor(graph, f"{source.name}:least", least.shape, source.dtype, least)
-        graph, guarded = edit.add_tensor(graph, f"{source.name}.guarded", source.shape, source.dtype)
-        add = Node("ADD", ElementwiseAttrs(), (source.id, constant), (guarded,), root.block)
-        graph = edit.insert_before(graph, root, add)
-        graph = edit.replace_node(graph, root, replace(root, inputs=(guarded,)))
+        if _is_bare(graph, root):
+            chain, (source,) = Chain(graph, root), root.inputs
+            least = chain.constant(np.full(graph.tensors[source].shape, LEAST))
+            graph = chain.instead("RSQRT", chain.add("ADD", source, least))
     return graph
 
 

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops import spec
-from qhyvit.ops._elementwise import ElementwiseAttrs
-from qhyvit.ops._reduce import ReducerAttrs, axes_of
+from qhyvit.ops._chain import Chain
+from qhyvit.ops._reduce import axes_of
 from qhyvit.rewrites._rewrite import Rewrite
-from qhyvit.rewrites._values import EQUAL, depends_on, values_of
+from qhyvit.rewrites._values import EQUAL, depends_on, results_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def _found(graph: Graph, tensor: int, start: int) -> _Norm | None:
     roots = [n for n in nodes if n.op == "RSQRT"]
     if not roots:
         return None
-    values = values_of(graph, tensor, nodes)
+    values = results_of(graph, tensor, nodes)
     x = values[tensor]
     centred = x - x.mean(dim=-1, keepdim=True)
     variance = (centred * centred).mean(dim=-1)
@@ -78,28 +76,12 @@ def _eps_of(graph: Graph, norm: _Norm) -> np.float32:
 def _made(graph: Graph, norm: _Norm) -> Graph:
     last = graph.producer(norm.output)
     assert last is not None
-    source, name = graph.tensors[norm.source], graph.tensors[norm.output].name
-    rows = (*source.shape[:-1], 1)
-    axis, keep = np.array([len(source.shape) - 1], np.int32), ReducerAttrs(keep_dims=True)
-    graph, axes = edit.add_tensor(graph, f"{name}.axis", axis.shape, "INT32", axis)
-    data = np.full(rows, _eps_of(graph, norm), np.float32)
-    graph, eps = edit.add_tensor(graph, f"{name}.eps", rows, "FLOAT32", data)
-    ids = {}
-    shapes = {"mean": rows, "centre": source.shape, "square": source.shape, "variance": rows, "sum": rows, "root": rows}
-    for label, shape in shapes.items():
-        graph, ids[label] = edit.add_tensor(graph, f"{name}.{label}", shape, source.dtype)
-    plain, none = ElementwiseAttrs(), spec("RSQRT").attrs()
-    for node in (
-        Node("MEAN", keep, (source.id, axes), (ids["mean"],), last.block),
-        Node("SUB", plain, (source.id, ids["mean"]), (ids["centre"],), last.block),
-        Node("MUL", plain, (ids["centre"], ids["centre"]), (ids["square"],), last.block),
-        Node("MEAN", keep, (ids["square"], axes), (ids["variance"],), last.block),
-        Node("ADD", plain, (ids["variance"], eps), (ids["sum"],), last.block),
-        Node("RSQRT", none, (ids["sum"],), (ids["root"],), last.block),
-    ):
-        graph = edit.insert_before(graph, last, node)
-    product = Node("MUL", plain, (ids["centre"], ids["root"]), last.outputs, last.block)
-    return edit.without_unread(edit.replace_node(graph, last, product))
+    chain, source, shape = Chain(graph, last), norm.source, graph.tensors[norm.source].shape
+    axis, eps = chain.constant([len(shape) - 1]), np.full((*shape[:-1], 1), _eps_of(graph, norm))
+    centre = chain.add("SUB", source, chain.add("MEAN", source, axis, keep_dims=True))
+    variance = chain.add("MEAN", chain.add("MUL", centre, centre), axis, keep_dims=True)
+    root = chain.add("RSQRT", chain.add("ADD", variance, chain.constant(eps)))
+    return chain.instead("MUL", centre, root)
 
 
 def _averages_channels(graph: Graph, node: Node) -> bool:

@@ -7,15 +7,13 @@ reads. In memory both are one after the other: the view is a RESHAPE, which copi
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import LANES
-from qhyvit.ops.reshape import ReshapeAttrs
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 
@@ -36,20 +34,11 @@ def _twice(weight: np.ndarray, stride: int) -> np.ndarray:
 
 
 def _in_pairs(graph: Graph, node: Node) -> Graph:
-    attrs: Any = node.attrs
-    out, (read, weight, bias) = graph.tensors[node.outputs[0]], node.inputs[:3]
-    _, height, width, channels = out.shape
-    data = _twice(graph.constant(weight), attrs.stride_w)
-    graph, weights = edit.add_tensor(graph, f"{graph.tensors[weight].name}.twice", data.shape, "FLOAT32", data)
-    both = np.tile(graph.constant(bias), 2)
-    graph, biases = edit.add_tensor(graph, f"{graph.tensors[bias].name}.twice", both.shape, "FLOAT32", both)
-    graph, made = edit.add_tensor(graph, f"{out.name}.twice", (1, height, width // 2, 2 * channels), out.dtype)
-    shape = np.array(out.shape, np.int32)
-    graph, shape_id = edit.add_tensor(graph, f"{out.name}.twice:shape", shape.shape, "INT32", shape)
-    attrs = replace(attrs, stride_w=2 * attrs.stride_w)
-    conv = replace(node, attrs=attrs, inputs=(read, weights, biases), outputs=(made,))
-    view = Node("RESHAPE", ReshapeAttrs(), (made, shape_id), node.outputs, node.block)
-    return edit.replace_node(edit.insert_before(graph, node, conv), node, view)
+    attrs, out, (read, weight, bias) = vars(node.attrs), graph.tensors[node.outputs[0]].shape, node.inputs[:3]
+    stride, chain = attrs["stride_w"], Chain(graph, node)
+    twice = chain.constant(_twice(graph.constant(weight), stride)), chain.constant(np.tile(graph.constant(bias), 2))
+    made = chain.add("CONV_2D", read, *twice, **{**attrs, "stride_w": 2 * stride})
+    return chain.instead("RESHAPE", made, chain.constant(out), new_shape=out)
 
 
 def apply(graph: Graph) -> Graph:

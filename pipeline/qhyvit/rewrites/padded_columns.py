@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites._chain import Chain
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 
@@ -58,12 +58,10 @@ def _columns(chain: Chain, tensor: int, begin: int, size: int, padding: Node) ->
     if node.op == "BATCH_MATMUL" and chain.graph.tensors[part].is_constant:
         axis = len(graph.tensors[node.inputs[0]].shape) - (2 if node.attrs.adj_x else 1)
         total = chain.add("SUM", node.inputs[0], chain.constant([axis]), keep_dims=True)
-        shape = (*graph.tensors[tensor].shape[:-1], 1)
-        return chain.add("RESHAPE", total, chain.constant(shape), new_shape=shape) if node.attrs.adj_x else total
+        return chain.reshape(total, *graph.tensors[tensor].shape[:-1], 1) if node.attrs.adj_x else total
     if node.op == "BATCH_MATMUL":
         return chain.add("BATCH_MATMUL", node.inputs[0], part, adj_x=node.attrs.adj_x)
-    shape = (*graph.tensors[tensor].shape[:-1], size)
-    return chain.add("RESHAPE", part, chain.constant(shape), new_shape=shape)
+    return chain.reshape(part, *graph.tensors[tensor].shape[:-1], size)
 
 
 def _of_padding(chain: Chain, padding: Node, begin: int, size: int) -> int:

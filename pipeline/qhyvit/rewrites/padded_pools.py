@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops._chain import Chain
 from qhyvit.ops._conv import same_pads
-from qhyvit.rewrites._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 from qhyvit.rewrites._signs import is_nonnegative
 

@@ -7,16 +7,14 @@ time. In memory a pair is two neighbours: the view is a RESHAPE, which copies th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops._chain import Chain
 from qhyvit.ops._conv import same_pads
-from qhyvit.ops._spec import NoAttrs
-from qhyvit.ops.reshape import ReshapeAttrs
 from qhyvit.rewrites._rewrite import Rewrite
 
 FEW_CHANNELS = 4  # a pair of them still fits into eight
@@ -67,31 +65,18 @@ def _paired(weight: np.ndarray, left: int, pairs: int) -> np.ndarray:
 
 
 def _in_pairs(graph: Graph, stem: _Stem) -> Graph:
-    node, source = stem.node, graph.tensors[stem.source]
-    _, height, width, channels = source.shape
-    weight, name = graph.tensors[node.inputs[1]], source.name
-    down, across = stem.pads
+    node, weight, (down, across) = stem.node, graph.constant(stem.node.inputs[1]), stem.pads
+    _, height, width, channels = graph.tensors[stem.source].shape
     pairs, left, right = _columns(width, weight.shape[2], across)
     if width % 2 or right < 0:
         return graph
-    shape = np.array([1, height, width // 2, 2 * channels], np.int32)
-    graph, shape_id = edit.add_tensor(graph, f"{name}.pairs:shape", shape.shape, "INT32", shape)
-    graph, read = edit.add_tensor(graph, f"{name}.pairs", tuple(shape), source.dtype)
-    graph = edit.insert_before(graph, node, Node("RESHAPE", ReshapeAttrs(), (source.id, shape_id), (read,), node.block))
-    pads = np.array([[0, 0], down, [left, right], [0, 0]], np.int32)
-    if pads.any():
-        graph, pads_id = edit.add_tensor(graph, f"{name}.padded:pads", pads.shape, "INT32", pads)
-        padded_shape = tuple(int(s) for s in shape + pads.sum(axis=1))
-        graph, padded = edit.add_tensor(graph, f"{name}.padded", padded_shape, source.dtype)
-        graph = edit.insert_before(graph, node, Node("PAD", NoAttrs(), (read, pads_id), (padded,), node.block))
-        read = padded
-    data = _paired(graph.constant(weight.id), across[0], pairs)
-    graph, wide = edit.add_tensor(graph, f"{weight.name}.pairs", data.shape, weight.dtype, data)
-    attrs = replace(node.attrs, padding="VALID", stride_w=1)
-    made = graph.producer(node.inputs[0])
-    graph = edit.replace_node(graph, node, replace(node, attrs=attrs, inputs=(read, wide, *node.inputs[2:])))
-    unread = made is not None and made.op == "PAD" and not graph.users(made.outputs[0])
-    return edit.remove_node(graph, made) if made is not None and unread else graph
+    chain, pads = Chain(graph, node), [[0, 0], down, [left, right], [0, 0]]
+    read = chain.reshape(stem.source, 1, height, width // 2, 2 * channels)
+    if np.any(pads):
+        read = chain.add("PAD", read, chain.constant(pads))
+    wide = chain.constant(_paired(weight, across[0], pairs))
+    attrs = {**vars(node.attrs), "padding": "VALID", "stride_w": 1}
+    return chain.instead("CONV_2D", read, wide, *node.inputs[2:], **attrs)
 
 
 def apply(graph: Graph) -> Graph:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites._chain import Chain
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 LARGEST = 4  # more products round more than a table would
@@ -21,18 +21,16 @@ def _exponent(graph: Graph, node: Node) -> float | None:
 
 def _made(graph: Graph, node: Node, power: float) -> Graph:
     chain, x = Chain(graph, node), node.inputs[0]
-    factors = [x] * int(abs(power))
-    if abs(power) % 1:
-        factors.append(chain.add("RSQRT" if power == -0.5 else "SQRT", x))
-    if power == -0.5:
-        return chain.instead("RSQRT", x)
+    if abs(power) == 0.5:
+        return chain.instead("SQRT" if power > 0 else "RSQRT", x)
+    factors = [x] * int(abs(power)) + ([chain.add("SQRT", x)] if power % 1 else [])
     total = factors[0]
     for factor in factors[1:-1] if power > 0 else factors[1:]:
         total = chain.add("MUL", total, factor)
     if power < 0:
         return chain.instead("DIV", chain.constant(1.0), total)
     if len(factors) == 1:
-        return chain.instead("SQRT", x) if factors[0] != x else chain.instead("MUL", x, chain.constant(1.0))
+        return chain.instead("MUL", x, chain.constant(1.0))
     return chain.instead("MUL", total, factors[-1])
 
 

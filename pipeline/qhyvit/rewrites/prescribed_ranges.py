@@ -11,8 +11,8 @@ from dataclasses import replace
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
+from qhyvit.ops._chain import Chain, swap
 from qhyvit.ops._spec import Fixed, Tied
-from qhyvit.rewrites._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 
@@ -44,8 +44,7 @@ def _turned(graph: Graph, tensor: int) -> int | None:
     node, rank = graph.producer(tensor), len(graph.tensors[tensor].shape)
     if node is None or node.op != "TRANSPOSE":
         return None
-    swap = [*range(rank - 2), rank - 1, rank - 2]
-    return node.inputs[0] if graph.constant(node.inputs[1]).tolist() == swap else None
+    return node.inputs[0] if graph.constant(node.inputs[1]).tolist() == swap(rank) else None
 
 
 def _exchanged(graph: Graph, product: Node) -> Graph:
@@ -55,7 +54,7 @@ def _exchanged(graph: Graph, product: Node) -> Graph:
     other = chain.add(
         "BATCH_MATMUL", left_now, left, adj_x=adj_x if before is None else not adj_x, adj_y=not product.attrs.adj_x
     )
-    return chain.instead("TRANSPOSE", other, chain.constant([*range(rank - 2), rank - 1, rank - 2]))
+    return chain.instead("TRANSPOSE", other, chain.constant(swap(rank)))
 
 
 def _copied(graph: Graph, node: Node, tensor: int) -> tuple[Graph, Node]:

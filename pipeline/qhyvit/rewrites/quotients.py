@@ -7,13 +7,11 @@ that is kept from 0, max(sqrt(s), c) or sqrt(s) + c, which is rsqrt(s + c^2) but
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites._chain import Chain
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 # of the square of a norm; a smaller constant would be lost in float32 and have no grid
@@ -106,8 +104,7 @@ def apply(graph: Graph) -> Graph:
         elif _is_square_of_abs(graph, node):
             absolute = graph.producer(node.inputs[0])
             assert absolute is not None
-            square = replace(node, inputs=(absolute.inputs[0],) * 2)
-            graph = edit.without_unread(edit.replace_node(graph, node, square))
+            graph = Chain(graph, node).instead("MUL", *absolute.inputs * 2, **vars(node.attrs))
     return _without_ones(graph)
 
 
@@ -119,10 +116,7 @@ def _without_ones(graph: Graph) -> Graph:
             continue
         same = graph.tensors[pair[0]].shape == graph.tensors[node.outputs[0]].shape
         if same and (graph.constant(pair[1]) == 1).all():
-            for user in graph.users(node.outputs[0]):
-                inputs = tuple(pair[0] if t == node.outputs[0] else t for t in user.inputs)
-                graph = edit.replace_node(graph, user, replace(user, inputs=inputs))
-            graph = edit.remove_node(graph, node)
+            graph = edit.bypassed(graph, node, pair[0])
     return graph
 
 

@@ -7,7 +7,7 @@ left. Where y may be negative it is (x * r) * (y * r) with r = 1 / sqrt(y * y): 
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites._chain import Chain
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 from qhyvit.rewrites._signs import is_nonnegative
 

@@ -7,16 +7,14 @@ a multiple of 1/256. With an alpha above 1 it is a PRELU.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._elementwise import ElementwiseAttrs
-from qhyvit.ops._spec import FusedActivation, NoAttrs
+from qhyvit.ops._chain import Chain
+from qhyvit.ops._spec import FusedActivation
 from qhyvit.rewrites._rewrite import Rewrite
 
 NONE, RELU = FusedActivation.NONE, FusedActivation.RELU
@@ -64,43 +62,20 @@ def _slopes(graph: Graph, node: Node) -> tuple[int, NDArray[Any]] | None:
     return (x, lower[1]) if same else None
 
 
-def _as_sum(graph: Graph, node: Node, x: int, alpha: NDArray[Any]) -> Graph:
-    out = graph.tensors[node.outputs[0]]
-    data = (alpha.astype(np.float64) - 1).astype(np.float32)
-    graph, slope = edit.add_tensor(graph, f"{out.name}.slope", data.shape, "FLOAT32", data)
-    graph, lifted = edit.add_tensor(graph, f"{out.name}.lifted", out.shape, out.dtype)
-    product = Node("MUL", ElementwiseAttrs(RELU), (x, slope), (lifted,), node.block)
-    total = replace(node, op="ADD", attrs=ElementwiseAttrs(), inputs=(x, lifted))
-    return edit.replace_node(edit.insert_before(graph, node, product), node, total)
-
-
-def _as_prelu(graph: Graph, node: Node, x: int, alpha: NDArray[Any]) -> Graph:
-    name = f"{graph.tensors[node.outputs[0]].name}.alpha"
-    graph, constant = edit.add_tensor(graph, name, alpha.shape, "FLOAT32", alpha)
-    return edit.replace_node(graph, node, replace(node, op="PRELU", attrs=NoAttrs(), inputs=(x, constant)))
-
-
-def _without_unread(graph: Graph, tensors: tuple[int, ...]) -> Graph:
-    """The graph without the nodes that write ``tensors`` if nobody reads them, and so on upwards."""
-    for tensor in tensors:
-        node = graph.producer(tensor) if tensor in graph.tensors else None
-        if node is not None and not graph.users(tensor) and tensor not in graph.outputs:
-            graph = _without_unread(edit.remove_node(graph, node), node.inputs)
-    return graph
+def _made(graph: Graph, node: Node, x: int, alpha: NDArray[Any]) -> Graph:
+    chain = Chain(graph, node)
+    if np.all(alpha <= 1):
+        lifted = chain.add("MUL", x, chain.constant(alpha.astype(np.float64) - 1), fused_activation_function=RELU)
+        return chain.instead("ADD", x, lifted)
+    return graph if node.op == "PRELU" else chain.instead("PRELU", x, chain.constant(alpha))
 
 
 def apply(graph: Graph) -> Graph:
     """Value-preserving."""
     for node in graph.nodes:
         found = _slopes(graph, node)
-        if found is None:
-            continue
-        x, alpha = found
-        if np.all(alpha <= 1):
-            graph = _as_sum(graph, node, x, alpha)
-        elif node.op != "PRELU":
-            graph = _as_prelu(graph, node, x, alpha)
-        graph = _without_unread(graph, node.inputs)
+        if found is not None:
+            graph = _made(graph, node, *found)
     return graph
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph
+from qhyvit.ops._chain import Chain
 from qhyvit.ops._reduce import axes_of
-from qhyvit.rewrites._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 

@@ -6,14 +6,8 @@ numbers fits into a linear's weights; a convolution knows C of them.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-
-from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops.fully_connected import FullyConnectedAttrs
-from qhyvit.ops.reshape import ReshapeAttrs
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
 
 
@@ -27,17 +21,12 @@ def _reads_rows(graph: Graph, node: Node) -> bool:
 
 
 def _as_linear(graph: Graph, node: Node) -> Graph:
-    source, weight = (graph.tensors[t] for t in node.inputs[:2])
-    shape = (*source.shape[:2], 1, source.shape[2] * source.shape[3])
-    target = np.array(shape, np.int32)
-    graph, target_id = edit.add_tensor(graph, f"{source.name}.rows:shape", target.shape, "INT32", target)
-    graph, rows = edit.add_tensor(graph, f"{source.name}.rows", shape, source.dtype)
-    flat = np.ascontiguousarray(graph.constant(weight.id).reshape(weight.shape[0], -1))
-    graph, flat_id = edit.add_tensor(graph, f"{weight.name}.rows", flat.shape, weight.dtype, flat)
-    before = Node("RESHAPE", ReshapeAttrs(shape), (source.id, target_id), (rows,), node.block)
-    attrs = FullyConnectedAttrs(node.attrs.fused_activation_function, keep_num_dims=True)
-    linear = replace(node, op="FULLY_CONNECTED", attrs=attrs, inputs=(rows, flat_id, *node.inputs[2:]))
-    return edit.insert_before(edit.replace_node(graph, node, linear), linear, before)
+    (read, weight, *bias), chain = node.inputs, Chain(graph, node)
+    lines, height, width, channels = graph.tensors[read].shape
+    rows = chain.reshape(read, lines, height, 1, width * channels)
+    flat = chain.constant(graph.constant(weight).reshape(graph.tensors[weight].shape[0], -1))
+    fused = node.attrs.fused_activation_function
+    return chain.instead("FULLY_CONNECTED", rows, flat, *bias, fused_activation_function=fused, keep_num_dims=True)
 
 
 def apply(graph: Graph) -> Graph:

@@ -7,13 +7,12 @@ they overflow where the codes' mean is beyond about 64, and the result is the lo
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
-from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._reduce import ReducerAttrs, axes_of
+from qhyvit.ops._chain import Chain
+from qhyvit.ops._reduce import axes_of
 from qhyvit.rewrites._rewrite import Rewrite
 
 REDUCTIONS = ("MEAN", "SUM")
@@ -31,22 +30,12 @@ def neighbours(shape: tuple[int, ...], axes: tuple[int, ...]) -> int:
 
 
 def _split(graph: Graph, node: Node) -> Graph:
-    source, last = graph.tensors[node.inputs[0]], len(graph.tensors[node.inputs[0]].shape) - 1
+    last, chain = len(graph.tensors[node.inputs[0]].shape) - 1, Chain(graph, node)
     axes = axes_of(graph.constant(node.inputs[1]), last + 1)
-    name = graph.tensors[node.outputs[0]].name
     # where axes go, the last one, of length 1 by then, goes with the others
-    first, rest = [last], [a for a in axes if a != last or not node.attrs.keep_dims]
-    graph, first_axis = _axes(graph, f"{name}.rows:axis", first)
-    graph, rest_axes = _axes(graph, f"{name}:axes", rest)
-    graph, rows = edit.add_tensor(graph, f"{name}.rows", (*source.shape[:-1], 1), source.dtype)
-    before = Node(node.op, ReducerAttrs(keep_dims=True), (source.id, first_axis), (rows,), node.block)
-    graph = edit.insert_before(graph, node, before)
-    return edit.replace_node(graph, node, replace(node, inputs=(rows, rest_axes)))
-
-
-def _axes(graph: Graph, name: str, axes: list[int]) -> tuple[Graph, int]:
-    data = np.array(axes, np.int32)
-    return edit.add_tensor(graph, name, data.shape, "INT32", data)
+    rest = [a for a in axes if a != last or not node.attrs.keep_dims]
+    rows = chain.add(node.op, node.inputs[0], chain.constant([last]), keep_dims=True)
+    return chain.instead(node.op, rows, chain.constant(np.array(rest, np.int32)), **vars(node.attrs))
 
 
 def apply(graph: Graph) -> Graph:

@@ -5,29 +5,18 @@ XNNPACK has no int8 kernel of the first, and nobody has one of the second.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from qhyvit.graph import edit
-from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._elementwise import ElementwiseAttrs
+from qhyvit.graph.ir import Graph
+from qhyvit.ops._chain import Chain
 from qhyvit.rewrites._rewrite import Rewrite
-
-
-def _difference(graph: Graph, node: Node) -> Graph:
-    out = graph.tensors[node.outputs[0]]
-    graph, d = edit.add_tensor(graph, f"{out.name}.difference", out.shape, out.dtype)
-    graph = edit.insert_before(graph, node, Node("SUB", ElementwiseAttrs(), node.inputs, (d,), node.block))
-    return edit.replace_node(graph, node, replace(node, op="MUL", attrs=ElementwiseAttrs(), inputs=(d, d)))
 
 
 def apply(graph: Graph) -> Graph:
     """See above."""
     for node in graph.nodes:
-        if node.op == "SQUARED_DIFFERENCE":
-            graph = _difference(graph, node)
-        elif node.op == "SQUARE":
-            square = replace(node, op="MUL", attrs=ElementwiseAttrs(), inputs=node.inputs * 2)
-            graph = edit.replace_node(graph, node, square)
+        if node.op in ("SQUARED_DIFFERENCE", "SQUARE"):
+            chain = Chain(graph, node)
+            factor = node.inputs[0] if node.op == "SQUARE" else chain.add("SUB", *node.inputs)
+            graph = chain.instead("MUL", factor, factor)
     return graph
 
 

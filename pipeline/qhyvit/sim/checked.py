@@ -14,6 +14,7 @@ import torch
 
 from qhyvit.errors import GraphError, QhyvitError
 from qhyvit.graph.ir import Graph
+from qhyvit.progress import Log, silent
 from qhyvit.sim.run import Executor
 
 # Of the largest output. Constants are float32, so that an exact edit may move outputs by some 1e-7 each; softmax and
@@ -46,7 +47,7 @@ class Door:
         log: is told of what was refused.
     """
 
-    def __init__(self, images: torch.Tensor, seed: int = 0, log: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, images: torch.Tensor, seed: int = 0, log: Log = silent) -> None:
         real = images[:1].float()
         low, high = float(real.min()), float(real.max())
         noise = torch.rand(real.shape, generator=torch.Generator().manual_seed(seed))
@@ -56,7 +57,7 @@ class Door:
         self._last: tuple[Graph, torch.Tensor] | None = None
 
     @staticmethod
-    def on_noise(graph: Graph, seed: int = 0, log: Callable[[str], None] = lambda line: None) -> Door:
+    def on_noise(graph: Graph, seed: int = 0, log: Log = silent) -> Door:
         """A door without a real image, for a graph with one input."""
         shape = graph.tensors[graph.inputs[0]].shape
         return Door(torch.rand((1, *shape[1:]), generator=torch.Generator().manual_seed(seed + 1)), seed, log)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from qhyvit.errors import CheckFailedError
-from qhyvit.evaluation import Evaluation, open_subject, score
+from qhyvit.evaluation import Evaluation, check_subject, open_subject, score
+from qhyvit.progress import Log, Progress
 from qhyvit.sweep.jobs import Job
 from qhyvit.sweep.pool import Pool
 from qhyvit.verify.accuracy import Accuracy
@@ -22,15 +22,16 @@ WORKERS_ASSUMED = 8  # of a scheduler that runs already
 
 def evaluate_in_parts(
     bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None, pool: Pool,
-    progress: Callable[[str, float], None], log: Callable[[str], None], *, allow: bool = False,
+    progress: Progress, log: Log, *, allow: bool = False,
 ) -> Evaluation:  # fmt: skip
-    """What :func:`qhyvit.evaluate.evaluate` gives, from many processes.
+    """What :func:`qhyvit.evaluation.evaluate` gives, from many processes.
 
     Raises:
-        InputError: see :func:`qhyvit.evaluate.open_subject`.
+        InputError: see :func:`qhyvit.evaluation.evaluate`.
         CheckFailedError: a part failed, also when tried again.
     """
-    subject = open_subject(bundle, images, labels, float_model, mode, log, allow=allow)
+    subject = open_subject(bundle, images, labels, float_model, mode)
+    check_subject(subject, mode, log, allow=allow)
     named = {"bundle": bundle, "images": images, "labels": labels, "float_model": float_model}
     arguments = {**{k: None if p is None else str(p.resolve()) for k, p in named.items()}, "mode": mode}
     jobs = [
@@ -54,7 +55,7 @@ def spans(count: int, workers: int | None) -> list[tuple[int, int]]:
     return [(a, min(a + size, count)) for a in range(0, count, size)]
 
 
-def _run(jobs: list[Job], folder: Path, pool: Pool, progress: Callable[[str, float], None]) -> list[Evaluation]:
+def _run(jobs: list[Job], folder: Path, pool: Pool, progress: Progress) -> list[Evaluation]:
     found: list[Evaluation] = []
 
     def ended(job: Job, result: dict[str, Any] | None, line: str) -> None:
@@ -72,7 +73,7 @@ def part(
 ) -> dict[str, Any]:
     """One part, in a process of its own; that the images are fit was checked where they were shared out."""
     beside, reference = (None if p is None else Path(p) for p in (labels, float_model))
-    subject = open_subject(Path(bundle), Path(images), beside, reference, mode, allow=True)
+    subject = open_subject(Path(bundle), Path(images), beside, reference, mode)
     return asdict(score(subject, start, stop, lambda what, share: None))
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qhyvit import files
+from qhyvit.progress import Log, Progress
 from qhyvit.sweep import gather
 from qhyvit.sweep.jobs import Job, to_run
 from qhyvit.sweep.matrix import matrix
 from qhyvit.sweep.pool import Pool
 from qhyvit.sweep.spec import read_spec
-
-Progress = Callable[[str, float], None]
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def _test_set(work: stages.Work, evaluation: Mapping[str, Any]) -> tuple[data.La
         kept = set(data.choose(found.paths, evaluation["count"], SUBSET_SEED))
         places = [i for i, p in enumerate(found.paths) if p in kept]
         found = data.Labelled([found.paths[i] for i in places], found.classes[places])
-    return found, stages.preprocess_for(folder, stages.default_preprocess(facts), evaluation["resize_mode"])
+    return found, data.preprocess_for(folder, stages.default_preprocess(facts), evaluation["resize_mode"])
 
 
 def _pixels(paths: list[Path], size: int, how: Preprocess) -> Iterator[np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import flatbuffers
@@ -33,11 +32,6 @@ NUMPY = {
     "FLOAT32": "float32", "FLOAT16": "float16", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",
     "INT32": "int32", "INT64": "int64", "BOOL": "bool",
 }  # fmt: skip
-
-
-def snake(name: str) -> str:
-    """CamelCase of the schema -> snake_case of our attributes."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 def camel(name: str) -> str:
@@ -99,3 +93,20 @@ def embed(model: Any, data: bytes) -> None:
         if buffer.offset and buffer.offset > 1:
             raw = data[buffer.offset : buffer.offset + buffer.size]
             buffer.data, buffer.offset, buffer.size = np.frombuffer(raw, np.uint8), 0, 0
+
+
+def constant(model: Any, tensor: Any) -> np.ndarray | None:
+    """The values of a tensor, in its shape; None where the file holds none."""
+    buffer = model.buffers[tensor.buffer] if tensor.buffer else None
+    if buffer is None or buffer.data is None or len(buffer.data) == 0:
+        return None
+    shape = [int(v) for v in tensor.shape] if tensor.shape is not None else []
+    return np.frombuffer(bytes(bytearray(buffer.data)), NUMPY[TENSOR_TYPE[tensor.type]]).reshape(shape)
+
+
+def hold(model: Any, tensor: Any, data: np.ndarray) -> None:
+    """Give a tensor values, in a buffer of its own."""
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    tensor.buffer = len(model.buffers) - 1

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from qhyvit.tflite import _flat
 
 
@@ -33,7 +31,6 @@ def _has_data(model: Any, tensor: Any) -> bool:
 def without_constant_nodes(data: bytes) -> bytes:
     """The same model with such nodes replaced by their results; unchanged where there are none, or it does not run."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
-    from ai_edge_litert.schema_py_generated import BufferT
 
     model = _flat.load_model(data)
     positions = set(_constant_operators(model))
@@ -55,9 +52,6 @@ def without_constant_nodes(data: bytes) -> bytes:
     for position in sorted(positions):
         for t in (int(t) for t in subgraph.operators[position].outputs):
             if t in wanted:
-                buffer = BufferT()
-                buffer.data = np.frombuffer(np.ascontiguousarray(interpreter.get_tensor(t)).tobytes(), np.uint8)
-                model.buffers.append(buffer)
-                subgraph.tensors[t].buffer = len(model.buffers) - 1
+                _flat.hold(model, subgraph.tensors[t], interpreter.get_tensor(t))
     subgraph.operators = kept
     return _flat.pack(model)

@@ -67,10 +67,10 @@ def in_int16(data: bytes, scales_of: Mapping[str, float]) -> bytes:
     entries = {int(o.outputs[0]): o for o in subgraph.operators if _flat.op_name(model, o) == "DEQUANTIZE"}
     for i in floats:
         tensor = subgraph.tensors[i]
-        name, values = _flat.text(tensor.name), _constant(model, tensor)
+        name, values = _flat.text(tensor.name), _flat.constant(model, tensor)
         if values is not None:
             scale = constant_scale(values)
-            _hold(model, tensor, constant_codes(values))
+            _flat.hold(model, tensor, constant_codes(values))
         elif i in entries:
             scale = float(subgraph.tensors[entries[i].inputs[0]].quantization.scale[0]) / STEPS_OF_INT8
         elif name in scales_of:
@@ -84,20 +84,6 @@ def in_int16(data: bytes, scales_of: Mapping[str, float]) -> bytes:
         if floats.intersection(int(t) for t in operator.outputs):
             _takes_int16(model, operator)
     return _flat.pack(model)
-
-
-def _constant(model: Any, tensor: Any) -> np.ndarray | None:
-    buffer = model.buffers[tensor.buffer] if tensor.buffer else None
-    if buffer is None or buffer.data is None or len(buffer.data) == 0:
-        return None
-    return np.frombuffer(bytes(bytearray(buffer.data)), np.float32)
-
-
-def _hold(model: Any, tensor: Any, codes: np.ndarray) -> None:
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(codes.tobytes(), np.uint8)
-    model.buffers.append(buffer)
-    tensor.buffer = len(model.buffers) - 1
 
 
 def _takes_int16(model: Any, operator: Any) -> None:

@@ -7,40 +7,13 @@ rounded one by one, most squares would be lost beside that of a channel that is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._elementwise import ElementwiseAttrs
+from qhyvit.ops._chain import Chain
 from qhyvit.ops._reduce import axes_of
-from qhyvit.ops.batch_matmul import BatchMatMulAttrs
-from qhyvit.ops.reshape import ReshapeAttrs
-
-
-@dataclass
-class _Before:
-    """A graph that gets nodes in front of ``anchor``, all of them outside int8."""
-
-    graph: Graph
-    anchor: Node
-
-    def add(self, name: str, shape: Sequence[int], op: str, attrs: object, inputs: tuple[int, ...]) -> int:
-        """One node; the id of its output."""
-        self.graph, out = edit.add_tensor(self.graph, name, shape, "FLOAT32")
-        self.graph = edit.insert_before(self.graph, self.anchor, Node(op, attrs, inputs, (out,), self.anchor.block))
-        self.graph = replace(self.graph, floats=self.graph.floats | {out})
-        return out
-
-    def reshape(self, name: str, source: int, shape: tuple[int, ...]) -> int:
-        """``source`` in another shape; itself where it has it."""
-        if self.graph.tensors[source].shape == shape:
-            return source
-        data = np.array(shape, np.int32)
-        self.graph, size = edit.add_tensor(self.graph, f"{name}:shape", data.shape, "INT32", data)
-        return self.add(name, shape, "RESHAPE", ReshapeAttrs(new_shape=shape), (source, size))
 
 
 def _square_of(graph: Graph, mean: Node) -> Node | None:
@@ -55,22 +28,20 @@ def _square_of(graph: Graph, mean: Node) -> Node | None:
 def _as_sum(graph: Graph, mean: Node) -> Graph:
     source, out = graph.tensors[mean.inputs[0]], graph.tensors[mean.outputs[0]]
     count = math.prod(source.shape) // math.prod(out.shape)
-    before, square = _Before(graph, mean), _square_of(graph, mean)
+    chain, square = Chain(graph, mean, outside=True), _square_of(graph, mean)
     if square is None:
-        total = before.add(f"{out.name}.total", out.shape, "SUM", mean.attrs, mean.inputs)
+        total = chain.add("SUM", *mean.inputs, **vars(mean.attrs))
     else:
-        rows = (1, math.prod(out.shape), 1, source.shape[-1])
-        row = before.reshape(f"{out.name}.row", square.inputs[0], rows)
-        attrs = BatchMatMulAttrs(adj_y=True)
-        squares = before.add(f"{out.name}.squares", (*rows[:3], 1), "BATCH_MATMUL", attrs, (row, row))
-        total = before.reshape(f"{out.name}.total", squares, out.shape)
-    share = np.full((1,) * max(len(out.shape), 1), 1 / count, np.float32)
-    graph, factor = edit.add_tensor(before.graph, f"{out.name}.share", share.shape, "FLOAT32", share)
-    product = replace(mean, op="MUL", attrs=ElementwiseAttrs(), inputs=(total, factor))
-    graph = edit.replace_node(graph, mean, product)
-    if square is None:
-        return graph
-    return edit.remove_node(replace(graph, floats=graph.floats.difference(square.outputs)), square)
+        row = _shaped(chain, square.inputs[0], (1, math.prod(out.shape), 1, source.shape[-1]))
+        total = _shaped(chain, chain.add("BATCH_MATMUL", row, row, adj_y=True), out.shape)
+    share = np.full((1,) * max(len(out.shape), 1), 1 / count)
+    graph = chain.instead("MUL", total, chain.constant(share))
+    return graph if square is None else replace(graph, floats=graph.floats.difference(square.outputs))
+
+
+def _shaped(chain: Chain, tensor: int, shape: tuple[int, ...]) -> int:
+    """``tensor`` in another shape; itself where it has it."""
+    return tensor if chain.graph.tensors[tensor].shape == shape else chain.reshape(tensor, *shape)
 
 
 def summed_in_int16(graph: Graph) -> Graph:

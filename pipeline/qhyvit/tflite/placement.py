@@ -9,7 +9,7 @@ all its int8 readers. The cheapest assignment is a minimum cut of a graph with o
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -19,7 +19,7 @@ from qhyvit.latency.profile import LatencyProfile
 from qhyvit.latency.work import FLOAT, INT8, TABLE, TABLE_OPS, Work, float_work, is_sum_of_squares, role_of, work_of
 from qhyvit.ops import spec
 from qhyvit.ops._spec import Tied
-from qhyvit.tflite.int16_roots import chain
+from qhyvit.tflite.int16_roots import ops_before_root
 from qhyvit.tflite.legal import groups
 
 INT8_SIDE, FLOAT_SIDE = "int8", "float"
@@ -87,7 +87,7 @@ def _whole_norm(graph: Graph, node: Node) -> list[tuple[int, int]]:
     """
     t = node.outputs[0]
     if node.op == "RSQRT":
-        return [(t, n.outputs[0]) for n in chain(graph, node)]
+        return [(t, n.outputs[0]) for n in ops_before_root(graph, node)]
     made = graph.producer(node.inputs[0]) if node.op == "MEAN" else None
     is_square = made is not None and made.op == "MUL" and made.inputs[0] == made.inputs[1]
     return [(t, node.inputs[0])] if is_square else []
@@ -114,7 +114,7 @@ def times(graph: Graph, latency: LatencyProfile, *, int16: bool = False) -> Time
         must = t in whole or must_be_float(graph, node)
         narrow, wide = latency.ms(work_of(graph, node, INT8, INT8)), _float_ms(graph, node, latency, int16=int16)
         unknown = (narrow is None and not must) or (wide is None and (int16 or not must))
-        no_root = int16 and node.op == "RSQRT" and not chain(graph, node)
+        no_root = int16 and node.op == "RSQRT" and not ops_before_root(graph, node)
         if unknown or no_root or not _may_be_float(graph, node, codes):
             continue
         if int16:
@@ -268,21 +268,6 @@ def _cut(net: nx.DiGraph) -> set[object]:
                 edge["capacity"] = round(min(edge["capacity"], LONGEST) * PER_MS)
         found = nx.minimum_cut(whole, INT8_SIDE, FLOAT_SIDE)[1][1]
     return found
-
-
-def total_ms(graph: Graph, cost: Times, floats: Collection[int]) -> float:
-    """Time of the nodes that have a choice, and of all borders, where the nodes with outputs ``floats`` are float."""
-    ms = 0.0
-    for t in cost.int8:
-        ms += cost.floats[t] if t in floats else cost.narrow(t)
-    for tensor in graph.activations():
-        writer, readers = _ends(graph, tensor.id)
-        is_float = [r in floats for r in readers]
-        if writer in floats:
-            ms += cost.quantize[tensor.id] * (not all(is_float))
-        else:
-            ms += cost.dequantize[tensor.id] * any(is_float)
-    return ms
 
 
 def place(

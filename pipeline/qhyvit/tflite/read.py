@@ -38,15 +38,6 @@ def _attributes(spec: OpSpec, options: Any) -> Any:
     return spec.attrs(**values)
 
 
-def _data(model: Any, tensor: Any) -> np.ndarray | None:
-    buffer = model.buffers[tensor.buffer] if tensor.buffer else None
-    if buffer is None or buffer.data is None or len(buffer.data) == 0:
-        return None
-    dtype = _flat.NUMPY[_flat.TENSOR_TYPE[tensor.type]]
-    shape = [int(v) for v in tensor.shape] if tensor.shape is not None else []
-    return np.frombuffer(bytes(bytearray(buffer.data)), dtype=dtype).reshape(shape)
-
-
 def _names(model: Any, modules: Mapping[str, str]) -> tuple[dict[int, str], dict[int, str]]:
     """Short unique tensor names, and the module of each node, from the module map of the export."""
     subgraph = model.subgraphs[0]
@@ -134,7 +125,7 @@ def read(data: bytes, modules: Mapping[str, str] | None = None) -> Graph:
         shape = tuple(int(v) for v in raw.shape) if raw.shape is not None else ()
         if any(s <= 0 for s in shape):
             raise GraphError(f"tensor {name!r} has the dynamic or empty shape {list(shape)}; export with static shapes")
-        tensors[t] = Tensor(t, name, shape, _flat.TENSOR_TYPE[raw.type], _data(model, raw))
+        tensors[t] = Tensor(t, name, shape, _flat.TENSOR_TYPE[raw.type], _flat.constant(model, raw))
     nodes = []
     for index, operator in enumerate(subgraph.operators):
         spec = table[_flat.op_name(model, operator)]

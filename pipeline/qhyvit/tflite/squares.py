@@ -6,26 +6,16 @@ first packs the right operand for sixteen columns, of which one is used.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-
-from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import is_sum_of_squares
-from qhyvit.ops._elementwise import ElementwiseAttrs
-from qhyvit.ops._reduce import ReducerAttrs
+from qhyvit.ops._chain import Chain
 from qhyvit.plan import QuantPlan
 
 
 def _added(graph: Graph, node: Node) -> Graph:
-    row, out = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
-    graph, square = edit.add_tensor(graph, f"{out.name}.square", row.shape, row.dtype)
-    axis = np.array([len(row.shape) - 1], np.int32)
-    graph, axes = edit.add_tensor(graph, f"{out.name}.axes", axis.shape, "INT32", axis)
-    graph = edit.insert_before(graph, node, Node("MUL", ElementwiseAttrs(), (row.id, row.id), (square,), node.block))
-    total = replace(node, op="SUM", attrs=ReducerAttrs(keep_dims=True), inputs=(square, axes))
-    return replace(edit.replace_node(graph, node, total), floats=graph.floats | {square})
+    row, chain = node.inputs[0], Chain(graph, node, outside=True)
+    axis = len(graph.tensors[row].shape) - 1
+    return chain.instead("SUM", chain.add("MUL", row, row), chain.constant([axis]), keep_dims=True)
 
 
 def as_written(graph: Graph, plan: QuantPlan) -> Graph:

@@ -21,11 +21,6 @@ def _twin(graph: Graph, node: Node) -> int | None:
     return None
 
 
-def _read_instead(graph: Graph, old: int, new: int) -> Graph:
-    nodes = (replace(n, inputs=tuple(new if t == old else t for t in n.inputs)) for n in graph.nodes)
-    return replace(graph, nodes=tuple(nodes))
-
-
 def _in_order(graph: Graph, first: Node) -> Graph:
     """``first`` in front of all that reads what it writes."""
     earliest = min(graph.nodes.index(n) for n in graph.users(first.outputs[0]))
@@ -45,7 +40,7 @@ def without_twins(graph: Graph) -> Graph:
         twin = _twin(graph, current) if graph.stays_float(out) else None
         if twin is None:
             continue
-        graph = _read_instead(edit.remove_node(graph, current), out, twin)
+        graph = edit.bypassed(graph, current, twin)
         kept = graph.producer(twin)
         assert kept is not None
         graph = replace(_in_order(graph, kept), floats=graph.floats - {out})

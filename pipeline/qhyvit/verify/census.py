@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from qhyvit.ops import all_ops
 from qhyvit.tflite import _flat
 
 # Int8 files of these ops ran on tflite-runtime 2.14.0; it lacks some int16 kernels, int8 SQRT and int8 LOG.
@@ -23,7 +22,7 @@ class Census:
         float_tensors: names of all tensors of a float type.
         int16_tensors: names of all activations in int16.
         partitions: delegate partitions that the interpreter made (0 = XNNPACK took nothing).
-        not_delegated: integer ops left to the builtin kernels -> count.
+        not_delegated: ops left to the builtin kernels -> count.
         size_bytes: length of the file.
         oldest_runtime: oldest TFLite release known to run every op of it, as a statement.
     """
@@ -47,38 +46,29 @@ class Census:
         return {**vars(self), "ops": ops, "op_count": self.op_count}
 
 
-def _delegation(data: bytes) -> tuple[int, dict[str, int]]:
-    """Partitions, and the ops that stayed outside them."""
+def _delegation(data: bytes, model: Any) -> tuple[int, dict[str, int]]:
+    """Partitions, and the ops that stayed outside them.
+
+    The interpreter tells what each partition reads and writes: what lies between is inside.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=data, num_threads=1)
     interpreter.allocate_tensors()
-    details = interpreter._get_ops_details()
-    model = _flat.load_model(data)
-    count = sum(d["op_name"] == "DELEGATE" for d in details)
-    if count == 0:
-        return 0, dict(Counter(_flat.op_name(model, o) for o in model.subgraphs[0].operators))
-    # The details do not tell which nodes are inside a partition: the op facts do.
-    left: Counter[str] = Counter()
-    dtype = [_flat.TENSOR_TYPE[t.type] for t in model.subgraphs[0].tensors]
-    for operator in model.subgraphs[0].operators:
-        op = _flat.op_name(model, operator)
-        spec = all_ops().get(op)
-        if dtype[operator.outputs[0]].startswith("FLOAT"):
-            continue
-        if spec is None or spec.delegate or not _right_zero(model, operator, spec.symmetric_inputs):
-            left[op] += 1
-    return count, dict(left)
-
-
-def _right_zero(model: Any, operator: Any, positions: tuple[int, ...]) -> bool:
-    """Whether the inputs that XNNPACK wants symmetric are so."""
-    tensors = model.subgraphs[0].tensors
-    for i in positions:
-        zero = tensors[operator.inputs[i]].quantization
-        if zero is not None and zero.zeroPoint is not None and any(int(z) for z in zero.zeroPoint):
-            return False
-    return True
+    partitions = [d for d in interpreter._get_ops_details() if d["op_name"] == "DELEGATE"]
+    operators = model.subgraphs[0].operators
+    writer = {int(t): i for i, operator in enumerate(operators) for t in operator.outputs}
+    inside: set[int] = set()
+    for partition in partitions:
+        ends, ahead = set(map(int, partition["inputs"])), list(map(int, partition["outputs"]))
+        while ahead:
+            tensor = ahead.pop()
+            index = writer.get(tensor)
+            if tensor not in ends and index is not None and index not in inside:
+                inside.add(index)
+                ahead += map(int, operators[index].inputs)
+    left = Counter(_flat.op_name(model, operator) for i, operator in enumerate(operators) if i not in inside)
+    return len(partitions), dict(left)
 
 
 def census(data: bytes) -> Census:
@@ -95,7 +85,7 @@ def census(data: bytes) -> Census:
     floats = tuple(name[i] for i, d in enumerate(dtype) if d.startswith("FLOAT"))
     produced = {int(t) for o in subgraph.operators for t in o.outputs}
     wide = tuple(name[i] for i in sorted(produced) if dtype[i] == "INT16")
-    partitions, left = _delegation(data)
+    partitions, left = _delegation(data, model)
     newer = wide or any(op in NEWER_OPS for op, _ in ops)
     oldest = f"TFLite {NEWER if newer else OLDEST_INT8} (releases before 2.14.0 were not tried)"
     return Census(dict(ops), floats, wide, partitions, left, len(data), oldest)

@@ -13,14 +13,20 @@ from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
 
 
+def swap(rank: int) -> list[int]:
+    """The order of axes in which the last two are exchanged."""
+    return [*range(rank - 2), rank - 1, rank - 2]
+
+
 class Chain:
     """Puts nodes in front of ``anchor``; ``graph`` is the graph as it then is.
 
-    Names of new tensors begin with that of what ``anchor`` gives.
+    Names of new tensors begin with that of what ``anchor`` gives. ``outside``: the new nodes compute outside int8
+    (:attr:`qhyvit.graph.ir.Graph.floats`).
     """
 
-    def __init__(self, graph: Graph, anchor: Node) -> None:
-        self.graph, self.anchor = graph, anchor
+    def __init__(self, graph: Graph, anchor: Node, *, outside: bool = False) -> None:
+        self.graph, self.anchor, self.outside = graph, anchor, outside
         self.name = graph.tensors[anchor.outputs[0]].name
 
     def constant(self, data: Any) -> int:
@@ -43,7 +49,17 @@ class Chain:
         self.graph, out = edit.add_tensor(self.graph, f"{self.name}.{op.lower()}", shape, dtype)
         node = Node(op, options, inputs, (out,), self.anchor.block)
         self.graph = edit.insert_before(self.graph, self.anchor, node)
+        if self.outside:
+            self.graph = replace(self.graph, floats=self.graph.floats | {out})
         return out
+
+    def reshape(self, tensor: int, *shape: int) -> int:
+        """The id of ``tensor`` in another shape."""
+        return self.add("RESHAPE", tensor, self.constant(shape), new_shape=shape)
+
+    def transpose(self, tensor: int, *axes: int) -> int:
+        """The id of ``tensor`` with its axes in this order; without ``axes`` the last two are exchanged."""
+        return self.add("TRANSPOSE", tensor, self.constant(axes or swap(len(self.graph.tensors[tensor].shape))))
 
     def instead(self, op: str, *inputs: int, **attrs: Any) -> Graph:
         """The graph with such an op in the place of ``anchor``, without what nobody reads any more."""
