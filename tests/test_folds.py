@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from qhyvit.folds import all_folds
+from qhyvit.folds._fold import Place
 from qhyvit.folds._scaling import CannotScaleError, scale_tensor
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.latency.work import INT8, work_of
+from qhyvit.methods._folding import Candidate, apart
 from qhyvit.ops import spec
 from qhyvit.sim.run import Executor
 
@@ -214,3 +216,10 @@ def test_a_stream_is_scaled_once(small_v1):
     stream = first.tensors[-1]
     with pytest.raises(CannotScaleError, match="itself"):
         scale_tensor(folded, stream, scale_of(first.channels))
+
+
+def test_no_tensor_takes_two_scales_that_were_made_for_one():
+    """Each is chosen for the tensor as it was: the second would scale what the first has made even."""
+    tensors = ((1, 2), (2, 3), (3,), (4,), (4, 1))
+    found = [Candidate(f"fold {i}", Place("", t, 8), np.ones(8), 1.0) for i, t in enumerate(tensors)]
+    assert [c.fold for c in apart(found)] == ["fold 0", "fold 2", "fold 3"]

@@ -3,7 +3,7 @@
 import json
 import math
 from dataclasses import replace
-from itertools import chain, combinations
+from itertools import chain, combinations, product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ from qhyvit.latency import fit as fitting
 from qhyvit.latency.profile import LARGE, LARGE_NS, packaged
 from qhyvit.latency.work import LANES, TABLE, TABLE_OPS, is_sum_of_squares, work
 from qhyvit.methods import _islands, method
-from qhyvit.methods._islands import GAIN_PER_TIME, gain_per_ms
+from qhyvit.methods._islands import GAIN_PER_TIME, GAIN_PER_TIME_FAR, gain_per_ms
 from qhyvit.methods._problem import Problem
 from qhyvit.methods.qhyvit import _resume
 from qhyvit.observers._histogram import Histogram
@@ -200,22 +200,33 @@ def test_processors_have_profiles_by_name(tmp_path, monkeypatch):
     assert fitting.load(Path("cortex-a72")) == own
 
 
-def test_a_flow_that_fails_on_floats_is_made_of_whole_numbers(monkeypatch):
-    """The cheapest cut lies behind b: 0.25 + 1e-6 there, 0.3 in front of it, 1e30 and no limit elsewhere."""
-    net, cut, tried = nx.DiGraph(), nx.minimum_cut, []
+def test_the_cut_is_the_cheapest_however_far_apart_capacities_are():
+    """It lies behind b: 0.25 + 1e-6 there, 0.3 in front of it, 1e30 and no limit elsewhere."""
+    net = nx.DiGraph()
     for tail, head, ms in (("int8", "a", 1e30), ("a", "b", 0.3), ("b", "c", 0.25), ("b", "float", 1e-6)):
         net.add_edge(tail, head, capacity=ms)
     net.add_edge("c", "float")
-
-    def failing(net, *ends):
-        tried.append({type(e["capacity"]) for _, _, e in net.edges(data=True) if "capacity" in e})
-        if len(tried) == 1:
-            raise ValueError("min() arg is an empty sequence")
-        return cut(net, *ends)
-
-    monkeypatch.setattr(nx, "minimum_cut", failing)
     assert placement._cut(net) == {"c", "float"}
-    assert tried == [{float}, {int}]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_cut_is_brute_force_s_whatever_the_order_of_the_nodes(seed):
+    """Of cheapest cuts the smallest on the side of float; tenths have no exact sums in binary."""
+    rng = np.random.default_rng(seed)
+    ends, inner = ["int8", "float"], [f"node {i}" for i in range(7)]
+    edges = [(a, b, float(rng.integers(1, 4)) / 10) for a in [ends[0], *inner] for b in [*inner, ends[1]]
+             if a != b and rng.random() < 0.4]  # fmt: skip
+    costs = {}
+    for part in product((False, True), repeat=len(inner)):
+        side = {"float", *(n for n, is_float in zip(inner, part, strict=True) if is_float)}
+        costs[frozenset(side)] = sum(round(1000 * ms) for a, b, ms in edges if a not in side and b in side)
+    expected = min(costs, key=lambda side: (costs[side], len(side)))
+    for order in (edges, edges[::-1], [edges[i] for i in rng.permutation(len(edges))]):
+        net = nx.DiGraph()
+        net.add_nodes_from(ends)
+        for a, b, ms in order:
+            net.add_edge(a, b, capacity=ms)
+        assert placement._cut(net) == expected
 
 
 def test_another_pace_changes_no_placement(small_v1):
@@ -486,6 +497,8 @@ def test_time_is_worth_its_share_of_the_whole():
     ten_times = replace(slow, kernels={n: replace(k, fixed_us=10 * k.fixed_us) for n, k in slow.kernels.items()})
     assert gain_per_ms(graph, slow) == pytest.approx(GAIN_PER_TIME / 0.002)  # the faster way takes 2 microseconds
     assert gain_per_ms(graph, ten_times) == pytest.approx(GAIN_PER_TIME / 0.02)
+    assert gain_per_ms(graph, slow, 0.01) == gain_per_ms(graph, slow)  # as near as the families are
+    assert gain_per_ms(graph, slow, 0.2) == pytest.approx(GAIN_PER_TIME_FAR / 0.002)
 
 
 @pytest.mark.parametrize(("left", "kernel"), [

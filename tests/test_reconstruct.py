@@ -3,19 +3,23 @@
 from itertools import product
 
 import numpy as np
+import pytest
 import torch
 
+from qhyvit.methods._hessian import position_weights
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish, group_quant, groups, minmax_weights, spread
-from qhyvit.methods._reconstruct import Gram, reconstruct, ridge, round_with_care
+from qhyvit.methods._reconstruct import Gram, _gram, reconstruct, ridge, round_with_care
+from qhyvit.ops._layer import layers
 from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.write import constants_on_grid_of
+from tests._graphs import Builder
 
 
 def gram_of(x, r):
-    return Gram((x.T @ x)[None], (r.T @ x)[None], x.sum(0)[None], r.sum(0)[None], len(x))
+    return Gram((x.T @ x)[None], (r.T @ x)[None], x.sum(0)[None], r.sum(0)[None], len(x), len(x))
 
 
 def correlated(samples, k, seed):
@@ -84,3 +88,45 @@ def test_reconstruction_brings_the_outputs_means_back_and_stays_on_the_grid(smal
         target = Executor(graph).logits(inputs)
         before, after = logits(graph, quants), logits(shipped, found)
     assert float(((after - target) ** 2).mean()) < float(((before - target) ** 2).mean())
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_sample_of_weight_two_counts_as_two_samples(kernel):
+    b = Builder(np.random.default_rng(0))
+    layer = layers(b.graph(b.conv(b.input, kernel=kernel)))[0]
+    random = torch.Generator().manual_seed(1)
+    x = torch.randn((3, 1, 4, 4, 3), generator=random)
+    r = torch.randn((3, *layer.out_shape), generator=random)
+    counts = torch.randint(0, 3, (3, r[0].numel() // layer.out_shape[-1]), generator=random)
+    found = _gram(layer, x, r, counts.float())
+    rows = torch.cat([layer.patches(image[None])[0] for image in x]).repeat_interleave(counts.flatten(), 0).double()
+    out = torch.cat([layer.outputs(part)[0] for part in r]).repeat_interleave(counts.flatten(), 0).double()
+    torch.testing.assert_close(found.xx[0], rows.T @ rows, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(found.rx[0], out.T @ rows, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(found.x[0], rows.sum(0), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(found.r[0], out.sum(0), rtol=1e-5, atol=1e-4)
+
+
+def test_half_of_the_samples_say_as_much_as_half_of_them():
+    b = Builder(np.random.default_rng(0))
+    layer = layers(b.graph(b.conv(b.input)))[0]
+    x, r = torch.randn(2, 1, 4, 4, 3), torch.randn(2, *layer.out_shape)
+    assert _gram(layer, x, r, None).effective == pytest.approx(32)
+    assert _gram(layer, x, r, torch.tensor([0.0, 2.0]).repeat(2, 8)).effective == pytest.approx(16)
+
+
+def test_positions_count_as_far_as_the_outputs_read_them():
+    """The outputs are 3 times the first token, once the second, and nothing of the others."""
+    b = Builder(np.random.default_rng(0))
+    tokens = b.linear(b.tokens(b.input), 5)
+    first, second = (b.reshape(b.add("SLICE", tokens, b.integers(0, i, 0), b.integers(1, 1, 5)), 1, 5) for i in (0, 1))
+    three = b.tensor("constant", (1,), data=np.array([3.0], np.float32))
+    graph = b.graph(b.add("ADD", b.add("MUL", first, three), second))
+    random = torch.Generator().manual_seed(0)
+    problem = Problem(graph, torch.randn((6, 4, 4, 3), generator=random), torch.randn((6, 5), generator=random))
+    layer = layers(graph)[0]
+    found = position_weights(problem, minmax_weights(graph), [layer.out])[layer.out]
+    assert found.shape == (6, 16)
+    assert float(found.mean()) == pytest.approx(1.0)
+    assert float(found[:, 2:].abs().max()) == 0.0
+    torch.testing.assert_close(found[:, 0], 3.0 * found[:, 1])

@@ -138,7 +138,18 @@ def candidates(
         cost_ms = max(added - saved, 0.0)
         if gain > (LEAST_GAIN + GAIN_PER_MS * cost_ms) * total:
             found.append(replace(best, gain=gain))
-    return sorted(found, key=lambda c: -c.gain)
+    return apart(sorted(found, key=lambda c: -c.gain))
+
+
+def apart(found: Sequence[Candidate]) -> list[Candidate]:
+    """Those that scale no tensor that one before them scales: its channel scale was chosen for it as it is now."""
+    chosen: list[Candidate] = []
+    taken: set[int] = set()
+    for candidate in found:
+        if taken.isdisjoint(candidate.place.tensors):
+            chosen.append(candidate)
+            taken.update(candidate.place.tensors)
+    return chosen
 
 
 def _edit(candidate: Candidate) -> Edit:

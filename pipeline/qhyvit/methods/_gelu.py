@@ -90,7 +90,7 @@ class _Offer:
 
 def _offers(problem: Problem, distance: float) -> list[_Offer]:
     graph = problem.graph
-    price = gain_per_ms(graph, problem.latency) * distance
+    price = gain_per_ms(graph, problem.latency, distance) * distance
     saved = {n: _saved_ms(graph, n, problem.latency) for n in candidates(graph)}
     wanted = [n for n, ms in saved.items() if ms > 0]
     if not wanted:

@@ -79,6 +79,11 @@ class GradientPass:
         """
         with torch.no_grad():
             values = self.float.run(images, None, self.wanted)
+        gradients, distance = self.gradients(images, target)
+        return Step(values, gradients, distance)
+
+    def gradients(self, images: torch.Tensor, target: torch.Tensor) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+        """Gradients of one batch at the wanted tensors, and its distances [B]; see :meth:`step` and :class:`Step`."""
         capture = Capture(self.quants, self.wanted)
         logits = self.quantized.logits(images, capture)
         loss = self.problem.measure.distance(target, logits)
@@ -90,7 +95,7 @@ class GradientPass:
         for t, g in gradients.items():
             if not bool(torch.isfinite(g.sum())):
                 raise CalibrationError(f"the gradient at {self.problem.graph.tensors[t].name!r} is not finite")
-        return Step(values, gradients, loss.detach())
+        return gradients, loss.detach()
 
     def _through(
         self, block: BridgeBlock, capture: Capture, gradients: Mapping[int, torch.Tensor]
@@ -166,6 +171,25 @@ def gather(
         problem.progress(label, done / problem.batch_count)
         statistics.add(passes.step(images, target), len(images) / len(problem.images))
     return statistics
+
+
+def position_weights(
+    problem: Problem, quants: Mapping[str, TensorQuant], wanted: Collection[int]
+) -> dict[int, torch.Tensor]:
+    """How much an error at each position of each wanted tensor counts, [images, positions], with the mean 1.
+
+    The length of the gradient over the channels there. Its square is the objective's own weight; unsquared, it leaves
+    more of the positions a say, which a fit of many weights to few images needs.
+    """
+    found: dict[int, list[torch.Tensor]] = {t: [] for t in wanted}
+    passes = GradientPass(problem, quants, wanted)
+    for done, (images, target) in enumerate(problem.pairs()):
+        problem.progress("weigh positions", done / problem.batch_count)
+        gradients, _ = passes.gradients(images, target)
+        for t, g in gradients.items():
+            found[t].append(g.norm(dim=-1).reshape(len(images), -1))
+    lengths = {t: torch.cat(parts) for t, parts in found.items() if parts}
+    return {t: x / x.mean() for t, x in lengths.items() if float(x.mean()) > 0}
 
 
 def mean_distance(problem: Problem, quants: Mapping[str, TensorQuant]) -> float:

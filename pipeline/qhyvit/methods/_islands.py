@@ -18,11 +18,11 @@ from qhyvit.tflite.placement import Worth, fastest_ms
 # What more time must gain of the objective, as a share, over its own share of the whole file's time. Dearer than folds:
 # those show in top-1, islands for accuracy's sake did not (docs/measured.md)
 GAIN_PER_TIME = 3.0
-# int16 kernels are the runtime's plain ones, and old runtimes lack them: a file that does well without stays as it is.
-# Where the outputs are further from float's than this behind the first ranges (KL, or 1 - correlation: the families
-# have 0.005 to 0.03, a transformer with massive channels 0.18), accuracy is worth more than time
-INT16_FROM = 0.05
-GAIN_PER_INT16_TIME = 0.2
+# Where the outputs are further from float's than this behind the first ranges (KL, or squared error over variance: the
+# families have 0.005 to 0.03, a transformer with massive channels 0.18), accuracy is worth more than time. Only there
+# the profile integer has islands: int16 kernels are the runtime's plain ones, and old runtimes lack them
+FAR_FROM = 0.05
+GAIN_PER_TIME_FAR = 0.05
 LEAST_OBJECTIVE, LEAST_MS = 1e-30, 1e-6  # no division by zero where nothing is lost, or no kernel known
 
 
@@ -32,9 +32,15 @@ def candidates(graph: Graph) -> set[int]:
     return {n.outputs[0] for n in nodes}
 
 
-def gain_per_ms(graph: Graph, latency: LatencyProfile, *, int16: bool = False) -> float:
+def is_far(distance: float) -> bool:
+    """Whether outputs are so far from float's that accuracy is worth more than time."""
+    return distance > FAR_FROM
+
+
+def gain_per_ms(graph: Graph, latency: LatencyProfile, distance: float = 0.0) -> float:
     """The share of the objective that a millisecond must gain: the same on a slow board, and in a small network."""
-    return (GAIN_PER_INT16_TIME if int16 else GAIN_PER_TIME) / max(fastest_ms(graph, latency), LEAST_MS)
+    share = GAIN_PER_TIME_FAR if is_far(distance) else GAIN_PER_TIME
+    return share / max(fastest_ms(graph, latency), LEAST_MS)
 
 
 def worth(graph: Graph, statistics: Statistics, quants: Mapping[str, TensorQuant], per_ms: float) -> Worth:

@@ -4,6 +4,9 @@ Float and quantized graph run in lockstep over all calibration images. At each o
 X and the float outputs Y are at hand; the weights that bring X nearest to Y solve a ridge regression around the float
 ones, W + (Y - W X) X^T (X X^T + lambda)^-1, and the bias takes the mean. The result is rounded column by column, each
 column's error handed on to those that follow (GPTQ, arXiv 2210.17323), and the op's output goes on quantized.
+
+Positions count as much as the outputs feel an error there (:func:`qhyvit.methods._hessian.position_weights`): a token
+whose values are massive, and which a norm then divides by just that, must not outvote all others.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ NOISE = 1e-5  # of the mean square: what float32 sums leave uncertain in a covar
 class Gram:
     """Sums over samples for G independent groups of channels: inputs [G, K], residuals of O outputs [G, O].
 
-    ``xx`` [G, K, K], ``rx`` [G, O, K], ``x`` [G, K], ``r`` [G, O]; float64.
+    ``xx`` [G, K, K], ``rx`` [G, O, K], ``x`` [G, K], ``r`` [G, O]; float64. Each sample counts by its weight, 1 in the
+    mean; ``squares``: the sum of the squared weights.
     """
 
     xx: torch.Tensor
@@ -44,6 +48,12 @@ class Gram:
     x: torch.Tensor
     r: torch.Tensor
     samples: int
+    squares: float
+
+    @property
+    def effective(self) -> float:
+        """Number of samples of equal weight that would say as much (Kish)."""
+        return self.samples**2 / max(self.squares, 1e-30)
 
     def centred(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Covariance of the inputs [G, K, K], and of residuals with inputs [G, O, K]."""
@@ -58,25 +68,24 @@ class Gram:
         return variance.clamp_min(0.0), NOISE * raw + 1e-12
 
 
-def _gram(layer: Layer, x: torch.Tensor, residual: torch.Tensor) -> Gram:
-    """Sums over all images, one image at a time; ``residual`` [B, *file shape]."""
-    total: Gram | None = None
-    for image, r in zip(x, residual, strict=True):
+def _gram(layer: Layer, x: torch.Tensor, residual: torch.Tensor, weights: torch.Tensor | None) -> Gram:
+    """Sums over all images, one image at a time; ``residual`` [B, *file shape], ``weights`` [B, samples of each]."""
+    parts: list[Gram] = []
+    for i, (image, r) in enumerate(zip(x, residual, strict=True)):
         rows, out = layer.patches(image[None]), layer.outputs(r)
-        rt = out.transpose(1, 2)
-        part = Gram(
-            (rows.transpose(1, 2) @ rows).double(), (rt @ rows).double(), rows.sum(1).double(), out.sum(1).double(),
-            rows.shape[1],
-        )  # fmt: skip
-        if total is None:
-            total = part
-        else:
-            total = Gram(
-                total.xx + part.xx, total.rx + part.rx, total.x + part.x, total.r + part.r,
-                total.samples + part.samples,
-            )  # fmt: skip
-    assert total is not None
-    return total
+        weight = torch.ones(rows.shape[1]) if weights is None else weights[i]
+        weighed, wanted = rows * weight[:, None], out * weight[:, None]
+        parts.append(Gram(
+            (weighed.transpose(1, 2) @ rows).double(), (wanted.transpose(1, 2) @ rows).double(),
+            weighed.sum(1).double(), wanted.sum(1).double(), rows.shape[1], float((weight * weight).sum()),
+        ))  # fmt: skip
+        if len(parts) > 1:
+            parts = [_both(*parts)]
+    return parts[0]
+
+
+def _both(a: Gram, b: Gram) -> Gram:
+    return Gram(a.xx + b.xx, a.rx + b.rx, a.x + b.x, a.r + b.r, a.samples + b.samples, a.squares + b.squares)
 
 
 def ridge(w: torch.Tensor, gram: Gram, strength: float) -> torch.Tensor:
@@ -84,7 +93,7 @@ def ridge(w: torch.Tensor, gram: Gram, strength: float) -> torch.Tensor:
     xx, rx = gram.centred()
     level, least = gram.level()
     # few samples say little: the pull towards the float weights grows with K / samples
-    pull = strength * level * (1 + 50.0 * xx.shape[1] / gram.samples) + least
+    pull = strength * level * (1 + 50.0 * xx.shape[1] / gram.effective) + least
     system = xx + torch.diag_embed(pull[:, None].expand(-1, xx.shape[1]))
     return w + torch.linalg.solve(system, rx.transpose(1, 2)).transpose(1, 2)
 
@@ -128,9 +137,10 @@ class Lockstep:
     """Float and quantized graph side by side over all images, node by node."""
 
     def __init__(
-        self, problem: Problem, quants: Mapping[str, TensorQuant], options: Mapping[str, Any], pieces: str
-    ) -> None:
-        self.pieces = pieces
+        self, problem: Problem, quants: Mapping[str, TensorQuant], options: Mapping[str, Any], pieces: str,
+        positions: Mapping[int, torch.Tensor],
+    ) -> None:  # fmt: skip
+        self.pieces, self.positions = pieces, positions
         self.problem, self.graph, self.quants, self.options = problem, problem.graph, dict(quants), options
         self.float = Executor(self.graph, exact=True)
         self.quantized = Executor(constants_on_grid_of(self.graph, quants))
@@ -190,7 +200,7 @@ class Lockstep:
         with torch.no_grad():
             # what the float weights still get wrong on quantized inputs
             residual = self._linear(self.float, node, exact) - self._linear(self.float, node, rough)
-            gram = _gram(layer, rough[layer.data], residual)
+            gram = _gram(layer, rough[layer.data], residual, self.positions.get(layer.out))
         rows = layer.rows(w)
         better = ridge(rows, gram, self.options["ridge"]) if self.options["ridge"] else rows
         quant, fixed = self._round(layer, better, gram)
@@ -222,7 +232,8 @@ class Lockstep:
 
 
 def reconstruct(
-    problem: Problem, quants: Mapping[str, TensorQuant], options: Mapping[str, Any], pieces: str = "op"
+    problem: Problem, quants: Mapping[str, TensorQuant], options: Mapping[str, Any], pieces: str = "op",
+    positions: Mapping[int, torch.Tensor] | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, TensorQuant]]:
     """New constants by tensor name (weights on their grids, biases), and the quantizations with new weight scales.
 
@@ -230,8 +241,9 @@ def reconstruct(
         options: ``ridge`` (strength of the pull towards the float weights; 0: weights stay), ``rounding`` (GPTQ),
             ``bias`` (biases take the mean of what is left), ``scales`` (weight scales searched again; default true).
         pieces: what the store calls the solved ops.
+        positions: what each position of each op's output counts, [images, positions] by tensor id; None: all alike.
     """
-    lockstep = Lockstep(problem, quants, options, pieces)
+    lockstep = Lockstep(problem, quants, options, pieces, positions or {})
     with torch.no_grad():
         lockstep.run()
     changed = edit.with_constants(problem.graph, lockstep.constants)

@@ -21,7 +21,7 @@ from qhyvit.methods import _folding, _islands, _wide
 from qhyvit.methods._blocks import bridge_blocks
 from qhyvit.methods._gelu import again, as_silus
 from qhyvit.methods._gelu import candidates as gelus
-from qhyvit.methods._hessian import Statistics, gather, mean_distance
+from qhyvit.methods._hessian import Statistics, gather, mean_distance, position_weights
 from qhyvit.methods._int16 import with_int16
 from qhyvit.methods._learn import learn
 from qhyvit.methods._observe import observe
@@ -32,6 +32,7 @@ from qhyvit.methods._softmax import quotients, unroll
 from qhyvit.methods._weights import search_weights
 from qhyvit.observers._histogram import Row, merge
 from qhyvit.observers._search import Found, extremes, search
+from qhyvit.ops._layer import layers
 from qhyvit.options import Option
 from qhyvit.plan import FoldNote, TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.run import Executor
@@ -189,6 +190,7 @@ class _Search:
     options: Mapping[str, Any]
     notes: tuple[FoldNote, ...] = ()
     placed: list[str] = field(default_factory=list)  # float tensors when the last folds were made
+    positions: Mapping[int, torch.Tensor] = field(default_factory=dict)  # what counts in the closed form
 
     def run(self) -> Solution:
         """All rounds, then the closed form."""
@@ -197,6 +199,7 @@ class _Search:
         chosen, weights = self._rounds(int(self.options["rounds"]))
         graph = self.problem.graph
         quants = finish(graph, {**spread(graph, chosen), **weights})
+        self.positions = position_weights(self.problem, quants, [layer.out for layer in layers(graph)])
         solution = self._solved(quants, "op")
         if self.options["learn"]:
             # ranges move with the weights as they will be, then the weights are solved once more for those ranges
@@ -271,7 +274,7 @@ class _Search:
         """Weights and biases in closed form, as far as the options want them."""
         if not (self.options["ridge"] or self.options["rounding"] or self.options["bias"]):
             return Solution(self.problem.graph, quants, self.notes)
-        constants, found = reconstruct(self.problem, quants, self.options, pieces)
+        constants, found = reconstruct(self.problem, quants, self.options, pieces, self.positions)
         return Solution(self.problem.graph, found, self.notes, constants)
 
     def _learned(self, problem: Problem, solution: Solution) -> dict[str, TensorQuant]:
@@ -305,9 +308,9 @@ class _Search:
         problem.log(f"round {number + 1}: distance before {statistics.distance:.4f}, objective {total:.4g}")
         wide = _wide.choose(graph, statistics, total, budget, problem.latency) if budget else {}
         # once: of tensors that are float by then, nothing is known
-        needs_int16 = budget > 0 and statistics.distance > _islands.INT16_FROM
+        needs_int16 = budget > 0 and _islands.is_far(statistics.distance)
         places_islands = number == FOLD_ROUNDS[0] and (is_cpu or needs_int16)
-        per_ms = total * _islands.gain_per_ms(graph, problem.latency, int16=not is_cpu)
+        per_ms = total * _islands.gain_per_ms(graph, problem.latency, statistics.distance)
         worth = _islands.worth(graph, statistics, spread(graph, chosen), per_ms) if places_islands else None
         if worth is not None:  # a norm that becomes float takes a stream's scale in another way
             self.problem = problem.on(self._islands(graph, worth))

@@ -23,7 +23,7 @@ from qhyvit.tflite.int16_roots import ops_before_root
 from qhyvit.tflite.legal import groups
 
 INT8_SIDE, FLOAT_SIDE = "int8", "float"
-LONGEST, PER_MS = 1e6, 1e9  # ms, and units of a capacity in whole numbers
+LONGEST, PER_MS = 1e6, 1e12  # ms, and units of a capacity in whole numbers
 # Equal attention to so many positions has weights of 1/512, which int8 softmax rounds to zero, all of them
 LONG_SOFTMAX = 512
 
@@ -254,19 +254,16 @@ def _network(graph: Graph, cost: Times, worth: Worth) -> nx.DiGraph:
 
 
 def _cut(net: nx.DiGraph) -> set[object]:
-    """What lies on the side of float in the cheapest cut.
+    """What lies on the side of float in the cheapest cut; of cuts that cost the same, the one nearest to that side.
 
-    Capacities so far apart that sums of floats lose the small ones, as in a network of random weights whose gradients
-    explode, can leave the flow without a way on: then they are whole numbers, bounded, of which it is exact.
+    Capacities become whole numbers, of which a flow is exact: sums of floats lose the small ones, so that what lies
+    behind a cut would depend on the order in which the flow found its ways, and some flows would find none.
     """
-    try:
-        found: set[object] = nx.minimum_cut(net, INT8_SIDE, FLOAT_SIDE)[1][1]
-    except ValueError:
-        whole = net.copy()
-        for _, _, edge in whole.edges(data=True):
-            if "capacity" in edge:
-                edge["capacity"] = round(min(edge["capacity"], LONGEST) * PER_MS)
-        found = nx.minimum_cut(whole, INT8_SIDE, FLOAT_SIDE)[1][1]
+    whole = net.copy()
+    for _, _, edge in whole.edges(data=True):
+        if "capacity" in edge:
+            edge["capacity"] = round(min(edge["capacity"], LONGEST) * PER_MS)
+    found: set[object] = nx.minimum_cut(whole, INT8_SIDE, FLOAT_SIDE)[1][1]
     return found
 
 
