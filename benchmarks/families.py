@@ -71,3 +71,14 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
         mobile_former_imagenette,
     )
 }  # fmt: skip
+
+
+def edgeface_xs() -> nn.Module:
+    """EdgeFace-XS, a face embedding (arXiv 2307.01838): EdgeNeXt-x-small with 512 outputs at 112 pixels."""
+    from qhyvit.models._timm import import_timm
+
+    made: nn.Module = import_timm().create_model("edgenext_x_small", pretrained=False, num_classes=512)
+    half = (0.5, 0.5, 0.5)
+    facts = {"input_size": 112, "resize": 112, "interpolation": "bilinear", "mean": half, "std": half}
+    made.preprocess = facts  # type: ignore[assignment]
+    return made

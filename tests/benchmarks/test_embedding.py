@@ -1,0 +1,34 @@
+"""Cosines of embeddings: no image that calibrates is looked at, and the cosine is the angle's."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.embedding import cosines, parted
+from qhyvit.errors import InputError
+
+
+def pictures(folder, shades):
+    for number, shade in enumerate(shades):
+        Image.new("RGB", (8, 8), (shade, 0, 0)).save(folder / f"{number}.png")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_image_is_in_both_parts_even_under_another_name(tmp_path, seed):
+    pictures(tmp_path, [*range(6), 0, 1, 2])
+    first, second = parted(tmp_path, 3, 3, seed)
+    contents = [p.read_bytes() for p in (*first, *second)]
+    assert len(first) == len(second) == 3
+    assert len(set(contents)) == 6
+
+
+def test_too_few_different_images_are_refused(tmp_path):
+    pictures(tmp_path, [0, 0, 0, 1])
+    with pytest.raises(InputError, match="2 different images, 2 \\+ 1 are needed"):
+        parted(tmp_path, 2, 1, 0)
+
+
+def test_the_cosine_is_that_of_the_angle():
+    angles = np.array([0.0, 0.3, np.pi / 2, np.pi])
+    rows = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.array([[1.0], [5.0], [0.1], [2.0]])
+    assert cosines(np.tile([3.0, 0.0], (4, 1)), rows) == pytest.approx(np.cos(angles), abs=1e-12)
