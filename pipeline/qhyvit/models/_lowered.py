@@ -107,6 +107,19 @@ def _taken_off(x: torch.Tensor, other: Any, *, alpha: float = 1) -> torch.Tensor
     return x * -alpha + other
 
 
+def _plus(x: Any, other: Any, *, alpha: float = 1) -> torch.Tensor:
+    """x + alpha * other; the converter knows no alpha."""
+    found: torch.Tensor = x + (other if alpha == 1 else other * alpha)
+    return found
+
+
+def _minus(x: Any, other: Any, *, alpha: float = 1) -> torch.Tensor:
+    """x - alpha * other; see :func:`_plus` and :func:`_taken_off`."""
+    if not isinstance(x, torch.Tensor):
+        return _taken_off(other, x, alpha=alpha)
+    return x - (other if alpha == 1 else other * alpha)
+
+
 def _divided_by(x: torch.Tensor, other: Any = 1.0) -> torch.Tensor:
     """other / x; see :func:`_taken_off`."""
     return x.pow(-1.0) * other
@@ -150,6 +163,8 @@ FORMS: Mapping[Any, Callable[..., Any]] = {
     F.celu: _celu,
     **dict.fromkeys((torch.Tensor.repeat, torch.Tensor.tile, torch.tile), _repeated),
     **dict.fromkeys((torch.Tensor.repeat_interleave, torch.repeat_interleave), _each_repeated),
+    **dict.fromkeys((torch.add, torch.Tensor.add), _plus),
+    **dict.fromkeys((torch.sub, torch.Tensor.sub, torch.subtract, torch.Tensor.subtract), _minus),
     **dict.fromkeys((torch.Tensor.__rsub__, torch.rsub), _taken_off),
     **dict.fromkeys((torch.Tensor.__rdiv__, torch.reciprocal, torch.Tensor.reciprocal), _divided_by),
 }
