@@ -15,6 +15,7 @@ import torch
 
 from qhyvit import affine
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.methods._pixels import PIXELS
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish
 from qhyvit.plan import Scheme, TensorQuant
@@ -37,10 +38,10 @@ class _Quantizers:
         free: list[bool] = []
         for group in groups(graph):
             names = [graph.tensors[t].name for t in group.members]
-            stays = group.fixed is not None or group.floor is not None
+            quant = quants[names[0]]
+            stays = group.fixed is not None or group.floor is not None or quant.choice.observer == PIXELS
             if stays or all(graph.tensors[t].is_constant for t in group.members):
                 continue
-            quant = quants[names[0]]
             self.row |= dict.fromkeys(names, len(scales))
             scales.append(float(np.log(quant.scale[0])))
             zeros.append(float(quant.zero_point[0]))

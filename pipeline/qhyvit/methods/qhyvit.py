@@ -25,6 +25,7 @@ from qhyvit.methods._hessian import Statistics, gather, mean_distance, position_
 from qhyvit.methods._int16 import with_int16
 from qhyvit.methods._learn import learn
 from qhyvit.methods._observe import observe
+from qhyvit.methods._pixels import PIXELS, pixel_quant
 from qhyvit.methods._problem import Method, Problem, Solution
 from qhyvit.methods._ranges import ends, finish, grid_for, group_quant, minmax_weights, spread, suits
 from qhyvit.methods._reconstruct import reconstruct
@@ -110,7 +111,7 @@ class _Ranges:
         """One round: the best range of every group that carries gradients; the objective of the whole."""
         chosen, total = dict(start), 0.0
         for group in all_groups:
-            best = self.best(group, statistics)
+            best = None if start[group].choice.observer == PIXELS else self.best(group, statistics)
             if best is not None:
                 found, symmetric = best
                 total += found.error
@@ -123,7 +124,17 @@ class _Ranges:
 def _start(problem: Problem) -> Chosen:
     """Min-max ranges, as Algorithm 1 begins."""
     found = observe(problem, groups(problem.graph), "minmax")
-    return {g: group_quant(g, low, high, "minmax", bits=problem.bits) for g, (low, high) in found.items()}
+    ranges = {g: group_quant(g, low, high, "minmax", bits=problem.bits) for g, (low, high) in found.items()}
+    return _with_pixels(problem, ranges)
+
+
+def _with_pixels(problem: Problem, chosen: Chosen) -> Chosen:
+    """The input on its own grid, where it has one."""
+    exact = pixel_quant(problem.images, problem.bits)
+    if exact is None:
+        return chosen
+    source = problem.graph.inputs[0]
+    return {g: exact if source in g.members and suits(g, exact) else quant for g, quant in chosen.items()}
 
 
 def _resume(problem: Problem, keep: Mapping[str, TensorQuant], ranges: Mapping[int, tuple[float, float]]) -> Chosen:
@@ -149,7 +160,7 @@ def _resume(problem: Problem, keep: Mapping[str, TensorQuant], ranges: Mapping[i
         if {u.op for t in group.members for u in graph.users(t)} == {"LOGISTIC"}:
             low, high = max(low, -SIGMOID_FLAT), min(high, SIGMOID_FLAT)
         chosen[group] = group_quant(group, low, high, "percentile", bits=problem.bits)
-    return {g: chosen[g] for g in all_groups}
+    return _with_pixels(problem, {g: chosen[g] for g in all_groups})
 
 
 def _wanted(graph: Graph, chosen: Chosen) -> list[int]:
