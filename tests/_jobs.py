@@ -11,6 +11,10 @@ def double(x: int) -> dict[str, int]:
     return {"twice": 2 * x, "pid": os.getpid(), "worker": os.getppid()}
 
 
+def variables() -> dict[str, str]:
+    return dict(os.environ)
+
+
 def fail(kind: str) -> None:
     if kind == "cured":
         raise InputError("no such image")

@@ -136,6 +136,16 @@ def test_paths_of_a_spec_are_relative_to_it_and_labels_name_options(tmp_path):
 # ---- jobs
 
 
+def test_a_job_keeps_its_own_threads_and_the_systems_memory(tmp_path):
+    """A worker's own environment makes it trim memory at every turn; the job's process does not."""
+    log = Log()
+    Pool(1, retries=0, threads=3).run([Job("job 0", "tests._jobs:variables", {}, {})], tmp_path, log)
+    found = log.results["job 0"]
+    assert found["OMP_NUM_THREADS"] == "3"
+    assert "MALLOC_TRIM_THRESHOLD_" not in found
+
+
+
 def test_each_job_runs_once_in_a_fresh_process_and_a_second_call_runs_nothing(tmp_path):
     shared = job(10, shared=True)
     some = [shared, *(job(i, needs=[shared.digest]) for i in range(4)), job(11, shared=True)]

@@ -20,6 +20,9 @@ from qhyvit.work import toolchain
 RESULTS, LOGS = "results", "logs"
 DIGEST_LENGTH = 16  # hex digits of a file name
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# dask has its workers give every freed block back to the system; a job that allocates at every op would spend more than
+# half of its time on that
+WORKERS_OWN = "MALLOC_TRIM_THRESHOLD_"
 
 
 class JobError(QhyvitError):
@@ -99,7 +102,8 @@ def run_in_child(job: Job, folder: str, threads: int, *needs: object) -> str:
     """
     place = Path(folder)
     request = {**asdict(job), "version": __version__, "result_file": str(job.result_file(place)), "digest": job.digest}
-    environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+    kept = {name: value for name, value in os.environ.items() if name != WORKERS_OWN}
+    environment = {**kept, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
     log = place / LOGS / f"{job.digest}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
