@@ -139,7 +139,8 @@ def test_paths_of_a_spec_are_relative_to_it_and_labels_name_options(tmp_path):
 def test_a_job_keeps_its_own_threads_and_the_systems_memory(tmp_path):
     """A worker's own environment makes it trim memory at every turn; the job's process does not."""
     log = Log()
-    Pool(1, retries=0, threads=3).run([Job("job 0", "tests._jobs:variables", {}, {})], tmp_path, log)
+    only = Job("job 0", "tests._jobs:variables", {}, {})
+    Pool(1, retries=0, threads=3).run([only], tmp_path, log)
     found = log.results["job 0"]
     assert found["OMP_NUM_THREADS"] == "3"
     assert "MALLOC_TRIM_THRESHOLD_" not in found

@@ -18,7 +18,7 @@ OFF = 1e-3  # of a step: what float32 leaves of whole numbers
 
 def pixel_quant(images: torch.Tensor, bits: int = 8) -> TensorQuant | None:
     """The grid on which all values of ``images`` [N, ...] lie, 0 too; None where there is none of 256 codes."""
-    values = np.unique(images.numpy().astype(np.float64))
+    values = np.unique(images.numpy()).astype(np.float64)
     if bits < 8 or not 2 <= len(values) <= 256:
         return None
     whole = values[-1] - values[0]
