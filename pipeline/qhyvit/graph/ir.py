@@ -7,16 +7,48 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from qhyvit.errors import GraphError
 
 
+@dataclass(frozen=True)
+class Quantization:
+    """What the codes of an integer tensor stand for: scale * (code - zero_point).
+
+    Args:
+        scale: one value, or one for each index of ``axis``; float32 values held as Python floats.
+        zero_point: 0 where there are several scales.
+        axis: the axis with a scale for each index; None for one scale.
+        bits: of the tensor's type.
+    """
+
+    scale: tuple[float, ...]
+    zero_point: int = 0
+    axis: int | None = None
+    bits: int = 8
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Lowest and highest code that the type holds."""
+        half = 1 << (self.bits - 1)
+        return -half, half - 1
+
+    def along(self, rank: int) -> NDArray[np.float64]:
+        """The scales, float64, in a shape that broadcasts over codes of ``rank`` dimensions."""
+        shape = [1] * rank
+        if self.axis is not None:
+            shape[self.axis] = -1
+        return np.asarray(self.scale, np.float64).reshape(shape)
+
+
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """One tensor. ``data`` holds a constant's values (float32, int32, ...), None for activations.
+    """One tensor. ``data`` holds a constant's values or codes (float32, int8, ...), None for activations.
 
-    ``shape`` is that of the file (batch 1). ``name`` is unique in its graph.
+    ``shape`` is that of the file (batch 1). ``name`` is unique in its graph. ``quantization``: what the codes of an
+    integer tensor stand for; None for float tensors, shapes and axes.
     """
 
     id: int
@@ -24,6 +56,7 @@ class Tensor:
     shape: tuple[int, ...]
     dtype: str
     data: NDArray[Any] | None = None
+    quantization: Quantization | None = None
 
     @property
     def is_constant(self) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from qhyvit.ops._spec import Forward, Shape
+from qhyvit.ops._integer import saturated, scale
+from qhyvit.ops._spec import Codes, Forward, Integer, Kernel, Quants, Shape
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,29 @@ def reduction(function: Callable[..., torch.Tensor]) -> Forward:
     return forward
 
 
-def sum_codes(*, mean: bool) -> Callable[[Any, tuple[float, int], tuple[float, int], int], Any]:
-    """``OpSpec.sum_codes`` of XNNPACK's reductions: the sum of codes times one factor, plus one offset, in float32."""
+def sums_up(*, mean: bool) -> Integer:
+    """XNNPACK's int8 reductions: the sum of codes times one factor, plus one offset, in float32.
 
-    def codes(y: np.ndarray, read: tuple[float, int], written: tuple[float, int], count: int) -> np.ndarray:
-        (s_in, z_in), (s_out, z_out) = read, written
-        parts, ratio = count if mean else 1, np.float32(s_in) / np.float32(s_out)
-        sums = (np.rint(y / s_in * parts) + count * z_in).astype(np.float32)
-        offset = np.float32(z_out) - np.float32(z_in * (1 if mean else count)) * ratio
-        found: np.ndarray = np.rint(sums * (ratio / np.float32(parts)) + offset)
-        return found
+    The builtin int16 kernel multiplies the sum of steps by a float32 factor and rounds half away from zero.
+    """
 
-    return codes
+    def integer(codes: Sequence[Codes], quants: Quants, attrs: ReducerAttrs, kernel: Kernel) -> list[np.ndarray]:
+        (read, _), (write,), x = quants.reads, quants.writes, codes[0]
+        assert read is not None
+        assert x is not None
+        axes = tuple(a + 1 for a in axes_of(codes[1], x.ndim - 1))
+        total = x.sum(axis=axes, keepdims=attrs.keep_dims)
+        count, parts = x.size // max(total.size, 1), np.float32(1)
+        if mean:
+            parts = np.float32(count)
+        ratio = scale(read) / scale(write)
+        if write.bits == 16:
+            steps = ((total - count * read.zero_point).astype(np.float32) * (ratio / parts)).astype(np.float64)
+            return [saturated(np.trunc(steps + np.copysign(0.5, steps)), write)]
+        shift = np.float32(write.zero_point) - np.float32(read.zero_point * (1 if mean else count)) * ratio
+        return [saturated(np.rint(total.astype(np.float32) * (ratio / parts) + shift), write)]
+
+    return integer
 
 
 def reduced_shape(shapes: Sequence[Shape], attrs: ReducerAttrs, constants: Sequence[Any]) -> Shape:

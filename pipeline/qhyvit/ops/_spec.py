@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from qhyvit.errors import GraphError
+from qhyvit.graph.ir import Quantization
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +22,26 @@ if TYPE_CHECKING:
 Shape: TypeAlias = tuple[int, ...]
 Forward: TypeAlias = "Callable[[Sequence[Any], Any], torch.Tensor | tuple[torch.Tensor, ...]]"
 ShapeRule: TypeAlias = Callable[[Sequence[Shape], Any, Sequence[Any]], Shape | tuple[Shape, ...]]
-Int16Steps: TypeAlias = "Callable[[Sequence[np.ndarray], np.ndarray, Sequence[float], float], np.ndarray]"
+Codes: TypeAlias = "np.ndarray | None"
+
+
+class Kernel(StrEnum):
+    """Whose arithmetic an op has: LiteRT with XNNPACK on one of two processors, or LiteRT's builtin kernels alone."""
+
+    X86 = "xnnpack-x86"
+    ARM64 = "xnnpack-arm64"
+    REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Quants:
+    """Quantizations of what an op reads and writes; None where a tensor has none (shapes, axes, float)."""
+
+    reads: tuple[Quantization | None, ...]
+    writes: tuple[Quantization, ...]
+
+
+Integer: TypeAlias = "Callable[[Sequence[Codes], Quants, Any, Kernel], Sequence[np.ndarray]]"
 
 
 # --- the four kinds of output contract (as in PyTorch's PT2E quantizer) ---
@@ -97,29 +118,14 @@ class OpSpec:
         wide: grid of the int16 output that the int8 kernel can give instead of ``out``, None if it can't.
         symmetric_inputs: inputs that need zero point 0 for XNNPACK (BATCH_MATMUL: the right operand).
         input_zero_point: zero point that an input must have for the kernel to be right (RSQRT: -128), or None.
-        int8_kernel: whether LiteRT has an int8 kernel that is right.
-        quantizer: whether ai-edge-quantizer quantizes it (else it is left float without a word).
-        stand_in: an op with the same operands, options and contract that it does quantize; the writer names the op
-            so for the quantizer and takes the name back afterwards. "": none.
         delegate: "" if XNNPACK takes the op in int8 (exceptions stand in the op's docstring), else the reason why
             not.
         since_runtime: oldest TFLite release known to have the int8 kernel, "" if unknown.
         macs: (input shapes, output shape) -> multiply-accumulates, for reports; None counts output elements.
-        rounding: how the int8 kernel (XNNPACK's where it has one) makes a code of a result: "half_even" or "truncate"
-            before the zero point is added; "half_up"; "half_away" of the code, zero point included.
-        kernel_steps: (real result, input scale, output scale) -> steps of the output scale, where the int8 kernel's
-            own arithmetic gives another code near ties; None where rounding says it all.
-        arm64_steps: the same for the kernel that arm64 has instead, None where it has the same one.
-        int16_steps: (int16 codes of each operand, what ``forward`` makes of these codes, scale of each operand, scale
-            of the output) -> steps of the output scale that the int16 kernel gives, all of them int64; None where
-            the kernel copies codes, or ``rounding`` says it all.
-        operand_steps: the same as ``kernel_steps`` from what the kernel reads, where it rounds that or its result does
-            not tell it: (steps of each operand, scale of each, scale of the output) -> steps of the output scale.
-        sum_codes: (real result, scale and zero point of the input, the same of the output, elements that one result
-            sums up) -> codes that the int8 kernel gives, where it sums up codes with their zero point.
+        integer: (codes of the inputs, their quantizations and the outputs', attrs, kernel) -> codes of the outputs,
+            as :mod:`qhyvit.ops._integer` says; None where no integer kernel is right.
         floor: what many results are exactly, and none is below (ELU: -1); it has to stay on the grid.
-        accumulates: the int8 kernel sums products of codes in an integer and multiplies that, as float32, by one
-            float32 factor s_a * s_b / s_out (XNNPACK).
+        factors: positions of the two inputs whose products the kernel sums up in an integer; None: it does not.
     """
 
     name: str
@@ -136,25 +142,12 @@ class OpSpec:
     wide: Fixed | None = None
     symmetric_inputs: tuple[int, ...] = ()
     input_zero_point: int | None = None
-    int8_kernel: bool = True
-    quantizer: bool = True
-    stand_in: str = ""
     delegate: str = ""
     since_runtime: str = ""
     macs: Callable[[Sequence[Shape], Shape], int] | None = None
-    rounding: str = "half_even"
-    kernel_steps: Callable[[Any, float, float], Any] | None = None
-    arm64_steps: Callable[[Any, float, float], Any] | None = None
-    int16_steps: Int16Steps | None = None
-    operand_steps: Callable[..., Any] | None = None
-    sum_codes: Callable[[Any, tuple[float, int], tuple[float, int], int], Any] | None = None
+    integer: Integer | None = None
     floor: float | None = None
-    accumulates: bool = False
-
-    @property
-    def factors(self) -> tuple[int, int]:
-        """Positions of the two inputs whose products the op sums up: data and weight where it has a weight."""
-        return (self.data_input, self.weight_input) if self.weight_input >= 0 else (0, 1)
+    factors: tuple[int, int] | None = None
 
 
 def activate(y: torch.Tensor, fused: str) -> torch.Tensor:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._fixed_point import requantized
+from qhyvit.ops._integer import looked_up, scale
+from qhyvit.ops._spec import OpSpec, Quantization
 from qhyvit.ops._unary import same_shape, unary
+
+_forward = unary(torch.abs)
+
+
+def _steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
+    """The absolute values on the output's grid, by a 31-bit multiplier."""
+    return requantized(np.abs(x), float(scale(read) / scale(write)))
+
 
 OP = OpSpec(
     name="ABS",
     options="AbsOptions",
     infer_shape=same_shape,
-    forward=unary(torch.abs),
-    quantizer=False,
-    stand_in="SQRT",
+    forward=_forward,
+    integer=looked_up(_steps),
     delegate="XNNPACK has no int8 ABS",
 )

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from qhyvit.ops._conv import to_nhwc
+from qhyvit.ops._integer import half_away, rounds
 from qhyvit.ops._pool import PoolAttrs, padded, pooled_shape
 from qhyvit.ops._spec import OpSpec, Tied
 
@@ -31,5 +32,5 @@ OP = OpSpec(
     forward=_forward,
     out=Tied(rounds=True),
     delegate="XNNPACK has no int8 AVERAGE_POOL_2D: write it as a depthwise convolution",
-    rounding="half_away",
+    integer=rounds(_forward, half_away),
 )

@@ -12,7 +12,8 @@ import torch
 
 from qhyvit.ops._elementwise import align
 from qhyvit.ops._fixed_point import product_steps
-from qhyvit.ops._spec import OpSpec, Shape
+from qhyvit.ops._integer import accumulates, real, saturated, scale
+from qhyvit.ops._spec import Codes, Kernel, OpSpec, Quants, Shape
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,15 @@ def _macs(shapes: Sequence[Shape], out: Shape) -> int:
     return math.prod(out) * (math.prod(shapes[0][-2:]) // out[-2])
 
 
-def int16_steps(codes: Sequence[np.ndarray], total: np.ndarray, scales: Sequence[float], s_out: float) -> np.ndarray:
-    """The sum of products times s_a s_b / s_out by a 15-bit multiplier."""
-    a, b = (np.float32(s) for s in scales)
-    return product_steps(total, float(a * b) / s_out)
+def _integer(codes: Sequence[Codes], quants: Quants, attrs: BatchMatMulAttrs, kernel: Kernel) -> list[np.ndarray]:
+    """In int16 the sum of products times s_a s_b / s_out by a 15-bit multiplier."""
+    (write,), (a, b) = quants.writes, quants.reads
+    if write.bits == 8:
+        return list(accumulates(_forward, 0, 1)(codes, quants, attrs, kernel))
+    assert a is not None
+    assert b is not None
+    total = _forward(real(codes, quants, scaled=False), attrs).numpy()
+    return [saturated(product_steps(total.astype(np.int64), float(scale(a) * scale(b)) / write.scale[0]), write)]
 
 
 OP = OpSpec(
@@ -60,6 +66,6 @@ OP = OpSpec(
     forward=_forward,
     symmetric_inputs=(1,),
     macs=_macs,
-    accumulates=True,
-    int16_steps=int16_steps,
+    factors=(0, 1),
+    integer=_integer,
 )

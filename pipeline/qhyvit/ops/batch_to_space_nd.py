@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
 
 
@@ -35,7 +36,7 @@ OP = OpSpec(
     options="BatchToSpaceNDOptions",
     infer_shape=_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
-    quantizer=False,
     delegate="XNNPACK has no BATCH_TO_SPACE_ND",
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
 
 
@@ -25,6 +26,7 @@ OP = OpSpec(
     options="BroadcastToOptions",
     infer_shape=_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
     delegate="XNNPACK has no int8 BROADCAST_TO: let the reader broadcast",
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import FusedActivation, OpSpec, Shape, Tied
 
 
@@ -36,5 +37,6 @@ OP = OpSpec(
     attrs=ConcatenationAttrs,
     infer_shape=_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(None),
 )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from qhyvit.ops._conv import convolve, convolved_shape
+from qhyvit.ops._integer import accumulates
 from qhyvit.ops._layer_view import CONVOLUTION
 from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
 
@@ -51,5 +52,6 @@ OP = OpSpec(
     bias_input=2,
     layer=CONVOLUTION,
     macs=_macs,
-    accumulates=True,
+    factors=(0, 1),
+    integer=accumulates(_forward, 0, 1, 2),
 )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from qhyvit.ops._conv import convolve, convolved_shape
+from qhyvit.ops._integer import accumulates
 from qhyvit.ops._layer_view import DEPTHWISE
 from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
 
@@ -52,5 +53,6 @@ OP = OpSpec(
     bias_input=2,
     layer=DEPTHWISE,
     macs=_macs,
-    accumulates=True,
+    factors=(0, 1),
+    integer=accumulates(_forward, 0, 1, 2),
 )

@@ -1,7 +1,6 @@
 """DEQUANTIZE: codes or float16 to float32.
 
-Our graphs hold real numbers, so it passes them on: rounding to the output's grid is the business of a hook, as
-everywhere.
+Our float graphs hold real numbers, so there it passes them on.
 """
 
 from __future__ import annotations

@@ -18,6 +18,5 @@ OP = OpSpec(
     attrs=ElementwiseAttrs,
     infer_shape=broadcast_shape,
     forward=binary(operator.truediv),
-    int8_kernel=False,
     delegate="the int8 DIV kernel makes small quotients huge: rewrite it, for example as SOFTMAX",
 )

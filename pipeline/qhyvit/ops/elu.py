@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
+from qhyvit.ops._integer import tabulated
 from qhyvit.ops._spec import OpSpec
 from qhyvit.ops._unary import same_shape, unary
+
+_forward = unary(F.elu)
 
 OP = OpSpec(
     name="ELU",
     infer_shape=same_shape,
-    forward=unary(F.elu),
-    quantizer=False,
+    forward=_forward,
+    integer=tabulated(_forward),
     floor=-1.0,
-    stand_in="SQRT",
 )

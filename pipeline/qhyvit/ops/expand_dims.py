@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
 
 
@@ -29,7 +30,7 @@ OP = OpSpec(
     options="ExpandDimsOptions",
     infer_shape=_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
-    quantizer=False,
     delegate="XNNPACK has no int8 EXPAND_DIMS: write it as RESHAPE",
 )

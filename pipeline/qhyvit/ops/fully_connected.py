@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from qhyvit.errors import GraphError
+from qhyvit.ops._integer import accumulates
 from qhyvit.ops._layer_view import DENSE
 from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
 
@@ -62,5 +63,6 @@ OP = OpSpec(
     bias_input=2,
     layer=DENSE,
     macs=_macs,
-    accumulates=True,
+    factors=(0, 1),
+    integer=accumulates(_forward, 0, 1, 2),
 )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from qhyvit.errors import GraphError
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import OpSpec, Shape, Tied
 
 
@@ -44,6 +45,7 @@ OP = OpSpec(
     attrs=GatherAttrs,
     infer_shape=_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
     delegate="XNNPACK has no int8 GATHER",
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
 
 
@@ -27,6 +28,7 @@ OP = OpSpec(
     options="GatherNdOptions",
     infer_shape=_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
     delegate="XNNPACK has no int8 GATHER_ND",
 )

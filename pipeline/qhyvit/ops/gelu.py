@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from qhyvit.ops._integer import tabulated
 from qhyvit.ops._spec import OpSpec
 from qhyvit.ops._unary import same_shape
 
@@ -30,5 +31,6 @@ OP = OpSpec(
     attrs=GeluAttrs,
     infer_shape=same_shape,
     forward=_forward,
+    integer=tabulated(_forward),
     delegate="XNNPACK has no int8 GELU",
 )

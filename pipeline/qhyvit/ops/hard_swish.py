@@ -1,7 +1,7 @@
 """HARD_SWISH: x * relu6(x + 3) / 6; ADD with fused RELU6 and two MUL are much faster in int8.
 
 The int8 kernel works with 16 bits: the gate relu6(x + 3) / 6 with 15 of them, x in steps of a fraction of the output's
-scale, and a product that cuts off. ``operand_steps`` repeats it, after the TFLite reference kernel's formulas.
+scale, and a product that cuts off. ``_steps`` repeats it, after the TFLite reference kernel's formulas.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import numpy as np
 import torch.nn.functional as F
 
 from qhyvit.ops._fixed_point import half_multiplier_of, halved
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._integer import looked_up, scale
+from qhyvit.ops._spec import OpSpec, Quantization
 from qhyvit.ops._unary import same_shape, unary
 
 FINE = 7  # the kernel's x: steps / 2^7
@@ -47,19 +48,18 @@ def _gate(x: int, multiplier: int, shift: int) -> int:
     return (x + (1 << 15)) >> 1
 
 
-def operand_steps(x: np.ndarray, in_scale: float, out_scale: float) -> np.ndarray:
-    """Steps of the output's scale that the int8 kernel gives for ``x`` (any shape), in steps of the input's."""
-    fine = np.float32(1 / 2**FINE) * np.float32(in_scale)
-    out_multiplier, out_shift = half_multiplier_of(float(fine / np.float32(out_scale)))
+def _steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
+    """Steps of the output's scale for steps ``x`` of the input's."""
+    fine = np.float32(1 / 2**FINE) * scale(read)
+    out_multiplier, out_shift = half_multiplier_of(float(fine / scale(write)))
     gate_multiplier, gate_shift = half_multiplier_of(float(fine / np.float32(GATE)))
-    unique, where = np.unique(x.astype(np.int64), return_inverse=True)
     found = []
-    for step in unique:
+    for step in x:
         fine_step = _clamped(int(step) << FINE)
-        scaled = _rounded_product(fine_step, out_multiplier)
-        product = _cut_product(_gate(fine_step, gate_multiplier, gate_shift), scaled)
+        on_grid = _rounded_product(fine_step, out_multiplier)
+        product = _cut_product(_gate(fine_step, gate_multiplier, gate_shift), on_grid)
         found.append(halved(product, -out_shift))
-    return np.array(found, np.float64)[where].reshape(x.shape)
+    return np.array(found)
 
 
 OP = OpSpec(
@@ -68,5 +68,5 @@ OP = OpSpec(
     infer_shape=same_shape,
     forward=unary(F.hardswish),
     delegate="XNNPACK has no int8 HARD_SWISH: rewrite it as ADD with RELU6, MUL, MUL",
-    operand_steps=operand_steps,
+    integer=looked_up(_steps),
 )

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from qhyvit.ops._conv import to_nhwc
+from qhyvit.ops._integer import moves
 from qhyvit.ops._pool import PoolAttrs, padded, pooled_shape
 from qhyvit.ops._spec import OpSpec, Tied
 
@@ -24,5 +25,6 @@ OP = OpSpec(
     attrs=PoolAttrs,
     infer_shape=pooled_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
 )

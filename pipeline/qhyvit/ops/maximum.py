@@ -5,13 +5,17 @@ from __future__ import annotations
 import torch
 
 from qhyvit.ops._elementwise import binary, broadcast_shape
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import OpSpec, Tied
+
+_forward = binary(torch.maximum)
 
 OP = OpSpec(
     name="MAXIMUM",
     options="MaximumMinimumOptions",
     infer_shape=broadcast_shape,
-    forward=binary(torch.maximum),
+    forward=_forward,
+    integer=moves(_forward),
     out=Tied(None),
     delegate="XNNPACK has no int8 MAXIMUM",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from qhyvit.ops._reduce import ReducerAttrs, reduced_shape, reduction, sum_codes
+from qhyvit.ops._reduce import ReducerAttrs, reduced_shape, reduction, sums_up
 from qhyvit.ops._spec import OpSpec
 
 OP = OpSpec(
@@ -13,5 +13,5 @@ OP = OpSpec(
     attrs=ReducerAttrs,
     infer_shape=reduced_shape,
     forward=reduction(torch.mean),
-    sum_codes=sum_codes(mean=True),
+    integer=sums_up(mean=True),
 )

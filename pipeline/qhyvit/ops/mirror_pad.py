@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._pad import padded_shape
 from qhyvit.ops._spec import OpSpec, Tied
 
@@ -35,6 +36,7 @@ OP = OpSpec(
     attrs=MirrorPadAttrs,
     infer_shape=padded_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
     delegate="XNNPACK has no int8 MIRROR_PAD",
 )

@@ -9,13 +9,21 @@ import numpy as np
 
 from qhyvit.ops._elementwise import ElementwiseAttrs, binary, broadcast_shape
 from qhyvit.ops._fixed_point import requantized
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._integer import accumulates, aligned, saturated, scale
+from qhyvit.ops._spec import Codes, Kernel, OpSpec, Quants
+
+_forward = binary(operator.mul)
 
 
-def int16_steps(codes: Sequence[np.ndarray], total: np.ndarray, scales: Sequence[float], s_out: float) -> np.ndarray:
-    """The product of codes times s_a s_b / s_out, which the kernel computes in float32."""
-    a, b = (np.float32(s) for s in scales)
-    return requantized(total, float(a * b / np.float32(s_out)))
+def _integer(codes: Sequence[Codes], quants: Quants, attrs: ElementwiseAttrs, kernel: Kernel) -> list[np.ndarray]:
+    """In int16 the product of codes times s_a s_b / s_out, which the kernel computes in float32."""
+    (write,), (a, b) = quants.writes, quants.reads
+    if write.bits == 8:
+        return list(accumulates(_forward, 0, 1)(codes, quants, attrs, kernel))
+    assert a is not None
+    assert b is not None
+    first, second = aligned(codes, quants)
+    return [saturated(requantized(first * second, float(scale(a) * scale(b) / scale(write))), write, attrs)]
 
 
 OP = OpSpec(
@@ -23,7 +31,7 @@ OP = OpSpec(
     options="MulOptions",
     attrs=ElementwiseAttrs,
     infer_shape=broadcast_shape,
-    forward=binary(operator.mul),
-    accumulates=True,
-    int16_steps=int16_steps,
+    forward=_forward,
+    factors=(0, 1),
+    integer=_integer,
 )

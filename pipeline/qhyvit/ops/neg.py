@@ -12,7 +12,5 @@ OP = OpSpec(
     options="NegOptions",
     infer_shape=same_shape,
     forward=unary(torch.neg),
-    int8_kernel=False,
-    quantizer=False,
     delegate="the int8 NEG kernel negates codes: write SUB(0, x)",
 )

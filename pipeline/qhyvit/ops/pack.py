@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import OpSpec, Shape, Tied
 
 
@@ -35,6 +36,7 @@ OP = OpSpec(
     attrs=PackAttrs,
     infer_shape=_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(None),
     delegate="XNNPACK has no int8 PACK",
 )

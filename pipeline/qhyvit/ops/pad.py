@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._pad import padded_shape, with_zeros
 from qhyvit.ops._spec import NoAttrs, OpSpec, Tied
 
@@ -15,4 +16,6 @@ def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
     return with_zeros(inputs[0], inputs[1])
 
 
-OP = OpSpec(name="PAD", options="PadOptions", infer_shape=padded_shape, forward=_forward, out=Tied())
+OP = OpSpec(
+    name="PAD", options="PadOptions", infer_shape=padded_shape, forward=_forward, integer=moves(_forward), out=Tied()
+)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._pad import padded_shape, with_zeros
 from qhyvit.ops._spec import NoAttrs, OpSpec, Tied
 
@@ -22,6 +23,7 @@ OP = OpSpec(
     options="PadV2Options",
     infer_shape=padded_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied((0, 2)),
     delegate="XNNPACK has no PADV2",
 )

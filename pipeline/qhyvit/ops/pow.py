@@ -12,7 +12,5 @@ OP = OpSpec(
     options="PowOptions",
     infer_shape=broadcast_shape,
     forward=binary(torch.pow),
-    int8_kernel=False,
-    quantizer=False,
     delegate="there is no int8 POW kernel",
 )

@@ -6,33 +6,36 @@ where some alpha is above 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from qhyvit.ops._elementwise import binary, broadcast_shape
 from qhyvit.ops._fixed_point import requantized
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._integer import aligned, saturated, scale
+from qhyvit.ops._spec import Codes, Kernel, NoAttrs, OpSpec, Quants
 
 
 def _prelu(x: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
     return torch.where(x >= 0, x, alpha * x)
 
 
-def _steps(x: np.ndarray, alpha: np.ndarray, s_x: float, s_alpha: float, s_out: float) -> np.ndarray:
-    """``OpSpec.operand_steps``: two multipliers of 31 bits, each result rounded twice."""
-    x, alpha = np.broadcast_arrays(x.astype(np.int64), alpha.astype(np.int64))
-    scale, out = np.float32(s_x), np.float32(s_out)
-    return np.where(
-        x >= 0, requantized(x, float(scale / out)), requantized(x * alpha, float(scale * np.float32(s_alpha) / out))
-    )
+def _integer(codes: Sequence[Codes], quants: Quants, attrs: NoAttrs, kernel: Kernel) -> list[np.ndarray]:
+    """Two multipliers of 31 bits, each result rounded twice."""
+    (read, slope), (write,) = quants.reads, quants.writes
+    assert read is not None
+    assert slope is not None
+    x, alpha = np.broadcast_arrays(*aligned(codes, quants))
+    above = requantized(x, float(scale(read) / scale(write)))
+    below = requantized(x * alpha, float(scale(read) * scale(slope) / scale(write)))
+    return [saturated(np.where(x >= 0, above, below) + write.zero_point, write)]
 
 
 OP = OpSpec(
     name="PRELU",
     infer_shape=broadcast_shape,
     forward=binary(_prelu),
-    quantizer=False,
-    stand_in="MUL",
     delegate="XNNPACK has no int8 PRELU",
-    operand_steps=_steps,
+    integer=_integer,
 )

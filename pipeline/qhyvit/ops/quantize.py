@@ -1,12 +1,31 @@
 """QUANTIZE: float to codes, or codes to codes of another grid.
 
-Our graphs hold real numbers, so it passes them on: rounding to the output's grid is the business of a hook, as
-everywhere.
+Our float graphs hold real numbers, so there it passes them on.
 """
 
 from __future__ import annotations
 
-from qhyvit.ops._spec import OpSpec
+from collections.abc import Sequence
+
+import numpy as np
+
+from qhyvit.ops._fixed_point import requantized
+from qhyvit.ops._integer import saturated, scale, steps_of
+from qhyvit.ops._spec import Codes, Kernel, NoAttrs, OpSpec, Quants
 from qhyvit.ops._unary import real_values, same_shape, unary
 
-OP = OpSpec(name="QUANTIZE", options="QuantizeOptions", infer_shape=same_shape, forward=unary(real_values))
+
+def _integer(codes: Sequence[Codes], quants: Quants, attrs: NoAttrs, kernel: Kernel) -> list[np.ndarray]:
+    """Float values times 1 / scale in float32, to the nearest, ties to even (XNNPACK); codes by a multiplier."""
+    (read,), (write,), x = quants.reads, quants.writes, codes[0]
+    assert x is not None
+    if read is None:
+        steps = np.rint(x.astype(np.float32) * (np.float32(1) / scale(write))).astype(np.float64)
+    else:
+        steps = requantized(steps_of(x, read), float(scale(read)) / float(scale(write)))
+    return [saturated(steps + write.zero_point, write)]
+
+
+OP = OpSpec(
+    name="QUANTIZE", options="QuantizeOptions", infer_shape=same_shape, forward=unary(real_values), integer=_integer
+)

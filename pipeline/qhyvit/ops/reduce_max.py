@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._reduce import ReducerAttrs, reduced_shape, reduction
 from qhyvit.ops._spec import OpSpec, Tied
+
+_forward = reduction(torch.amax)
 
 OP = OpSpec(
     name="REDUCE_MAX",
     options="ReducerOptions",
     attrs=ReducerAttrs,
     infer_shape=reduced_shape,
-    forward=reduction(torch.amax),
+    forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
-    quantizer=False,
-    stand_in="REDUCE_MIN",
 )

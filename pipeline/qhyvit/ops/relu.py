@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from qhyvit.ops._integer import clamped
 from qhyvit.ops._spec import OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
@@ -11,5 +12,6 @@ OP = OpSpec(
     name="RELU",
     infer_shape=same_shape,
     forward=unary(torch.relu),
+    integer=clamped(None),
     delegate="XNNPACK has no int8 RELU alone: fuse it",
 )

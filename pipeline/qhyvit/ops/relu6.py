@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
+from qhyvit.ops._integer import clamped
 from qhyvit.ops._spec import OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
@@ -11,6 +12,6 @@ OP = OpSpec(
     name="RELU6",
     infer_shape=same_shape,
     forward=unary(F.relu6),
-    quantizer=False,
+    integer=clamped(6),
     delegate="XNNPACK has no int8 RELU6 alone: fuse it",
 )

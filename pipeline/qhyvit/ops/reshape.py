@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import OpSpec, Shape, Tied
 
 
@@ -33,5 +34,11 @@ def _shape(shapes: Sequence[Shape], attrs: ReshapeAttrs, constants: Sequence[Any
 
 
 OP = OpSpec(
-    name="RESHAPE", options="ReshapeOptions", attrs=ReshapeAttrs, infer_shape=_shape, forward=_forward, out=Tied()
+    name="RESHAPE",
+    options="ReshapeOptions",
+    attrs=ReshapeAttrs,
+    infer_shape=_shape,
+    forward=_forward,
+    integer=moves(_forward),
+    out=Tied(),
 )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qhyvit.ops._integer import half_up, rounds
 from qhyvit.ops._resize import ResizeAttrs, pixels, resized_shape, step
 from qhyvit.ops._spec import OpSpec, Tied
 
@@ -45,5 +46,5 @@ OP = OpSpec(
     infer_shape=resized_shape,
     forward=_forward,
     out=Tied(rounds=True),
-    rounding="half_up",
+    integer=rounds(_forward, half_up),
 )

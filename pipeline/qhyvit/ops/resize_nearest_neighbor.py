@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._resize import ResizeAttrs, pixels, resized_shape, step
 from qhyvit.ops._spec import OpSpec, Tied
 
@@ -32,6 +33,7 @@ OP = OpSpec(
     attrs=ResizeAttrs,
     infer_shape=resized_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
     delegate="XNNPACK has no int8 RESIZE_NEAREST_NEIGHBOR",
 )

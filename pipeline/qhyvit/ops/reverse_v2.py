@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._reduce import axes_of
 from qhyvit.ops._spec import NoAttrs, OpSpec, Tied
 from qhyvit.ops._unary import same_shape
@@ -21,7 +22,7 @@ OP = OpSpec(
     options="ReverseV2Options",
     infer_shape=same_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
-    quantizer=False,
     delegate="XNNPACK has no REVERSE_V2",
 )

@@ -1,7 +1,7 @@
 """RSQRT: 1 / sqrt(x). The int8 kernel takes no value below its input's lowest code.
 
 The kernel works in fixed point and rounds three times, so that near a tie its code is not the rounded real result
-(0.12 % of all codes; one code more in a norm's only root changes every value behind it). ``kernel_steps`` repeats its
+(0.12 % of all codes; one code more in a norm's only root changes every value behind it). ``_int8_steps`` repeats its
 arithmetic, after the TFLite reference kernel's formulas: a Newton iteration for 1 / sqrt(q) in Q3.28, that times 2^20
 as an integer, times a 31-bit multiplier.
 """
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from qhyvit.ops._fixed_point import HIGHEST, halved, high_product, multiplier_of, scaled, widened
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._integer import looked_up, saturated, scale
+from qhyvit.ops._spec import Codes, Kernel, NoAttrs, OpSpec, Quantization, Quants
 from qhyvit.ops._unary import same_shape, unary
 
 # A square that rounds to code 0 is 0: the kernel then gives its highest code. Here it must stay finite, or its
@@ -45,21 +46,18 @@ def _inverse_root(q: int) -> tuple[int, int]:
     return (x << -shift, 0) if shift < 0 else (x, -shift)
 
 
-def kernel_steps(y: np.ndarray, in_scale: float, out_scale: float) -> np.ndarray:
-    """Steps of the output's scale that the int8 kernel gives where the real result is ``y`` (any shape, float64)."""
-    q = np.rint(1.0 / (y * y * in_scale)).astype(np.int64)
-    root = np.float32(np.sqrt(np.float32(in_scale)))
-    multiplier, shift = multiplier_of(1.0 / float(root * np.float32(out_scale)))
-    unique, where = np.unique(q, return_inverse=True)
+def _int8_steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
+    """Steps of the output's scale for steps ``x`` of the input's."""
+    root = np.float32(np.sqrt(scale(read)))
+    multiplier, shift = multiplier_of(1.0 / float(root * scale(write)))
     steps = []
-    for value in unique:
-        if value == 0:  # the kernel gives its highest code
+    for value in x.tolist():
+        if value <= 0:  # the kernel gives its highest code
             steps.append(HIGHEST)
             continue
-        inverse, right = _inverse_root(int(value))
-        data = scaled(1, inverse, right + DATA_SHIFT)
-        steps.append(scaled(data, multiplier, shift - DATA_SHIFT))
-    return np.array(steps, np.float64)[where].reshape(y.shape)
+        inverse, right = _inverse_root(value)
+        steps.append(scaled(scaled(1, inverse, right + DATA_SHIFT), multiplier, shift - DATA_SHIFT))
+    return np.array(steps)
 
 
 def _rounded(x: np.ndarray) -> np.ndarray:
@@ -87,12 +85,16 @@ def _int16_table(in_scale: float, out_scale: float) -> np.ndarray:
     return table
 
 
-def int16_steps(codes: Sequence[np.ndarray], total: np.ndarray, scales: Sequence[float], s_out: float) -> np.ndarray:
-    """Between two values of a table; the codes (any shape) are >= 0."""
-    table = _int16_table(scales[0], s_out)
-    part = (codes[0] >> 7) + 256
-    steps: np.ndarray = table[part] + (((table[part + 1] - table[part]) * (codes[0] & 127) + 64) >> 7)
-    return steps
+def _integer(codes: Sequence[Codes], quants: Quants, attrs: NoAttrs, kernel: Kernel) -> list[np.ndarray]:
+    """In int16, where no code is below 0, between two values of a table."""
+    (read,), (write,), x = quants.reads, quants.writes, codes[0]
+    assert read is not None
+    assert x is not None
+    if write.bits == 8:
+        return list(looked_up(_int8_steps)(codes, quants, attrs, kernel))
+    table = _int16_table(read.scale[0], write.scale[0])
+    part = (x >> 7) + 256
+    return [saturated(table[part] + (((table[part + 1] - table[part]) * (x & 127) + 64) >> 7), write)]
 
 
 OP = OpSpec(
@@ -101,6 +103,5 @@ OP = OpSpec(
     forward=unary(_forward),
     input_zero_point=-128,
     delegate="XNNPACK has no int8 RSQRT",
-    kernel_steps=kernel_steps,
-    int16_steps=int16_steps,
+    integer=_integer,
 )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from qhyvit.ops._elementwise import align, broadcast_shape
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import NoAttrs, OpSpec, Tied
 
 
@@ -22,6 +23,7 @@ OP = OpSpec(
     options="SelectV2Options",
     infer_shape=broadcast_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied((1, 2)),
     delegate="XNNPACK has no int8 SELECT_V2",
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
 
 
@@ -25,4 +26,6 @@ def _shape(shapes: Sequence[Shape], attrs: NoAttrs, constants: Sequence[Any]) ->
     return _sizes(shapes[0], constants[1], constants[2])
 
 
-OP = OpSpec(name="SLICE", options="SliceOptions", infer_shape=_shape, forward=_forward, out=Tied())
+OP = OpSpec(
+    name="SLICE", options="SliceOptions", infer_shape=_shape, forward=_forward, integer=moves(_forward), out=Tied()
+)

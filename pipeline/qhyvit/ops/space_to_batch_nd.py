@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
 
 
@@ -35,7 +36,7 @@ OP = OpSpec(
     options="SpaceToBatchNDOptions",
     infer_shape=_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
-    quantizer=False,
     delegate="XNNPACK has no SPACE_TO_BATCH_ND",
 )

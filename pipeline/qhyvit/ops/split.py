@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import OpSpec, Shape, Tied
 
 
@@ -35,5 +36,11 @@ def _shape(shapes: Sequence[Shape], attrs: SplitAttrs, constants: Sequence[Any])
 
 
 OP = OpSpec(
-    name="SPLIT", options="SplitOptions", attrs=SplitAttrs, infer_shape=_shape, forward=_forward, out=Tied((1,))
+    name="SPLIT",
+    options="SplitOptions",
+    attrs=SplitAttrs,
+    infer_shape=_shape,
+    forward=_forward,
+    integer=moves(_forward),
+    out=Tied((1,)),
 )

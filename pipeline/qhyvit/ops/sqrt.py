@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from qhyvit.ops._integer import rounds, truncate
 from qhyvit.ops._spec import OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
@@ -20,5 +21,5 @@ OP = OpSpec(
     forward=unary(_forward),
     delegate="XNNPACK has no int8 SQRT",
     since_runtime="2.17.0",
-    rounding="truncate",
+    integer=rounds(unary(_forward), truncate),
 )

@@ -12,7 +12,5 @@ OP = OpSpec(
     options="SquareOptions",
     infer_shape=same_shape,
     forward=unary(torch.square),
-    int8_kernel=False,
-    quantizer=False,
     delegate="there is no int8 SQUARE kernel: write MUL(x, x)",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from qhyvit.ops._elementwise import binary, broadcast_shape
+from qhyvit.ops._integer import rounds
 from qhyvit.ops._spec import OpSpec
 
 
@@ -12,10 +13,13 @@ def _squared_difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a - b).square()
 
 
+_forward = binary(_squared_difference)
+
 OP = OpSpec(
     name="SQUARED_DIFFERENCE",
     options="SquaredDifferenceOptions",
     infer_shape=broadcast_shape,
-    forward=binary(_squared_difference),
+    forward=_forward,
+    integer=rounds(_forward),
     delegate="XNNPACK has no int8 SQUARED_DIFFERENCE: rewrite it as SUB and MUL",
 )

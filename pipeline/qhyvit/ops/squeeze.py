@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import OpSpec, Shape, Tied
 
 
@@ -38,7 +39,7 @@ OP = OpSpec(
     attrs=SqueezeAttrs,
     infer_shape=_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
-    quantizer=False,
     delegate="XNNPACK has no int8 SQUEEZE: write it as RESHAPE",
 )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from qhyvit.errors import GraphError
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import OpSpec, Shape, Tied
 
 
@@ -73,5 +74,6 @@ OP = OpSpec(
     attrs=StridedSliceAttrs,
     infer_shape=_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 
-from qhyvit.ops._elementwise import ElementwiseAttrs, binary, broadcast_shape, fixed_point_sum, int16_sum
+from qhyvit.ops._elementwise import ElementwiseAttrs, binary, broadcast_shape
+from qhyvit.ops._integer import sums
 from qhyvit.ops._spec import OpSpec
 
 OP = OpSpec(
@@ -13,6 +14,5 @@ OP = OpSpec(
     attrs=ElementwiseAttrs,
     infer_shape=broadcast_shape,
     forward=binary(operator.sub),
-    operand_steps=fixed_point_sum(-1),
-    int16_steps=int16_sum(-1),
+    integer=sums(-1),
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
 
 
@@ -18,4 +19,11 @@ def _shape(shapes: Sequence[Shape], attrs: NoAttrs, constants: Sequence[Any]) ->
     return tuple(shapes[0][int(p)] for p in constants[1])
 
 
-OP = OpSpec(name="TRANSPOSE", options="TransposeOptions", infer_shape=_shape, forward=_forward, out=Tied())
+OP = OpSpec(
+    name="TRANSPOSE",
+    options="TransposeOptions",
+    infer_shape=_shape,
+    forward=_forward,
+    integer=moves(_forward),
+    out=Tied(),
+)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from qhyvit.ops._conv import to_nchw, to_nhwc
+from qhyvit.ops._integer import accumulates
 from qhyvit.ops._layer_view import LayerView, grouped, one_group, outputs_first, reshaped
 from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
 
@@ -94,5 +95,6 @@ OP = OpSpec(
     bias_input=3,
     layer=LayerView(one_group, outputs_first, reshaped, _patches),
     macs=_macs,
-    accumulates=True,
+    factors=(2, 1),
+    integer=accumulates(_forward, 2, 1, 3),
 )

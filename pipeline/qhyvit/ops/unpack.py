@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from qhyvit.ops._integer import moves
 from qhyvit.ops._spec import OpSpec, Shape, Tied
 
 
@@ -34,6 +35,7 @@ OP = OpSpec(
     attrs=UnpackAttrs,
     infer_shape=_shape,
     forward=_forward,
+    integer=moves(_forward),
     out=Tied(),
     delegate="XNNPACK has no int8 UNPACK",
 )

@@ -1,0 +1,211 @@
+"""Integer arithmetic of the kernels: from the codes that an op reads to the codes that it writes.
+
+Codes are int64 arrays: [B, *file shape] of activations and [1, *file shape] of constants among the operands; weights
+and biases have their file shape, tensors without a scale (shapes, axes) come as they are, absent ones as None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from qhyvit.ops._elementwise import align
+from qhyvit.ops._fixed_point import multiplier_of, requantized, scaled
+from qhyvit.ops._spec import Codes, Forward, FusedActivation, Integer, Kernel, Quantization, Quants
+
+TIE_DECIMALS = 9  # a tie stays a tie whatever the last bit of the division
+MULTIPLIER_BITS = 21  # of XNNPACK's sums
+FINER = {8: 20, 16: 15}  # bits by which the builtin sums of such tensors are finer than their operands
+
+# --- from real results to codes ---
+
+
+def half_even(steps: np.ndarray, zero_point: int) -> np.ndarray:
+    """Codes of real ``steps``: to the nearest, ties to the even step."""
+    return np.rint(np.round(steps, TIE_DECIMALS)) + zero_point
+
+
+def half_up(steps: np.ndarray, zero_point: int) -> np.ndarray:
+    """Codes of real ``steps``: to the nearest, ties up."""
+    return np.floor(np.round(steps, TIE_DECIMALS) + 0.5) + zero_point
+
+
+def half_away(steps: np.ndarray, zero_point: int) -> np.ndarray:
+    """Codes of real ``steps``: to the nearest, ties of the code, zero point included, away from 0."""
+    codes = np.round(steps, TIE_DECIMALS) + zero_point
+    return np.sign(codes) * np.floor(np.abs(codes) + 0.5)
+
+
+def truncate(steps: np.ndarray, zero_point: int) -> np.ndarray:
+    """Codes of real ``steps``: cut off towards the zero point."""
+    return np.trunc(np.round(steps, TIE_DECIMALS)) + zero_point
+
+
+def saturated(codes: np.ndarray, quant: Quantization, attrs: Any = None) -> np.ndarray:
+    """``codes`` within the tensor's type and the fused activation, int64."""
+    low, high = quant.limits
+    fused = getattr(attrs, "fused_activation_function", FusedActivation.NONE)
+    ends = {FusedActivation.RELU: (0.0, None), FusedActivation.RELU6: (0.0, 6.0),
+            FusedActivation.RELU_N1_TO_1: (-1.0, 1.0)}.get(fused, (None, None))  # fmt: skip
+    below, above = (None if end is None else round(end / quant.scale[0]) + quant.zero_point for end in ends)
+    low = low if below is None else max(low, below)
+    high = high if above is None else min(high, above)
+    return np.clip(codes, low, high).astype(np.int64)
+
+
+# --- what ops compute with ---
+
+
+def steps_of(codes: np.ndarray, quant: Quantization) -> np.ndarray:
+    """Codes less their zero point, int64."""
+    return codes.astype(np.int64) - quant.zero_point
+
+
+def aligned(codes: Sequence[Codes], quants: Quants) -> list[np.ndarray]:
+    """Steps of all operands in one rank, for ops that broadcast."""
+    steps = [torch.from_numpy(steps_of(c, q)) for c, q in zip(codes, quants.reads, strict=True) if c is not None and q]
+    return [x.numpy() for x in align(*steps)]
+
+
+def scale(quant: Quantization) -> np.float32:
+    """The one scale of a tensor, as the file holds it."""
+    return np.float32(quant.scale[0])
+
+
+def real(codes: Sequence[Codes], quants: Quants, *, scaled: bool = True) -> list[Any]:
+    """Operands as ``OpSpec.forward`` takes them, float64: real values, or steps if not ``scaled``."""
+    found: list[Any] = []
+    for x, quant in zip(codes, quants.reads, strict=True):
+        if x is None or quant is None:
+            found.append(x)
+            continue
+        values = steps_of(x, quant).astype(np.float64)
+        found.append(torch.from_numpy(values * quant.along(values.ndim) if scaled else values))
+    return found
+
+
+def outputs_of(result: Any) -> list[np.ndarray]:
+    """What a forward gave, as arrays."""
+    return [y.numpy() for y in (result if isinstance(result, tuple) else (result,))]
+
+
+# --- kinds of kernels ---
+
+
+def moves(forward: Forward) -> Integer:
+    """Kernels that only move codes, or pick one of several: they read and write one grid."""
+
+    def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
+        results = outputs_of(forward(real(codes, quants, scaled=False), attrs))
+        pairs = zip(results, quants.writes, strict=True)
+        return [saturated(np.rint(y) + quant.zero_point, quant, attrs) for y, quant in pairs]
+
+    return integer
+
+
+def rounds(forward: Forward, rounding: Callable[[np.ndarray, int], np.ndarray] = half_even) -> Integer:
+    """Kernels whose codes are the real result, rounded: exactly, or as near as the op's docstring says."""
+
+    def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
+        results = outputs_of(forward(real(codes, quants), attrs))
+        pairs = zip(results, quants.writes, strict=True)
+        return [saturated(rounding(y / quant.scale[0], quant.zero_point), quant, attrs) for y, quant in pairs]
+
+    return integer
+
+
+def looked_up(steps: Callable[[np.ndarray, Quantization, Quantization], np.ndarray]) -> Integer:
+    """Elementwise kernels of one operand, computed once for each code that can be.
+
+    Args:
+        steps: (all steps of the input [256], its quantization, that of the output) -> steps of the output's scale.
+    """
+
+    def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
+        (read,), (write,), x = quants.reads, quants.writes, codes[0]
+        assert read is not None
+        assert x is not None
+        low, high = read.limits
+        table = saturated(steps(steps_of(np.arange(low, high + 1), read), read, write) + write.zero_point, write)
+        return [table[x - low]]
+
+    return integer
+
+
+def tabulated(forward: Forward) -> Integer:
+    """Elementwise kernels of one operand whose codes are the real result, rounded."""
+
+    def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
+        def steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
+            (y,) = outputs_of(forward([torch.from_numpy(x * read.scale[0])], attrs))
+            return half_even(y / write.scale[0], 0)
+
+        return list(looked_up(steps)(codes, quants, attrs, kernel))
+
+    return integer
+
+
+def accumulates(forward: Forward, data: int, weight: int, bias: int = -1) -> Integer:
+    """Kernels that sum up products of codes in an integer and multiply that, as float32, by one float32 factor.
+
+    XNNPACK's. The factor is s_a * s_b / s_out, one for each output channel where the weight has many scales.
+    """
+
+    def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
+        (write,), first, second = quants.writes, quants.reads[data], quants.reads[weight]
+        assert first is not None
+        assert second is not None
+        (total,) = outputs_of(forward([None if i == bias else x for i, x in
+                                       enumerate(real(codes, quants, scaled=False))], attrs))  # fmt: skip
+        if 0 <= bias < len(codes) and (offset := codes[bias]) is not None:
+            total = total + offset.astype(np.float64).ravel()
+        a, b = (np.asarray(q.scale, np.float32) for q in (first, second))
+        steps = np.rint(np.rint(total).astype(np.float32) * (a * b / scale(write)))
+        return [saturated(steps + write.zero_point, write, attrs)]
+
+    return integer
+
+
+def clamped(top: float | None) -> Integer:
+    """Builtin RELU kernels: the steps on the output's grid by a 31-bit multiplier, not below 0, not above ``top``."""
+
+    def steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
+        found = np.maximum(requantized(x, float(scale(read) / scale(write))), 0)
+        return found if top is None else np.minimum(found, round(top / write.scale[0]))
+
+    return looked_up(steps)
+
+
+def sums(sign: int) -> Integer:
+    """Kernels of a + b (``sign`` 1) and a - b (-1).
+
+    XNNPACK: the larger of s_a / s_out and s_b / s_out becomes a 21-bit integer, the other one is as coarse; the sum of
+    steps times these is shifted back and rounded half up. The builtin kernels, and those of int16: both operands on
+    twice the larger scale, some bits finer.
+    """
+
+    def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
+        (write,), scales = quants.writes, [q.scale[0] for q in quants.reads if q is not None]
+        a, b = aligned(codes, quants)
+        if write.bits == 16 or kernel is Kernel.REFERENCE:
+            steps = _on_finer_grid(a, b, scales, write.scale[0], FINER[write.bits], sign)
+            return [saturated(steps + write.zero_point, write, attrs)]
+        ratios = [float(np.float32(s) / scale(write)) for s in scales]
+        shift = MULTIPLIER_BITS - math.frexp(max(ratios))[1]
+        m_a, m_b = (round(math.ldexp(ratio, shift)) for ratio in ratios)
+        steps = (a * m_a + sign * (b * m_b) + (1 << (shift - 1))) >> shift
+        return [saturated(steps + write.zero_point, write, attrs)]
+
+    return integer
+
+
+def _on_finer_grid(
+    a: np.ndarray, b: np.ndarray, scales: Sequence[float], out: float, bits: int, sign: int
+) -> np.ndarray:
+    twice = 2 * max(scales)
+    first, second = (scaled(x << bits, *multiplier_of(s / twice)) for x, s in zip((a, b), scales, strict=True))
+    return scaled(first + sign * second, *multiplier_of(twice / ((1 << bits) * out)))
