@@ -152,7 +152,8 @@ def tabulated(forward: Forward) -> Integer:
 def accumulates(forward: Forward, data: int, weight: int, bias: int = -1) -> Integer:
     """Kernels that sum up products of codes in an integer and multiply that, as float32, by one float32 factor.
 
-    XNNPACK's. The factor is s_a * s_b / s_out, one for each output channel where the weight has many scales.
+    So XNNPACK; the builtin kernels have a 31-bit multiplier. The factor is s_a * s_b / s_out, one for each output channel
+    where the weight has many scales.
     """
 
     def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
@@ -163,11 +164,21 @@ def accumulates(forward: Forward, data: int, weight: int, bias: int = -1) -> Int
                                        enumerate(real(codes, quants, scaled=False))], attrs))  # fmt: skip
         if 0 <= bias < len(codes) and (offset := codes[bias]) is not None:
             total = total + offset.astype(np.float64).ravel()
+        if kernel is Kernel.REFERENCE:
+            factors = np.asarray(first.scale) * np.asarray(second.scale) / write.scale[0]
+            steps = np.stack([requantized(t, f) for t, f in zip(_channels(total, factors.size), factors, strict=True)], -1)
+            return [saturated(steps.reshape(total.shape) + write.zero_point, write, attrs)]
         a, b = (np.asarray(q.scale, np.float32) for q in (first, second))
         steps = np.rint(np.rint(total).astype(np.float32) * (a * b / scale(write)))
         return [saturated(steps + write.zero_point, write, attrs)]
 
     return integer
+
+
+def _channels(total: np.ndarray, count: int) -> list[np.ndarray]:
+    """Integer sums by their last axis, or all in one where there is one factor for all."""
+    whole = np.rint(total).astype(np.int64)
+    return [whole] if count == 1 else list(np.moveaxis(whole, -1, 0))
 
 
 def clamped(top: float | None) -> Integer:
