@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from qhyvit.graph.ir import Quantization
 from qhyvit.ops._elementwise import align
 from qhyvit.ops._fixed_point import multiplier_of, requantized, scaled
-from qhyvit.ops._spec import Codes, Forward, FusedActivation, Integer, Kernel, Quantization, Quants
+from qhyvit.ops._spec import Codes, Forward, FusedActivation, Integer, Kernel, Quants
 
 TIE_DECIMALS = 9  # a tie stays a tie whatever the last bit of the division
 MULTIPLIER_BITS = 21  # of XNNPACK's sums
@@ -152,8 +153,8 @@ def tabulated(forward: Forward) -> Integer:
 def accumulates(forward: Forward, data: int, weight: int, bias: int = -1) -> Integer:
     """Kernels that sum up products of codes in an integer and multiply that, as float32, by one float32 factor.
 
-    So XNNPACK; the builtin kernels have a 31-bit multiplier. The factor is s_a * s_b / s_out, one for each output channel
-    where the weight has many scales.
+    So XNNPACK; the builtin kernels have a 31-bit multiplier. The factor is s_a * s_b / s_out, one for each output
+    channel where the weight has many scales.
     """
 
     def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
@@ -166,7 +167,8 @@ def accumulates(forward: Forward, data: int, weight: int, bias: int = -1) -> Int
             total = total + offset.astype(np.float64).ravel()
         if kernel is Kernel.REFERENCE:
             factors = np.asarray(first.scale) * np.asarray(second.scale) / write.scale[0]
-            steps = np.stack([requantized(t, f) for t, f in zip(_channels(total, factors.size), factors, strict=True)], -1)
+            parts = zip(_channels(total, factors.size), factors.tolist(), strict=True)
+            steps = np.stack([requantized(t, f) for t, f in parts], -1)
             return [saturated(steps.reshape(total.shape) + write.zero_point, write, attrs)]
         a, b = (np.asarray(q.scale, np.float32) for q in (first, second))
         steps = np.rint(np.rint(total).astype(np.float32) * (a * b / scale(write)))

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 import torch.nn.functional as F
 
+from qhyvit.graph.ir import Quantization
 from qhyvit.ops._fixed_point import half_multiplier_of, halved
 from qhyvit.ops._integer import looked_up, scale
-from qhyvit.ops._spec import OpSpec, Quantization
+from qhyvit.ops._spec import OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
 FINE = 7  # the kernel's x: steps / 2^7

@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from qhyvit.graph.ir import Quantization
 from qhyvit.ops._integer import looked_up, scale
-from qhyvit.ops._spec import Fixed, OpSpec, Quantization
+from qhyvit.ops._spec import Fixed, OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
 HALF = np.float32(0.5)

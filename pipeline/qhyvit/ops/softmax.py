@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from qhyvit.graph.ir import Quantization
 from qhyvit.ops._fixed_point import requantized
 from qhyvit.ops._integer import saturated, scale
-from qhyvit.ops._spec import Codes, Fixed, Kernel, OpSpec, Quantization, Quants
+from qhyvit.ops._spec import Codes, Fixed, Kernel, OpSpec, Quants
 from qhyvit.ops._unary import same_shape
 
 ARM64_ONE = 65535  # 1 in arm64's table
