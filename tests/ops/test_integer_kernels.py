@@ -12,7 +12,9 @@ from _single_op import Activation, Case, Grid, Quantized, build, delegated, inte
 from qhyvit.ops._spec import Fixed, Kernel, Quantization, Quants, Tied
 
 IMAGES, GRIDS = 4, 6
-CODED = [c for c in CASES if c.spec.integer and all(np.isfinite(o).all() for o in c.operands if isinstance(o, np.ndarray))]
+CODED = [
+    c for c in CASES if c.spec.integer and all(np.isfinite(o).all() for o in c.operands if isinstance(o, np.ndarray))
+]
 HERE = Kernel.X86
 
 
