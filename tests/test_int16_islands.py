@@ -5,18 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ai_edge_litert import schema_py_generated as schema
 
 from qhyvit.errors import PlanError
 from qhyvit.graph import edit
-from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.graph.ir import Graph, Node, Quantization, Tensor
 from qhyvit.latency.profile import default_profile
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.measure import MEASURES
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem, Solution, outputs_of
 from qhyvit.ops import spec
-from qhyvit.ops.rsqrt import int16_steps
+from qhyvit.ops._spec import Kernel, NoAttrs, Quants
 from qhyvit.plan import QuantPlan
 from qhyvit.report.changes import changes
 from qhyvit.report.cost import Costs
@@ -214,14 +213,12 @@ def test_the_int16_root_is_computed_as_its_kernel_does(size):
     out_scale = 2 / np.sqrt(1024 * size) / 2**15
     b.tensors = [Tensor(0, "x", codes.shape, "FLOAT32"), Tensor(1, "y", codes.shape, "FLOAT32")]
     graph = Graph(dict(enumerate(b.tensors)), (Node("RSQRT", spec("RSQRT").attrs(), (0,), (1,)),), (0,), (1,))
-    model = _flat.load_model(serialize(graph))
-    for tensor, scale in zip(model.subgraphs[0].tensors, (size, out_scale), strict=True):
-        tensor.type = _flat.TENSOR_TYPE_CODE["INT16"]
-        tensor.quantization = schema.QuantizationParametersT()
-        tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [0]
-    interpreter = make_interpreter(_flat.pack(model))
-    steps = int16_steps([codes.astype(np.int64)], np.zeros(0), [size], out_scale)
-    assert np.array_equal(run(interpreter, codes), steps)
+    quantized = [Quantization((float(np.float32(s)),), bits=16) for s in (size, out_scale)]
+    typed = {t.id: replace(t, dtype="INT16", quantization=q) for t, q in zip(b.tensors, quantized, strict=True)}
+    found = run(make_interpreter(serialize(replace(graph, tensors=typed))), codes)
+    quants = Quants((quantized[0],), (quantized[1],))
+    (steps,) = spec("RSQRT").integer([codes.astype(np.int64)], quants, NoAttrs(), Kernel.X86)
+    assert np.array_equal(found, steps)
     real = 1 / np.sqrt(codes.clip(1) * size) / out_scale
     assert np.abs(steps / real - 1)[codes >= 1024].max() < 2e-3
     assert np.abs(steps / real - 1)[codes < 256].max() > 1e-2  # why roots have two parts

@@ -144,7 +144,7 @@ def test_what_weighs_nothing_stays_nothing():
 
 
 def test_learning_leaves_the_floor_alone(built):
-    solution, _, x, _ = built
+    solution, _, x, _, _ = built
     problem = Problem(solution.graph, x)
     learned = learn(problem, solution.shipped, solution.tensors, 4)
     moved = {n for n, q in learned.items() if q.axis is None and q.scale != solution.tensors[n].scale}

@@ -61,7 +61,8 @@ def quantized_file(graph: Graph, plan: QuantPlan) -> bytes:
 
 
 def _quantization(quant: TensorQuant, shift: int = 0) -> Quantization:
-    return Quantization(quant.scale, quant.zero_point[0] + shift, quant.axis)
+    axis = quant.axis if len(quant.scale) > 1 else None
+    return Quantization(quant.scale, quant.zero_point[0] + shift, axis)
 
 
 def shifts(quant: TensorQuant) -> list[int]:
