@@ -37,12 +37,12 @@ from qhyvit.latency.fit import fit, samples, slowdown
 from qhyvit.latency.profile import DEFAULT, LatencyProfile, default_profile
 from qhyvit.latency.work import TABLE_OPS
 from qhyvit.lowering.lower import quantized_file
+from qhyvit.lowering.placement import times
+from qhyvit.lowering.profiles import with_islands
 from qhyvit.methods import method
-from qhyvit.methods._int16 import with_int16
+from qhyvit.methods._lowered import lowered
 from qhyvit.methods._problem import Problem
 from qhyvit.plan import QuantPlan
-from qhyvit.tflite.islands import with_islands
-from qhyvit.tflite.placement import times
 from qhyvit_device import bench
 from qhyvit_device.preprocess import images_in, normalize
 from qhyvit_device.profile import profile
@@ -58,7 +58,7 @@ COUNTED = "instructions counted by QEMU, no times"
 def _integer(graph: Graph, pixels: torch.Tensor, *, int16: bool = False) -> bytes:
     problem = Problem(graph, pixels)
     solution = method("minmax").search(problem, {"observer": "minmax"})
-    solution = with_int16(problem, solution) if int16 else solution
+    solution = lowered(problem, solution) if int16 else solution
     return quantized_file(solution.shipped, QuantPlan(solution.tensors, "minmax", int16=solution.int16))
 
 

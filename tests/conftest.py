@@ -29,11 +29,11 @@ class Small:
 def export_small(name: str, weights: Path | None = None) -> Small:
     from qhyvit.models._export import export
     from qhyvit.models._source import open_source
-    from qhyvit.rewrites import rewrite
+    from qhyvit.passes import prepared
     from qhyvit.tflite.read import read
 
     made = export(open_source(name, weights, 10, SIZE, seed=3, random_weights=weights is None))
-    return Small(made.tflite, made.facts, rewrite(read(made.tflite)))
+    return Small(made.tflite, made.facts, prepared(read(made.tflite)))
 
 
 @pytest.fixture(scope="session")

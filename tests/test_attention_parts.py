@@ -4,10 +4,10 @@ import numpy as np
 import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.lowering.contracts import groups
 from qhyvit.ops import spec
-from qhyvit.rewrites import attention_parts, rewrite
+from qhyvit.passes import attention_parts, prepared
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.legal import groups
 
 TOKENS, DEPTH = 6, 3
 
@@ -68,5 +68,5 @@ def test_what_is_small_indivisible_or_read_elsewhere_stays(monkeypatch):
 
 def test_only_the_profile_with_float_softmaxes_takes_it(monkeypatch):
     few(monkeypatch)
-    count = {p: [n.op for n in rewrite(attention(8), p).nodes].count("SOFTMAX") for p in ("integer", "cpu")}
+    count = {p: [n.op for n in prepared(attention(8), p).nodes].count("SOFTMAX") for p in ("integer", "cpu")}
     assert count == {"integer": 1, "cpu": attention_parts.PARTS}

@@ -14,7 +14,7 @@ FLOORS = [
     {"latency"},
     {"tflite", "sim"},
     {"lowering"},
-    {"rewrites", "observers", "folds"},
+    {"passes", "observers", "folds"},
     {"methods", "models", "verify"},
     {"bundle", "_console", "wheelhouse"},
     {"stages", "evaluation", "boards", "image"},

@@ -11,10 +11,10 @@ from qhyvit.folds._fold import Place
 from qhyvit.folds._scaling import CannotScaleError, scale_tensor
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.latency.work import INT8, work_of
+from qhyvit.lowering.profiles import with_islands
 from qhyvit.methods._folding import Candidate, apart
 from qhyvit.ops import spec
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.islands import with_islands
 
 
 def scale_of(channels, seed=0):

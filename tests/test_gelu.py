@@ -8,13 +8,13 @@ import torch.nn.functional as F
 
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.lower import lower
+from qhyvit.lowering.profiles import with_islands
 from qhyvit.measure import CORRELATION
 from qhyvit.methods import _gelu, method
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import GATE_SLOPE, Executor
-from qhyvit.tflite.islands import with_islands
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.agree import op_by_op
 from qhyvit.verify.census import census

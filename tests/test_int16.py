@@ -8,7 +8,9 @@ import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.latency import default_profile
+from qhyvit.lowering.contracts import groups
 from qhyvit.lowering.lower import lower, quantized_file
+from qhyvit.lowering.profiles import ids_of, long_softmaxes, wide_cost_ms, widened
 from qhyvit.methods import _wide, method
 from qhyvit.methods._hessian import gather
 from qhyvit.methods._problem import Problem
@@ -17,8 +19,6 @@ from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
 from qhyvit.tflite import _flat
-from qhyvit.tflite.islands import ids_of, long_softmaxes, wide_cost_ms, widened
-from qhyvit.tflite.legal import groups
 from qhyvit.verify.census import census
 from qhyvit.verify.report import verify
 from qhyvit_device.preprocess import Preprocess

@@ -10,12 +10,15 @@ from qhyvit.errors import PlanError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node, Quantization, Tensor
 from qhyvit.latency.profile import default_profile
+from qhyvit.lowering.int16_roots import parted_roots
 from qhyvit.lowering.lower import lower, quantized_file
+from qhyvit.lowering.profiles import ids_of, with_islands
 from qhyvit.measure import MEASURES
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem, Solution, outputs_of
 from qhyvit.ops import spec
 from qhyvit.ops._spec import Kernel, NoAttrs, Quants
+from qhyvit.passes import int16_sums
 from qhyvit.plan import QuantPlan
 from qhyvit.report.changes import changes
 from qhyvit.report.cost import Costs
@@ -23,9 +26,6 @@ from qhyvit.sim.run import Executor
 from qhyvit.stages import Solved
 from qhyvit.store import Store
 from qhyvit.tflite import _flat
-from qhyvit.tflite.int16_roots import parted_roots
-from qhyvit.tflite.int16_sums import summed_in_int16
-from qhyvit.tflite.islands import ids_of, with_islands
 from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.census import census
@@ -249,7 +249,7 @@ def test_means_as_sums_are_the_same(keep, squared):
     x = b.add("MUL", b.input, b.input) if squared else b.input
     graph = b.graph(b.add("MEAN", x, b.integers(3), keep_dims=keep))
     graph = with_islands(graph, "integer", [n.outputs[0] for n in graph.nodes])
-    summed = summed_in_int16(graph)
+    summed = int16_sums.apply(graph)
     summed.check()
     assert {n.op for n in summed.nodes} >= ({"BATCH_MATMUL"} if squared else {"SUM"})
     assert "MEAN" not in {n.op for n in summed.nodes}

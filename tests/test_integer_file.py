@@ -9,16 +9,16 @@ import torch
 from qhyvit import affine
 from qhyvit.errors import PlanError, UsageError
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.lowering.contracts import check_plan, groups, weights
 from qhyvit.lowering.lower import lower, quantized_file
+from qhyvit.lowering.profiles import with_profile
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
+from qhyvit.passes import float_sums_of_squares
 from qhyvit.plan import QuantPlan, Scheme
 from qhyvit.tflite import _flat
-from qhyvit.tflite.islands import with_profile
-from qhyvit.tflite.legal import check_plan, groups, weights
 from qhyvit.tflite.serialize import serialize
-from qhyvit.tflite.squares import added_in_float
 from qhyvit.verify.census import census
 from qhyvit.verify.probe import every_tensor, make_interpreter
 from qhyvit.verify.report import verify
@@ -207,7 +207,7 @@ def test_the_cpu_profile_has_float_islands_and_nothing_else_in_float(small, inpu
     assert not failed
     found = census(data)
     islands = {op for op, dtype in found.ops if dtype == "FLOAT32"}
-    written = added_in_float(graph)
+    written = float_sums_of_squares.apply(graph)
     assert islands == {n.op for n in written.nodes if not n.is_int8} | {"DEQUANTIZE"}
     assert islands >= {"SOFTMAX", "RSQRT", "ADD"}  # with the eps
     assert set(found.not_delegated) <= {"SOFTMAX"}  # roots run in XNNPACK now, and softmax but for the shortest rows

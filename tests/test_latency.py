@@ -21,20 +21,19 @@ from qhyvit.latency import fit as fitting
 from qhyvit.latency.profile import LARGE, LARGE_NS, packaged
 from qhyvit.latency.work import LANES, TABLE, TABLE_OPS, is_sum_of_squares, work
 from qhyvit.lowering.lower import lower, quantized_file
+from qhyvit.lowering.placement import Times, Worth, place, times
+from qhyvit.lowering.profiles import ids_of, with_islands, with_profile
 from qhyvit.methods import _islands, method
 from qhyvit.methods._islands import GAIN_PER_TIME, GAIN_PER_TIME_FAR, gain_per_ms
 from qhyvit.methods._problem import Problem
 from qhyvit.methods.qhyvit import _resume
 from qhyvit.observers._histogram import Histogram
 from qhyvit.ops import spec
+from qhyvit.passes import float_sums_of_squares, prepared
 from qhyvit.plan import QuantPlan, TensorQuant
-from qhyvit.rewrites import rewrite
 from qhyvit.sim.run import Executor
 from qhyvit.tflite import placement
-from qhyvit.tflite.islands import ids_of, with_islands, with_profile
-from qhyvit.tflite.placement import Times, Worth, place, times
 from qhyvit.tflite.read import read
-from qhyvit.tflite.squares import added_in_float
 from qhyvit.verify.census import census
 from qhyvit.verify.report import verify
 
@@ -349,7 +348,7 @@ def test_the_cut_is_the_best_of_all_subsets(monkeypatch, seed):
 
     everything = chain.from_iterable(combinations(cost.int8, k) for k in range(len(cost.int8) + 1))
     best = min(map(loss, everything))
-    monkeypatch.setattr("qhyvit.tflite.placement.times", lambda graph, latency, *, int16: cost)
+    monkeypatch.setattr("qhyvit.lowering.placement.times", lambda graph, latency, *, int16: cost)
     assert loss(place(graph, default_profile(), worth)) == pytest.approx(best)
 
 
@@ -580,7 +579,7 @@ def test_where_everything_float_is_slow_there_are_no_islands(small_v1):
 
 def test_a_slow_sum_is_computed_in_float_and_the_file_agrees(small_v1, inputs):
     """Islands all over the residual stream, tensors read in both types among them."""
-    graph = with_profile(rewrite(read(small_v1.tflite), "cpu"), "cpu", scaled(20, "ADD int8"))
+    graph = with_profile(prepared(read(small_v1.tflite), "cpu"), "cpu", scaled(20, "ADD int8"))
     sums = [n for n in graph.nodes if n.op == "ADD"]
     assert sum(not n.is_int8 for n in sums) > len(sums) / 2
     both = [t for t in graph.islands if graph.is_both(t)]
@@ -599,7 +598,7 @@ def test_sums_of_squares_in_float_are_mul_and_sum_in_the_file(small_v2, enlarged
     found = built(graph, inputs)
     assert found.ops[("SUM", "FLOAT32")] == len(squares)
     assert found.ops.get(("BATCH_MATMUL", "FLOAT32"), 0) == len(products) - len(squares)
-    shipped = Executor(added_in_float(graph), torch.float64).logits(inputs[:2])
+    shipped = Executor(float_sums_of_squares.apply(graph), torch.float64).logits(inputs[:2])
     expected = Executor(graph, torch.float64).logits(inputs[:2])
     assert float((shipped - expected).abs().max()) < 1e-9 * float(expected.abs().max())
 

@@ -12,16 +12,16 @@ from qhyvit.errors import PlanError
 from qhyvit.folds import all_folds
 from qhyvit.folds._scaling import scale_tensor
 from qhyvit.lowering.constants import constants_on_grid_of
+from qhyvit.lowering.contracts import check_plan
 from qhyvit.lowering.lower import lower
 from qhyvit.methods import all_methods
 from qhyvit.methods._folding import _readers_weight_error
 from qhyvit.methods._problem import Problem
 from qhyvit.ops._layer import layers
+from qhyvit.passes import prepared
 from qhyvit.plan import QuantPlan
-from qhyvit.rewrites import rewrite
 from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.legal import check_plan
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.agree import op_by_op
 from qhyvit.verify.decide import HERE
@@ -36,7 +36,7 @@ KINDS = pytest.mark.parametrize("kind", sorted(LAYERS))
 def solved(kind: str, name: str):
     chosen = all_methods()[name]
     options = {**chosen.defaults, **{k: v for k, v in SMALL.items() if k in chosen.defaults}}
-    return chosen.search(Problem(rewrite(graph_of(kind)), IMAGES), options)
+    return chosen.search(Problem(prepared(graph_of(kind)), IMAGES), options)
 
 
 @KINDS
@@ -66,7 +66,7 @@ def test_every_kind_of_layer_goes_through_every_method(kind: str, name: str) -> 
 def test_the_default_method_keeps_what_the_network_computes(kind: str) -> None:
     solution = solved(kind, "qhyvit")
     with torch.no_grad():
-        expected = Executor(rewrite(graph_of(kind))).logits(IMAGES)
+        expected = Executor(prepared(graph_of(kind))).logits(IMAGES)
         hook = FakeQuant(solution.tensors)
         found = Executor(constants_on_grid_of(solution.shipped, solution.tensors)).logits(IMAGES, hook)
     assert (found - expected).abs().max() < 0.06 * (expected.max() - expected.min())

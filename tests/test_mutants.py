@@ -12,16 +12,14 @@ import torch
 from qhyvit.folds import all_folds
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
+from qhyvit.lowering.profiles import with_islands
 from qhyvit.methods._gelu import as_silu, candidates
 from qhyvit.methods._softmax import as_quotient, shorts, unrolled
+from qhyvit.passes import all_passes, equal_nodes, float_sums_of_squares
 from qhyvit.plan import QuantPlan
-from qhyvit.rewrites import all_rewrites
 from qhyvit.sim.checked import EXACT, Door, Edit, EditError
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.islands import with_islands
 from qhyvit.tflite.serialize import serialize
-from qhyvit.tflite.squares import added_in_float
-from qhyvit.tflite.twins import without_twins
 from qhyvit.verify.against_float import FloatFile, against_float
 from tests._graphs import PIECES, Builder
 
@@ -68,7 +66,7 @@ def with_op(graph: Graph, old: str, new: str) -> Graph:
 
 
 def rewritten(name: str) -> Callable[[Graph], Graph]:
-    return all_rewrites()[name].apply
+    return all_passes()[name].apply
 
 
 def silu(graph: Graph) -> Graph:
@@ -104,7 +102,7 @@ def _false_twins(graph: Graph) -> Graph:
 def _sums(graph: Graph) -> Graph:
     """A row's product with itself as MUL and SUM of half of it."""
     node = next(n for n in graph.nodes if n.op == "BATCH_MATMUL")
-    made = added_in_float(with_islands(graph, "cpu", frozenset(node.outputs)))
+    made = float_sums_of_squares.apply(with_islands(graph, "cpu", frozenset(node.outputs)))
     product = next(n for n in made.nodes if n.op == "SUM")
     made, half = edit.add_tensor(made, "half", (1,), "FLOAT32", np.array([0.5], np.float32))
     square = made.producer(product.inputs[0])
@@ -177,9 +175,9 @@ MUTANTS: dict[str, Mutant] = {
     "form: exponentials of other groups are summed": Mutant(
         _short_softmax(), lambda g: as_quotient(g, shorts(g)[0]),
         lambda g: times(as_quotient(g, shorts(g)[0]), "/ones", 2.0)),
-    "lowered: two nodes taken for twins": Mutant(TWO, without_twins, _false_twins),
+    "lowered: two nodes taken for twins": Mutant(TWO, equal_nodes.apply, _false_twins),
     "lowered: half a sum of squares": Mutant(
-        _row_with_itself(), lambda g: added_in_float(with_islands(g, "cpu", frozenset(g.nodes[2].outputs))), _sums),
+        _row_with_itself(), lambda g: float_sums_of_squares.apply(with_islands(g, "cpu", g.nodes[2].outputs)), _sums),
 }  # fmt: skip
 
 

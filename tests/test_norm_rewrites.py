@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qhyvit.folds import all_folds
-from qhyvit.rewrites import all_rewrites, rewrite
+from qhyvit.passes import all_passes, prepared
 from qhyvit.sim.checked import Door
 from qhyvit.sim.run import Executor
 from tests._graphs import PIECES, Builder, random_graph
@@ -40,7 +40,7 @@ def assert_equal(a, b):
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_form_of_a_norm_becomes_the_short_one(norm, turned):
     graph = random_graph([*([turned] if turned else []), norm], seed=1)
-    made = rewrite(graph)
+    made = prepared(graph)
     assert_equal(graph, made)
     kept = Counter(n.op for n in made.nodes if n.op not in ("CONV_2D", "FULLY_CONNECTED", "RESHAPE"))
     assert kept == SHORT
@@ -57,7 +57,7 @@ def test_the_eps_is_the_constant_of_the_network():
     y = PIECES["norm of products"](b, x)
     (eps,) = (float(b.tensors[t].data[0]) for n in b.nodes if n.op == "ADD" for t in n.inputs
               if b.tensors[t].data is not None and b.tensors[t].data.shape == (1,))  # fmt: skip
-    made = rewrite(b.graph(b.linear(y, 4)))
+    made = prepared(b.graph(b.linear(y, 4)))
     (root,) = (n for n in made.nodes if n.op == "RSQRT")
     added = made.producer(root.inputs[0])
     assert np.all(made.constant(added.inputs[1]) == np.float32(eps))
@@ -69,21 +69,21 @@ def test_what_is_no_norm_stays():
     mean = b.add("MEAN", x, b.integers(3), keep_dims=True)
     y = b.add("MUL", x, b.add("RSQRT", b.add("MUL", mean, mean)))
     graph = b.graph(b.linear(y, 4))
-    made = all_rewrites()["layer_norms"].apply(graph)
+    made = all_passes()["layer_norms"].apply(graph)
     assert made is graph
 
 
 @pytest.mark.parametrize("norm", ["affine norm", "affine norm of products"])
 def test_gamma_and_beta_go_into_the_next_layer(norm):
     graph = random_graph([norm], seed=4)
-    made = rewrite(graph)
+    made = prepared(graph)
     assert_equal(graph, made)
     assert Counter(n.op for n in made.nodes if n.op not in ("CONV_2D", "FULLY_CONNECTED", "RESHAPE")) == SHORT
 
 
 def test_gamma_and_beta_that_others_read_are_one_depthwise_convolution():
     graph = random_graph(["affine norm", "gate"], seed=5)
-    made = rewrite(graph)
+    made = prepared(graph)
     assert_equal(graph, made)
     assert sum(n.op == "DEPTHWISE_CONV_2D" for n in made.nodes) == 1
     assert Counter(n.op for n in made.nodes)["ADD"] == 1  # eps alone
@@ -91,14 +91,14 @@ def test_gamma_and_beta_that_others_read_are_one_depthwise_convolution():
 
 def test_beta_stays_where_zeros_are_put_beside_it():
     graph = random_graph(["affine norm", "pad", "conv"], seed=6)
-    made = rewrite(graph)
+    made = prepared(graph)
     assert_equal(graph, made)
     assert any(n.op == "DEPTHWISE_CONV_2D" for n in made.nodes)
 
 
 def test_a_factor_behind_a_layer_goes_into_it():
     graph = random_graph(["linear", "MUL vector", "relu"], seed=7)
-    made = rewrite(graph)
+    made = prepared(graph)
     assert_equal(graph, made)
     assert not any(n.op == "MUL" for n in made.nodes)
 
@@ -106,10 +106,10 @@ def test_a_factor_behind_a_layer_goes_into_it():
 @settings(max_examples=120, deadline=None, derandomize=True)
 @given(st.lists(st.sampled_from(sorted(PIECES)), min_size=1, max_size=4), st.integers(0, 2**16),
        st.sampled_from(["integer", "cpu"]))  # fmt: skip
-def test_all_rewrites_together_leave_the_function_as_it_was(names, seed, profile):
+def test_all_passes_together_leave_the_function_as_it_was(names, seed, profile):
     graph = random_graph(names, seed)
     said = []
-    made = rewrite(graph, profile, Door.on_noise(graph, log=said.append))
+    made = prepared(graph, profile, Door.on_noise(graph, log=said.append))
     assert said == []  # nothing was refused
     made.check()
     x, y = outputs(graph), outputs(made)

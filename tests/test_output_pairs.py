@@ -6,7 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from qhyvit.rewrites import output_pairs, pixel_pairs
+from qhyvit.passes import output_pairs, pixel_pairs
 from tests.test_pixel_pairs import convolved, result, stem
 
 random = np.random.default_rng(1)

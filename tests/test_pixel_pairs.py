@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
-from qhyvit.rewrites import pixel_pairs
+from qhyvit.passes import pixel_pairs
 from qhyvit.sim.run import Executor
 
 random = np.random.default_rng(0)

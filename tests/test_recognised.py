@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.lowering.contracts import groups
 from qhyvit.models._masks import finite
-from qhyvit.rewrites import (
-    all_rewrites,
+from qhyvit.passes import (
+    all_passes,
     batched_layers,
     channel_order,
     exponentials,
@@ -22,7 +23,6 @@ from qhyvit.rewrites import (
     reciprocals,
 )  # fmt: skip
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.legal import groups
 from tests._graphs import Builder
 
 
@@ -359,5 +359,5 @@ def test_rewrites_leave_a_graph_without_their_ops_alone(made):
     for module in (batched_layers, channel_order, exponentials, padded_columns, padded_pools, powers, prescribed_ranges,
                    quotients, reciprocals):  # fmt: skip
         assert module.apply(graph) is graph
-        assert module.REWRITE in all_rewrites().values()
+        assert module.PASS in all_passes().values()
     assert isinstance(graph.nodes[0], Node)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from qhyvit.folds._scaling import CannotScaleError, scale_tensor
-from qhyvit.rewrites import all_rewrites, rewrite
+from qhyvit.passes import all_passes, prepared
 from qhyvit.sim.run import Executor
 from tests._layer_graphs import Maker
 
@@ -56,7 +56,7 @@ def test_every_form_becomes_a_sum_or_a_prelu(form: str, slopes: str) -> None:
     x = maker.conv(maker.image, 8, 3)
     y = FORMS[form](maker, x, alpha)
     graph = maker.logits(y)
-    found = rewrite(graph)
+    found = prepared(graph)
     a = torch.from_numpy(alpha.ravel()[:1] if form == "leaky" else alpha.ravel()).double()
     seen = Executor(graph, torch.float64).run(IMAGES, None, [x])[x]
     kept = Executor(found, torch.float64).run(IMAGES, None, [y])
@@ -79,14 +79,14 @@ def test_what_only_looks_like_it_stays(what: str) -> None:
     below = maker.op("MUL", other if what == "two_sources" else x, minus, fused_activation_function="RELU")
     fused = {"fused_activation_function": "RELU"} if what == "fused" else {}
     graph = maker.logits(maker.op("SUB", maker.op("RELU", x), maker.op("MUL", below, alpha, **fused)))
-    assert all_rewrites()["rectifiers"].apply(graph) is graph
+    assert all_passes()["rectifiers"].apply(graph) is graph
 
 
 def test_a_channel_scale_passes_both_forms() -> None:
     maker = Maker(3)
     x = maker.conv(maker.image, 8, 3)
     graph = maker.logits(FORMS["op"](maker, x, alpha_of("channel")))
-    for before in (graph, rewrite(graph)):
+    for before in (graph, prepared(graph)):
         folded = scale_tensor(before, x, 2.0 ** np.arange(-3, 5))
         found, expected = (Executor(g, torch.float64).logits(IMAGES) for g in (folded, before))
         assert torch.allclose(found, expected, rtol=1e-12)
@@ -96,6 +96,6 @@ def test_a_scale_does_not_pass_a_slope_that_is_computed() -> None:
     maker = Maker(4)
     x, alpha = maker.conv(maker.image, 8, 3), maker.conv(maker.image, 8, 3)
     graph = maker.logits(maker.op("PRELU", x, alpha))
-    assert rewrite(graph).nodes[-3].op == "PRELU"
+    assert prepared(graph).nodes[-3].op == "PRELU"
     with pytest.raises(CannotScaleError, match="scaled alpha"):
         scale_tensor(graph, alpha, np.full(8, 2.0))

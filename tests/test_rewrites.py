@@ -5,15 +5,15 @@ import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
-from qhyvit.rewrites import (
+from qhyvit.passes import (
     bias_in_layer,
     explicit_bias,
     few_rows,
     flat_layers,
     matrix_product,
     own_right_operand,
+    prepared,
     quotients,
-    rewrite,
     right_rows,
     squares,
 )  # fmt: skip
@@ -60,7 +60,7 @@ def test_a_product_of_activations_is_no_layer():
     assert [n.op for n in found.nodes] == ["ADD", "RESHAPE", "BATCH_MATMUL"]
     y = 1 + INPUT[:, 0]
     assert torch.allclose(outputs_of(found)[5], y @ y.transpose(1, 2), atol=1e-6)
-    assert "FULLY_CONNECTED" not in [n.op for n in rewrite(graph).nodes]
+    assert "FULLY_CONNECTED" not in [n.op for n in prepared(graph).nodes]
 
 
 def test_products_share_their_right_operand():
@@ -262,7 +262,7 @@ def test_few_rows_meet_many_the_other_way_round(monkeypatch):
 def test_a_product_that_the_converter_made_a_layer_is_turned_as_well(monkeypatch):
     monkeypatch.setattr(few_rows, "MANY", 4)
     graph = sums_and_products(product("FULLY_CONNECTED", 3, 3, 5), shapes=[(4, 4)], outputs=(5,))
-    found = rewrite(graph)
+    found = prepared(graph)
     assert [n.op for n in found.nodes].count("TRANSPOSE") == 1
     y = 1 + INPUT[:, 0]
     assert torch.allclose(outputs_of(found)[5], y @ y.transpose(1, 2), atol=1e-6)

@@ -6,7 +6,7 @@ import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
-from qhyvit.rewrites import (
+from qhyvit.passes import (
     batches_as_copies,
     broadcast_ranks,
     constant_product,
@@ -17,9 +17,9 @@ from qhyvit.rewrites import (
     one_split,
     own_layers,
     pixel_batches,
-    rewrite,
+    prepared,
     row_layers,
-    shorten,
+    shortened,
 )  # fmt: skip
 from qhyvit.sim.run import Executor
 
@@ -279,8 +279,8 @@ def test_a_token_of_zeros_stays_a_number():
     assert ops(found) == ["MUL", "MEAN", "ADD", "RSQRT", "MUL"]
     assert_equal(graph, found)
     assert guarded_roots.apply(found).nodes == found.nodes
-    assert ops(rewrite(graph, "cpu")) == ops(found)
-    assert "ADD" not in ops(rewrite(graph, "integer"))  # the int8 kernel gives its highest code
+    assert ops(prepared(graph, "cpu")) == ops(found)
+    assert "ADD" not in ops(prepared(graph, "integer"))  # the int8 kernel gives its highest code
 
 
 def test_the_file_of_a_token_of_zeros_gives_numbers():
@@ -317,6 +317,6 @@ def test_a_reshape_in_front_of_a_reshape_goes():
 
 def test_what_makes_an_export_short_stays_out_of_calibration():
     graph = unfolded_and_folded()
-    short = shorten(graph)
+    short = shortened(graph)
     assert "SPACE_TO_BATCH_ND" in ops(short)
-    assert ops(rewrite(short)) == ops(graph) == ops(rewrite(graph))
+    assert ops(prepared(short)) == ops(graph) == ops(prepared(graph))

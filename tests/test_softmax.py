@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.lowering.contracts import groups
 from qhyvit.lowering.lower import lower
+from qhyvit.lowering.profiles import long_softmaxes, widened, with_islands
 from qhyvit.methods import _softmax, method
 from qhyvit.methods._blocks import bridges
 from qhyvit.methods._learn import learn
@@ -17,8 +19,6 @@ from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.islands import long_softmaxes, widened, with_islands
-from qhyvit.tflite.legal import groups
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.agree import op_by_op
 from qhyvit.verify.census import census

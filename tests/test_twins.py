@@ -8,13 +8,13 @@ import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.lower import quantized_file
+from qhyvit.lowering.profiles import ids_of, with_islands
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
+from qhyvit.passes import equal_nodes
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.islands import ids_of, with_islands
-from qhyvit.tflite.twins import without_twins
 from qhyvit.verify.census import census
 
 
@@ -49,7 +49,7 @@ def test_the_second_of_two_float_nodes_goes(order):
     if order != "as written":
         graph = replace(graph, nodes=(graph.nodes[1], graph.nodes[0], *graph.nodes[2:]))
     graph = in_float(graph, ("b", "again", "y"))
-    lean = without_twins(graph)
+    lean = equal_nodes.apply(graph)
     assert ops(lean) == ["SUB", "BATCH_MATMUL", "FULLY_CONNECTED"]
     assert len(lean.islands) == 2
     assert lean.islands < graph.islands
@@ -63,7 +63,7 @@ def test_the_second_of_two_float_nodes_goes(order):
 def test_what_int8_reads_keeps_its_own_range(floats):
     """Without the product in float, each of the two has int8 readers, and scales of its own."""
     graph = in_float(doubled(), floats)
-    assert without_twins(graph).nodes == graph.nodes
+    assert equal_nodes.apply(graph).nodes == graph.nodes
 
 
 def test_one_that_int8_reads_too_stays_for_both():
@@ -74,7 +74,7 @@ def test_one_that_int8_reads_too_stays_for_both():
     for first, second in ((0, 1), (1, 0)):
         nodes = (graph.nodes[first], graph.nodes[second], *graph.nodes[2:], other)
         both = replace(graph, tensors={**graph.tensors, **more}, nodes=nodes, outputs=(4, 8))
-        lean = without_twins(in_float(both, ("b", "again", "y")))
+        lean = equal_nodes.apply(in_float(both, ("b", "again", "y")))
         assert 2 not in lean.tensors
         assert lean.producer(3).inputs == (1, 1)
         assert lean.islands == {1, 3}
@@ -88,7 +88,7 @@ def test_the_one_that_stays_comes_before_all_its_readers():
     b, again, product, layer = graph.nodes
     nodes = (again, replace(product, inputs=(2, 2)), layer, b, other)
     late = replace(graph, tensors={**graph.tensors, **more}, nodes=nodes, outputs=(4, 8))
-    lean = without_twins(in_float(late, ("b", "again", "y")))
+    lean = equal_nodes.apply(in_float(late, ("b", "again", "y")))
     assert ops(lean) == ["SUB", "BATCH_MATMUL", "FULLY_CONNECTED", "FULLY_CONNECTED"]
     assert lean.nodes[0].outputs == (1,)
     assert lean.producer(3).inputs == (1, 1)
@@ -98,15 +98,15 @@ def test_nodes_that_differ_stay():
     graph = in_float(doubled(), ("b", "again", "y"))
     added = replace(graph.nodes[1], op="ADD", attrs=spec("ADD").attrs())
     other = replace(graph, nodes=(graph.nodes[0], added, *graph.nodes[2:]))
-    assert without_twins(other).nodes == other.nodes
+    assert equal_nodes.apply(other).nodes == other.nodes
     turned = replace(graph.nodes[1], inputs=(5, 0))
     other = replace(graph, nodes=(graph.nodes[0], turned, *graph.nodes[2:]))
-    assert without_twins(other).nodes == other.nodes
+    assert equal_nodes.apply(other).nodes == other.nodes
 
 
 def test_the_file_has_one():
     graph = in_float(doubled(), ("b", "again", "y"))
     images = torch.rand(8, 4, 8, generator=torch.Generator().manual_seed(0))
-    solution = method("minmax").search(Problem(without_twins(graph), images), {"observer": "minmax"})
+    solution = method("minmax").search(Problem(equal_nodes.apply(graph), images), {"observer": "minmax"})
     data = quantized_file(solution.shipped, QuantPlan(solution.tensors, "minmax", profile="cpu"))
     assert census(data).ops[("SUB", "FLOAT32")] == 1

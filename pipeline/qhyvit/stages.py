@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,18 +102,18 @@ def float_graph(
     work: Work, profile: str = "integer", *, int16: bool = True, latency: LatencyProfile | None = None,
     door: Door | None = None,
 ) -> Graph:  # fmt: skip
-    """The exported graph after the rewrites that the profile gets, with its islands marked.
+    """The exported graph behind the passes that the profile gets, with its islands marked.
 
     Args:
-        int16: let long softmaxes be int16 (see :func:`qhyvit.tflite.islands.long_softmaxes`).
+        int16: let long softmaxes be int16 (see :func:`qhyvit.lowering.profiles.long_softmaxes`).
         latency: what decides about the islands; None: the default.
-        door: tries every rewrite on its images; None: on random ones.
+        door: tries every pass on its images; None: on random ones.
     """
-    from qhyvit.rewrites import rewrite
-    from qhyvit.tflite.islands import long_softmaxes, widened, with_profile
+    from qhyvit.lowering.profiles import long_softmaxes, widened, with_profile
+    from qhyvit.passes import prepared
     from qhyvit.tflite.read import read
 
-    graph = rewrite(work.load(FLOAT, read), profile, door)
+    graph = prepared(work.load(FLOAT, read), profile, door)
     graph = with_profile(graph, profile, latency)
     return widened(graph, long_softmaxes(graph)) if int16 and profile == "integer" else graph
 
@@ -128,9 +128,9 @@ def check_choice(
         UsageError: no such method, option, profile, measure or resize mode, a number out of bounds, or a profile that
             these bits do not have.
     """
+    from qhyvit.lowering.profiles import check_profile
     from qhyvit.measure import measure as find_measure
     from qhyvit.methods import method as find_method
-    from qhyvit.tflite.islands import check_profile
 
     check_profile(profile)
     find_measure(measure)
@@ -208,7 +208,7 @@ def calibrate(
 def _problem(
     work: Work, images: np.ndarray, *, int16: bool, seed: int, profile: str, latency: LatencyProfile, **settings: Any
 ) -> Problem:  # fmt: skip
-    """The exported graph after its rewrites, with the outputs of the exported file on ``images`` [N, H, W, 3]."""
+    """The exported graph behind its passes, with the outputs of the exported file on ``images`` [N, H, W, 3]."""
     import torch
 
     from qhyvit.methods._problem import Problem
@@ -222,18 +222,14 @@ def _problem(
 
 
 def _solution(problem: Problem, method: Method, options: Mapping[str, Any]) -> Solution:
-    """What the method finds, without what equal float nodes compute twice."""
+    """What the method finds, behind the last passes."""
     import torch
 
-    from qhyvit.sim.checked import Edit
-    from qhyvit.tflite.twins import without_twins
+    from qhyvit.methods._lowered import lowered as behind_last_passes
 
     torch.manual_seed(problem.seed)
     solution = method.search(problem, options)
-    if solution.int16:  # islands of int16 are as they have to be: equal nodes may have scales of their own there
-        return solution
-    edited, _ = problem.on(solution.graph).edited([Edit("one of two equal float nodes", without_twins)])
-    return replace(solution, graph=edited.graph)
+    return solution if solution.int16 else behind_last_passes(problem, solution)
 
 
 def _write_solution(work: Work, solution: Solution, plan: QuantPlan, latency: LatencyProfile) -> None:
@@ -287,7 +283,7 @@ def plan_of(work: Work) -> QuantPlan:
 def solved(work: Work) -> Solved:
     """Read what calibration wrote."""
     from qhyvit.graph import edit
-    from qhyvit.tflite.islands import ids_of, widened, with_gates, with_islands
+    from qhyvit.lowering.profiles import ids_of, widened, with_gates, with_islands
     from qhyvit.tflite.read import read
 
     plan = plan_of(work)
@@ -302,12 +298,8 @@ def solved(work: Work) -> Solved:
 def lowered(work: Work) -> Lowered:
     """The typed graph of what calibration left: what the file holds."""
     from qhyvit.lowering.lower import lower
-    from qhyvit.sim.checked import Door, Edit
-    from qhyvit.tflite.squares import added_in_float
 
     found = solved(work)
-    squares = Edit("sums of squares in float", added_in_float)
-    Door.on_noise(found.shipped).checked(squares, found.shipped)  # lowering makes this edit
     return lower(found.shipped, found.plan)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from qhyvit.errors import ExportError
 from qhyvit.models._export import export
 from qhyvit.models._source import open_source
-from qhyvit.rewrites import rewrite
+from qhyvit.passes import prepared
 from qhyvit.tflite.read import read
 
 
@@ -33,7 +33,7 @@ def test_layers_over_a_sequence_are_exported() -> None:
     )  # fmt: skip
     exported = export(open_source(Net(middle, (1, 8, 64)).eval()))
     assert exported.facts["float_error"] < 1e-5
-    ops = [n.op for n in rewrite(read(exported.tflite)).nodes]
+    ops = [n.op for n in prepared(read(exported.tflite)).nodes]
     assert ops.count("CONV_2D") >= 2
     assert ops.count("TRANSPOSE_CONV") == 1
     assert "RELU" not in ops

@@ -9,7 +9,7 @@ from qhyvit.models import all_families, find_variant
 from qhyvit.models._export import FLOAT_TOLERANCE, export
 from qhyvit.models._source import open_source
 from qhyvit.ops import spec
-from qhyvit.rewrites import rewrite
+from qhyvit.passes import prepared
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize
@@ -60,7 +60,7 @@ def test_exports_small_and_equal(name):
     made = export(open_source(name, seed=1, random_weights=True))
     exported = read(made.tflite)
     assert len(exported.nodes) <= MOST_EXPORTED.get(name, MOST_EXPORTED.get(family.name, len(exported.nodes)))
-    graph = rewrite(exported)
+    graph = prepared(exported)
     assert made.facts["float_error"] < FLOAT_TOLERANCE
     assert len(graph.nodes) <= MOST_OPS[name if name in MOST_OPS else family.name]
     assert all(spec(n.op).int8_kernel for n in graph.nodes)

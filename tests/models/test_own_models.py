@@ -14,8 +14,8 @@ from qhyvit.methods._problem import Problem
 from qhyvit.models._export import export
 from qhyvit.models._source import GENERIC, open_source
 from qhyvit.models._weights import randomize, settle
+from qhyvit.passes import prepared
 from qhyvit.plan import QuantPlan
-from qhyvit.rewrites import rewrite
 from qhyvit.stages import Work
 from qhyvit.stages import export as export_stage
 from qhyvit.tflite.read import read
@@ -77,7 +77,7 @@ def own(tmp_path):
 
 def verified(made, size):
     """The min-max integer file of an export, checked against its simulation."""
-    graph = rewrite(read(made.tflite))
+    graph = prepared(read(made.tflite))
     raw = made.facts["preprocess"]
     how = Preprocess("squash", size, raw["interpolation"], tuple(raw["mean"]), tuple(raw["std"]))
     pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)

@@ -14,8 +14,8 @@ from qhyvit.methods._problem import Problem
 from qhyvit.models._export import export
 from qhyvit.models._source import open_source
 from qhyvit.models._transposed import _Expressible, with_expressible
+from qhyvit.passes import prepared
 from qhyvit.plan import QuantPlan
-from qhyvit.rewrites import rewrite
 from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.agree import op_by_op
@@ -80,7 +80,7 @@ def test_a_network_with_them_is_exported() -> None:
     (cut,) = (n for n in graph.nodes if n.op == "SLICE")
     assert graph.producer(cut.inputs[0]).op == "TRANSPOSE_CONV"
     images = torch.rand(2, 32, 32, 3)
-    found = method("minmax").search(Problem(rewrite(graph), images), method("minmax").defaults)
+    found = method("minmax").search(Problem(prepared(graph), images), method("minmax").defaults)
     lowered = lower(found.shipped, QuantPlan(found.tensors, "minmax"))
     codes = input_codes(found, images, "input")
     agreement = op_by_op(found.graph, lowered, serialize(lowered.graph), images, codes, HERE)

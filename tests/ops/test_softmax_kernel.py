@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.lowering.profiles import widened
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.fakequant import ExactQuant
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.islands import widened
 from qhyvit.tflite.write import quantize
 from qhyvit.verify.probe import make_interpreter, run
 

@@ -14,9 +14,9 @@ from qhyvit.latency.profile import default_profile
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
+from qhyvit.passes import prepared
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.report.gather import Request, _cost
-from qhyvit.rewrites import rewrite
 from qhyvit.stages import FLOAT, LATENCY, VERIFY, Solved, Work
 from qhyvit.tflite.serialize import serialize
 from tests._layer_graphs import LAYERS, Maker, graph_of
@@ -60,6 +60,6 @@ def test_a_scalar_stays_one_on_its_grid() -> None:
 
 @pytest.mark.parametrize("kind", sorted(LAYERS))
 def test_every_kind_of_layer_has_a_cost(kind, tmp_path) -> None:
-    found = costs_of(rewrite(graph_of(kind)), tmp_path)
+    found = costs_of(prepared(graph_of(kind)), tmp_path)
     assert sum(t.kind == "weight" for t in found.tensors) >= 3
     assert found.kl > 0

@@ -109,7 +109,7 @@ def _summed(graph: Graph, squares: Node) -> StreamNorm | None:
     if left is None or right is None or left.op != "SUB" or right.op != "SUB" or left.inputs != right.inputs:
         return None
     mean, twins = _mean_of_channels(graph, left.inputs[1]), [n for n in graph.nodes if n.inputs == left.inputs]
-    # the squares may have a SUB of their own (rewrites/own_right_operand.py): the norm's centre is the other one
+    # the squares may have a SUB of their own (passes/own_right_operand.py): the norm's centre is the other one
     centre = next((n for n in twins if n.op == "SUB" and n is not right), left)
     return None if mean is None else StreamNorm(centre.inputs[0], mean, centre, squares)
 

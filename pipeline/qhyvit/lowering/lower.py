@@ -16,12 +16,11 @@ from qhyvit.affine import INT16_TOP, STEPS_OF_INT8, int16_scale
 from qhyvit.errors import PlanError
 from qhyvit.graph.ir import FLOAT, INT8, INT16, Graph, Node, Quantization, Tensor
 from qhyvit.lowering.constants import constant_codes, on_grid
+from qhyvit.lowering.contracts import check_plan
 from qhyvit.ops import spec
 from qhyvit.ops._spec import NoAttrs, Tied
 from qhyvit.plan import QuantPlan, TensorQuant
-from qhyvit.tflite.legal import check_plan
 from qhyvit.tflite.serialize import serialize
-from qhyvit.tflite.squares import added_in_float
 
 INT32_TOP = 2**31 - 1
 NAMES = {INT8: "int8", INT16: "int16", FLOAT: "float"}
@@ -47,7 +46,7 @@ def lower(graph: Graph, plan: QuantPlan) -> Lowered:
         PlanError: the plan does not fit the graph, or TFLite cannot express it.
     """
     check_plan(graph, plan)
-    return _Lowering(added_in_float(graph), plan).run()
+    return _Lowering(graph, plan).run()
 
 
 def quantized_file(graph: Graph, plan: QuantPlan) -> bytes:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qhyvit import affine
+from qhyvit.lowering.contracts import groups
 from qhyvit.methods._blocks import bridges
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Problem
 from qhyvit.plan import TensorQuant
-from qhyvit.tflite.legal import groups
 
 
 def bridge_report(problem: Problem, quants: Mapping[str, TensorQuant]) -> dict[str, str]:

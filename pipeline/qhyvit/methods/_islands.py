@@ -8,12 +8,12 @@ import numpy as np
 
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile
+from qhyvit.lowering.placement import Worth, fastest_ms
 from qhyvit.methods._hessian import Statistics
 from qhyvit.methods._wide import prescribed_loss
 from qhyvit.ops import spec
 from qhyvit.ops._spec import Fixed
 from qhyvit.plan import TensorQuant
-from qhyvit.tflite.placement import Worth, fastest_ms
 
 # What more time must gain of the objective, as a share, over its own share of the whole file's time. Dearer than folds:
 # those show in top-1, islands for accuracy's sake did not (docs/measured.md)

@@ -16,13 +16,13 @@ import torch
 from qhyvit import affine
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.constants import constants_on_grid_of
+from qhyvit.lowering.contracts import groups
 from qhyvit.methods._pixels import PIXELS
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish
 from qhyvit.plan import Scheme, TensorQuant
 from qhyvit.sim.fakequant import LearnedUniform, fake_quantize, rounds
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.legal import groups
 
 SCALE_RATE, ZERO_RATE = 3e-2, 0.075  # of the logarithm of a scale; in codes
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from qhyvit.graph.ir import Node, Tensor
+from qhyvit.lowering.contracts import Group
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import constant_ranges
 from qhyvit.observers import observer
 from qhyvit.observers._base import State
 from qhyvit.observers._histogram import Histogram, share
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.legal import Group
 
 
 class _Watch:

@@ -9,8 +9,8 @@ import numpy as np
 
 from qhyvit import affine
 from qhyvit.graph.ir import Graph
+from qhyvit.lowering.contracts import Group, groups, weights
 from qhyvit.plan import Choice, Granularity, Scheme, TensorQuant
-from qhyvit.tflite.legal import Group, groups, weights
 
 ON_GRID = 1e-4  # steps that float32 may be off
 # XNNPACK takes int8 ADD and SUB only for s_in / s_out in [2^-10, 2^8): a constant far below the other operand

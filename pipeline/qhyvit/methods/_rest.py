@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from qhyvit.graph.ir import Graph
+from qhyvit.lowering.contracts import Group, groups
 from qhyvit.methods._hessian import mean_distance
 from qhyvit.methods._observe import observe_all
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish, group_quant, spread
 from qhyvit.plan import TensorQuant
-from qhyvit.tflite.legal import Group, groups
 
 OBSERVERS = ("minmax", "moving_average", "percentile", "mse")
 

@@ -24,13 +24,13 @@ import torch
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import LANES
+from qhyvit.lowering.placement import must_be_float
+from qhyvit.lowering.profiles import with_profile
 from qhyvit.methods._patterns import layers_behind
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
 from qhyvit.sim.checked import Edit
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.islands import with_profile
-from qhyvit.tflite.placement import must_be_float
 
 LEAST_ELEMENTS = 1 << 15  # below, one kernel is as fast as eight
 LEAST_ROWS = 128  # below, three ops take as long as one

@@ -11,11 +11,11 @@ import numpy as np
 from qhyvit import affine
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile
+from qhyvit.lowering.profiles import wide_cost_ms
 from qhyvit.methods._hessian import Statistics
 from qhyvit.observers._search import Found, search
 from qhyvit.ops import spec
 from qhyvit.ops._spec import Fixed
-from qhyvit.tflite.islands import wide_cost_ms
 
 LEAST_GAIN = 0.001  # of the whole objective
 LEAST_MS = 1e-9  # a kernel that costs nothing comes first

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from qhyvit.graph import edit
+from qhyvit.lowering.contracts import Group
 from qhyvit.methods._channels import power_of_two_factors
 from qhyvit.methods._layers import Sampled, sample
 from qhyvit.methods._patterns import norms, pointwise_beside_depthwise, silu_outputs
@@ -22,7 +23,6 @@ from qhyvit.methods._ranges import ends, finish, group_quant, minmax_weights, sp
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
 from qhyvit.options import Option
 from qhyvit.plan import Choice, Granularity, Scheme, TensorQuant
-from qhyvit.tflite.legal import Group
 
 SILU_LOWEST = -0.2785
 RATE = 1e-2

@@ -18,13 +18,16 @@ import torch
 from qhyvit.folds import all_folds
 from qhyvit.graph import edit
 from qhyvit.graph.ir import INT8, Graph
+from qhyvit.lowering.contracts import Group, groups
+from qhyvit.lowering.placement import Worth
+from qhyvit.lowering.profiles import ids_of, may_be_float, widened, with_islands, with_profile
 from qhyvit.methods import _folding, _islands, _wide
 from qhyvit.methods._blocks import bridge_blocks
 from qhyvit.methods._gelu import again, as_silus
 from qhyvit.methods._gelu import candidates as gelus
 from qhyvit.methods._hessian import Statistics, gather, mean_distance, position_weights
-from qhyvit.methods._int16 import with_int16
 from qhyvit.methods._learn import learn
+from qhyvit.methods._lowered import lowered
 from qhyvit.methods._observe import observe
 from qhyvit.methods._pixels import PIXELS, pixel_quant
 from qhyvit.methods._problem import Method, Problem, Solution
@@ -38,9 +41,6 @@ from qhyvit.ops._layer import layers
 from qhyvit.options import Option
 from qhyvit.plan import FoldNote, TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.islands import ids_of, may_be_float, widened, with_islands, with_profile
-from qhyvit.tflite.legal import Group, groups
-from qhyvit.tflite.placement import Worth
 
 Chosen = dict[Group, TensorQuant]
 
@@ -402,7 +402,7 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     """
     if options["fast_softmax"] and problem.bits == 8:
         problem = unroll(quotients(problem))
-    return with_int16(problem, _Search(problem, options).run())
+    return lowered(problem, _Search(problem, options).run())
 
 
 METHOD = Method("qhyvit", "Hessian-guided hybrid search of scale, granularity and scheme", find, OPTIONS)

@@ -26,8 +26,8 @@ from qhyvit.models._reason import reason
 from qhyvit.models._source import Source
 from qhyvit.models._submodules import as_it_is, equivalents_in, with_equivalents
 from qhyvit.models._transposed import with_expressible
+from qhyvit.passes import shortened
 from qhyvit.progress import Log, silent
-from qhyvit.rewrites import shorten
 from qhyvit.tflite.constants import without_constant_nodes
 from qhyvit.tflite.final_softmax import CUT, last_op, without_final_softmax
 from qhyvit.tflite.read import read
@@ -206,7 +206,7 @@ def _converted(source: Source, rewritten: nn.Module, images: np.ndarray | None) 
     modules, last = _modules(converted, rewritten), last_op(converted)
     softmax_inside = last if last in CUT else ""
     _check_end(source, last)
-    data = serialize(shorten(finite(read(without_final_softmax(converted), modules))))
+    data = serialize(shortened(finite(read(without_final_softmax(converted), modules))))
     error = float_error(data, source.reference, size, images=images, softmax_inside=softmax_inside)
     if not error < FLOAT_TOLERANCE:
         raise ExportError(f"the exported file differs from {source.name} by {error:.2e} of its largest logit")

@@ -12,7 +12,7 @@ import numpy as np
 from qhyvit.errors import GraphError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.rewrites import padded_pools
+from qhyvit.passes import padded_pools
 from qhyvit.tflite.serialize import serialize
 
 MASKED = -1e4  # what is as low as this is a mask

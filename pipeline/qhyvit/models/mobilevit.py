@@ -55,7 +55,7 @@ class Normalize(nn.Module):
 class Attention(nn.Module):
     """Multi-head self-attention within each pixel position.
 
-    Query, key and value are one layer here and three in an integer file (rewrites/own_layers.py). The projection is a
+    Query, key and value are one layer here and three in an integer file (passes/own_layers.py). The projection is a
     convolution over the heads as they lie, so that no RESHAPE puts them beside each other.
     """
 

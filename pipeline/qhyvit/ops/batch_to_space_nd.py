@@ -1,6 +1,6 @@
 """BATCH_TO_SPACE_ND: groups of images become the pixels of blocks; NHWC, block sizes and crops constant.
 
-Taken apart before calibration (rewrites/batches_as_copies.py).
+Taken apart before calibration (passes/batches_as_copies.py).
 """
 
 from __future__ import annotations

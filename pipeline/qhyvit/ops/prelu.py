@@ -1,6 +1,6 @@
 """PRELU: x where it is positive, alpha * x elsewhere; alpha is broadcast, one number a channel as a rule.
 
-The int8 kernel is TFLite's reference code, far slower than XNNPACK's MUL and ADD: ``rewrites/rectifiers.py`` leaves it
+The int8 kernel is TFLite's reference code, far slower than XNNPACK's MUL and ADD: ``passes/rectifiers.py`` leaves it
 where some alpha is above 1.
 """
 

@@ -1,6 +1,6 @@
 """SPACE_TO_BATCH_ND: pixels of every block go to images of their own; NHWC, block sizes and paddings constant.
 
-Taken apart before calibration (rewrites/batches_as_copies.py).
+Taken apart before calibration (passes/batches_as_copies.py).
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from typing import Any
 
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile
+from qhyvit.lowering.contracts import groups, weights
+from qhyvit.lowering.profiles import wide_cost_ms, widened, with_profile
 from qhyvit.methods import method as find_method
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import group_quant
@@ -17,8 +19,6 @@ from qhyvit.methods._rest import observed
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.report.cost import Costs
 from qhyvit.report.facts import Change, rounded
-from qhyvit.tflite.islands import wide_cost_ms, widened, with_profile
-from qhyvit.tflite.legal import groups, weights
 
 ENOUGH_IMAGES = 128  # the default of --count
 LEAST_SHARE = 0.01  # of the KL: what regains less is not worth a build

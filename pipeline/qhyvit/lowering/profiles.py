@@ -1,0 +1,99 @@
+"""Profiles of a file: which nodes compute in float. ``integer`` has none; ``cpu`` those that are faster so.
+
+SOFTMAX and RSQRT have no int8 kernel in XNNPACK and coarse ones in TFLite (softmax's output step is 1/256, whatever
+its range); in float they run on few elements between a DEQUANTIZE and a QUANTIZE. In the ``integer`` profile a softmax
+may write int16, with a step of 1/65536, before a QUANTIZE: then its int8 codes have a scale of their own too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from qhyvit.errors import UsageError
+from qhyvit.graph import edit
+from qhyvit.graph.ir import FLOAT, INT8, INT16, Graph
+from qhyvit.latency import work as kernels
+from qhyvit.latency.profile import LatencyProfile, default_profile
+from qhyvit.lowering.placement import Worth, is_long_softmax, place
+from qhyvit.ops import spec
+
+ISLANDS = {"integer": INT16, "cpu": FLOAT}  # the type of each profile's islands
+PROFILES = tuple(ISLANDS)
+
+
+def check_profile(profile: str) -> None:
+    """Refuse what is no profile.
+
+    Raises:
+        UsageError: no such profile.
+    """
+    if profile not in PROFILES:
+        raise UsageError(f"unknown profile {profile!r}; there are {', '.join(PROFILES)}")
+
+
+def with_profile(
+    graph: Graph, profile: str, latency: LatencyProfile | None = None, worth: Worth | None = None
+) -> Graph:
+    """The graph with islands as the profile wants them: of float in ``cpu``, of int16 in ``integer``.
+
+    Args:
+        latency: times of the kernels; None: the default.
+        worth: what accuracy is worth in milliseconds; None: nothing, so that ``integer`` has no islands.
+
+    Raises:
+        UsageError: no such profile.
+    """
+    check_profile(profile)
+    latency = latency or default_profile()
+    if profile == "cpu":
+        return with_islands(edit.all_int8(graph), profile, place(graph, latency, worth))
+    if worth is None:
+        return edit.all_int8(graph)
+    return with_islands(graph, profile, place(graph, latency, worth, int16=True))
+
+
+def with_islands(graph: Graph, profile: str, outputs: Iterable[int]) -> Graph:
+    """The graph with the nodes that write ``outputs`` in islands of the profile's type, and no others."""
+    kind = ISLANDS[profile]
+    return edit.computed_in(edit.computed_in(graph, graph.islands, INT8, INT8), outputs, kind, kind)
+
+
+def ids_of(graph: Graph, names: Iterable[str]) -> list[int]:
+    """Ids of tensors by their names."""
+    return [graph.by_name[name].id for name in names]
+
+
+def with_gates(graph: Graph, names: Iterable[str]) -> Graph:
+    """The graph with the nodes that write the tensors ``names`` marked as gates, and no others."""
+    wanted = set(ids_of(graph, names))
+    gates = [bool(wanted.intersection(n.outputs)) for n in graph.nodes]
+    nodes = (n if n.gate == gate else replace(n, gate=gate) for n, gate in zip(graph.nodes, gates, strict=True))
+    return replace(graph, nodes=tuple(nodes))
+
+
+def may_be_float(graph: Graph, tensor: int) -> bool:
+    """Whether the node that writes ``tensor`` has no weights, which are always int8."""
+    node = graph.producer(tensor)
+    return node is not None and spec(node.op).weight_input < 0
+
+
+def widened(graph: Graph, outputs: Iterable[int]) -> Graph:
+    """The graph with the nodes that write ``outputs`` reading int8 and writing int16."""
+    return edit.computed_in(graph, outputs, INT8, INT16)
+
+
+def long_softmaxes(graph: Graph) -> list[int]:
+    """Softmax outputs that int8 softmax may round to nothing: every method needs int16 there."""
+    return [n.outputs[0] for n in graph.nodes if is_long_softmax(graph, n)]
+
+
+def wide_cost_ms(graph: Graph, tensor: int, latency: LatencyProfile) -> float | None:
+    """What computing ``tensor`` in int16 costs; None if it can't, is not known, or runs outside int8 already."""
+    node = graph.producer(tensor)
+    if node is None or spec(node.op).wide is None or not node.is_int8:
+        return None
+    narrow, wide = (latency.ms(kernels.work_of(graph, node, kernels.INT8, t)) for t in (kernels.INT8, kernels.INT16))
+    name = f"QUANTIZE {kernels.INT16}>{kernels.INT8}"
+    back = latency.ms(kernels.Work(name, kernels.work_of(graph, node, kernels.INT8, kernels.INT16).elements))
+    return None if narrow is None or wide is None or back is None else max(wide + back - narrow, 0.0)

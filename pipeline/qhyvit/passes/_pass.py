@@ -1,0 +1,42 @@
+"""What a pass is: a value-preserving edit of a graph, when it runs and behind which others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from qhyvit.graph.ir import Graph
+
+
+class Phase(StrEnum):
+    """When a pass runs.
+
+    EXPORT: on the converted float graph, before it is compared with the user's module. PREPARE: before calibration.
+    LOWERED: behind the search, once it is known what computes outside int8.
+    """
+
+    EXPORT = "export"
+    PREPARE = "prepare"
+    LOWERED = "lowered"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass.
+
+    Args:
+        name: that of its file.
+        summary: what holds of a graph behind it.
+        apply: gives an equal graph, the very same one where there is nothing to do.
+        phase: when it runs.
+        after: names of passes of its phase that have to come before it.
+        profile: the only one that it is for; None: all.
+    """
+
+    name: str
+    summary: str
+    apply: Callable[[Graph], Graph]
+    phase: Phase = Phase.PREPARE
+    after: tuple[str, ...] = ()
+    profile: str | None = None
