@@ -1,11 +1,10 @@
-"""Integer arithmetic of TFLite's reference kernels, after their formulas: 31-bit multipliers, shifts that round.
+"""Integer arithmetic of TFLite's kernels, after their formulas: fixed-point multipliers, shifts that round.
 
-``Whole`` is one integer, or an array [*] of int64 whose elements are computed alike.
+``Whole`` is one integer, or an array [*] of int64; multipliers, shifts and factors may be arrays that broadcast over it.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,21 +13,21 @@ HIGHEST = 2**31 - 1
 Whole = TypeVar("Whole", int, np.ndarray)
 
 
-def high_product(a: Whole, b: int) -> Whole:
+def high_product(a: Whole, b: Any) -> Whole:
     """The high half of 2ab, to the nearest, half a step up."""
     doubled: Any = a * b
     return ((abs(doubled) + (1 << 30) - (doubled < 0)) >> 31) * (1 - 2 * (doubled < 0))
 
 
-def halved(x: Whole, times: int) -> Whole:
+def halved(x: Whole, times: Any) -> Whole:
     """x / 2^times, rounded half away from zero."""
     mask = (1 << times) - 1
     return (x >> times) + ((x & mask) > (mask >> 1) + (x < 0))
 
 
-def scaled(x: Whole, multiplier: int, shift: int) -> Whole:
+def scaled(x: Whole, multiplier: Any, shift: Any) -> Whole:
     """x * multiplier / 2^31 * 2^shift; rounds twice where ``shift`` is negative."""
-    return halved(high_product(x * (1 << max(shift, 0)), multiplier), max(-shift, 0))
+    return halved(high_product(x * (1 << np.maximum(shift, 0)), multiplier), np.maximum(-shift, 0))
 
 
 def widened(raw: int, bits: int) -> int:
@@ -36,11 +35,18 @@ def widened(raw: int, bits: int) -> int:
     return max(min(raw << bits, HIGHEST), -HIGHEST - 1)
 
 
+def multipliers_of(factors: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Real factors [*] as 31-bit multipliers and shifts, int64."""
+    fractions, shifts = np.frexp(np.asarray(factors, np.float64))
+    fixed = np.floor(fractions * 2**31 + 0.5).astype(np.int64)
+    full = fixed == 2**31
+    return np.where(full, fixed // 2, fixed), (shifts + full).astype(np.int64)
+
+
 def multiplier_of(factor: float) -> tuple[int, int]:
     """A real factor as a 31-bit multiplier and a shift."""
-    fraction, shift = math.frexp(factor)
-    fixed = math.floor(fraction * 2**31 + 0.5)
-    return (fixed // 2, shift + 1) if fixed == 2**31 else (fixed, shift)
+    multiplier, shift = multipliers_of(factor)
+    return int(multiplier), int(shift)
 
 
 def half_multiplier_of(factor: float) -> tuple[int, int]:
@@ -49,10 +55,16 @@ def half_multiplier_of(factor: float) -> tuple[int, int]:
     return min((multiplier + (1 << 15)) >> 16, 2**15 - 1), shift
 
 
-def requantized(steps: np.ndarray, factor: float) -> np.ndarray:
-    """QUANTIZE of integer steps (int64) to another scale, ``factor`` = old / new scale: the builtin kernel's steps."""
-    multiplier, shift = multiplier_of(factor)
-    return scaled(steps, multiplier, shift)
+def requantized(steps: np.ndarray, factor: Any) -> np.ndarray:
+    """Integer steps (int64) times real factors, by 31-bit multipliers; rounded twice."""
+    return scaled(steps, *multipliers_of(factor))
+
+
+def requantized_once(steps: np.ndarray, factor: Any) -> np.ndarray:
+    """The same, rounded once, half up."""
+    multiplier, shift = multipliers_of(factor)
+    found: np.ndarray = (steps * multiplier + (1 << (30 - shift))) >> (31 - shift)
+    return found
 
 
 def product_steps(total: np.ndarray, factor: float) -> np.ndarray:
@@ -60,3 +72,10 @@ def product_steps(total: np.ndarray, factor: float) -> np.ndarray:
     multiplier, shift = half_multiplier_of(factor)
     steps: np.ndarray = (total * multiplier + (1 << (14 - shift))) >> (15 - shift)
     return steps
+
+
+def by_fraction_bits(steps: np.ndarray, ratio: np.float32, bits: int) -> np.ndarray:
+    """Integer steps (int64) times ``ratio`` with so many fraction bits, rounded half up: XNNPACK's conversions."""
+    multiplier = int(np.rint(np.float32(1 << bits) * ratio))
+    found: np.ndarray = (steps * multiplier + (1 << (bits - 1))) >> bits
+    return found

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from qhyvit.ops._integer import saturated, scale
+from qhyvit.ops._fixed_point import multiplier_of, requantized, scaled
+from qhyvit.ops._integer import ratio, saturated
 from qhyvit.ops._spec import Codes, Forward, Integer, Kernel, Quants, Shape
 
 
@@ -40,7 +41,9 @@ def reduction(function: Callable[..., torch.Tensor]) -> Forward:
 def sums_up(*, mean: bool) -> Integer:
     """XNNPACK's int8 reductions: the sum of codes times one factor, plus one offset, in float32.
 
-    The builtin int16 kernel multiplies the sum of steps by a float32 factor and rounds half away from zero.
+    The builtin int16 SUM multiplies the sum of steps by a float32 factor and rounds half away from zero. The reference
+    kernels have a 31-bit multiplier, which MEAN divides by the number of operands; their SUM takes the bytes that it
+    reads and writes for unsigned, a fault: at codes below 0 its results mean nothing.
     """
 
     def integer(codes: Sequence[Codes], quants: Quants, attrs: ReducerAttrs, kernel: Kernel) -> list[np.ndarray]:
@@ -48,18 +51,32 @@ def sums_up(*, mean: bool) -> Integer:
         assert read is not None
         assert x is not None
         axes = tuple(a + 1 for a in axes_of(codes[1], x.ndim - 1))
+        if kernel is Kernel.REFERENCE and not mean:
+            total = (x & 255).sum(axis=axes, keepdims=attrs.keep_dims)
+            steps = requantized(total - x.size // total.size * read.zero_point, read.scale[0] / write.scale[0])
+            return [np.clip(steps + write.zero_point, 0, 255).astype(np.uint8).view(np.int8).astype(np.int64)]
         total = x.sum(axis=axes, keepdims=attrs.keep_dims)
         count, parts = x.size // max(total.size, 1), np.float32(1)
+        if kernel is Kernel.REFERENCE:
+            steps = scaled(total - count * read.zero_point, *_shared(read.scale[0] / write.scale[0], count))
+            return [saturated(steps + write.zero_point, write)]
         if mean:
             parts = np.float32(count)
-        ratio = scale(read) / scale(write)
+        factor = ratio(read, write)
         if write.bits == 16:
-            steps = ((total - count * read.zero_point).astype(np.float32) * (ratio / parts)).astype(np.float64)
+            steps = ((total - count * read.zero_point).astype(np.float32) * (factor / parts)).astype(np.float64)
             return [saturated(np.trunc(steps + np.copysign(0.5, steps)), write)]
-        shift = np.float32(write.zero_point) - np.float32(read.zero_point * (1 if mean else count)) * ratio
-        return [saturated(np.rint(total.astype(np.float32) * (ratio / parts) + shift), write)]
+        shift = np.float32(write.zero_point) - np.float32(read.zero_point * (1 if mean else count)) * factor
+        return [saturated(np.rint(total.astype(np.float32) * (factor / parts) + shift), write)]
 
     return integer
+
+
+def _shared(factor: float, count: int) -> tuple[int, int]:
+    """A multiplier and its shift, divided by ``count``, cut off."""
+    multiplier, shift = multiplier_of(factor)
+    finer = min(count.bit_length() - 1, 32, 31 + shift)
+    return (multiplier << finer) // count, shift - finer
 
 
 def reduced_shape(shapes: Sequence[Shape], attrs: ReducerAttrs, constants: Sequence[Any]) -> Shape:

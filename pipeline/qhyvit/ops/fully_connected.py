@@ -64,5 +64,5 @@ OP = OpSpec(
     layer=DENSE,
     macs=_macs,
     factors=(0, 1),
-    integer=accumulates(_forward, 0, 1, 2),
+    integer=accumulates(_forward, 0, 1, 2, summed=lambda attrs: (-1,), once=True),
 )

@@ -45,10 +45,7 @@ def _arm64_steps(exponentials: np.ndarray, write: Quantization) -> np.ndarray:
     whole = np.float32(ARM64_ONE)
     table = np.minimum(np.floor(exponentials * whole + np.float32(0.5)), whole).astype(np.int64)
     inverse = np.float32(1.0) / (table.sum(axis=-1).astype(np.float32) * scale(write))
-    found = np.empty(table.shape, np.float64)
-    for row in np.ndindex(inverse.shape):
-        found[row] = requantized(table[row], float(inverse[row]))
-    return found
+    return requantized(table, inverse[..., None])
 
 
 def _integer(codes: Sequence[Codes], quants: Quants, attrs: SoftmaxAttrs, kernel: Kernel) -> list[np.ndarray]:
