@@ -61,9 +61,9 @@ def requantized(steps: np.ndarray, factor: Any) -> np.ndarray:
 
 
 def requantized_once(steps: np.ndarray, factor: Any) -> np.ndarray:
-    """The same, rounded once, half up."""
+    """The same, rounded once, half away from zero."""
     multiplier, shift = multipliers_of(factor)
-    found: np.ndarray = (steps * multiplier + (1 << (30 - shift))) >> (31 - shift)
+    found: np.ndarray = np.sign(steps) * ((np.abs(steps) * multiplier + (1 << (30 - shift))) >> (31 - shift))
     return found
 
 

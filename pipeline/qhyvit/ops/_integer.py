@@ -53,8 +53,8 @@ def truncate(steps: np.ndarray, zero_point: int) -> np.ndarray:
 def saturated(codes: np.ndarray, quant: Quantization, attrs: Any = None, kernel: Kernel = Kernel.X86) -> np.ndarray:
     """``codes`` within the tensor's type and the fused activation, int64.
 
-    The ends of the activation are codes themselves: XNNPACK rounds their ties to the even step, the builtin kernels
-    away from zero.
+    The ends of the activation are codes themselves: XNNPACK rounds their ties to the even code, the builtin kernels
+    to the step away from zero.
     """
     low, high = quant.limits
     fused = getattr(attrs, "fused_activation_function", FusedActivation.NONE)
@@ -62,8 +62,8 @@ def saturated(codes: np.ndarray, quant: Quantization, attrs: Any = None, kernel:
         if end is None:
             continue
         steps = np.float32(end) / scale(quant)
-        whole = half_away(steps, 0) if kernel is Kernel.REFERENCE else np.rint(steps)
-        edge = int(whole) + quant.zero_point
+        reference = kernel is Kernel.REFERENCE
+        edge = int(half_away(steps, 0) + quant.zero_point if reference else np.rint(steps + quant.zero_point))
         low, high = (bound(low, edge), high) if bound is max else (low, bound(high, edge))
     return np.clip(codes, low, high).astype(np.int64)
 
@@ -163,17 +163,30 @@ def looked_up(steps: Callable[[np.ndarray, Quantization, Quantization], np.ndarr
     return integer
 
 
-def tabulated(forward: Forward) -> Integer:
-    """Elementwise kernels of one operand whose codes are the real result, rounded."""
+def tabulated(function: Callable[[np.ndarray, Any], np.ndarray]) -> Integer:
+    """Elementwise kernels of one operand that make a table of 256 codes in float32.
+
+    XNNPACK rounds ties to the even code, the builtin kernels to the step away from zero.
+
+    Args:
+        function: (all values of the input, float32 [256], attrs) -> results, float32.
+    """
 
     def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
         def steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
-            (y,) = outputs_of(forward([torch.from_numpy(x * read.scale[0])], attrs))
-            return half_even(y / write.scale[0], 0)
+            y = function(x.astype(np.float32) * scale(read), attrs) / scale(write)
+            if kernel is Kernel.REFERENCE:
+                return np.trunc(y + np.copysign(np.float32(0.5), y))
+            return np.rint(y + np.float32(write.zero_point)) - write.zero_point
 
         return list(looked_up(steps)(codes, quants, attrs, kernel))
 
     return integer
+
+
+def in_float64(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """``function`` of float32 values, rounded once."""
+    return lambda x: function(x.astype(np.float64)).astype(np.float32)
 
 
 def accumulates(sum_up: Forward, data: int, weight: int, bias: int = -1, *, summed: Axes, once: bool = False) -> Integer:

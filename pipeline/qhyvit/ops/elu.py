@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch.nn.functional as F
 
-from qhyvit.ops._integer import tabulated
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._integer import in_float64, tabulated
+from qhyvit.ops._spec import NoAttrs, OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
-_forward = unary(F.elu)
+
+
+def _elu(x: np.ndarray, attrs: NoAttrs) -> np.ndarray:
+    return np.where(x >= 0, x, in_float64(np.expm1)(np.minimum(x, 0)))
+
 
 OP = OpSpec(
     name="ELU",
     infer_shape=same_shape,
-    forward=_forward,
-    integer=tabulated(_forward),
+    forward=unary(F.elu),
+    integer=tabulated(_elu),
     floor=-1.0,
 )

@@ -1,6 +1,6 @@
 """LOG: the natural logarithm; a table of 256 codes in int8, made in float32, so that ties part from real arithmetic.
 
-What is not positive counts as a millionth: the kernel gives its lowest code there.
+What is not positive counts as a millionth; the kernel gives its lowest code there.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from qhyvit.ops._integer import looked_up, scale
+from qhyvit.ops._integer import in_float64, looked_up, scale
 from qhyvit.ops._spec import OpSpec, Quantization
 from qhyvit.ops._unary import same_shape, unary
 
@@ -21,9 +21,8 @@ def _log(x: torch.Tensor) -> torch.Tensor:
 
 def _steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
     """Rounded half away from zero, in float32."""
-    y = _log(torch.from_numpy(x * read.scale[0])).numpy().astype(np.float32)
-    steps = y * (np.float32(1) / scale(write))
-    return np.sign(steps) * np.floor(np.abs(steps) + np.float32(0.5))
+    y = in_float64(np.log)(np.maximum(x, 1).astype(np.float32) * scale(read)) * (np.float32(1) / scale(write))
+    return np.where(x > 0, np.trunc(y + np.copysign(np.float32(0.5), y)), -np.inf)
 
 
 OP = OpSpec(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from qhyvit.ops._integer import looked_up, scale
+from qhyvit.ops._integer import in_float64, looked_up, scale
 from qhyvit.ops._spec import Fixed, OpSpec, Quantization
 from qhyvit.ops._unary import same_shape, unary
 
@@ -21,7 +21,7 @@ HALF = np.float32(0.5)
 def _steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
     """XNNPACK's table: 1/2 + tanh(x / 2) / 2 in float32."""
     half_x = x.astype(np.float32) * scale(read) * HALF
-    y = HALF + HALF * np.tanh(half_x.astype(np.float64)).astype(np.float32)
+    y = HALF + HALF * in_float64(np.tanh)(half_x)
     return np.rint(y / scale(write)).astype(np.float64)
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from qhyvit.ops._integer import tabulated
+from qhyvit.ops._integer import in_float64, tabulated
 from qhyvit.ops._spec import Fixed, OpSpec
 from qhyvit.ops._unary import same_shape, unary
-
-_forward = unary(torch.tanh)
 
 OP = OpSpec(
     name="TANH",
     infer_shape=same_shape,
-    forward=_forward,
-    integer=tabulated(_forward),
+    forward=unary(torch.tanh),
+    integer=tabulated(lambda x, attrs: in_float64(np.tanh)(x)),
     out=Fixed(1 / 128, 0),
 )

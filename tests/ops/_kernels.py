@@ -1,0 +1,166 @@
+"""Single ops on integer grids of every size: their codes by ``OpSpec.integer``, to compare with those of a kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from _cases import CASES, act, case, const, ints
+from _single_op import Activation, Case, Grid, Quantized, build, dequantized, quantize
+from numpy.typing import NDArray
+
+from qhyvit.ops._spec import Fixed, FusedActivation, Kernel, Quantization, Quants, Tied
+
+IMAGES = 4
+FULL = {8: (-128, 127), 16: (-(2**15), 2**15 - 1), 32: (-(2**31), 2**31 - 1)}
+TOPS = {FusedActivation.RELU6: 6.0, FusedActivation.RELU_N1_TO_1: 1.0}
+GROWTH = {"MUL": 2.0, "BATCH_MATMUL": 2.0, "SQUARED_DIFFERENCE": 2.0, "RSQRT": -0.5, "SQRT": 0.5, "LOG": 0.0,
+          "SOFTMAX": 0.0}  # fmt: skip
+ALL_PAIRS = [case(op, act(256, 1), act(1, 256))
+             for op in ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE")]  # fmt: skip
+LONG = [case("PRELU", act(1, 256, 256), const(1, 1, 256))]
+LONG += [case(op, act(1, 56, 56, 2), ints(1, 2), keep_dims=keep) for op in ("MEAN", "SUM") for keep in (True, False)]
+LONG += [case("SOFTMAX", act(3, n), beta=1.0) for n in (256, 3136)]
+LONG += [case("AVERAGE_POOL_2D", act(1, 14, 14, 8), padding="VALID", stride_h=14, stride_w=14, filter_height=14,
+              filter_width=14)]  # fmt: skip
+LONG += [case("FULLY_CONNECTED", act(4, 1536), const(5, 1536), const(5))]
+
+
+def _finite(case: Case) -> bool:
+    return all(np.isfinite(o).all() for o in case.operands if isinstance(o, np.ndarray))
+
+
+CODED = [c for c in [*CASES, *ALL_PAIRS, *LONG] if c.spec.integer and _finite(c)]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One case on one choice of grids with operands to feed: codes [B, *shape], or float values, None for constants."""
+
+    case: Case
+    grids: Quantized
+    fed: Sequence[NDArray[Any] | None]
+
+    def file(self) -> bytes:
+        """The ``.tflite``."""
+        return build(self.case, self.grids)
+
+    def codes(self, kernel: Kernel) -> list[NDArray[np.int64]]:
+        """What our arithmetic gives, [B, *shape] each."""
+        op, given = self.case.spec, []
+        for i, (operand, grid, fed) in enumerate(zip(self.case.operands, self.grids.operands, self.fed, strict=True)):
+            if fed is not None:
+                given.append(fed if grid is None else fed.astype(np.int64))
+            elif grid is None or operand is None:
+                given.append(operand)
+            else:
+                low, high = FULL[32 if i == op.bias_input else grid.bits]
+                constant = grid.codes(operand, low + (i == op.weight_input), high)
+                given.append(constant if i in (op.weight_input, op.bias_input) else constant[None])
+        reads = tuple(_quantization(g, bias=i == op.bias_input) for i, g in enumerate(self.grids.operands))
+        writes = tuple(_quantization(g) for g in self.grids.outputs)
+        assert op.integer is not None
+        return list(op.integer(given, Quants(reads, writes), self.case.attrs, kernel))
+
+    def rounded(self) -> list[NDArray[np.int64]]:
+        """Codes of the exact results, to the nearest."""
+        given = [x if g is None else y for x, g, y in zip(
+            self.fed, self.grids.operands, dequantized(self.case, self.fed, self.grids), strict=True)]  # fmt: skip
+        results = self.case.forward(given)
+        return [g.codes(y.double().numpy(), *FULL[g.bits]) for g, y in zip(self.grids.outputs, results, strict=True)]
+
+
+def _quantization(grid: Grid | None, *, bias: bool = False) -> Quantization | None:
+    if grid is None:
+        return None
+    axis = grid.axis if grid.scale.size > 1 else None
+    return Quantization(tuple(map(float, grid.scale)), int(grid.zero_point[0]), axis, 32 if bias else grid.bits)
+
+
+def grid(scale: float, zero_point: int = 0, bits: int = 8) -> Grid:
+    """A grid whose scale is a float32."""
+    return Grid(np.array([scale], np.float32).astype(np.float64), np.array([zero_point]), bits=bits)
+
+
+def _scaled(grid: Grid, factor: float, zero_point: int | None = None) -> Grid:
+    zeros = grid.zero_point if zero_point is None else np.full_like(grid.zero_point, zero_point)
+    return replace(grid, scale=(grid.scale * factor).astype(np.float32).astype(np.float64), zero_point=zeros)
+
+
+def _power_of_two(grid: Grid) -> Grid:
+    return replace(grid, scale=2.0 ** np.rint(np.log2(grid.scale)))
+
+
+def odd_grids(case: Case, grids: Quantized, rng: np.random.Generator, *, ties: bool) -> Quantized:
+    """Other scales and zero points, as far as the op's contract leaves them free.
+
+    ``ties``: scales are powers of two, and the ends of a fused activation lie between two steps.
+    """
+    op = case.spec
+    together, apart = 10 ** rng.uniform(-3, 2), 10 ** rng.uniform(-0.4, 0.4)
+    shared = set()
+    if isinstance(op.out, Tied):
+        shared = {i for i, g in enumerate(grids.operands) if g and (op.out.inputs is None or i in op.out.inputs)}
+    common = int(rng.integers(-128, 128))
+    operands: list[Grid | None] = []
+    for i, found in enumerate(grids.operands):
+        if found is not None and i not in (op.weight_input, op.bias_input):
+            free = i not in op.symmetric_inputs and op.input_zero_point is None
+            own = common if i in shared else int(rng.integers(-128, 128))
+            factor = together if i in shared else together * 10 ** rng.uniform(-0.3, 0.3)
+            found = _scaled(found, factor, own if free else None)
+        operands.append(_power_of_two(found) if ties and found is not None else found)
+    if op.bias_input >= 0 and case.operands[op.bias_input] is not None:
+        data, weight = operands[op.data_input], operands[op.weight_input]
+        assert data is not None
+        assert weight is not None
+        operands[op.bias_input] = Grid(data.scale * weight.scale, np.zeros(weight.scale.size, np.int64))
+    out = grids.outputs[0]
+    if shared:
+        out = operands[min(shared)]  # type: ignore[assignment]
+    elif not isinstance(op.out, Fixed):
+        out = _scaled(out, together ** GROWTH.get(case.op, 1.0) * apart, int(rng.integers(-128, 128)))
+        top = TOPS.get(case.options.get("fused_activation_function", ""))
+        if ties:
+            out = replace(out, scale=grid(top / (int(rng.integers(3, 90)) + 0.5)).scale) if top else _power_of_two(out)
+    return Quantized(tuple(operands), (out,) * len(grids.outputs))
+
+
+def every_code(case: Case, grids: Quantized, count: int, rng: np.random.Generator) -> list[NDArray[Any] | None]:
+    """Codes for ``count`` images in which each occurs equally often; none below the zero point for SQRT."""
+    fed: list[NDArray[Any] | None] = []
+    for operand, g in zip(case.operands, grids.operands, strict=True):
+        if not isinstance(operand, Activation) or g is None:
+            fed.append(None)
+            continue
+        low, high = FULL[g.bits]
+        shape = (count, *operand.shape)
+        spread = np.resize(rng.permutation(np.arange(low, high + 1)), np.prod(shape))
+        codes = rng.permutation(spread).reshape(shape)
+        codes = np.maximum(codes, g.zero_point[0]) if case.op == "SQRT" else codes
+        fed.append(codes.astype(g.dtype))
+    return fed
+
+
+def trials(case: Case, grids: int) -> Iterator[Trial]:
+    """The case on the grid of its own values and on others, every second one with ties."""
+    rng = np.random.default_rng(len(str(case)))
+    images = case.images(IMAGES)
+    natural = quantize(case, images)
+    yield Trial(case, natural, [None if x is None or g is None else g.codes(x).astype(np.int8)
+                                for x, g in zip(images, natural.operands, strict=True)])  # fmt: skip
+    sizes = [int(np.prod(o.shape)) for o in case.operands if isinstance(o, Activation)]
+    count = max(1 if max(sizes) >= 256 else IMAGES, -(-256 // min(sizes)) if min(sizes) > 1 else 1)
+    for number in range(grids):
+        chosen = odd_grids(case, natural, rng, ties=bool(number % 2))
+        yield Trial(case, chosen, every_code(case, chosen, count, rng))
+
+
+def compare(found: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]) -> int:
+    """How many codes part."""
+    return sum(int((np.asarray(f, np.int64) != e.reshape(f.shape)).sum()) for f, e in zip(found, expected, strict=True))
+
+
+Runner = Callable[[bytes, Sequence[Any]], "tuple[NDArray[Any], ...]"]
