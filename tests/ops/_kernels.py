@@ -158,6 +158,52 @@ def trials(case: Case, grids: int) -> Iterator[Trial]:
         yield Trial(case, chosen, every_code(case, chosen, count, rng))
 
 
+# int16 operands and results, and what joins them to int8 and float
+SHORT = [*((case(op, act(8, 16), act(8, 16)), 16, 16) for op in ("ADD", "SUB", "MUL")),
+         *((case(op, act(4, 8, 16), act(4, 1, 16)), 16, 16) for op in ("ADD", "SUB", "MUL")),
+         (case("SUB", act(8, 16), act(16), fused_activation_function="RELU"), 16, 16),
+         (case("BATCH_MATMUL", act(4, 8, 16), act(4, 16, 5)), 16, 16),
+         (case("BATCH_MATMUL", act(4, 8, 16), act(4, 5, 16), adj_y=True), 16, 16),
+         (case("RSQRT", act(64, 16)), 16, 16), (case("SUM", act(4, 8, 16), ints(2), keep_dims=True), 16, 16),
+         (case("MEAN", act(4, 8, 16), ints(1, 2)), 16, 16), (case("MEAN", act(4, 7, 16), ints(1)), 16, 16),
+         (case("RESHAPE", act(8, 16), ints(4, 32)), 16, 16), (case("TRANSPOSE", act(4, 8, 16), ints(0, 2, 1)), 16, 16),
+         (case("SOFTMAX", act(64, 49), beta=1.0), 8, 16), (case("SOFTMAX", act(16, 400), beta=0.5), 8, 16),
+         *((case("QUANTIZE", act(4, 8, 16)), read, write) for read in (8, 16, 0) for write in (8, 16))]  # fmt: skip
+REACH = {8: 8, 16: 12}  # binary orders of magnitude in which QUANTIZE's ratio of scales lies
+
+
+def short_trials(case: Case, read: int, write: int, count: int) -> Iterator[Trial]:
+    """int16 cases, ``read`` and ``write`` the bits of their types, 0: float; every second one with ties."""
+    rng = np.random.default_rng(len(str(case)) + 100 * read + write)
+    for number in range(count):
+        ties, op = bool(number % 2), case.spec
+        scales = [10 ** rng.uniform(-4, 1) for _ in case.operands]
+        scales = [2.0 ** np.rint(np.log2(s)) if ties else s for s in scales]
+        zero = int(rng.integers(-128, 128)) if read == 8 else 0
+        operands = [grid(s, zero, read) if isinstance(o, Activation) and read else None
+                    for o, s in zip(case.operands, scales, strict=True)]  # fmt: skip
+        fed = every_code(case, Quantized(tuple(operands), ()), 2, rng)
+        if case.op == "RSQRT":
+            fed = [None if x is None else np.abs(x.astype(np.int64)).clip(0, 2**15 - 1).astype(np.int16) for x in fed]
+        zero = int(rng.integers(-128, 128)) if write == 8 else 0
+        if not read:
+            fed = [rng.uniform(-150, 150, (2, *case.operands[0].shape)).astype(np.float32) * np.float32(scales[0])]
+            fed[0][:, 0] = np.rint(fed[0][:, 0] / np.float32(scales[0] / 2)) * np.float32(scales[0] / 2)
+            out = grid(scales[0], zero, write)
+        elif isinstance(op.out, Tied):
+            out = operands[0]
+        elif case.op == "SOFTMAX":
+            out = grid(op.wide.scale, op.wide.zero_point, 16)
+        elif case.op == "QUANTIZE":
+            out = grid(scales[0] * 2.0 ** rng.uniform(-1, 1) * 2.0 ** (read - write), zero, write)
+            out = _power_of_two(out) if ties else out
+        else:
+            values = [None if x is None else np.asarray(x * s) for x, s in zip(fed, scales, strict=True)]
+            largest = float(case.forward(values)[0].abs().max()) / 2**15
+            out = grid(2.0 ** np.rint(np.log2(largest)) if ties else largest * rng.uniform(0.8, 4), 0, 16)
+        yield Trial(case, Quantized(tuple(operands), (out,)), fed)
+
+
 def compare(found: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]) -> int:
     """How many codes part."""
     return sum(int((np.asarray(f, np.int64) != e.reshape(f.shape)).sum()) for f, e in zip(found, expected, strict=True))

@@ -249,7 +249,7 @@ def _operand(builder: _Builder, case: Case, position: int, grid: Grid | None) ->
         return builder.add(name, operand.shape, grid.dtype if grid else "float32", None, grid)
     if grid is None:
         return builder.add(name, operand.shape, str(operand.dtype), operand)
-    dtype = np.int32 if position == case.spec.bias_input else np.int8
+    dtype = np.int32 if position == case.spec.bias_input else grid.dtype
     codes = grid.codes(operand, *_limits(case, position)).astype(dtype)
     return builder.add(name, operand.shape, str(codes.dtype), codes, grid)
 

@@ -17,7 +17,6 @@ from qhyvit.ops._elementwise import align
 from qhyvit.ops._fixed_point import multiplier_of, requantized, requantized_once, scaled
 from qhyvit.ops._spec import Codes, Forward, FusedActivation, Integer, Kernel, Quantization, Quants
 
-TIE_DECIMALS = 9  # a tie stays a tie whatever the last bit of the division
 MULTIPLIER_BITS = 21  # of XNNPACK's sums
 EXACT_IN_FLOAT32 = 2**24
 ENDS: dict[str, tuple[float | None, float | None]] = {
@@ -29,25 +28,9 @@ FINER = {8: 20, 16: 15}  # bits by which the builtin sums of such tensors are fi
 # --- from real results to codes ---
 
 
-def half_even(steps: np.ndarray, zero_point: int) -> np.ndarray:
-    """Codes of real ``steps``: to the nearest, ties to the even step."""
-    return np.rint(np.round(steps, TIE_DECIMALS)) + zero_point
-
-
-def half_up(steps: np.ndarray, zero_point: int) -> np.ndarray:
-    """Codes of real ``steps``: to the nearest, ties up."""
-    return np.floor(np.round(steps, TIE_DECIMALS) + 0.5) + zero_point
-
-
-def half_away(steps: np.ndarray, zero_point: int) -> np.ndarray:
-    """Codes of real ``steps``: to the nearest, ties of the code, zero point included, away from 0."""
-    codes = np.round(steps, TIE_DECIMALS) + zero_point
-    return np.sign(codes) * np.floor(np.abs(codes) + 0.5)
-
-
-def truncate(steps: np.ndarray, zero_point: int) -> np.ndarray:
-    """Codes of real ``steps``: cut off towards the zero point."""
-    return np.trunc(np.round(steps, TIE_DECIMALS)) + zero_point
+def half_away(steps: Any) -> Any:
+    """The nearest integers, ties away from 0."""
+    return np.trunc(steps + np.copysign(0.5, steps))
 
 
 def saturated(codes: np.ndarray, quant: Quantization, attrs: Any = None, kernel: Kernel = Kernel.X86) -> np.ndarray:
@@ -61,9 +44,9 @@ def saturated(codes: np.ndarray, quant: Quantization, attrs: Any = None, kernel:
     for end, bound in zip(ENDS.get(fused, (None, None)), (max, min), strict=True):
         if end is None:
             continue
-        steps = np.float32(end) / scale(quant)
+        steps = float(np.float32(end) / scale(quant))
         reference = kernel is Kernel.REFERENCE
-        edge = int(half_away(steps, 0) + quant.zero_point if reference else np.rint(steps + quant.zero_point))
+        edge = int(half_away(steps) + quant.zero_point if reference else np.rint(steps + quant.zero_point))
         low, high = (bound(low, edge), high) if bound is max else (low, bound(high, edge))
     return np.clip(codes, low, high).astype(np.int64)
 
@@ -85,15 +68,6 @@ def aligned(codes: Sequence[Codes], quants: Quants) -> list[np.ndarray]:
 def scale(quant: Quantization) -> np.float32:
     """The one scale of a tensor, as the file holds it."""
     return np.float32(quant.scale[0])
-
-
-def real(codes: Sequence[Codes], quants: Quants) -> list[Any]:
-    """Operands as ``OpSpec.forward`` takes them: real values, float64."""
-    found: list[Any] = []
-    for x, quant in zip(codes, quants.reads, strict=True):
-        coded = x is not None and quant is not None
-        found.append(torch.from_numpy(steps_of(x, quant) * quant.along(x.ndim)) if coded else x)
-    return found
 
 
 def in_steps(codes: Sequence[Codes], quants: Quants) -> list[Any]:
@@ -129,18 +103,7 @@ def moves(forward: Forward) -> Integer:
     def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
         results = outputs_of(forward(in_steps(codes, quants), attrs))
         pairs = zip(results, quants.writes, strict=True)
-        return [saturated(np.rint(y) + quant.zero_point, quant, attrs) for y, quant in pairs]
-
-    return integer
-
-
-def rounds(forward: Forward, rounding: Callable[[np.ndarray, int], np.ndarray] = half_even) -> Integer:
-    """Kernels whose codes are the real result, rounded: exactly, or as near as the op's docstring says."""
-
-    def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
-        results = outputs_of(forward(real(codes, quants), attrs))
-        pairs = zip(results, quants.writes, strict=True)
-        return [saturated(rounding(y / quant.scale[0], quant.zero_point), quant, attrs) for y, quant in pairs]
+        return [saturated(y + np.float32(quant.zero_point), quant, attrs, kernel) for y, quant in pairs]
 
     return integer
 
@@ -176,7 +139,7 @@ def tabulated(function: Callable[[np.ndarray, Any], np.ndarray]) -> Integer:
         def steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
             y = function(x.astype(np.float32) * scale(read), attrs) / scale(write)
             if kernel is Kernel.REFERENCE:
-                return np.trunc(y + np.copysign(np.float32(0.5), y))
+                return half_away(y)
             return np.rint(y + np.float32(write.zero_point)) - write.zero_point
 
         return list(looked_up(steps)(codes, quants, attrs, kernel))

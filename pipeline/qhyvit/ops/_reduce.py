@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from qhyvit.errors import GraphError
 from qhyvit.ops._fixed_point import multiplier_of, requantized, scaled
-from qhyvit.ops._integer import ratio, saturated
+from qhyvit.ops._integer import half_away, ratio, saturated
 from qhyvit.ops._spec import Codes, Forward, Integer, Kernel, Quants, Shape
 
 
@@ -41,33 +42,33 @@ def reduction(function: Callable[..., torch.Tensor]) -> Forward:
 def sums_up(*, mean: bool) -> Integer:
     """XNNPACK's int8 reductions: the sum of codes times one factor, plus one offset, in float32.
 
-    The builtin int16 SUM multiplies the sum of steps by a float32 factor and rounds half away from zero. The reference
-    kernels have a 31-bit multiplier, which MEAN divides by the number of operands; their SUM takes the bytes that it
-    reads and writes for unsigned, a fault: at codes below 0 its results mean nothing.
+    The builtin int16 SUM multiplies the sum of steps by a float32 factor and rounds half away from zero. The builtin
+    int16 MEAN and the reference MEAN have a 31-bit multiplier, divided by the number of operands. The reference SUM
+    takes the bytes that it reads and writes for unsigned, a fault: where a code is below 0, its results mean nothing.
     """
 
     def integer(codes: Sequence[Codes], quants: Quants, attrs: ReducerAttrs, kernel: Kernel) -> list[np.ndarray]:
         (read, _), (write,), x = quants.reads, quants.writes, codes[0]
         assert read is not None
         assert x is not None
+        faulty = kernel is Kernel.REFERENCE and not mean
+        if faulty and write.bits == 16:
+            raise GraphError("SUM: the reference kernel leaves half of an int16 result unwritten; run it with XNNPACK")
         axes = tuple(a + 1 for a in axes_of(codes[1], x.ndim - 1))
-        if kernel is Kernel.REFERENCE and not mean:
-            total = (x & 255).sum(axis=axes, keepdims=attrs.keep_dims)
-            steps = requantized(total - x.size // total.size * read.zero_point, read.scale[0] / write.scale[0])
-            return [np.clip(steps + write.zero_point, 0, 255).astype(np.uint8).view(np.int8).astype(np.int64)]
-        total = x.sum(axis=axes, keepdims=attrs.keep_dims)
-        count, parts = x.size // max(total.size, 1), np.float32(1)
-        if kernel is Kernel.REFERENCE:
-            steps = scaled(total - count * read.zero_point, *_shared(read.scale[0] / write.scale[0], count))
-            return [saturated(steps + write.zero_point, write)]
-        if mean:
-            parts = np.float32(count)
-        factor = ratio(read, write)
+        total = (x & 255 if faulty else x).sum(axis=axes, keepdims=attrs.keep_dims)
+        count = x.size // max(total.size, 1)
+        steps, factor = total - count * read.zero_point, read.scale[0] / write.scale[0]
+        if faulty:
+            unsigned = np.clip(requantized(steps, factor) + write.zero_point, 0, 255)
+            return [unsigned.astype(np.uint8).view(np.int8).astype(np.int64)]
+        if mean and (kernel is Kernel.REFERENCE or write.bits == 16):
+            return [saturated(scaled(steps, *_shared(factor, count)) + write.zero_point, write)]
+        step = ratio(read, write)
         if write.bits == 16:
-            steps = ((total - count * read.zero_point).astype(np.float32) * (factor / parts)).astype(np.float64)
-            return [saturated(np.trunc(steps + np.copysign(0.5, steps)), write)]
-        shift = np.float32(write.zero_point) - np.float32(read.zero_point * (1 if mean else count)) * factor
-        return [saturated(np.rint(total.astype(np.float32) * (factor / parts) + shift), write)]
+            return [saturated(half_away((steps.astype(np.float32) * step).astype(np.float64)), write)]
+        parts = count if mean else 1
+        shift = np.float32(write.zero_point) - np.float32(read.zero_point * (count // parts)) * step
+        return [saturated(np.rint(total.astype(np.float32) * (step / np.float32(parts)) + shift), write)]
 
     return integer
 

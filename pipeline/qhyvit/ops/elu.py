@@ -6,7 +6,7 @@ import numpy as np
 import torch.nn.functional as F
 
 from qhyvit.ops._integer import in_float64, tabulated
-from qhyvit.ops._spec import NoAttrs, OpSpec
+from qhyvit.ops._spec import Kernel, NoAttrs, OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
 
@@ -20,5 +20,6 @@ OP = OpSpec(
     infer_shape=same_shape,
     forward=unary(F.elu),
     integer=tabulated(_elu),
+    lacking=(Kernel.REFERENCE,),
     floor=-1.0,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from qhyvit.ops._integer import in_float64, looked_up, scale
+from qhyvit.ops._integer import half_away, in_float64, looked_up, scale
 from qhyvit.ops._spec import OpSpec, Quantization
 from qhyvit.ops._unary import same_shape, unary
 
@@ -22,7 +22,7 @@ def _log(x: torch.Tensor) -> torch.Tensor:
 def _steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
     """Rounded half away from zero, in float32."""
     y = in_float64(np.log)(np.maximum(x, 1).astype(np.float32) * scale(read)) * (np.float32(1) / scale(write))
-    return np.where(x > 0, np.trunc(y + np.copysign(np.float32(0.5), y)), -np.inf)
+    return np.where(x > 0, half_away(y), -np.inf)
 
 
 OP = OpSpec(
