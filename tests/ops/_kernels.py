@@ -20,7 +20,8 @@ GROWTH = {"MUL": 2.0, "BATCH_MATMUL": 2.0, "SQUARED_DIFFERENCE": 2.0, "RSQRT": -
           "SOFTMAX": 0.0}  # fmt: skip
 ALL_PAIRS = [case(op, act(256, 1), act(1, 256))
              for op in ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE")]  # fmt: skip
-LONG = [case("PRELU", act(1, 256, 256), const(1, 1, 256))]
+LONG = [case("HARD_SWISH", act(1, 11, 3, 9))]  # more than whole vectors
+LONG += [case("PRELU", act(1, 256, 256), const(1, 1, 256))]
 LONG += [case(op, act(1, 56, 56, 2), ints(1, 2), keep_dims=keep) for op in ("MEAN", "SUM") for keep in (True, False)]
 LONG += [case("SOFTMAX", act(3, n), beta=1.0) for n in (256, 3136)]
 LONG += [case("AVERAGE_POOL_2D", act(1, 14, 14, 8), padding="VALID", stride_h=14, stride_w=14, filter_height=14,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 import numpy as np
@@ -77,5 +78,20 @@ def product_steps(total: np.ndarray, factor: float) -> np.ndarray:
 def by_fraction_bits(steps: np.ndarray, ratio: np.float32, bits: int) -> np.ndarray:
     """Integer steps (int64) times ``ratio`` with so many fraction bits, rounded half up: XNNPACK's conversions."""
     multiplier = int(np.rint(np.float32(1 << bits) * ratio))
-    found: np.ndarray = (steps * multiplier + (1 << (bits - 1))) >> bits
-    return found
+    return rounded_up(steps * multiplier, bits)
+
+
+def rounded_up(x: Whole, times: int) -> Whole:
+    """x / 2^times, rounded half up."""
+    return (x + ((1 << times) >> 1)) >> times
+
+
+def of_float32(steps: np.ndarray, factor: np.float32) -> np.ndarray:
+    """Integer steps (int64) times a float32 factor below 2^8, as arm64's vector instructions do it.
+
+    The factor's 24 bits make a 31-bit multiplier; the high half of the product is cut off, then rounded half up.
+    """
+    fraction, exponent = math.frexp(float(factor))
+    shift = max(-exponent, 1)
+    high = ((steps << (shift + exponent)) * int(fraction * 2**31)) >> 31
+    return rounded_up(high, shift)

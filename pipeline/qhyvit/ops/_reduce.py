@@ -40,7 +40,7 @@ def reduction(function: Callable[..., torch.Tensor]) -> Forward:
 
 
 def sums_up(*, mean: bool) -> Integer:
-    """XNNPACK's int8 reductions: the sum of codes times one factor, plus one offset, in float32.
+    """XNNPACK's int8 reductions: the sum of codes times one factor, plus one offset, in float32 (arm64: fused).
 
     The builtin int16 SUM multiplies the sum of steps by a float32 factor and rounds half away from zero. The builtin
     int16 MEAN and the reference MEAN have a 31-bit multiplier, divided by the number of operands. The reference SUM
@@ -66,11 +66,19 @@ def sums_up(*, mean: bool) -> Integer:
         step = ratio(read, write)
         if write.bits == 16:
             return [saturated(half_away((steps.astype(np.float32) * step).astype(np.float64)), write)]
-        parts = count if mean else 1
-        shift = np.float32(write.zero_point) - np.float32(read.zero_point * (count // parts)) * step
-        return [saturated(np.rint(total.astype(np.float32) * (step / np.float32(parts)) + shift), write)]
+        sums, share = total.astype(np.float32), step / np.float32(count) if mean else step
+        if kernel is Kernel.ARM64:
+            shift = _fused(np.float32(-count * read.zero_point), share, np.float32(write.zero_point))
+            return [saturated(np.rint(_fused(sums, share, shift)), write)]
+        shift = np.float32(write.zero_point) - np.float32(read.zero_point * (1 if mean else count)) * step
+        return [saturated(np.rint(sums * share + shift), write)]
 
     return integer
+
+
+def _fused(a: Any, b: np.float32, c: np.float32) -> Any:
+    """a * b + c in float32, rounded once: arm64's compilers make one instruction of it."""
+    return (a.astype(np.float64) * float(b) + float(c)).astype(np.float32)
 
 
 def _shared(factor: float, count: int) -> tuple[int, int]:
