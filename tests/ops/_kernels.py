@@ -170,7 +170,10 @@ SHORT = [*((case(op, act(8, 16), act(8, 16)), 16, 16) for op in ("ADD", "SUB", "
          (case("RESHAPE", act(8, 16), ints(4, 32)), 16, 16), (case("TRANSPOSE", act(4, 8, 16), ints(0, 2, 1)), 16, 16),
          (case("SOFTMAX", act(64, 49), beta=1.0), 8, 16), (case("SOFTMAX", act(16, 400), beta=0.5), 8, 16),
          *((case("QUANTIZE", act(4, 8, 16)), read, write) for read in (8, 16, 0) for write in (8, 16))]  # fmt: skip
-REACH = {8: 8, 16: 12}  # binary orders of magnitude in which QUANTIZE's ratio of scales lies
+# what XNNPACK refuses where scales are far apart, and the ends of what it takes
+FAR = [*(case(op, act(16, 1), act(1, 256)) for op in ("ADD", "SUB", "MUL")), case("QUANTIZE", act(4, 256)),
+       *(case("LEAKY_RELU", act(4, 256), alpha=alpha) for alpha in (0.125, -0.3, 1.5))]  # fmt: skip
+EDGES = [2.0**n for n in (-16, -10, -8, 7, 8)]
 
 
 def short_trials(case: Case, read: int, write: int, count: int) -> Iterator[Trial]:
@@ -203,6 +206,22 @@ def short_trials(case: Case, read: int, write: int, count: int) -> Iterator[Tria
             largest = float(case.forward(values)[0].abs().max()) / 2**15
             out = grid(2.0 ** np.rint(np.log2(largest)) if ties else largest * rng.uniform(0.8, 4), 0, 16)
         yield Trial(case, Quantized(tuple(operands), (out,)), fed)
+
+
+def far_trials(case: Case, count: int) -> Iterator[Trial]:
+    """Ratios of an operand's scale to the output's from 2^-18 to 2^12, all of ``EDGES`` among them.
+
+    Those of ADD, SUB and MUL stay below 2^8: from there on one step of the operand is more than all of the output's.
+    """
+    rng = np.random.default_rng(len(str(case)))
+    ratios = [*EDGES, *2.0 ** rng.uniform(-18, 12, count)]
+    for ratio in [r for r in ratios if r < 2**8 or len(case.operands) == 1]:
+        out = grid(2.0 ** int(rng.integers(-6, 3)), int(rng.integers(-128, 128)))
+        first = grid(out.scale.item() * ratio, int(rng.integers(-128, 128)))
+        # a product's ratio is that of both; of the operands of a sum the second one lies within XNNPACK's limits
+        second = grid(1.0 if case.op == "MUL" else out.scale.item() * 1.7, int(rng.integers(-128, 128)))
+        grids = Quantized((first, second)[: len(case.operands)], (out,))
+        yield Trial(case, grids, every_code(case, grids, 1, rng))
 
 
 def compare(found: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]) -> int:

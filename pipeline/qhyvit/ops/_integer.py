@@ -126,19 +126,21 @@ def looked_up(steps: Callable[[np.ndarray, Quantization, Quantization], np.ndarr
     return integer
 
 
-def tabulated(function: Callable[[np.ndarray, Any], np.ndarray]) -> Integer:
+def tabulated(function: Callable[[np.ndarray, Any], np.ndarray], *, builtin: bool = False) -> Integer:
     """Elementwise kernels of one operand that make a table of 256 codes in float32.
 
-    XNNPACK rounds ties to the even code, the builtin kernels to the step away from zero.
+    XNNPACK rounds ties to the even code, the builtin kernels to the step away from zero. Functions of the C library
+    are exact here and off by a last bit there, so that results within that of a tie may part.
 
     Args:
         function: (all values of the input, float32 [256], attrs) -> results, float32.
+        builtin: XNNPACK refuses the op.
     """
 
     def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
         def steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
             y = function(x.astype(np.float32) * scale(read), attrs) / scale(write)
-            if kernel is Kernel.REFERENCE:
+            if builtin or kernel is Kernel.REFERENCE:
                 return half_away(y)
             return np.rint(y + np.float32(write.zero_point)) - write.zero_point
 
@@ -205,7 +207,8 @@ def clamped(top: float | None) -> Integer:
 def sums(sign: int) -> Integer:
     """Kernels of a + b (``sign`` 1) and a - b (-1).
 
-    XNNPACK, where both are in [2^-10, 2^8): the larger of s_a / s_out and s_b / s_out becomes a 21-bit integer, the other one is as coarse; the sum of
+    XNNPACK, where both are in [2^-10, 2^8) (above, where one step of an operand is more than all of the output's, codes
+    may part): the larger of s_a / s_out and s_b / s_out becomes a 21-bit integer, the other one is as coarse; the sum of
     steps times these is shifted back and rounded half up. The builtin kernels, and those of int16: both operands on
     twice the larger scale, some bits finer.
     """

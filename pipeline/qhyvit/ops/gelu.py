@@ -1,4 +1,4 @@
-"""GELU: exact (erf) or with the tanh approximation."""
+"""GELU: exact (erf) or with the tanh approximation; a table in int8, in which one tie in twenty parts from ours."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ OP = OpSpec(
     attrs=GeluAttrs,
     infer_shape=same_shape,
     forward=_forward,
-    integer=tabulated(_gelu),
+    integer=tabulated(_gelu, builtin=True),
     delegate="XNNPACK has no int8 GELU",
 )

@@ -17,7 +17,8 @@ _by_float = accumulates(_forward, 0, 1, summed=lambda attrs: ())
 
 
 def _integer(codes: Sequence[Codes], quants: Quants, attrs: ElementwiseAttrs, kernel: Kernel) -> list[np.ndarray]:
-    """XNNPACK's float32 factor if s_a s_b / s_out is in [2^-16, 2^8), as integer on arm64; else, and in int16, a 31-bit one.
+    """XNNPACK's float32 factor if s_a s_b / s_out is in [2^-16, 2^8), as an integer on arm64; else, and in int16,
+    a 31-bit one. From 2^8 on, where one step of the product is more than all of the output's, codes may part.
     """
     (write,), (a, b) = quants.writes, quants.reads
     assert a is not None
