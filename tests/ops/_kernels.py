@@ -173,6 +173,9 @@ SHORT = [*((case(op, act(8, 16), act(8, 16)), 16, 16) for op in ("ADD", "SUB", "
 # what XNNPACK refuses where scales are far apart, and the ends of what it takes
 FAR = [*(case(op, act(16, 1), act(1, 256)) for op in ("ADD", "SUB", "MUL")), case("QUANTIZE", act(4, 256)),
        *(case("LEAKY_RELU", act(4, 256), alpha=alpha) for alpha in (0.125, -0.3, 1.5))]  # fmt: skip
+MATRICES = [case("FULLY_CONNECTED", act(4, 6), const(5, 6), None), case("FULLY_CONNECTED", act(4, 6), act(5, 6), None),
+            case("FULLY_CONNECTED", act(4, 6), act(5, 6), None, fused_activation_function="RELU6"),
+            case("BATCH_MATMUL", act(3, 4, 5), act(3, 5, 6)), case("BATCH_MATMUL", act(4, 5), act(6, 5), adj_y=True)]  # fmt: skip
 EDGES = [2.0**n for n in (-16, -10, -8, 7, 8)]
 
 
@@ -206,6 +209,19 @@ def short_trials(case: Case, read: int, write: int, count: int) -> Iterator[Tria
             largest = float(case.forward(values)[0].abs().max()) / 2**15
             out = grid(2.0 ** np.rint(np.log2(largest)) if ties else largest * rng.uniform(0.8, 4), 0, 16)
         yield Trial(case, Quantized(tuple(operands), (out,)), fed)
+
+
+def matrix_trials(case: Case, count: int) -> Iterator[Trial]:
+    """A weight, or right operand, with one scale; that of a BATCH_MATMUL has any zero point."""
+    rng = np.random.default_rng(len(str(case)))
+    for number in range(count):
+        ties, s = bool(number % 2), 10 ** rng.uniform(-3, 0)
+        s = 2.0 ** np.rint(np.log2(s)) if ties else s
+        right = grid(1 / 128, int(rng.integers(-128, 128)) if case.op == "BATCH_MATMUL" else 0)
+        out = grid(s / 4 if ties else 0.1 * s * rng.uniform(0.5, 2), int(rng.integers(-128, 128)))
+        grids = Quantized((grid(s, int(rng.integers(-128, 128))), right, None)[: len(case.operands)], (out,))
+        fed = every_code(case, grids, 16, rng)
+        yield Trial(case, grids, [None if x is None else np.maximum(x, -127) if i else x for i, x in enumerate(fed)])
 
 
 def far_trials(case: Case, count: int) -> Iterator[Trial]:

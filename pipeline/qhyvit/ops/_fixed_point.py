@@ -26,6 +26,11 @@ def halved(x: Whole, times: Any) -> Whole:
     return (x >> times) + ((x & mask) > (mask >> 1) + (x < 0))
 
 
+def rounded_up(x: Whole, times: Any) -> Whole:
+    """x / 2^times, rounded half up."""
+    return (x + ((1 << times) >> 1)) >> times
+
+
 def scaled(x: Whole, multiplier: Any, shift: Any) -> Whole:
     """x * multiplier / 2^31 * 2^shift; rounds twice where ``shift`` is negative."""
     return halved(high_product(x * (1 << np.maximum(shift, 0)), multiplier), np.maximum(-shift, 0))
@@ -68,6 +73,12 @@ def requantized_once(steps: np.ndarray, factor: Any) -> np.ndarray:
     return found
 
 
+def requantized_up(steps: np.ndarray, factor: Any) -> np.ndarray:
+    """The same, rounded twice, the second time half up: the builtin matrix products."""
+    multiplier, shift = multipliers_of(factor)
+    return rounded_up(high_product(steps * (1 << np.maximum(shift, 0)), multiplier), np.maximum(-shift, 0))
+
+
 def product_steps(total: np.ndarray, factor: float) -> np.ndarray:
     """Steps that the int16 kernels with 64-bit sums make of ``total`` (int64), times ``factor``, rounded half up."""
     multiplier, shift = half_multiplier_of(factor)
@@ -79,11 +90,6 @@ def by_fraction_bits(steps: np.ndarray, ratio: np.float32, bits: int) -> np.ndar
     """Integer steps (int64) times ``ratio`` with so many fraction bits, rounded half up: XNNPACK's conversions."""
     multiplier = int(np.rint(np.float32(1 << bits) * ratio))
     return rounded_up(steps * multiplier, bits)
-
-
-def rounded_up(x: Whole, times: int) -> Whole:
-    """x / 2^times, rounded half up."""
-    return (x + ((1 << times) >> 1)) >> times
 
 
 def of_float32(steps: np.ndarray, factor: np.float32) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from qhyvit.ops._elementwise import align
-from qhyvit.ops._fixed_point import multiplier_of, requantized, requantized_once, scaled
+from qhyvit.ops._fixed_point import multiplier_of, requantized, scaled
 from qhyvit.ops._spec import Codes, Forward, FusedActivation, Integer, Kernel, Quantization, Quants
 
 MULTIPLIER_BITS = 21  # of XNNPACK's sums
@@ -151,10 +151,18 @@ def tabulated(function: Callable[[np.ndarray, Any], np.ndarray], *, builtin: boo
 
 def in_float64(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
     """``function`` of float32 values, rounded once."""
-    return lambda x: function(x.astype(np.float64)).astype(np.float32)
 
 
-def accumulates(sum_up: Forward, data: int, weight: int, bias: int = -1, *, summed: Axes, once: bool = False) -> Integer:
+    def of(x: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):  # infinite in float32, as there
+            found: np.ndarray = function(x.astype(np.float64)).astype(np.float32)
+            return found
+
+    return of
+
+
+def accumulates(sum_up: Forward, data: int, weight: int, bias: int = -1, *, summed: Axes,
+                builtin: Callable[[np.ndarray, Any], np.ndarray] = requantized) -> Integer:  # fmt: skip
     """Kernels that sum up products of codes in an integer and multiply that, as float32, by one float32 factor.
 
     So XNNPACK; the builtin kernels have a 31-bit multiplier. The factor is s_a * s_b / s_out, one for each output channel
@@ -164,7 +172,7 @@ def accumulates(sum_up: Forward, data: int, weight: int, bias: int = -1, *, summ
         sum_up: (operands in steps, attrs) -> the sums without the bias; must be right in float32 where no partial sum
             can reach 2^24, which rules out Winograd's and other transformed convolutions.
         summed: (attrs) -> axes of the weight that one sum runs over, counted from the last; more are no harm.
-        once: the builtin kernel rounds once.
+        builtin: (sums int64, factors) -> steps, as the builtin kernel rounds them.
     """
 
     def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
@@ -179,7 +187,7 @@ def accumulates(sum_up: Forward, data: int, weight: int, bias: int = -1, *, summ
             total = total + offset.astype(np.float64).ravel()
         if kernel is Kernel.REFERENCE:
             factors = np.asarray(first.scale) * np.asarray(second.scale) / write.scale[0]
-            whole = (requantized_once if once else requantized)(total.astype(np.int64), factors)
+            whole = builtin(total.astype(np.int64), factors)
             return [saturated(whole + write.zero_point, write, attrs, kernel)]
         a, b = (np.asarray(q.scale, np.float32) for q in (first, second))
         found = np.rint(total.astype(np.float32) * (a * b / scale(write)))
