@@ -38,19 +38,20 @@ from qhyvit import data, files, stages
 from qhyvit.errors import InputError
 from qhyvit.evaluation import logits_of
 from qhyvit.graph.ir import Graph
+from qhyvit.lowering.constants import constants_on_grid_of
+from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem, Solution, outputs_of
 from qhyvit.plan import QuantPlan, TensorQuant
-from qhyvit.sim.fakequant import ExactQuant, FakeQuant, quantized_biases
+from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.partial import partial
 from qhyvit.sim.run import Executor, Hook
 from qhyvit.sweep.jobs import Job
 from qhyvit.tflite.read import read
-from qhyvit.tflite.write import constants_on_grid_of
-from qhyvit.tflite.write import quantize as write
 from qhyvit.verify.accuracy import count
+from qhyvit.verify.decide import simulated_codes
 from qhyvit_device.board import peak_memory_mib
-from qhyvit_device.preprocess import Preprocess, images_in, normalize
+from qhyvit_device.preprocess import Preprocess, images_in, normalize, quantize
 
 KEY = ("model", "row", "bits", "seed", "calibration_images", "counted")
 
@@ -137,20 +138,26 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
 
 
 def simulated(
-    graph: Graph, quants: Mapping[str, TensorQuant], pixels: np.ndarray, how: Preprocess, *, exact: bool = False
-) -> np.ndarray:
-    """Logits of the fake-quantized graph; ``exact``: by the file's own arithmetic, where a file can be."""
-    on_grid = constants_on_grid_of(graph, quants)
-    executor, hook = Executor(on_grid), cast("Hook", FakeQuant(quants))
-    if exact:
-        on_grid = quantized_biases(on_grid, quants)
-        executor, hook = Executor(on_grid, torch.float64), ExactQuant(on_grid, quants)
+    graph: Graph, quants: Mapping[str, TensorQuant], pixels: np.ndarray, how: Preprocess
+) -> np.ndarray:  # fmt: skip
+    """Logits of the fake-quantized graph."""
+    executor, hook = Executor(constants_on_grid_of(graph, quants)), cast("Hook", FakeQuant(quants))
     with torch.no_grad():
         found = [
             executor.logits(torch.from_numpy(normalize(pixels[i : i + 4], how)), hook)
             for i in track(range(0, len(pixels), 4), "simulate", disable=not sys.stderr.isatty())
         ]
     return torch.cat(found).double().numpy()
+
+
+def as_the_file(typed: Graph, pixels: np.ndarray, how: Preprocess) -> np.ndarray:
+    """Logits by the file's own arithmetic, without running it."""
+    entry, end = (typed.tensors[t].quantization for t in (typed.inputs[0], typed.outputs[0]))
+    assert entry is not None
+    assert end is not None
+    codes = (quantize(p, how, entry.scale[0], entry.zero_point, "int8")[None] for p in pixels)
+    steps = simulated_codes(typed, list(track(codes, "simulate", len(pixels), disable=not sys.stderr.isatty())))
+    return (steps - end.zero_point) * np.float64(end.scale[0])
 
 
 def mean_sqnr(solution: Solution, images: torch.Tensor) -> float:
@@ -191,14 +198,15 @@ def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
     }  # fmt: skip
     logits: dict[str, np.ndarray] = {}
     ways = _ways(args, name)
-    if "full" in ways:
-        exact = row.method == "qhyvit" and args.bits == 8
-        logits["full"] = simulated(solution.shipped, solution.tensors, setup.pixels, setup.how, exact=exact)
+    plan = QuantPlan(solution.tensors, row.method, profile=row.profile, int16=solution.int16)
+    if "full" in ways and row.method == "qhyvit" and args.bits == 8:
+        logits["full"] = as_the_file(lower(solution.shipped, plan).graph, setup.pixels, setup.how)
+    elif "full" in ways:
+        logits["full"] = simulated(solution.shipped, solution.tensors, setup.pixels, setup.how)
     if "partial" in ways:
         logits["partial"] = simulated(*partial(solution.shipped, solution.tensors), setup.pixels, setup.how)
     if f"deployed {row.profile}" in ways:
-        plan = QuantPlan(solution.tensors, row.method, profile=row.profile, int16=solution.int16)
-        model = write(solution.shipped, plan)
+        model = quantized_file(solution.shipped, plan)
         logits[f"deployed {row.profile}"] = logits_of(model, setup.pixels, setup.how)
     return [{**base, "counted": way, **_score(setup, found), **_beside(logits, way)} for way, found in logits.items()]
 

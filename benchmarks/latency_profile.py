@@ -35,13 +35,13 @@ from qhyvit.graph.ir import Graph
 from qhyvit.latency.fit import fit, samples, slowdown
 from qhyvit.latency.profile import DEFAULT, LatencyProfile, default_profile
 from qhyvit.latency.work import TABLE_OPS
+from qhyvit.lowering.lower import quantized_file
 from qhyvit.methods import method
 from qhyvit.methods._int16 import with_int16
 from qhyvit.methods._problem import Problem
 from qhyvit.plan import QuantPlan
 from qhyvit.tflite.islands import with_floats
 from qhyvit.tflite.placement import times
-from qhyvit.tflite.write import quantize
 from qhyvit_device import bench
 from qhyvit_device.preprocess import images_in, normalize
 from qhyvit_device.profile import profile
@@ -58,7 +58,7 @@ def _integer(graph: Graph, pixels: torch.Tensor, *, int16: bool = False) -> byte
     problem = Problem(graph, pixels)
     solution = method("minmax").search(problem, {"observer": "minmax"})
     solution = with_int16(problem, solution) if int16 else solution
-    return quantize(solution.shipped, QuantPlan(solution.tensors, "minmax", int16=solution.int16))
+    return quantized_file(solution.shipped, QuantPlan(solution.tensors, "minmax", int16=solution.int16))
 
 
 def prepare(model: str, folder: Path, images: Path) -> list[Path]:

@@ -13,6 +13,7 @@ FLOORS = [
     {"ops", "store", "work", "data"},
     {"latency"},
     {"tflite", "sim"},
+    {"lowering"},
     {"rewrites", "observers", "folds"},
     {"methods", "models", "verify"},
     {"bundle", "_console", "wheelhouse"},

@@ -8,14 +8,14 @@ from qhyvit.errors import GraphError, InputError
 from qhyvit.graph.dump import dump
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.read import read
-from qhyvit.tflite.write import write_float
+from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.probe import every_tensor, make_interpreter, run
 from qhyvit_device.errors import DeviceError
 
 
 def test_every_tensor_is_the_interpreters(small, inputs):
     graph = small.graph
-    interpreter = make_interpreter(write_float(graph), all_tensors=True)
+    interpreter = make_interpreter(serialize(graph), all_tensors=True)
     ids = [t.id for t in graph.activations()]
     found = Executor(graph).run(inputs[:2], None, ids)
     seen = 0
@@ -46,13 +46,13 @@ def test_gradients_reach_the_input(small, inputs):
 
 
 def test_written_and_read_again_is_the_same_graph(small, inputs):
-    again = read(write_float(small.graph))
+    again = read(serialize(small.graph))
     assert dump(again) == dump(small.graph)
     assert torch.equal(Executor(again).logits(inputs[:1]), Executor(small.graph).logits(inputs[:1]))
 
 
 def test_our_file_computes_what_the_exporters_does(small, inputs):
-    theirs, ours = make_interpreter(small.tflite), make_interpreter(write_float(small.graph))
+    theirs, ours = make_interpreter(small.tflite), make_interpreter(serialize(small.graph))
     x = inputs[:1].numpy()
     expected, found = run(theirs, x), run(ours, x)
     # long means are taken in two steps here: float32 sums in another order, so the largest logit is the measure

@@ -8,6 +8,7 @@ import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.latency import default_profile
+from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.methods import _wide, method
 from qhyvit.methods._hessian import gather
 from qhyvit.methods._problem import Problem
@@ -18,7 +19,6 @@ from qhyvit.sim.run import Executor
 from qhyvit.tflite import _flat
 from qhyvit.tflite.islands import long_softmaxes, wide_cost_ms, widened
 from qhyvit.tflite.legal import groups
-from qhyvit.tflite.write import quantize
 from qhyvit.verify.census import census
 from qhyvit.verify.report import verify
 from qhyvit_device.preprocess import Preprocess
@@ -43,22 +43,22 @@ def test_the_file_holds_int16_only_there_and_agrees_with_the_simulation(small_v1
     graph = widened(small_v1.graph, softmaxes)
     solution = method("minmax").search(Problem(graph, inputs[:8]), {"observer": "minmax"})
     plan = QuantPlan(solution.tensors, "minmax", wide=tuple(softmaxes))
-    data = quantize(graph, plan)
+    data = quantized_file(graph, plan)
     found = census(data)
     assert found.float_tensors == ()
     assert set(softmaxes) <= set(found.int16_tensors)
     how = Preprocess("squash", 128, "bicubic", (0.0,) * 3, (1.0,) * 3)
     entry = plan.tensors[graph.tensors[graph.inputs[0]].name]
     codes = [codes_of(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pictures[:4]]
-    report = verify(graph, graph, plan, data, inputs[:4], codes)
+    report = verify(graph, plan, lower(graph, plan), data, inputs[:4], codes)
     assert report.passed, [c for c in report.checks if not c.passed]
     # the codes behind int16 have the plan's scale, not the one that the converter derives from the kernel's
     model = _flat.load_model(data)
     narrow = {_flat.text(t.name): t.quantization for t in model.subgraphs[0].tensors}
     for name in softmaxes:
-        assert float(narrow[f"{name}_quantized"].scale[0]) == plan.tensors[name].scale[0]
-        assert int(narrow[f"{name}_quantized"].zeroPoint[0]) == plan.tensors[name].zero_point[0]
-    softmax = report.agreements["litert"].ops["SOFTMAX"]
+        assert float(narrow[f"{name}:int8"].scale[0]) == plan.tensors[name].scale[0]
+        assert int(narrow[f"{name}:int8"].zeroPoint[0]) == plan.tensors[name].zero_point[0]
+    softmax = report.agreements["litert"].ops["SOFTMAX int16"]
     assert softmax.compared > 0
     assert softmax.worst == 0
     assert QuantPlan.from_json(plan.to_json()).wide == plan.wide

@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from ai_edge_litert import schema_py_generated as schema
 
 from qhyvit.errors import PlanError
 from qhyvit.graph import edit
-from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.graph.ir import Graph, Node, Quantization, Tensor
 from qhyvit.latency.profile import default_profile
+from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.measure import MEASURES
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem, Solution, outputs_of
 from qhyvit.ops import spec
-from qhyvit.ops.rsqrt import int16_steps
+from qhyvit.ops._spec import Kernel, NoAttrs, Quants
 from qhyvit.plan import QuantPlan
 from qhyvit.report.changes import changes
 from qhyvit.report.cost import Costs
@@ -27,7 +27,7 @@ from qhyvit.tflite.int16_roots import parted_roots
 from qhyvit.tflite.int16_sums import summed_in_int16
 from qhyvit.tflite.islands import with_floats
 from qhyvit.tflite.read import read
-from qhyvit.tflite.write import quantize, write_float
+from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.census import census
 from qhyvit.verify.probe import make_interpreter, run
 from qhyvit.verify.report import Report, verify
@@ -86,7 +86,7 @@ def input_codes(found: Solution, images: torch.Tensor) -> list[np.ndarray]:
 
 def deployed(found: Solution, images: torch.Tensor) -> np.ndarray:
     """Outputs of the written file, [N, outputs]."""
-    file = TfliteFile(quantize(found.shipped, plan_of(found)))
+    file = TfliteFile(quantized_file(found.shipped, plan_of(found)))
     scale, zero = file.output["quantization"]
     return np.stack([(file.run(c[0]).astype(np.float64).ravel() - zero) * scale for c in input_codes(found, images)])
 
@@ -111,8 +111,8 @@ def found(hard, images) -> Solution:
 
 def checked(found: Solution, images: torch.Tensor, data: bytes | None = None, plan: QuantPlan | None = None) -> Report:
     plan = plan or plan_of(found)
-    data = data or quantize(found.shipped, plan)
-    return verify(found.graph, found.shipped, plan, data, images[:4], input_codes(found, images[:4]))
+    data = data or quantized_file(found.shipped, plan)
+    return verify(found.graph, plan, lower(found.shipped, plan), data, images[:4], input_codes(found, images[:4]))
 
 
 def test_int16_saves_tokens_of_far_apart_variances(hard, found, images):
@@ -124,7 +124,7 @@ def test_int16_saves_tokens_of_far_apart_variances(hard, found, images):
 
 
 def test_the_file_is_integer_and_every_op_of_it_is_as_simulated(found, images):
-    data = quantize(found.shipped, plan_of(found))
+    data = quantized_file(found.shipped, plan_of(found))
     counted = census(data)
     assert counted.float_tensors == ()
     assert {op for (op, dtype) in counted.ops if dtype == "INT16"} >= {"QUANTIZE", "MUL", "SUB", "SUM", "RSQRT"}
@@ -163,8 +163,8 @@ def test_a_search_that_goes_on_from_its_pieces_finds_the_same(hard, found, image
 
 def test_a_work_directory_keeps_all_that_the_file_needs(found):
     plan = QuantPlan.from_json(plan_of(found).to_json())
-    folded = with_floats(read(write_float(found.graph)), plan.floats)
-    assert quantize(edit.with_named(folded, found.constants), plan) == quantize(found.shipped, plan)
+    folded = with_floats(read(serialize(found.graph)), plan.floats)
+    assert quantized_file(edit.with_named(folded, found.constants), plan) == quantized_file(found.shipped, plan)
 
 
 def test_a_report_has_changes_for_it(hard, found, images):
@@ -180,7 +180,7 @@ def test_the_plan_keeps_the_scales(found):
 
 @pytest.mark.parametrize("op", ["MUL", "RSQRT", "SUB"])
 def test_verification_finds_a_wrong_scale(found, images, op):
-    model = _flat.load_model(quantize(found.shipped, plan_of(found)))
+    model = _flat.load_model(quantized_file(found.shipped, plan_of(found)))
     graph = model.subgraphs[0]
     outputs = [graph.tensors[o.outputs[0]] for o in graph.operators if _flat.op_name(model, o) == op]
     wrong = next(t for t in outputs if _flat.TENSOR_TYPE[t.type] == "INT16")
@@ -190,7 +190,7 @@ def test_verification_finds_a_wrong_scale(found, images, op):
 
 
 def test_verification_finds_a_wrong_entry(found, images):
-    model = _flat.load_model(quantize(found.shipped, plan_of(found)))
+    model = _flat.load_model(quantized_file(found.shipped, plan_of(found)))
     graph = model.subgraphs[0]
     entries = [o for o in graph.operators if _flat.op_name(model, o) == "QUANTIZE"]
     wrong = next(t for t in (graph.tensors[o.outputs[0]] for o in entries) if _flat.TENSOR_TYPE[t.type] == "INT16")
@@ -201,8 +201,8 @@ def test_verification_finds_a_wrong_entry(found, images):
 def test_a_float_tensor_without_a_scale_is_refused(found):
     plan = plan_of(found)
     others = list(plan.int16)[1:]
-    with pytest.raises(PlanError, match="no int16 scale"):
-        quantize(found.shipped, replace(plan, int16={name: plan.int16[name] for name in others}))
+    with pytest.raises(PlanError, match="held in int16"):
+        quantized_file(found.shipped, replace(plan, int16={name: plan.int16[name] for name in others}))
 
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e4])
@@ -213,14 +213,12 @@ def test_the_int16_root_is_computed_as_its_kernel_does(size):
     out_scale = 2 / np.sqrt(1024 * size) / 2**15
     b.tensors = [Tensor(0, "x", codes.shape, "FLOAT32"), Tensor(1, "y", codes.shape, "FLOAT32")]
     graph = Graph(dict(enumerate(b.tensors)), (Node("RSQRT", spec("RSQRT").attrs(), (0,), (1,)),), (0,), (1,))
-    model = _flat.load_model(write_float(graph))
-    for tensor, scale in zip(model.subgraphs[0].tensors, (size, out_scale), strict=True):
-        tensor.type = _flat.TENSOR_TYPE_CODE["INT16"]
-        tensor.quantization = schema.QuantizationParametersT()
-        tensor.quantization.scale, tensor.quantization.zeroPoint = [scale], [0]
-    interpreter = make_interpreter(_flat.pack(model))
-    steps = int16_steps([codes.astype(np.int64)], np.zeros(0), [size], out_scale)
-    assert np.array_equal(run(interpreter, codes), steps)
+    quantized = [Quantization((float(np.float32(s)),), bits=16) for s in (size, out_scale)]
+    typed = {t.id: replace(t, dtype="INT16", quantization=q) for t, q in zip(b.tensors, quantized, strict=True)}
+    found = run(make_interpreter(serialize(replace(graph, tensors=typed))), codes)
+    quants = Quants((quantized[0],), (quantized[1],))
+    (steps,) = spec("RSQRT").integer([codes.astype(np.int64)], quants, NoAttrs(), Kernel.X86)
+    assert np.array_equal(found, steps)
     real = 1 / np.sqrt(codes.clip(1) * size) / out_scale
     assert np.abs(steps / real - 1)[codes >= 1024].max() < 2e-3
     assert np.abs(steps / real - 1)[codes < 256].max() > 1e-2  # why roots have two parts

@@ -20,6 +20,7 @@ from qhyvit.latency import Kernel, LatencyProfile, Work, default_profile
 from qhyvit.latency import fit as fitting
 from qhyvit.latency.profile import LARGE, LARGE_NS, packaged
 from qhyvit.latency.work import LANES, TABLE, TABLE_OPS, is_sum_of_squares, work
+from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.methods import _islands, method
 from qhyvit.methods._islands import GAIN_PER_TIME, GAIN_PER_TIME_FAR, gain_per_ms
 from qhyvit.methods._problem import Problem
@@ -34,7 +35,6 @@ from qhyvit.tflite.islands import with_floats, with_profile
 from qhyvit.tflite.placement import Times, Worth, place, times
 from qhyvit.tflite.read import read
 from qhyvit.tflite.squares import added_in_float
-from qhyvit.tflite.write import quantize
 from qhyvit.verify.census import census
 from qhyvit.verify.report import verify
 
@@ -433,10 +433,10 @@ def test_a_quotient_is_float_in_cpu_and_refused_in_integer():
         solution = method("minmax").search(Problem(made, images, profile=profile), {"observer": "minmax"})
         plan = QuantPlan(solution.tensors, "minmax", profile=profile)
         if profile == "cpu":
-            assert ("DIV", "FLOAT32") in census(quantize(solution.shipped, plan)).ops
+            assert ("DIV", "FLOAT32") in census(quantized_file(solution.shipped, plan)).ops
         else:
             with pytest.raises(PlanError, match=r"DIV 't2' has no int8 kernel that is right: .*--profile cpu"):
-                quantize(solution.shipped, plan)
+                quantized_file(solution.shipped, plan)
 
 
 def test_accuracy_buys_time():
@@ -552,13 +552,13 @@ def scaled(factor, *names):
 def built(graph, inputs):
     solution = method("minmax").search(Problem(graph, inputs[:4]), {"observer": "minmax"})
     plan = QuantPlan(solution.tensors, "minmax", profile="cpu")
-    data = quantize(graph, plan)
+    data = quantized_file(graph, plan)
     entry = plan.tensors[graph.tensors[graph.inputs[0]].name]
     codes = [
         affine.quantize(x[None].numpy(), entry.scale[0], entry.zero_point[0], affine.grid()).astype(np.int8)
         for x in inputs[:2]
     ]
-    report = verify(graph, graph, plan, data, inputs[:2], codes)
+    report = verify(graph, plan, lower(graph, plan), data, inputs[:2], codes)
     assert not {c.name: c.detail for c in report.checks if "decide" not in c.name and not c.passed}
     return census(data)
 
@@ -653,7 +653,7 @@ def test_xnnpack_looks_codes_up_where_an_elementwise_op_is_alone(tmp_path, op):
     graph = Graph(tensors, (Node(op, spec(op).attrs(), (0,), (1,)),), (0,), (1,))
     graph = replace(graph, floats=frozenset({1}))
     grid = TensorQuant((0.02,), (-128,), choice=Choice())
-    (tmp_path / "m.tflite").write_bytes(quantize(graph, QuantPlan({"x": grid, "y": grid}, "test")))
+    (tmp_path / "m.tflite").write_bytes(quantized_file(graph, QuantPlan({"x": grid, "y": grid}, "test")))
     found = profile(tmp_path / "m.tflite", runs=2)
     assert [(e.name, e.kernel) for e in found.events] == [("Invalid Unary Op", "xnnpack")]
     assert fitting.samples({"graph": found.graph, "events": [vars(e) for e in found.events]})[1].work.kernel == TABLE
@@ -726,7 +726,7 @@ def test_the_method_buys_accuracy_with_float_kernels():
     assert "float kernel for s" in said
     assert not solution.graph.wide
     plan = QuantPlan(solution.tensors, "qhyvit", profile="cpu")
-    assert census(quantize(solution.shipped, plan)).ops[("SOFTMAX", "FLOAT32")] == 1
+    assert census(quantized_file(solution.shipped, plan)).ops[("SOFTMAX", "FLOAT32")] == 1
     stays = chosen.search(replace(problem, profile="integer"), {**options, "int16_ms": 0.0})
     assert not stays.graph.floats
 

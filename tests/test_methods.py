@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.methods import method
 from qhyvit.methods._blocks import BridgeBlock, bridge_blocks, bridges
 from qhyvit.methods._hessian import Capture, GradientPass, mean_distance
@@ -22,7 +23,6 @@ from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
 from qhyvit.store import Store
 from qhyvit.tflite.legal import check_plan, groups
-from qhyvit.tflite.write import constants_on_grid_of
 
 
 @pytest.fixture(scope="module")

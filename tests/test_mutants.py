@@ -18,9 +18,9 @@ from qhyvit.plan import QuantPlan
 from qhyvit.rewrites import all_rewrites
 from qhyvit.sim.checked import EXACT, Door, Edit, EditError
 from qhyvit.sim.run import Executor
+from qhyvit.tflite.serialize import serialize
 from qhyvit.tflite.squares import added_in_float
 from qhyvit.tflite.twins import without_twins
-from qhyvit.tflite.write import write_float
 from qhyvit.verify.against_float import FloatFile, against_float
 from tests._graphs import PIECES, Builder
 
@@ -194,7 +194,7 @@ def test_the_door_refuses_it_and_names_it(name):
 @pytest.mark.parametrize("name", MUTANTS)
 def test_verification_finds_it_where_the_door_is_open(name):
     mutant = MUTANTS[name]
-    reference = FloatFile(write_float(mutant.graph), {})
+    reference = FloatFile(serialize(mutant.graph), {})
     plan, outputs = QuantPlan({}, "minmax"), Executor(mutant.graph).logits(IMAGES).numpy()
 
     def found(graph):

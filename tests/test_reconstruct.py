@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.methods._hessian import position_weights
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Problem
@@ -14,7 +15,6 @@ from qhyvit.methods._reconstruct import Gram, _gram, reconstruct, ridge, round_w
 from qhyvit.ops._layer import layers
 from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.write import constants_on_grid_of
 from tests._graphs import Builder
 
 

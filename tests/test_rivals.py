@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from qhyvit.errors import PlanError
+from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.methods import method
 from qhyvit.methods._layers import cosine, hessian, sample
 from qhyvit.methods._patterns import norms, pointwise_beside_depthwise, silu_outputs, softmax_outputs
@@ -16,7 +17,6 @@ from qhyvit.sim.fakequant import FakeQuant, fake_quantize
 from qhyvit.sim.partial import counted, partial
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.legal import check_plan
-from qhyvit.tflite.write import constants_on_grid_of
 
 EXPRESSIBLE = {
     "percentile": {}, "easyquant": {"rounds": 1, "scheme": "symmetric"}, "ptq4vit": {"rounds": 1, "twin": False},

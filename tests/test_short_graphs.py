@@ -286,10 +286,10 @@ def test_a_token_of_zeros_stays_a_number():
 def test_the_file_of_a_token_of_zeros_gives_numbers():
     from ai_edge_litert.interpreter import Interpreter
 
-    from qhyvit.tflite.write import write_float
+    from qhyvit.tflite.serialize import serialize
 
     def run(graph):
-        interpreter = Interpreter(model_content=write_float(graph), num_threads=1)
+        interpreter = Interpreter(model_content=serialize(graph), num_threads=1)
         interpreter.allocate_tensors()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.zeros((1, 4, 5), np.float32))
         interpreter.invoke()

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.lowering.lower import quantized_file
 from qhyvit.ops._reduce import ReducerAttrs
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.rewrites.short_reductions import LONGEST, apply, neighbours
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.write import quantize
 from qhyvit.verify.probe import make_interpreter, run
 
 SHAPE = (1, 1024, 96)
@@ -47,7 +47,7 @@ def test_the_file_gives_the_codes_whose_mean_is_far_from_zero(code):
     """One step over all 98,304 values gives -128 or 127 on processors whose kernel is the AVX2 one."""
     graph = apply(_graph("MEAN", (0, 1, 2), True))
     quants = {t.name: TensorQuant((1.0,), (0,)) for t in graph.activations()}
-    file = make_interpreter(quantize(graph, QuantPlan(quants, "test")), "litert")
+    file = make_interpreter(quantized_file(graph, QuantPlan(quants, "test")), "litert")
     assert run(file, np.full(SHAPE, code, np.int8)).ravel().tolist() == [code]
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.lowering.lower import quantized_file
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
@@ -14,7 +15,6 @@ from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.islands import with_floats
 from qhyvit.tflite.twins import without_twins
-from qhyvit.tflite.write import quantize
 from qhyvit.verify.census import census
 
 
@@ -104,5 +104,5 @@ def test_the_file_has_one():
     graph = with_floats(doubled(), ("b", "again", "y"))
     images = torch.rand(8, 4, 8, generator=torch.Generator().manual_seed(0))
     solution = method("minmax").search(Problem(without_twins(graph), images), {"observer": "minmax"})
-    data = quantize(solution.shipped, QuantPlan(solution.tensors, "minmax", profile="cpu"))
+    data = quantized_file(solution.shipped, QuantPlan(solution.tensors, "minmax", profile="cpu"))
     assert census(data).ops[("SUB", "FLOAT32")] == 1

@@ -182,16 +182,22 @@ def run(graph: Graph, images: np.ndarray, plan: QuantPlan | None = None) -> np.n
     """
     import torch
 
-    from qhyvit.sim.fakequant import ExactQuant, quantized_biases
+    from qhyvit.affine import grid
+    from qhyvit.affine import quantize as to_codes
+    from qhyvit.lowering.lower import lower
     from qhyvit.sim.run import Executor
-    from qhyvit.tflite.write import constants_on_grid_of
+    from qhyvit.verify.decide import simulated_codes
 
-    hook = None
     if plan is not None:
-        graph = quantized_biases(constants_on_grid_of(graph, plan.tensors), plan.tensors)
-        hook = ExactQuant(graph, plan.tensors, plan.int16)
-    executor = Executor(graph, torch.float64, exact=plan is None)
+        typed = lower(graph, plan).graph
+        entry, end = (typed.tensors[t].quantization for t in (typed.inputs[0], typed.outputs[0]))
+        assert entry is not None
+        assert end is not None
+        codes = to_codes(np.asarray(images), entry.scale[0], entry.zero_point, grid()).astype(np.int8)
+        steps: np.ndarray = simulated_codes(typed, [x[None] for x in codes]) - end.zero_point
+        return steps * end.scale[0]
+    executor = Executor(graph, torch.float64, exact=True)
     feeds = torch.from_numpy(np.asarray(images, np.float64)).split(AT_ONCE)
     with torch.no_grad():
-        found: np.ndarray = torch.cat([executor.logits(x, hook) for x in feeds]).numpy()
+        found: np.ndarray = torch.cat([executor.logits(x) for x in feeds]).numpy()
     return found

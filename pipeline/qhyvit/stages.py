@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from qhyvit.graph.ir import Graph
     from qhyvit.latency.profile import LatencyProfile
+    from qhyvit.lowering.lower import Lowered
     from qhyvit.methods._problem import Method, Problem, Solution
     from qhyvit.models._source import Source
     from qhyvit.sim.checked import Door
@@ -236,10 +237,10 @@ def _solution(problem: Problem, method: Method, options: Mapping[str, Any]) -> S
 
 
 def _write_solution(work: Work, solution: Solution, plan: QuantPlan, latency: LatencyProfile) -> None:
-    from qhyvit.tflite.write import write_float
+    from qhyvit.tflite.serialize import serialize
 
     files.write_text(work.folder / LATENCY, latency.to_json())
-    files.write_bytes(work.folder / FOLDED, write_float(solution.graph))
+    files.write_bytes(work.folder / FOLDED, serialize(solution.graph))
     files.write_bytes(work.folder / CONSTANTS, files.pack_arrays(solution.constants))
     files.write_text(work.folder / PLAN, plan.to_json())
 
@@ -296,20 +297,27 @@ def solved(work: Work) -> Solved:
     return Solved(folded, edit.with_named(folded, constants), plan)
 
 
+def lowered(work: Work) -> Lowered:
+    """The typed graph of what calibration left: what the file holds."""
+    from qhyvit.lowering.lower import lower
+    from qhyvit.sim.checked import Door, Edit
+    from qhyvit.tflite.squares import as_written
+
+    found = solved(work)
+    squares = Edit("sums of squares in float", lambda graph: as_written(graph, found.plan))
+    Door.on_noise(found.shipped).checked(squares, found.shipped)  # lowering makes this edit
+    return lower(found.shipped, found.plan)
+
+
 def convert(work: Work) -> None:
     """Stage 3: ``model.tflite``."""
     key = {name: work.hash(name) for name in (FOLDED, CONSTANTS, PLAN)}
 
     def make() -> None:
-        from qhyvit.sim.checked import Door, Edit
-        from qhyvit.tflite.squares import as_written
-        from qhyvit.tflite.write import quantize as write
+        from qhyvit.tflite.serialize import serialize
 
         work.progress("convert", 0.0)
-        found = solved(work)
-        squares = Edit("sums of squares in float", lambda graph: as_written(graph, found.plan))
-        Door.on_noise(found.shipped).checked(squares, found.shipped)  # the writer makes this edit
-        files.write_bytes(work.folder / MODEL, write(found.shipped, found.plan))
+        files.write_bytes(work.folder / MODEL, serialize(lowered(work).graph))
 
     work.stage("convert", key, (MODEL,), make)
 
@@ -354,7 +362,7 @@ def verify(
         model = work.read(MODEL)
         reference = FloatFile(work.read(FLOAT), facts, least)
         outcome.append(
-            check(found.folded, found.shipped, plan, model, floats, codes, runtimes_here(), reference=reference)
+            check(found.folded, plan, lowered(work), model, floats, codes, runtimes_here(), reference=reference)
         )
         files.write_text(work.folder / VERIFY, json.dumps(outcome[0].to_json(), indent=1) + "\n")
 
@@ -389,12 +397,14 @@ def _on_arm64(work: Work) -> Callable[[np.ndarray], Sequence[int]]:
     """What arm64's kernels make of an image, by the simulation."""
 
     def codes(pixels: np.ndarray) -> Sequence[int]:
-        import torch
-
+        from qhyvit.ops._spec import Kernel
         from qhyvit.verify.decide import simulated_codes
 
-        found, how = solved(work), default_preprocess(work.json(FACTS))
-        floats = torch.from_numpy(normalize(pixels[None], how))
-        return simulated_codes(found.shipped, found.plan.tensors, floats, arm64=True)[0].tolist()
+        typed, how = lowered(work).graph, default_preprocess(work.json(FACTS))
+        entry = typed.tensors[typed.inputs[0]].quantization
+        assert entry is not None
+        given = quantize(pixels, how, entry.scale[0], entry.zero_point, "int8")[None]
+        found: list[int] = simulated_codes(typed, [given], Kernel.ARM64)[0].tolist()
+        return found
 
     return codes

@@ -13,14 +13,15 @@ from benchmarks._arm64 import PROCESSORS, SCRIPT, emulate
 from benchmarks.demo.images import SHAPES, draw_image
 from qhyvit.bundle import write_bundle
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
+from qhyvit.ops._spec import Kernel
 from qhyvit.plan import QuantPlan, TensorQuant
-from qhyvit.sim.fakequant import ExactQuant
-from qhyvit.sim.run import Executor
 from qhyvit.tflite.islands import widened
-from qhyvit.tflite.write import quantize
+from qhyvit.tflite.read import read
+from qhyvit.tflite.serialize import serialize
 from qhyvit.verify import agree
 from qhyvit.verify.decide import simulated_codes
 from qhyvit.verify.probe import make_interpreter, run
@@ -48,11 +49,14 @@ def bundle(tmp_path_factory, solution):
     draw_image(3, np.random.default_rng(3), SIZE).save(folder / "test.png")
     facts = {"model": "mobilevit_xxs", "profile": "integer", "versions": {}, "created_by": {}}
 
-    def on_arm64(pixels):
-        floats = torch.from_numpy(pixels[None].astype(np.float32) / 255)
-        return simulated_codes(solution.shipped, solution.tensors, floats, arm64=True)[0]
+    typed = lower(solution.shipped, plan).graph
+    entry = solution.tensors[graph.tensors[graph.inputs[0]].name]
 
-    data = quantize(solution.shipped, plan)
+    def on_arm64(pixels):
+        codes = codes_of(pixels, HOW, entry.scale[0], entry.zero_point[0], "int8")[None]
+        return simulated_codes(typed, [codes], Kernel.ARM64)[0]
+
+    data = serialize(typed)
     write_bundle(folder / "b", data, HOW, folder / "test.png", list(SHAPES), facts, on_arm64=on_arm64)
     return folder / "b"
 
@@ -102,11 +106,10 @@ def test_arm_processors_agree_bit_for_bit(by_processor):
     assert all(np.array_equal(first, other) for other in others)
 
 
-def test_arm_decides_as_x86_does_and_the_simulation_says_by_how_much_it_differs(by_processor, here, solution, feed):
+def test_arm_decides_as_x86_does_and_the_simulation_says_by_how_much_it_differs(by_processor, here, bundle, feed):
     codes = by_processor["cortex-a72"][0]
-    entry = solution.tensors[solution.graph.tensors[solution.graph.inputs[0]].name]
-    floats = torch.from_numpy((feed[0].astype(np.float32) - entry.zero_point[0]) * np.float32(entry.scale[0]))
-    simulated = simulated_codes(solution.shipped, solution.tensors, floats, arm64=True)
+    typed = read((bundle / "model.tflite").read_bytes())
+    simulated = simulated_codes(typed, [x[None] for x in feed[0]], Kernel.ARM64)
     for name, other in (("x86", here), ("simulation", simulated)):
         equal, worst = (codes == other).mean(), np.abs(codes - other).max()
         print(f"{name} and arm64: {equal:.1%} of the output codes equal, worst difference {worst}")
@@ -127,7 +130,7 @@ def plain(tmp_path_factory, small_v1, inputs):
     folder = tmp_path_factory.mktemp("plain") / "b"
     folder.mkdir()
     found = method("minmax").search(Problem(small_v1.graph, inputs), {"observer": "minmax"})
-    (folder / "model.tflite").write_bytes(quantize(found.shipped, QuantPlan(found.tensors, "minmax")))
+    (folder / "model.tflite").write_bytes(quantized_file(found.shipped, QuantPlan(found.tensors, "minmax")))
     return folder
 
 
@@ -153,13 +156,14 @@ def test_each_op_on_arm_against_the_simulation(arm, bundle, feed, solution, monk
     monkeypatch.setattr(agree, "every_tensor", lambda interpreter, codes: iter(images))
     entry = solution.tensors[solution.graph.tensors[solution.graph.inputs[0]].name]
     floats = (feed[0][:count].astype(np.float32) - entry.zero_point[0]) * np.float32(entry.scale[0])
-    both = solution.graph, solution.shipped
-    for arm64 in (False, True):
+    plan = QuantPlan(solution.tensors, "qhyvit")
+    lowered = lower(solution.shipped, plan)
+    for kernel in (Kernel.X86, Kernel.ARM64):
         found = agree.op_by_op(
-            *both, solution.tensors, b"", torch.from_numpy(floats), feed[0][:count], arm64=arm64
+            solution.graph, lowered, b"", torch.from_numpy(floats), feed[0][:count], kernel
         )  # fmt: skip
         parted = {op.op: (op.compared - op.equal, op.compared) for op in found.ops.values() if op.worst}
-        print(f"differ from {'arm64' if arm64 else 'x86'}'s simulation: {parted or 'none'}")
+        print(f"differ from {kernel}'s simulation: {parted or 'none'}")
         assert not found.missing
         assert all(op.worst <= 1 for op in found.ops.values())
     assert set(parted) <= {"MEAN"}
@@ -177,7 +181,8 @@ def test_softmax_on_arm_is_the_simulations(arm, tmp_path, positions, wide):
     y = torch.softmax(x.double(), dim=-1)
     s_out = float(np.float32(float(y.max()) / 255)) if wide else 1 / 256
     quants = {"x": TensorQuant((float(np.float32(0.05)),), (0,)), "y": TensorQuant((s_out,), (-128,))}
-    (tmp_path / "model.tflite").write_bytes(quantize(graph, QuantPlan(quants, "test", wide=("y",) if wide else ())))
+    typed = lower(graph, QuantPlan(quants, "test", wide=("y",) if wide else ())).graph
+    (tmp_path / "model.tflite").write_bytes(serialize(typed))
     np.save(tmp_path / "x.npy", codes)
     done = emulate(
         arm, "cortex-a72", SCRIPT, tmp_path / "model.tflite", tmp_path / "x.npy", tmp_path / "o.npz", "xnnpack"
@@ -185,10 +190,7 @@ def test_softmax_on_arm_is_the_simulations(arm, tmp_path, positions, wide):
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "o.npz") as stored:
         found = stored["outputs"].astype(int)
-    exact = ExactQuant(graph, quants, arm64=True)
-    operands = torch.from_numpy(codes.astype(np.float64) * quants["x"].scale[0])
-    (value,) = Executor(graph, torch.float64).apply(node, [operands[:, None]])
-    mine = exact.codes(graph.tensors[1], value, node).reshape(found.shape)
+    mine = simulated_codes(typed, [x[None] for x in codes], Kernel.ARM64).reshape(found.shape)
     print(f"softmax over {positions}, int16 {wide}: {(mine != found).sum()} of {found.size} codes differ")
     assert np.abs(mine - found).max() <= 1
     assert (mine == found).mean() > 0.999

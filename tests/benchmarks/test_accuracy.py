@@ -5,11 +5,11 @@ import torch
 
 from benchmarks import accuracy, plots
 from benchmarks._files import have_rows, write_rows
+from qhyvit.lowering.lower import quantized_file
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.write import quantize
 from qhyvit.verify.probe import make_interpreter, run
 from qhyvit_device.preprocess import Preprocess
 from qhyvit_device.preprocess import quantize as codes_of
@@ -40,7 +40,7 @@ def test_a_row_that_is_there_is_found_by_its_values(tmp_path):
 def test_the_exact_simulation_is_far_nearer_to_the_file_than_to_float(small_v1, pictures, inputs):
     chosen = method("minmax")
     solution = chosen.search(Problem(small_v1.graph, inputs[:4]), chosen.defaults)
-    model = quantize(solution.shipped, QuantPlan(solution.tensors, "minmax"))
+    model = quantized_file(solution.shipped, QuantPlan(solution.tensors, "minmax"))
     how = Preprocess("squash", 128, "bicubic", (0.0,) * 3, (1.0,) * 3)
     logits = accuracy.simulated(solution.shipped, solution.tensors, pictures[:4], how, exact=True)
     graph = solution.graph

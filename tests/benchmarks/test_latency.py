@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import instructions, latency
-from qhyvit.tflite.write import write_float
+from qhyvit.tflite.serialize import serialize
 from qhyvit_device import bench
 
 
 @pytest.fixture(scope="module")
 def rows(small_v1, tmp_path_factory):
     """Of the same model in the place of all five files."""
-    data, folder = write_float(small_v1.graph), tmp_path_factory.mktemp("latency")
+    data, folder = serialize(small_v1.graph), tmp_path_factory.mktemp("latency")
     paths = {name: folder / latency.file_name(name) for name in latency.FILES}
     for path in paths.values():
         path.write_bytes(data)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from benchmarks import op_times
-from qhyvit.tflite.write import write_float
+from qhyvit.tflite.serialize import serialize
 from qhyvit_device.profile import profile
 
 
@@ -53,7 +53,7 @@ def test_the_floor_is_the_layers_time_over_the_stock_float_files(plain, monkeypa
 def test_a_float_file_has_float_ops_and_no_int8_ones(small_v1, tmp_path):
     """Types have the names that the device stage gives them: float ops were counted as int8 once."""
     path = tmp_path / "m.tflite"
-    path.write_bytes(write_float(small_v1.graph))
+    path.write_bytes(serialize(small_v1.graph))
     measured = asdict(profile(path, runs=3))
     kinds = op_times.by_kind(measured)
     assert kinds["int8"] == kinds["borders"] == 0.0

@@ -10,14 +10,14 @@ from qhyvit_device.preprocess import Preprocess
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory, small_v1, inputs):
     from qhyvit.bundle import write_bundle
+    from qhyvit.lowering.lower import quantized_file
     from qhyvit.methods import method
     from qhyvit.methods._problem import Problem
     from qhyvit.plan import QuantPlan
-    from qhyvit.tflite.write import quantize
 
     folder = tmp_path_factory.mktemp("bundle")
     solution = method("minmax").search(Problem(small_v1.graph, inputs[:4]), {"observer": "minmax"})
-    model = quantize(solution.shipped, QuantPlan(solution.tensors, "minmax"))
+    model = quantized_file(solution.shipped, QuantPlan(solution.tensors, "minmax"))
     picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(picture).save(folder / "test.png")
     facts = {"model": "m", "profile": "integer", "versions": {}, "created_by": {}}

@@ -137,14 +137,14 @@ def test_an_old_runtime_is_not_blamed_on_sys():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory, small_v1, inputs):
+    from qhyvit.lowering.lower import quantized_file
     from qhyvit.methods import method
     from qhyvit.methods._problem import Problem
     from qhyvit.plan import QuantPlan
-    from qhyvit.tflite.write import quantize
 
     folder = tmp_path_factory.mktemp("models")
     solution = method("minmax").search(Problem(small_v1.graph, inputs[:4]), {"observer": "minmax"})
-    (folder / "int8.tflite").write_bytes(quantize(solution.shipped, QuantPlan(solution.tensors, "minmax")))
+    (folder / "int8.tflite").write_bytes(quantized_file(solution.shipped, QuantPlan(solution.tensors, "minmax")))
     (folder / "float.tflite").write_bytes(small_v1.tflite)
     return folder
 
@@ -249,11 +249,11 @@ def test_every_op_of_a_file_is_in_its_profile(files):
 @pytest.mark.parametrize("branches", [5, 6])  # as many operands as XNNPACK takes in a concatenation, and one more
 def test_the_census_names_what_the_delegate_leaves_of_ops_that_it_takes_elsewhere(tmp_path, branches):
     from qhyvit.graph.ir import Graph, Node, Tensor
+    from qhyvit.lowering.lower import quantized_file
     from qhyvit.methods import method
     from qhyvit.methods._problem import Problem
     from qhyvit.ops import spec
     from qhyvit.plan import QuantPlan
-    from qhyvit.tflite.write import quantize
     from qhyvit.verify.census import census
 
     shape, made = (1, 4, 4, 3), range(1, branches + 1)
@@ -265,7 +265,7 @@ def test_the_census_names_what_the_delegate_leaves_of_ops_that_it_takes_elsewher
     problem = Problem(graph, torch.rand(2, 4, 4, 3))
     solution = method("minmax").search(problem, {"observer": "minmax"})
     path = tmp_path / "m.tflite"
-    path.write_bytes(quantize(solution.shipped, QuantPlan(solution.tensors, "minmax")))
+    path.write_bytes(quantized_file(solution.shipped, QuantPlan(solution.tensors, "minmax")))
     left = census(path.read_bytes()).not_delegated
     assert left.get("CONCATENATION", 0) == (branches > 5)
     assert left == {o.op: o.count for o in profile.profile(path, runs=2).ops if o.kernel == "builtin"}

@@ -62,11 +62,11 @@ def mutated(draw, originals):
 @pytest.fixture(scope="module")
 def models(small_v1):
     """The first ops of a network: of a whole one nearly all bytes are weights, and whatever they are is right."""
-    from qhyvit.tflite.write import write_float
+    from qhyvit.tflite.serialize import serialize
 
     def front(count):
         nodes = small_v1.graph.nodes[:count]
-        return write_float(replace(small_v1.graph, nodes=nodes, outputs=nodes[-1].outputs))
+        return serialize(replace(small_v1.graph, nodes=nodes, outputs=nodes[-1].outputs))
 
     return [front(6), front(20)]
 

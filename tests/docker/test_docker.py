@@ -12,19 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks import _arm64
 from benchmarks.demo.images import SHAPES, draw_image
 from qhyvit.bundle import write_bundle
 from qhyvit.image import CONFIG, write_image, write_tarball
+from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
+from qhyvit.ops._spec import Kernel
 from qhyvit.plan import QuantPlan
-from qhyvit.tflite.write import quantize
 from qhyvit.verify.decide import simulated_codes
 from qhyvit.wheelhouse import Target
 from qhyvit_device.preprocess import Preprocess
+from qhyvit_device.preprocess import quantize as codes_of
 
 pytestmark = pytest.mark.docker
 ROOT = Path(__file__).parents[2]
@@ -66,12 +67,13 @@ def bundle(tmp_path_factory, small_v1, inputs):
     plan = QuantPlan(found.tensors, "minmax", wide=tuple(graph.tensors[t].name for t in graph.wide))
 
     def on_arm64(pixels):
-        floats = torch.from_numpy(pixels[None].astype(np.float32) / 255)
-        return simulated_codes(found.shipped, found.tensors, floats, arm64=True)[0]
+        entry = found.tensors[graph.tensors[graph.inputs[0]].name]
+        codes = codes_of(pixels, HOW, entry.scale[0], entry.zero_point[0], "int8")[None]
+        return simulated_codes(lower(found.shipped, plan).graph, [codes], Kernel.ARM64)[0]
 
     draw_image(3, np.random.default_rng(3), SIZE).save(folder / "test.png")
     facts = {"model": "mobilevit_xxs", "profile": "integer", "versions": {}, "created_by": {}}
-    data = quantize(found.shipped, plan)
+    data = quantized_file(found.shipped, plan)
     write_bundle(folder / "b", data, HOW, folder / "test.png", list(SHAPES), facts, on_arm64=on_arm64)
     codes = np.random.default_rng(1).integers(-128, 127, (IMAGES, SIZE, SIZE, 3), dtype=np.int8, endpoint=True)
     np.save(folder / "images.npy", codes)

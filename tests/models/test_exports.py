@@ -12,7 +12,7 @@ from qhyvit.ops import spec
 from qhyvit.rewrites import rewrite
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.read import read
-from qhyvit.tflite.write import write_float
+from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.probe import every_tensor, make_interpreter
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ def test_exports_small_and_equal(name):
     assert expected is None or (sum(sides), len(sides) - sum(sides)) == expected
 
     executor = Executor(graph)
-    interpreter = make_interpreter(write_float(graph), all_tensors=True)
+    interpreter = make_interpreter(serialize(graph), all_tensors=True)
     images = real_pixels(variant.input_size)
     for image, found in zip(images, every_tensor(interpreter, [x[None] for x in images]), strict=True):
         assert np.array_equal(found[graph.tensors[graph.inputs[0]].name], image[None])

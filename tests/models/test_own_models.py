@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from qhyvit.errors import ExportError, InputError, UsageError, WeightsError
+from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit.models._export import export
@@ -18,7 +19,6 @@ from qhyvit.rewrites import rewrite
 from qhyvit.stages import Work
 from qhyvit.stages import export as export_stage
 from qhyvit.tflite.read import read
-from qhyvit.tflite.write import quantize as write
 from qhyvit.verify.report import verify
 from qhyvit_device.preprocess import Preprocess, quantize
 
@@ -87,8 +87,8 @@ def verified(made, size):
     plan = QuantPlan(solution.tensors, "minmax", minmax.defaults)
     entry = plan.tensors[graph.tensors[graph.inputs[0]].name]
     codes = [quantize(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pixels]
-    model = write(solution.shipped, plan)
-    return graph, verify(solution.graph, solution.shipped, plan, model, floats, codes, ["litert"])
+    model = quantized_file(solution.shipped, plan)
+    return graph, verify(solution.graph, plan, lower(solution.shipped, plan), model, floats, codes, ["litert"])
 
 
 def test_a_factory_of_ones_own_becomes_a_verified_integer_file(own):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from qhyvit.lowering.lower import lower
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit.models._export import export
@@ -16,8 +17,9 @@ from qhyvit.models._transposed import _Expressible, with_expressible
 from qhyvit.plan import QuantPlan
 from qhyvit.rewrites import rewrite
 from qhyvit.tflite.read import read
-from qhyvit.tflite.write import quantize
+from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.agree import op_by_op
+from qhyvit.verify.decide import HERE
 from tests._codes import input_codes
 
 FORMS = [
@@ -79,7 +81,8 @@ def test_a_network_with_them_is_exported() -> None:
     assert graph.producer(cut.inputs[0]).op == "TRANSPOSE_CONV"
     images = torch.rand(2, 32, 32, 3)
     found = method("minmax").search(Problem(rewrite(graph), images), method("minmax").defaults)
-    file, quants = quantize(found.graph, QuantPlan(found.tensors, "minmax")), found.tensors
-    agreement = op_by_op(found.graph, found.shipped, quants, file, images, input_codes(found, images, "input"))
+    lowered = lower(found.shipped, QuantPlan(found.tensors, "minmax"))
+    codes = input_codes(found, images, "input")
+    agreement = op_by_op(found.graph, lowered, serialize(lowered.graph), images, codes, HERE)
     assert {row.op: row.worst for row in agreement.ops.values() if row.worst} == {}
     assert not agreement.missing

@@ -175,7 +175,8 @@ FAR = [*(case(op, act(16, 1), act(1, 256)) for op in ("ADD", "SUB", "MUL")), cas
        *(case("LEAKY_RELU", act(4, 256), alpha=alpha) for alpha in (0.125, -0.3, 1.5))]  # fmt: skip
 MATRICES = [case("FULLY_CONNECTED", act(4, 6), const(5, 6), None), case("FULLY_CONNECTED", act(4, 6), act(5, 6), None),
             case("FULLY_CONNECTED", act(4, 6), act(5, 6), None, fused_activation_function="RELU6"),
-            case("BATCH_MATMUL", act(3, 4, 5), act(3, 5, 6)), case("BATCH_MATMUL", act(4, 5), act(6, 5), adj_y=True)]  # fmt: skip
+            case("BATCH_MATMUL", act(3, 4, 5), act(3, 5, 6)),
+            case("BATCH_MATMUL", act(4, 5), act(6, 5), adj_y=True)]  # fmt: skip
 EDGES = [2.0**n for n in (-16, -10, -8, 7, 8)]
 
 

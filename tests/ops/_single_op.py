@@ -281,7 +281,7 @@ def camel(name: str) -> str:
 
 
 def build(case: Case, quantized: Quantized | None = None, honest: bool = True) -> bytes:
-    """The case as a ``.tflite``: float, or integer on the grids of ``quantized``; outputs are all ones if not honest."""
+    """The case as a ``.tflite``: float, or integer on the grids of ``quantized``; shapes are all ones if not honest."""
     builder = _Builder()
     grids = quantized.operands if quantized else (None,) * len(case.operands)
     inputs = [_operand(builder, case, i, grid) for i, grid in enumerate(grids)]

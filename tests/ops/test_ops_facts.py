@@ -33,7 +33,7 @@ from qhyvit.ops.fully_connected import FullyConnectedAttrs
 from qhyvit.ops.gather import GatherAttrs
 from qhyvit.ops.strided_slice import StridedSliceAttrs
 from qhyvit.tflite.read import read
-from qhyvit.tflite.write import write_float
+from qhyvit.tflite.serialize import serialize
 
 # Options that do not change what a float or a fully integer model computes.
 IGNORED = {"potScaleInt16", "asymmetricQuantizeInputs", "quantizedBiasType", "quantSpec"}
@@ -204,7 +204,7 @@ def test_quantizer_keeps_the_contract(case: Case) -> None:
         zero = case.spec.input_zero_point if t in graph.inputs else None
         low = 0.0 if zero == -128 else -1.0 - i
         wish[graph.tensors[t].name] = {"min": np.float64(low), "max": np.float64(2.0 + i)}
-    tool = quantizer.Quantizer(bytearray(write_float(graph)), recipe.static_wi8_ai8())
+    tool = quantizer.Quantizer(bytearray(serialize(graph)), recipe.static_wi8_ai8())
     data = tool.quantize(wish, enable_progress_bar=False, enable_progress_report=False).quantized_model
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytearray(data), 0))
     names = [schema_name(c.builtinCode) for c in model.operatorCodes]

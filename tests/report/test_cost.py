@@ -11,13 +11,14 @@ import torch
 
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import default_profile
+from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.report.gather import Request, _cost
 from qhyvit.rewrites import rewrite
 from qhyvit.stages import FLOAT, LATENCY, VERIFY, Solved, Work
-from qhyvit.tflite.write import constants_on_grid_of, write_float
+from qhyvit.tflite.serialize import serialize
 from tests._layer_graphs import LAYERS, Maker, graph_of
 
 IMAGES = torch.rand(4, 8, 8, 3, generator=torch.Generator().manual_seed(0))
@@ -31,7 +32,7 @@ def with_scalars() -> Graph:
 
 
 def costs_of(graph: Graph, folder: Path):
-    (folder / FLOAT).write_bytes(write_float(graph))
+    (folder / FLOAT).write_bytes(serialize(graph))
     found = method("minmax").search(Problem(graph, IMAGES), method("minmax").defaults)
     names = [t.name for t in graph.tensors.values()]
     verified = {"passed": True, "checks": [], "census": {"oldest_runtime": "2.5"},

@@ -20,7 +20,7 @@ class Quantization:
     Args:
         scale: one value, or one for each index of ``axis``; float32 values held as Python floats.
         zero_point: 0 where there are several scales.
-        axis: the axis with a scale for each index; None for one scale.
+        axis: the axis with a scale for each index; None where there is one scale.
         bits: of the tensor's type.
     """
 

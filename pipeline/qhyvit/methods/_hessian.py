@@ -14,13 +14,13 @@ import torch
 
 from qhyvit.errors import CalibrationError
 from qhyvit.graph.ir import Node, Tensor
+from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.methods._blocks import BridgeBlock
 from qhyvit.methods._problem import Problem
 from qhyvit.observers._histogram import Histogram
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.fakequant import fake_quantize, rounds
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.write import constants_on_grid_of
 
 
 class Capture:

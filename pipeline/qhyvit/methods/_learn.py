@@ -15,6 +15,7 @@ import torch
 
 from qhyvit import affine
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.methods._pixels import PIXELS
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish
@@ -22,7 +23,6 @@ from qhyvit.plan import Scheme, TensorQuant
 from qhyvit.sim.fakequant import LearnedUniform, fake_quantize, rounds
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.legal import groups
-from qhyvit.tflite.write import constants_on_grid_of
 
 SCALE_RATE, ZERO_RATE = 3e-2, 0.075  # of the logarithm of a scale; in codes
 

@@ -137,10 +137,10 @@ def loadable_outputs(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[st
     group_of = {t: group for group in groups(graph) for t in group.members}
     for node in graph.nodes:
         out = node.outputs[0]
-        if not spec(node.op).accumulates or graph.is_float(node) or group_of[out].fixed is not None:
+        factors = spec(node.op).factors
+        if factors is None or graph.is_float(node) or group_of[out].fixed is not None:
             continue
-        factors = (node.inputs[i] for i in spec(node.op).factors)
-        a, b, found = (changed.get(graph.tensors[t].name) for t in (*factors, out))
+        a, b, found = (changed.get(graph.tensors[t].name) for t in (*(node.inputs[i] for i in factors), out))
         if a is None or b is None or found is None or len(found.scale) > 1:
             continue
         least = float(np.float32(max(a.scale) * max(b.scale) / MOST_GAIN))

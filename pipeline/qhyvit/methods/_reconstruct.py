@@ -21,6 +21,7 @@ import torch
 from qhyvit import affine
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Node
+from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import bias_floor, weight_quant
 from qhyvit.methods._weights import search_weight
@@ -29,7 +30,6 @@ from qhyvit.ops._layer import Layer, layer_of
 from qhyvit.plan import TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.fakequant import fake_quantize
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.write import constants_on_grid_of
 
 DAMP = 0.01  # of the mean variance, added for the rounding
 NOISE = 1e-5  # of the mean square: what float32 sums leave uncertain in a covariance

@@ -31,7 +31,7 @@ from qhyvit.rewrites import shorten
 from qhyvit.tflite.constants import without_constant_nodes
 from qhyvit.tflite.final_softmax import CUT, last_op, without_final_softmax
 from qhyvit.tflite.read import read
-from qhyvit.tflite.write import write_float
+from qhyvit.tflite.serialize import serialize
 
 # Of the largest logit. MobileViTv2's norms sum up to M = 262,144 squares one after the other in float32: a relative
 # error of about sqrt(M) * 2^-24 = 3e-5 each, 21 norms in a row. A wrong equivalent is off by 1e-2 and more.
@@ -206,7 +206,7 @@ def _converted(source: Source, rewritten: nn.Module, images: np.ndarray | None) 
     modules, last = _modules(converted, rewritten), last_op(converted)
     softmax_inside = last if last in CUT else ""
     _check_end(source, last)
-    data = write_float(shorten(finite(read(without_final_softmax(converted), modules))))
+    data = serialize(shorten(finite(read(without_final_softmax(converted), modules))))
     error = float_error(data, source.reference, size, images=images, softmax_inside=softmax_inside)
     if not error < FLOAT_TOLERANCE:
         raise ExportError(f"the exported file differs from {source.name} by {error:.2e} of its largest logit")

@@ -13,7 +13,7 @@ from qhyvit.errors import GraphError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.rewrites import padded_pools
-from qhyvit.tflite.write import write_float
+from qhyvit.tflite.serialize import serialize
 
 MASKED = -1e4  # what is as low as this is a mask
 BOUNDLESS = 1e30  # no limit at all, to a clamp
@@ -90,7 +90,7 @@ def _largest(graph: Graph, scores: Iterable[int]) -> float:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(
-        model_content=write_float(graph), num_threads=1, experimental_preserve_all_tensors=True,
+        model_content=serialize(graph), num_threads=1, experimental_preserve_all_tensors=True,
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )  # fmt: skip
     interpreter.allocate_tensors()

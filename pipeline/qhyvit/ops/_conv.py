@@ -89,9 +89,8 @@ def window_sums(x: torch.Tensor, weight: torch.Tensor, attrs: Any) -> torch.Tens
     taps = weight.reshape(groups, outputs // groups, height, width, inputs)
     for i in range(height):
         for j in range(width):
-            top, left = i * dilation[0], j * dilation[1]
-            seen = padded[:, top : top + (rows - 1) * stride_h + 1 : stride_h,
-                          left : left + (columns - 1) * stride_w + 1 : stride_w].unflatten(-1, (groups, inputs))  # fmt: skip
-            tap = taps[:, :, i, j]
+            top, left, tap = i * dilation[0], j * dilation[1], taps[:, :, i, j]
+            below, right = top + (rows - 1) * stride_h + 1, left + (columns - 1) * stride_w + 1
+            seen = padded[:, top:below:stride_h, left:right:stride_w].unflatten(-1, (groups, inputs))
             total += seen * tap[..., 0] if inputs == 1 else torch.einsum("nhwgi,goi->nhwgo", seen, tap)
     return total.flatten(-2).unflatten(0, (x.shape[0], -1))

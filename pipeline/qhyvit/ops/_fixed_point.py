@@ -1,6 +1,7 @@
 """Integer arithmetic of TFLite's kernels, after their formulas: fixed-point multipliers, shifts that round.
 
-``Whole`` is one integer, or an array [*] of int64; multipliers, shifts and factors may be arrays that broadcast over it.
+``Whole`` is one integer, or an array [*] of int64; multipliers, shifts and factors may be arrays that broadcast over
+it.
 """
 
 from __future__ import annotations

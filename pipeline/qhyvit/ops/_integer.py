@@ -13,9 +13,10 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
+from qhyvit.graph.ir import Quantization
 from qhyvit.ops._elementwise import align
 from qhyvit.ops._fixed_point import multiplier_of, requantized, scaled
-from qhyvit.ops._spec import Codes, Forward, FusedActivation, Integer, Kernel, Quantization, Quants
+from qhyvit.ops._spec import Codes, Forward, FusedActivation, Integer, Kernel, Quants
 
 MULTIPLIER_BITS = 21  # of XNNPACK's sums
 EXACT_IN_FLOAT32 = 2**24
@@ -74,8 +75,8 @@ def in_steps(codes: Sequence[Codes], quants: Quants) -> list[Any]:
     """Operands as ``OpSpec.forward`` takes them: steps of int8 and int16 tensors, exact in float32."""
     found: list[Any] = []
     for x, quant in zip(codes, quants.reads, strict=True):
-        coded = x is not None and quant is not None
-        found.append(torch.from_numpy(steps_of(x, quant).astype(np.float32)) if coded else x)
+        known = None if x is None or quant is None else torch.from_numpy(steps_of(x, quant).astype(np.float32))
+        found.append(x if known is None else known)
     return found
 
 
@@ -152,7 +153,6 @@ def tabulated(function: Callable[[np.ndarray, Any], np.ndarray], *, builtin: boo
 def in_float64(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
     """``function`` of float32 values, rounded once."""
 
-
     def of(x: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):  # infinite in float32, as there
             found: np.ndarray = function(x.astype(np.float64)).astype(np.float32)
@@ -165,8 +165,8 @@ def accumulates(sum_up: Forward, data: int, weight: int, bias: int = -1, *, summ
                 builtin: Callable[[np.ndarray, Any], np.ndarray] = requantized) -> Integer:  # fmt: skip
     """Kernels that sum up products of codes in an integer and multiply that, as float32, by one float32 factor.
 
-    So XNNPACK; the builtin kernels have a 31-bit multiplier. The factor is s_a * s_b / s_out, one for each output channel
-    where the weight has many scales.
+    So XNNPACK; the builtin kernels have a 31-bit multiplier. The factor is s_a * s_b / s_out, one for each output
+    channel where the weight has many scales.
 
     Args:
         sum_up: (operands in steps, attrs) -> the sums without the bias; must be right in float32 where no partial sum
@@ -215,10 +215,10 @@ def clamped(top: float | None) -> Integer:
 def sums(sign: int) -> Integer:
     """Kernels of a + b (``sign`` 1) and a - b (-1).
 
-    XNNPACK, where both are in [2^-10, 2^8) (above, where one step of an operand is more than all of the output's, codes
-    may part): the larger of s_a / s_out and s_b / s_out becomes a 21-bit integer, the other one is as coarse; the sum of
-    steps times these is shifted back and rounded half up. The builtin kernels, and those of int16: both operands on
-    twice the larger scale, some bits finer.
+    XNNPACK, where both s_a / s_out and s_b / s_out are in [2^-10, 2^8): the larger one becomes a 21-bit integer, the
+    other one is as coarse; the sum of steps times these is shifted back and rounded half up. The builtin kernels, and
+    those of int16: both operands on twice the larger scale, some bits finer. From 2^8 on, where one step of an operand
+    is more than all of the output's, codes may part.
     """
 
     def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from qhyvit.graph.ir import Quantization
 from qhyvit.ops._fixed_point import requantized
 from qhyvit.ops._integer import looked_up, ratio
-from qhyvit.ops._spec import OpSpec, Quantization
+from qhyvit.ops._spec import OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
 _forward = unary(torch.abs)

@@ -13,7 +13,6 @@ from qhyvit.ops._spec import Kernel, NoAttrs, OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
 
-
 def _elu(x: np.ndarray, attrs: NoAttrs) -> np.ndarray:
     return np.where(x >= 0, x, in_float64(np.expm1)(np.minimum(x, 0)))
 

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch.nn.functional as F
 
+from qhyvit.graph.ir import Quantization
 from qhyvit.ops._fixed_point import half_multiplier_of, halved, rounded_up
 from qhyvit.ops._integer import looked_up, scale
-from qhyvit.ops._spec import Codes, Kernel, NoAttrs, OpSpec, Quantization, Quants
+from qhyvit.ops._spec import Codes, Kernel, NoAttrs, OpSpec, Quants
 from qhyvit.ops._unary import same_shape, unary
 
 FINE = 7  # the kernel's x: steps / 2^7
@@ -65,7 +66,7 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: NoAttrs, kernel: Ker
     """arm64 computes eight elements of an image at once, and the rest of them as other processors do."""
 
     def table(by: _Instructions) -> np.ndarray:
-        return looked_up(lambda *given: _steps(*given, by))(codes, quants, attrs, kernel)[0]
+        return looked_up(lambda x, read, write: _steps(x, read, write, by))(codes, quants, attrs, kernel)[0]
 
     if kernel is not Kernel.ARM64:
         return [table(SCALAR)]

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from qhyvit.graph.ir import Quantization
 from qhyvit.ops._fixed_point import by_fraction_bits, requantized
 from qhyvit.ops._integer import looked_up, ratio, scale
-from qhyvit.ops._spec import Codes, Kernel, OpSpec, Quantization, Quants
+from qhyvit.ops._spec import Codes, Kernel, OpSpec, Quants
 from qhyvit.ops._unary import same_shape
 
 LEAST, MOST = 2**-8, 2**7  # factors that XNNPACK takes
@@ -39,7 +40,7 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: LeakyReluAttrs, kern
     def steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
         above, alpha = ratio(read, write), np.float32(attrs.alpha)
         below = above * alpha
-        taken = LEAST <= above <= MOST and LEAST <= abs(below) and -MOST < below <= MOST
+        taken = LEAST <= above <= MOST and abs(below) >= LEAST and -MOST < below <= MOST
         if taken and kernel is not Kernel.REFERENCE:
             return np.where(x > 0, by_fraction_bits(x, above, 8), by_fraction_bits(x, below, 8))
         below = scale(read) * alpha / scale(write)

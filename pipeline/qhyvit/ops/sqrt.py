@@ -1,12 +1,16 @@
-"""SQRT: the int8 kernel computes in float32 and truncates instead of rounding; codes below the zero point are an error."""
+"""SQRT: the int8 kernel computes in float32 and truncates instead of rounding.
+
+Codes below the zero point are an error.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
+from qhyvit.graph.ir import Quantization
 from qhyvit.ops._integer import looked_up, scale
-from qhyvit.ops._spec import OpSpec, Quantization
+from qhyvit.ops._spec import OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
 LEAST = 1e-20  # sqrt has no finite gradient at 0

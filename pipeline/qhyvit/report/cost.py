@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.lowering.constants import constants_on_grid_of, on_grid
 from qhyvit.measure import DECISIONS, Measure
 from qhyvit.methods._hessian import Capture
 from qhyvit.plan import TensorQuant
@@ -19,7 +20,6 @@ from qhyvit.sim.replay import Replay
 from qhyvit.sim.run import Executor
 from qhyvit.stages import Solved
 from qhyvit.tflite.legal import operand_positions, weights
-from qhyvit.tflite.write import constants_on_grid_of, on_grid
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def check_plan(graph: Graph, plan: QuantPlan) -> None:
 
     Raises:
         PlanError: tensors missing from the plan, channel-wise activations, scales that differ where they must
-            agree, zero points that a kernel does not take, ops that the quantizer would leave float.
+            agree, zero points that a kernel does not take, ops without an int8 kernel.
     """
     bad = []
     for group in groups(graph):
@@ -147,11 +147,10 @@ def check_plan(graph: Graph, plan: QuantPlan) -> None:
                        f"{weight.shape[axis]} on axis {axis}")  # fmt: skip
     for node in graph.nodes:
         op = spec(node.op)
-        if not (op.int8_kernel and (op.quantizer or op.stand_in)) and not graph.is_float(node):
-            why = "would stay float" if op.int8_kernel else "has no int8 kernel that is right"
+        if op.integer is None and not graph.is_float(node):
             name = graph.tensors[node.outputs[0]].name
             other = "" if plan.profile == "cpu" else ", or build with --profile cpu"
-            bad.append(f"{node.op} {name!r} {why}: rewrite it{other}")
+            bad.append(f"{node.op} {name!r} has no int8 kernel that is right: rewrite it{other}")
     if bad:
         raise PlanError(f"{len(bad)} problems: " + "; ".join(bad[:8]))
 

@@ -95,8 +95,7 @@ def _whole_norm(graph: Graph, node: Node) -> list[tuple[int, int]]:
 
 def must_be_float(graph: Graph, node: Node) -> bool:
     """Whether int8 would be wrong, or cannot be had at all."""
-    op = spec(node.op)
-    return is_long_softmax(graph, node) or not (op.int8_kernel and (op.quantizer or op.stand_in))
+    return is_long_softmax(graph, node) or spec(node.op).integer is None
 
 
 def times(graph: Graph, latency: LatencyProfile, *, int16: bool = False) -> Times:

@@ -1,4 +1,4 @@
-"""A float ``.tflite`` as a typed Graph."""
+"""A ``.tflite`` as a typed Graph."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from qhyvit.errors import GraphError
-from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.graph.ir import Graph, Node, Quantization, Tensor
 from qhyvit.ops import all_ops
 from qhyvit.ops._spec import OpSpec
 from qhyvit.tflite import _flat
 
+BITS = {"INT8": 8, "INT16": 16, "INT32": 32}
 # what makes ops whose names tell nothing to those who write torch
 FROM_TORCH = {
     "STABLEHLO_SORT": "sort, argsort, topk or median", "STABLEHLO_REDUCE_WINDOW": "pooling without the padding",
@@ -102,8 +103,17 @@ def _refuse_unknown(model: Any, modules: Mapping[str, str]) -> None:
         raise GraphError(f"the model holds ops that are not supported: {listed}")
 
 
+def _quantization(raw: Any, dtype: str) -> Quantization | None:
+    """What the codes of a tensor stand for; None where the file says nothing of it."""
+    found = raw.quantization
+    if found is None or found.scale is None or len(found.scale) == 0:
+        return None
+    axis = int(found.quantizedDimension) if len(found.scale) > 1 else None
+    return Quantization(tuple(map(float, found.scale)), int(found.zeroPoint[0]), axis, BITS[dtype])
+
+
 def read(data: bytes, modules: Mapping[str, str] | None = None) -> Graph:
-    """Read a float model. Every reason why it cannot be read is named at once.
+    """Read a model. Every reason why it cannot be read is named at once.
 
     Args:
         data: the file's bytes.
@@ -114,6 +124,7 @@ def read(data: bytes, modules: Mapping[str, str] | None = None) -> Graph:
         GraphError: more than one subgraph, dynamic shapes, or ops that we do not support.
     """
     model = _flat.load_model(data)
+    _flat.embed(model, data)
     subgraph, table = model.subgraphs[0], all_ops()
     _refuse_unknown(model, modules or {})
     if len(model.subgraphs) != 1:
@@ -125,7 +136,8 @@ def read(data: bytes, modules: Mapping[str, str] | None = None) -> Graph:
         shape = tuple(int(v) for v in raw.shape) if raw.shape is not None else ()
         if any(s <= 0 for s in shape):
             raise GraphError(f"tensor {name!r} has the dynamic or empty shape {list(shape)}; export with static shapes")
-        tensors[t] = Tensor(t, name, shape, _flat.TENSOR_TYPE[raw.type], _flat.constant(model, raw))
+        dtype = _flat.TENSOR_TYPE[raw.type]
+        tensors[t] = Tensor(t, name, shape, dtype, _flat.constant(model, raw), _quantization(raw, dtype))
     nodes = []
     for index, operator in enumerate(subgraph.operators):
         spec = table[_flat.op_name(model, operator)]

@@ -1,22 +1,21 @@
-"""End to end: does the simulated network decide as the file does, image by image?"""
+"""End to end: does the typed graph decide as the file does, image by image?"""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from qhyvit.graph.ir import Graph
-from qhyvit.plan import TensorQuant
-from qhyvit.sim.fakequant import ExactQuant, quantized_biases
-from qhyvit.sim.run import Executor
-from qhyvit.tflite.write import constants_on_grid_of
+from qhyvit.ops._spec import Kernel
+from qhyvit.sim.integer import IntegerExecutor
 from qhyvit.verify.probe import make_interpreter, run
 
 TIE = 1  # codes: outputs that near to the best are a tie, which one kernel rounds this way and another that
+HERE = Kernel.ARM64 if platform.machine() == "aarch64" else Kernel.X86
 
 
 @dataclass(frozen=True)
@@ -33,36 +32,20 @@ class Decisions:
         return self.simulation_agrees / max(self.images, 1)
 
 
-def simulated_codes(
-    shipped: Graph, quants: Mapping[str, TensorQuant], pixels: torch.Tensor, int16: Mapping[str, float] | None = None,
-    *, arm64: bool,
-) -> np.ndarray:  # fmt: skip
-    """Output codes [N, outputs], int64, that the file gives for images [N, H, W, 3] by the simulation.
-
-    Args:
-        int16: scales of what int16 islands compute, by name.
-    """
-    exact = quantized_biases(constants_on_grid_of(shipped, quants), quants)
-    executor, hook = Executor(exact, torch.float64), ExactQuant(exact, quants, int16, arm64=arm64)
-    out = quants[shipped.tensors[shipped.outputs[0]].name]
-    with torch.no_grad():
-        logits = torch.cat([executor.logits(x[None], hook) for x in pixels]).numpy()
-    found: np.ndarray = np.rint(logits / out.scale[0]).astype(np.int64) + out.zero_point[0]
-    return found
+def simulated_codes(typed: Graph, codes: Sequence[NDArray[np.int8]], kernel: Kernel = HERE) -> NDArray[np.int64]:
+    """Output codes [N, outputs] that a typed graph gives for input codes [1, H, W, 3], by its kernels' arithmetic."""
+    executor = IntegerExecutor(typed, kernel)
+    return np.concatenate([executor.run(x)[typed.outputs[0]].reshape(1, -1) for x in codes])
 
 
-def file_codes(model: bytes, codes: Sequence[np.ndarray], runtime: str = "litert") -> np.ndarray:
-    """Output codes [N, outputs], int64, that the file gives for input codes [1, H, W, 3]."""
+def file_codes(model: bytes, codes: Sequence[NDArray[np.int8]], runtime: str = "litert") -> NDArray[np.int64]:
+    """Output codes [N, outputs] that the file gives for input codes [1, H, W, 3]."""
     interpreter = make_interpreter(model, runtime)
     return np.stack([run(interpreter, c).ravel() for c in codes]).astype(np.int64)
 
 
-def decisions(
-    shipped: Graph, quants: Mapping[str, TensorQuant], found: np.ndarray, pixels: torch.Tensor,
-    int16: Mapping[str, float] | None = None,
-) -> Decisions:  # fmt: skip
-    """Compare the file's output codes ``found`` [N, outputs] with the simulation's on the same images [N, H, W, 3]."""
-    simulated = simulated_codes(shipped, quants, pixels, int16, arm64=platform.machine() == "aarch64")
+def decisions(found: NDArray[np.int64], simulated: NDArray[np.int64]) -> Decisions:
+    """Compare the file's output codes with the simulation's on the same images, [N, outputs] each."""
     best = found.argmax(1)
     behind = simulated.max(axis=1) - simulated[np.arange(len(best)), best]
     return Decisions(len(found), int((behind <= TIE).sum()), float((simulated == found).mean()))

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 
 from qhyvit.graph.ir import Graph
+from qhyvit.lowering.lower import Lowered
 from qhyvit.plan import QuantPlan
-from qhyvit.tflite.squares import as_written
+from qhyvit.tflite.read import read
 from qhyvit.verify.against_float import AgainstFloat, FloatFile, against_float
-from qhyvit.verify.agree import NARROWED, WIDENED, Agreement, op_by_op
+from qhyvit.verify.agree import Agreement, op_by_op
 from qhyvit.verify.census import Census, census
 from qhyvit.verify.check import Check
-from qhyvit.verify.decide import Decisions, decisions, file_codes
+from qhyvit.verify.decide import HERE, Decisions, decisions, file_codes, simulated_codes
 
 WITHIN_ONE_SHARE = 0.999  # of the codes of each op
 DECISION_SHARE = 0.98  # of the images
@@ -70,66 +71,82 @@ def _op_checks(runtime: str, agreement: Agreement) -> list[Check]:
     return checks
 
 
-def _float_check(found: Census, graph: Graph, *, int16: bool) -> Check:
-    """No float tensor; or, with float islands, none but theirs."""
-    floats, planned = found.float_tensors, graph.floats - graph.wide
-    if not planned or int16:
-        first = f", first {floats[0]}" if floats else ""
-        return Check("no float tensor", not floats, f"{len(floats)} float tensors{first}")
-    own = _around(graph, planned)
-    stray = [name for name in floats if name.removesuffix(WIDENED) not in own]
-    first = f", elsewhere {len(stray)}, first {stray[0]}" if stray else ", none elsewhere"
-    return Check("float only where planned", not stray, f"{len(floats)} float tensors in islands{first}")
+def _dtype_check(found: Census, planned: Graph, dtype: str) -> Check:
+    """No tensor of a type but those of the typed graph."""
+    names = {t.name for t in planned.activations() if t.dtype == dtype}
+    names |= {t.name for t in planned.tensors.values() if t.is_constant and t.dtype == dtype}
+    there = found.float_tensors if dtype == "FLOAT32" else found.int16_tensors
+    kind = {"FLOAT32": "float", "INT16": "int16"}[dtype]
+    stray = [name for name in there if name not in names]
+    first = f", {len(stray)} of them not planned, first {stray[0]}" if stray else ""
+    title = f"{kind} only where planned" if names or dtype == "INT16" else f"no {kind} tensor"
+    return Check(title, not stray, f"{len(there)} {kind} tensors{first}")
 
 
-def _around(graph: Graph, outputs: frozenset[int]) -> set[str]:
-    """Names of all that the nodes which write ``outputs`` read or write."""
-    nodes = [n for n in graph.nodes if outputs.intersection(n.outputs)]
-    return {graph.tensors[t].name for n in nodes for t in (*n.inputs, *n.outputs) if t >= 0}
-
-
-def _census_checks(found: Census, graph: Graph, *, int16: bool) -> list[Check]:
-    """Checks of what is in the file; ``int16``: the islands of ``graph`` are."""
-    wide = _around(graph, graph.floats if int16 else graph.wide)
-    unplanned = [n for n in found.int16_tensors if n.removesuffix(NARROWED).removesuffix(WIDENED) not in wide]
+def _census_checks(found: Census, planned: Graph) -> list[Check]:
+    """Checks of what is in the file."""
     return [
-        _float_check(found, graph, int16=int16),
-        Check("int16 only where planned", not unplanned, f"{len(found.int16_tensors)} int16 tensors"),
+        _dtype_check(found, planned, "FLOAT32"),
+        _dtype_check(found, planned, "INT16"),
         Check("XNNPACK takes the graph", found.partitions > 0,
               f"{found.partitions} partitions; builtin kernels run {sum(found.not_delegated.values())} ops: "
               + (", ".join(f"{n} {op}" for op, n in sorted(found.not_delegated.items())) or "none")),
     ]  # fmt: skip
 
 
+def _file_check(model: bytes, planned: Graph) -> Check:
+    """The file holds the typed graph, tensor for tensor and op for op."""
+    difference = first_difference(planned, read(model))
+    detail = f"{len(planned.nodes)} ops and {len(planned.tensors)} tensors, codes and scales"
+    return Check("file holds the planned graph", difference is None, difference or detail)
+
+
+def first_difference(a: Graph, b: Graph) -> str | None:
+    """Where two typed graphs part, in words; None where they are equal: ops, tensors, codes, scales, zero points."""
+    used = {t for node in a.nodes for t in (*node.inputs, *node.outputs) if t >= 0} | {*a.inputs, *a.outputs}
+    if len(a.nodes) != len(b.nodes):
+        return f"{len(b.nodes)} ops, planned are {len(a.nodes)}"
+    for x, y in zip(a.nodes, b.nodes, strict=True):
+        names = [[g.tensors[t].name if t >= 0 else "" for t in (*n.inputs, *n.outputs)] for g, n in ((a, x), (b, y))]
+        if (x.op, x.attrs) != (y.op, y.attrs) or names[0] != names[1]:
+            return f"{y.op} {names[1][-1]!r} is not the planned {x.op} {names[0][-1]!r}"
+    for t in (a.tensors[i] for i in sorted(used)):
+        other = b.by_name[t.name]
+        same = (t.shape, t.dtype, t.quantization) == (other.shape, other.dtype, other.quantization)
+        if not same or (t.data is None) != (other.data is None):
+            return f"tensor {t.name!r} has another shape, type or quantization than planned"
+        if t.data is not None and other.data is not None and t.data.tobytes() != other.data.tobytes():
+            return f"constant {t.name!r} has other values than planned"
+    return None
+
+
 def verify(
-    folded: Graph, shipped: Graph, plan: QuantPlan, model: bytes, pixels: torch.Tensor, codes: Sequence[np.ndarray],
-    runtimes: Sequence[str] = ("litert",), op_images: int = 4, reference: FloatFile | None = None,
+    edited: Graph, plan: QuantPlan, lowered: Lowered, model: bytes, pixels: torch.Tensor,
+    codes: Sequence[np.ndarray], runtimes: Sequence[str] = ("litert",), op_images: int = 4,
+    reference: FloatFile | None = None,
 ) -> Report:  # fmt: skip
-    """Check ``model`` against ``shipped`` and ``plan`` on images; op by op on the first ``op_images`` of them.
+    """Check ``model`` against the typed graph on images; op by op on the first ``op_images`` of them.
 
     Args:
-        folded: the float graph after all edits.
-        shipped: the same with the constants that the file holds.
+        edited: the float graph after all edits.
         pixels: float images [N, H, W, 3]; ``codes``: the same images as input codes [1, H, W, 3].
         reference: the exported float file, which the edited graph and the integer file are compared with as well.
     """
-    found = census(model)
-    written = as_written(shipped, plan)
-    checks = _census_checks(found, written, int16=bool(plan.int16))
+    found, typed = census(model), lowered.graph
+    checks = [_file_check(model, typed), *_census_checks(found, typed)]
+    simulated = simulated_codes(typed, codes)
     agreements, outcomes, outputs = {}, {}, {}
     for runtime in runtimes:
-        agreement = op_by_op(
-            folded, shipped, plan.tensors, model, pixels[:op_images], codes[:op_images], runtime, int16=plan.int16
-        )
+        agreements[runtime] = op_by_op(edited, lowered, model, pixels[:op_images], codes[:op_images], HERE, runtime)
         outputs[runtime] = file_codes(model, codes, runtime)
-        outcome = decisions(shipped, plan.tensors, outputs[runtime], pixels, plan.int16)
-        agreements[runtime], outcomes[runtime] = agreement, outcome
-        checks += _op_checks(runtime, agreement)
-        detail = f"{outcome.simulation_agrees} of {outcome.images} images"
+        outcome = outcomes[runtime] = decisions(outputs[runtime], simulated)
+        checks += _op_checks(runtime, agreements[runtime])
+        detail = f"{outcome.simulation_agrees} of {outcome.images} images, {outcome.equal_codes:.2%} of codes equal"
         checks.append(Check(f"{runtime}: simulation and file decide alike", outcome.share >= DECISION_SHARE, detail))
     if reference is None:
         return Report(found, agreements, outcomes, tuple(checks))
-    quant = plan.tensors[shipped.tensors[shipped.outputs[0]].name]
-    values = (outputs[runtimes[0]] - quant.zero_point[0]) * quant.scale[0]
-    beside, float_checks = against_float(reference, folded, plan, pixels, values)
+    quant = typed.tensors[typed.outputs[0]].quantization
+    assert quant is not None
+    values = (outputs[runtimes[0]] - quant.zero_point) * quant.scale[0]
+    beside, float_checks = against_float(reference, edited, plan, pixels, values)
     return Report(found, agreements, outcomes, (*float_checks, *checks), beside)
