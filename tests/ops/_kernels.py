@@ -33,7 +33,8 @@ def _finite(case: Case) -> bool:
     return all(np.isfinite(o).all() for o in case.operands if isinstance(o, np.ndarray))
 
 
-CODED = [c for c in [*CASES, *ALL_PAIRS, *LONG] if c.spec.integer and _finite(c)]
+EXPORTED = [c for c in CASES if c.spec.integer and _finite(c)]
+CODED = [*EXPORTED, *ALL_PAIRS, *LONG]
 
 
 @dataclass(frozen=True)
