@@ -12,7 +12,18 @@ from benchmarks._arm64 import emulate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "ops"))  # the op tests import each other as modules
 
-from _kernels import CODED, SHORT, Trial, compare, short_trials, trials
+from _kernels import (
+    CODED,
+    FAR,
+    MATRICES,
+    SHORT,
+    Trial,
+    compare,
+    far_trials,
+    matrix_trials,
+    short_trials,
+    trials,
+)
 
 from qhyvit.ops._spec import Kernel
 
@@ -23,6 +34,8 @@ GRIDS = 4
 @pytest.fixture(scope="module")
 def every_trial() -> list[Trial]:
     found = [t for c in CODED for t in trials(c, GRIDS)]
+    found += [t for c in FAR for t in far_trials(c, 4 * GRIDS)]
+    found += [t for c in MATRICES for t in matrix_trials(c, GRIDS)]
     return found + [t for c, read, write in SHORT for t in short_trials(c, read, write, GRIDS)]
 
 

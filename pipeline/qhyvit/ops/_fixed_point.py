@@ -74,8 +74,14 @@ def requantized_once(steps: np.ndarray, factor: Any) -> np.ndarray:
     return found
 
 
+def requantized_once_up(steps: np.ndarray, factor: Any) -> np.ndarray:
+    """The same, rounded once, half up."""
+    multiplier, shift = multipliers_of(factor)
+    return rounded_up(steps * multiplier, 31 - shift)
+
+
 def requantized_up(steps: np.ndarray, factor: Any) -> np.ndarray:
-    """The same, rounded twice, the second time half up: the builtin matrix products."""
+    """The same, rounded twice, the second time half up."""
     multiplier, shift = multipliers_of(factor)
     return rounded_up(high_product(steps * (1 << np.maximum(shift, 0)), multiplier), np.maximum(-shift, 0))
 
