@@ -207,7 +207,7 @@ def clamped(top: float | None) -> Integer:
 
     def steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
         found = np.maximum(requantized(x, float(ratio(read, write))), 0)
-        return found if top is None else np.minimum(found, round(top / write.scale[0]))
+        return found if top is None else np.minimum(found, half_away(float(np.float32(top) / scale(write))))
 
     return looked_up(steps)
 
