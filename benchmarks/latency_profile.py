@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from benchmarks.coverage import SEED, images_into
 from qhyvit import data, files, stages
 from qhyvit.errors import QhyvitError
 from qhyvit.folds import all_folds
+from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.fit import fit, samples, slowdown
 from qhyvit.latency.profile import DEFAULT, LatencyProfile, default_profile
@@ -40,7 +41,7 @@ from qhyvit.methods import method
 from qhyvit.methods._int16 import with_int16
 from qhyvit.methods._problem import Problem
 from qhyvit.plan import QuantPlan
-from qhyvit.tflite.islands import with_floats
+from qhyvit.tflite.islands import with_islands
 from qhyvit.tflite.placement import times
 from qhyvit_device import bench
 from qhyvit_device.preprocess import images_in, normalize
@@ -73,9 +74,9 @@ def prepare(model: str, folder: Path, images: Path) -> list[Path]:
     raw = data.load_pixels(images_in(images)[:CALIBRATION], facts["input_size"], how)
     pixels = torch.from_numpy(normalize(raw, how))
     graph = stages.float_graph(work)
-    names = [graph.tensors[n.outputs[0]].name for n in graph.nodes if n.op in FLOAT_OPS]
-    islands, mostly = with_floats(graph, names), _mostly_float(graph)
-    wide = replace(graph, floats=frozenset(times(graph, default_profile(), int16=True).int8), wide=frozenset())
+    chosen = [n.outputs[0] for n in graph.nodes if n.op in FLOAT_OPS]
+    islands, mostly = with_islands(graph, "cpu", chosen), _mostly_float(graph)
+    wide = with_islands(edit.all_int8(graph), "integer", times(graph, default_profile(), int16=True).int8)
     made = (work.read(stages.FLOAT), *(_integer(g, pixels) for g in (graph, islands, mostly)),
             _integer(wide, pixels, int16=True))  # fmt: skip
     for path, content in zip(paths, made, strict=True):
@@ -87,7 +88,7 @@ def _mostly_float(graph: Graph) -> Graph:
     fold = all_folds()["silu_split"]
     for place in fold.places(graph):
         graph = fold.apply(graph, place, np.linspace(0.5, 1.0, place.channels))
-    return replace(graph, floats=frozenset(times(graph, default_profile()).int8), wide=frozenset())
+    return with_islands(edit.all_int8(graph), "cpu", times(graph, default_profile()).int8)
 
 
 def _timed(paths: list[Path], runs: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Folds leave the float function as it was, whatever the scale."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from qhyvit.latency.work import INT8, work_of
 from qhyvit.methods._folding import Candidate, apart
 from qhyvit.ops import spec
 from qhyvit.sim.run import Executor
+from qhyvit.tflite.islands import with_islands
 
 
 def scale_of(channels, seed=0):
@@ -29,7 +29,7 @@ def graph_for(graph, name):
     if name in IN_INT8:
         return graph
     floats = {n.outputs[0] for n in graph.nodes if spec(n.op).weight_input < 0 and n.outputs[0] not in graph.outputs}
-    return replace(graph, floats=frozenset(floats))
+    return with_islands(graph, "cpu", frozenset(floats))
 
 
 @pytest.mark.parametrize("name", sorted(all_folds()))
@@ -98,11 +98,11 @@ def test_the_product_that_restores_a_sigmoids_input_computes_as_it_does(small_v2
     fold, graph = all_folds()["silu_split"], small_v2.graph
     place = fold.places(graph)[0]
     (sigmoid,) = (n for n in graph.users(place.tensors[0]) if n.op == "LOGISTIC")
-    floats = replace(graph, floats=frozenset({sigmoid.outputs[0], place.tensors[1]}))
+    floats = with_islands(graph, "cpu", frozenset({sigmoid.outputs[0], place.tensors[1]}))
     folded = fold.apply(floats, place, scale_of(place.channels))
     restored = folded.by_name[f"{place.name}.restore"].id
-    assert folded.floats == floats.floats | {restored}
-    assert not fold.apply(graph, place, scale_of(place.channels)).floats
+    assert folded.islands == floats.islands | {restored}
+    assert not fold.apply(graph, place, scale_of(place.channels)).islands
 
 
 @pytest.mark.parametrize("bits", [8, 6])

@@ -1,6 +1,5 @@
 """GELU as SiLU in the integer profile."""
 
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import GATE_SLOPE, Executor
+from qhyvit.tflite.islands import with_islands
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.agree import op_by_op
 from qhyvit.verify.census import census
@@ -86,7 +86,7 @@ def test_layers_take_the_slope_on_and_out_again():
         feed_forward(("ADD", ("y", "g"), "z"), outputs=("z",)),  # the result is read elsewhere
         feed_forward(("ADD", ("y", "h"), "z"), outputs=("z",)),  # so is what it is made of
         feed_forward(outputs=("y", "g")),
-        replace(feed_forward(), floats=frozenset([2])),
+        with_islands(feed_forward(), "cpu", frozenset([2])),
     ],
     ids=["output", "input", "graph output", "float"],
 )

@@ -126,7 +126,7 @@ def test_versions_of_a_bundle_name_what_made_it(place, built):
     if not (place / "B").is_dir():
         stages.bundle(stages.Work(place / "B.work"), place / "B", place / "train", None, "test", force=False)
     found = manifest.load(place / "B" / "manifest.json").versions
-    assert {"torch", "timm", "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "numpy", "qhyvit"} <= set(found)
+    assert {"torch", "timm", "litert-torch", "ai-edge-litert", "numpy", "qhyvit"} <= set(found)
 
 
 @pytest.mark.parametrize("model", ["mobilevit_xxs", "timm/edgenext_xx_small"])

@@ -17,7 +17,7 @@ from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
 from qhyvit.tflite import _flat
-from qhyvit.tflite.islands import long_softmaxes, wide_cost_ms, widened
+from qhyvit.tflite.islands import ids_of, long_softmaxes, wide_cost_ms, widened
 from qhyvit.tflite.legal import groups
 from qhyvit.verify.census import census
 from qhyvit.verify.report import verify
@@ -34,13 +34,13 @@ def softmaxes(small_v1):
 
 
 def test_a_wide_softmax_has_a_scale_of_its_own(small_v1, softmaxes):
-    graph = widened(small_v1.graph, softmaxes[:1])
+    graph = widened(small_v1.graph, ids_of(small_v1.graph, softmaxes[:1]))
     fixed = [g.fixed for g in groups(graph) for t in g.members if graph.tensors[t].name in softmaxes[:2]]
     assert fixed == [None, (1 / 256, -128)]
 
 
 def test_the_file_holds_int16_only_there_and_agrees_with_the_simulation(small_v1, softmaxes, pictures, inputs):
-    graph = widened(small_v1.graph, softmaxes)
+    graph = widened(small_v1.graph, ids_of(small_v1.graph, softmaxes))
     solution = method("minmax").search(Problem(graph, inputs[:8]), {"observer": "minmax"})
     plan = QuantPlan(solution.tensors, "minmax", wide=tuple(softmaxes))
     data = quantized_file(graph, plan)
@@ -66,7 +66,7 @@ def test_the_file_holds_int16_only_there_and_agrees_with_the_simulation(small_v1
 
 def test_the_codes_behind_int16_have_a_finer_step(small_v1, softmaxes, inputs):
     steps = []
-    for graph in (small_v1.graph, widened(small_v1.graph, softmaxes)):
+    for graph in (small_v1.graph, widened(small_v1.graph, ids_of(small_v1.graph, softmaxes))):
         solution = method("minmax").search(Problem(graph, inputs[:8]), {"observer": "minmax"})
         steps.append(solution.tensors[softmaxes[0]].scale[0])
     assert steps[1] < steps[0] == 1 / 256
@@ -108,7 +108,7 @@ def test_the_method_finds_and_keeps_them(small_v1, inputs, monkeypatch):
     said = []
     solution = chosen.search(Problem(small_v1.graph, inputs[:8], log=said.append), options)
     names = [line.removeprefix("int16 kernel for ") for line in said if line.startswith("int16")]
-    assert {solution.graph.tensors[t].name for t in solution.graph.wide} == set(names)
+    assert {solution.graph.tensors[t].name for t in solution.graph.widened} == set(names)
     assert names
     assert min(solution.tensors[name].scale[0] for name in names) < 1 / 256
 
@@ -119,7 +119,7 @@ def softmax_of(positions):
     return Graph(tensors, (Node("SOFTMAX", spec("SOFTMAX").attrs(), (0,), (1,)),), (0,), (1,))
 
 
-@pytest.mark.parametrize(("positions", "wide"), [(511, []), (512, ["attention"])])
+@pytest.mark.parametrize(("positions", "wide"), [(511, []), (512, [1])])
 def test_a_softmax_is_long_where_equal_weights_round_to_nothing(positions, wide):
     graph = softmax_of(positions)
     weight = Executor(graph).run(torch.zeros(1, positions))[1] * 256

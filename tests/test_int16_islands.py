@@ -25,7 +25,7 @@ from qhyvit.store import Store
 from qhyvit.tflite import _flat
 from qhyvit.tflite.int16_roots import parted_roots
 from qhyvit.tflite.int16_sums import summed_in_int16
-from qhyvit.tflite.islands import with_floats
+from qhyvit.tflite.islands import ids_of, with_islands
 from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.census import census
@@ -74,7 +74,7 @@ def search(graph: Graph, images: torch.Tensor, **options: object) -> Solution:
 
 
 def plan_of(found: Solution) -> QuantPlan:
-    names = tuple(t.name for t in found.graph.activations() if t.id in found.graph.floats)
+    names = tuple(t.name for t in found.graph.activations() if t.id in found.graph.islands)
     return QuantPlan(found.tensors, "qhyvit", floats=names, int16=found.int16)
 
 
@@ -118,7 +118,7 @@ def checked(found: Solution, images: torch.Tensor, data: bytes | None = None, pl
 def test_int16_saves_tokens_of_far_apart_variances(hard, found, images):
     without = search(hard, images, int16_ms=0.0)
     assert without.int16 == {}
-    assert not without.graph.floats
+    assert not without.graph.islands
     assert found.int16
     assert error(found, hard) < 0.2 * error(without, hard)
 
@@ -147,7 +147,7 @@ def test_what_the_islands_compute_is_what_the_graph_did(hard, found, images):
 def test_a_network_that_does_well_in_int8_has_none(images):
     easy = search(stream(spread=1.0), images)
     assert easy.int16 == {}
-    assert not easy.graph.floats
+    assert not easy.graph.islands
 
 
 def test_a_search_that_goes_on_from_its_pieces_finds_the_same(hard, found, images, tmp_path):
@@ -163,7 +163,8 @@ def test_a_search_that_goes_on_from_its_pieces_finds_the_same(hard, found, image
 
 def test_a_work_directory_keeps_all_that_the_file_needs(found):
     plan = QuantPlan.from_json(plan_of(found).to_json())
-    folded = with_floats(read(serialize(found.graph)), plan.floats)
+    folded = read(serialize(found.graph))
+    folded = with_islands(folded, "integer", ids_of(folded, plan.floats))
     assert quantized_file(edit.with_named(folded, found.constants), plan) == quantized_file(found.shipped, plan)
 
 
@@ -231,7 +232,7 @@ def test_a_root_in_two_parts_is_the_root():
     constants = [b.tensor("c", (1, 1, 1, 1), data=np.full((1, 1, 1, 1), v, np.float32)) for v in (1 / 3, 1e-5)]
     root = b.add("RSQRT", b.add("ADD", b.add("MUL", squares, constants[0]), constants[1]))
     graph = b.graph(root)
-    graph = replace(graph, floats=frozenset(n.outputs[0] for n in graph.nodes))
+    graph = with_islands(graph, "integer", [n.outputs[0] for n in graph.nodes])
     sizes = torch.logspace(-2, 2, 4)[:, None, None]
     images = sizes * torch.randn(4, 4, 4, 3, generator=torch.Generator().manual_seed(0))
     parted = parted_roots(graph, lambda t: (1e-4, 1e4))
@@ -247,11 +248,11 @@ def test_means_as_sums_are_the_same(keep, squared):
     b = Builder(np.random.default_rng(0))
     x = b.add("MUL", b.input, b.input) if squared else b.input
     graph = b.graph(b.add("MEAN", x, b.integers(3), keep_dims=keep))
-    graph = replace(graph, floats=frozenset(n.outputs[0] for n in graph.nodes))
+    graph = with_islands(graph, "integer", [n.outputs[0] for n in graph.nodes])
     summed = summed_in_int16(graph)
     summed.check()
     assert {n.op for n in summed.nodes} >= ({"BATCH_MATMUL"} if squared else {"SUM"})
     assert "MEAN" not in {n.op for n in summed.nodes}
-    assert {t for n in summed.nodes for t in n.outputs} == set(summed.floats)
+    assert {t for n in summed.nodes for t in n.outputs} == set(summed.islands)
     images = torch.randn(2, 4, 4, 3)
     assert torch.allclose(Executor(graph).logits(images), Executor(summed).logits(images), rtol=1e-5, atol=1e-6)

@@ -31,7 +31,7 @@ from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.rewrites import rewrite
 from qhyvit.sim.run import Executor
 from qhyvit.tflite import placement
-from qhyvit.tflite.islands import with_floats, with_profile
+from qhyvit.tflite.islands import ids_of, with_islands, with_profile
 from qhyvit.tflite.placement import Times, Worth, place, times
 from qhyvit.tflite.read import read
 from qhyvit.tflite.squares import added_in_float
@@ -429,7 +429,7 @@ def test_a_quotient_is_float_in_cpu_and_refused_in_integer():
     images = torch.rand(4, 4, 8, generator=torch.Generator().manual_seed(0))
     for profile in ("cpu", "integer"):
         made = with_profile(graph, profile)
-        assert ("DIV" in {made.producer(t).op for t in made.floats}) == (profile == "cpu")
+        assert ("DIV" in {made.producer(t).op for t in made.islands}) == (profile == "cpu")
         solution = method("minmax").search(Problem(made, images, profile=profile), {"observer": "minmax"})
         plan = QuantPlan(solution.tensors, "minmax", profile=profile)
         if profile == "cpu":
@@ -565,28 +565,28 @@ def built(graph, inputs):
 
 def test_the_default_leaves_softmax_and_roots_in_float(small, enlarged):
     graph = with_profile(small.graph, "cpu", enlarged)
-    int8 = [n for n in graph.nodes if n.op in ("SOFTMAX", "RSQRT") and not graph.is_float(n)]
+    int8 = [n for n in graph.nodes if n.op in ("SOFTMAX", "RSQRT") and n.is_int8]
     # rows that do not fill a vector take as long in XNNPACK's softmax as dozens of elements in its int8 rival
     assert {n.op for n in int8} <= {"SOFTMAX"}
     assert all(graph.tensors[n.outputs[0]].shape[-1] < LANES for n in int8)
-    assert any(n.op == "SOFTMAX" and graph.is_float(n) for n in graph.nodes)
+    assert any(n.op == "SOFTMAX" and not n.is_int8 for n in graph.nodes)
 
 
 def test_where_everything_float_is_slow_there_are_no_islands(small_v1):
     default = default_profile()
     slow = {n: replace(k, fixed_us=1e6) if "float32" in n or n == TABLE else k for n, k in default.kernels.items()}
-    assert not with_profile(small_v1.graph, "cpu", replace(default, kernels=slow)).floats
+    assert not with_profile(small_v1.graph, "cpu", replace(default, kernels=slow)).islands
 
 
 def test_a_slow_sum_is_computed_in_float_and_the_file_agrees(small_v1, inputs):
     """Islands all over the residual stream, tensors read in both types among them."""
     graph = with_profile(rewrite(read(small_v1.tflite), "cpu"), "cpu", scaled(20, "ADD int8"))
     sums = [n for n in graph.nodes if n.op == "ADD"]
-    assert sum(graph.is_float(n) for n in sums) > len(sums) / 2
-    both = [t for t in graph.floats if graph.is_both(t)]
+    assert sum(not n.is_int8 for n in sums) > len(sums) / 2
+    both = [t for t in graph.islands if graph.is_both(t)]
     assert both
     found = built(graph, inputs)
-    assert found.ops[("ADD", "FLOAT32")] == sum(graph.is_float(n) for n in sums)
+    assert found.ops[("ADD", "FLOAT32")] == sum(not n.is_int8 for n in sums)
 
 
 def test_sums_of_squares_in_float_are_mul_and_sum_in_the_file(small_v2, enlarged, inputs):
@@ -594,8 +594,8 @@ def test_sums_of_squares_in_float_are_mul_and_sum_in_the_file(small_v2, enlarged
     graph = with_profile(small_v2.graph, "cpu", enlarged)
     squares = [n for n in graph.nodes if is_sum_of_squares(graph, n)]
     assert len(squares) == 21
-    assert all(graph.is_float(n) and graph.stays_float(n.inputs[0]) for n in squares)
-    products = [n for n in graph.nodes if n.op == "BATCH_MATMUL" and graph.is_float(n)]
+    assert all(not n.is_int8 and graph.stays_inside(n.inputs[0]) for n in squares)
+    products = [n for n in graph.nodes if n.op == "BATCH_MATMUL" and not n.is_int8]
     found = built(graph, inputs)
     assert found.ops[("SUM", "FLOAT32")] == len(squares)
     assert found.ops.get(("BATCH_MATMUL", "FLOAT32"), 0) == len(products) - len(squares)
@@ -609,13 +609,14 @@ def test_a_right_operand_of_squares_is_float_only_with_them(small_v2):
     slow = {n: replace(k, ns_per_element=1e3) if n == "SUM float32" else k for n, k in default.kernels.items()}
     graph = with_profile(small_v2.graph, "cpu", replace(default, kernels=slow))
     squares = [n for n in graph.nodes if is_sum_of_squares(graph, n)]
-    assert not any(graph.is_float(n) or n.inputs[0] in graph.floats for n in squares)
+    assert not any(not n.is_int8 or n.inputs[0] in graph.islands for n in squares)
 
 
 def test_float_readers_see_what_int8_readers_see_rounded():
     graph = line("GELU", "GELU")
     last = replace_inputs(graph.nodes[-1], (1, 99))
-    graph = replace(graph, nodes=(*graph.nodes[:-1], last), floats=frozenset({1, 2}))  # t1: read by GELU and the layer
+    graph = replace(graph, nodes=(*graph.nodes[:-1], last))
+    graph = with_islands(graph, "cpu", {1, 2})  # t1: read by GELU and the layer
     assert graph.is_both(1)
     assert not graph.is_both(2)
     x = torch.linspace(-2, 2, ELEMENTS)[None]
@@ -624,8 +625,8 @@ def test_float_readers_see_what_int8_readers_see_rounded():
     def hook(tensor, y, node):
         return y * 0 if tensor.id == 1 else y
 
-    for floats in (graph.floats, frozenset()):
-        found = Executor(replace(graph, floats=floats)).run(x, hook, (1, 2))
+    for floats in (graph.islands, frozenset()):
+        found = Executor(with_islands(graph, "cpu", floats)).run(x, hook, (1, 2))
         assert not found[1].any()
         seen.append(bool(found[2].any()))
     assert seen == [True, False]
@@ -637,10 +638,10 @@ def replace_inputs(node, inputs):
 
 def test_names_bring_islands_back(small_v1):
     graph = with_profile(small_v1.graph, "cpu")
-    names = tuple(graph.tensors[t].name for t in graph.floats)
+    names = tuple(graph.tensors[t].name for t in graph.islands)
     plan = QuantPlan({}, "minmax", profile="cpu", floats=names, latency="Pi")
     again = QuantPlan.from_json(plan.to_json())
-    assert with_floats(small_v1.graph, again.floats).floats == graph.floats
+    assert with_islands(small_v1.graph, "cpu", ids_of(small_v1.graph, again.floats)).islands == graph.islands
     assert again.latency == "Pi"
 
 
@@ -651,7 +652,7 @@ def test_xnnpack_looks_codes_up_where_an_elementwise_op_is_alone(tmp_path, op):
 
     tensors = {0: Tensor(0, "x", (1, 64, 64, 8), "FLOAT32"), 1: Tensor(1, "y", (1, 64, 64, 8), "FLOAT32")}
     graph = Graph(tensors, (Node(op, spec(op).attrs(), (0,), (1,)),), (0,), (1,))
-    graph = replace(graph, floats=frozenset({1}))
+    graph = with_islands(graph, "cpu", frozenset({1}))
     grid = TensorQuant((0.02,), (-128,), choice=Choice())
     (tmp_path / "m.tflite").write_bytes(quantized_file(graph, QuantPlan({"x": grid, "y": grid}, "test")))
     found = profile(tmp_path / "m.tflite", runs=2)
@@ -675,7 +676,7 @@ def test_a_build_takes_a_profile_and_keeps_it(tmp_path, small_v1, pictures):
         stages.calibrate(work, tmp_path, "minmax", 4, 0, {}, "squash", profile="cpu", latency_file=file)
         plans.append(stages.plan_of(work))
         solved = stages.solved(work).folded
-        assert {solved.tensors[t].name for t in solved.floats} == set(plans[-1].floats)
+        assert {solved.tensors[t].name for t in solved.islands} == set(plans[-1].floats)
         kept = json.loads((work.folder / stages.LATENCY).read_text())
         assert kept == json.loads(board.read_text() if file else default_profile().to_json())
     assert len(plans[1].floats) > len(plans[0].floats)
@@ -717,18 +718,18 @@ def test_the_method_buys_accuracy_with_float_kernels():
     small = made_up(border_us=0.1, SOFTMAX_int8=3, SOFTMAX_float32=3)
     latency = replace(small, kernels={**small.kernels, "CONV_2D int8": Kernel(fixed_us=1000.0)})
     graph, chosen, said = attention_like(), method("qhyvit"), []
-    assert not with_profile(graph, "cpu", latency).floats
+    assert not with_profile(graph, "cpu", latency).islands
     options = {**chosen.defaults, "rounds": 2, "learn": 0, "ridge": 0.0, "rounding": False, "bias": False}
     images = torch.rand(8, 4, 4, 3, generator=torch.Generator().manual_seed(0))
     problem = Problem(graph, images, latency=latency, profile="cpu", log=said.append)
     solution = chosen.search(problem, options)
-    assert solution.graph.floats == {2}
+    assert solution.graph.islands == {2}
     assert "float kernel for s" in said
-    assert not solution.graph.wide
+    assert not solution.graph.widened
     plan = QuantPlan(solution.tensors, "qhyvit", profile="cpu")
     assert census(quantized_file(solution.shipped, plan)).ops[("SOFTMAX", "FLOAT32")] == 1
     stays = chosen.search(replace(problem, profile="integer"), {**options, "int16_ms": 0.0})
-    assert not stays.graph.floats
+    assert not stays.graph.islands
 
 
 def test_a_range_that_a_float_kernel_read_is_mended_for_the_int8_one():

@@ -18,6 +18,7 @@ from qhyvit.plan import QuantPlan
 from qhyvit.rewrites import all_rewrites
 from qhyvit.sim.checked import EXACT, Door, Edit, EditError
 from qhyvit.sim.run import Executor
+from qhyvit.tflite.islands import with_islands
 from qhyvit.tflite.serialize import serialize
 from qhyvit.tflite.squares import added_in_float
 from qhyvit.tflite.twins import without_twins
@@ -87,7 +88,7 @@ def _without_beta(graph: Graph) -> Graph:
 def _lost_reader(graph: Graph) -> Graph:
     """Float ends with x / r, and the layer behind does not know."""
     floats = frozenset(t for n in graph.nodes if n.op in ("MUL", "LOGISTIC") for t in n.outputs)
-    made = folded("island_ends", replace(graph, floats=floats))
+    made = folded("island_ends", with_islands(graph, "cpu", floats))
     return edit.with_constants(made, {t: graph.constant(t) for n in graph.nodes for t in n.inputs
                                       if graph.tensors[t].is_constant and graph.tensors[t].dtype == "FLOAT32"})
 
@@ -103,7 +104,7 @@ def _false_twins(graph: Graph) -> Graph:
 def _sums(graph: Graph) -> Graph:
     """A row's product with itself as MUL and SUM of half of it."""
     node = next(n for n in graph.nodes if n.op == "BATCH_MATMUL")
-    made = added_in_float(replace(graph, floats=frozenset(node.outputs)))
+    made = added_in_float(with_islands(graph, "cpu", frozenset(node.outputs)))
     product = next(n for n in made.nodes if n.op == "SUM")
     made, half = edit.add_tensor(made, "half", (1,), "FLOAT32", np.array([0.5], np.float32))
     square = made.producer(product.inputs[0])
@@ -178,7 +179,7 @@ MUTANTS: dict[str, Mutant] = {
         lambda g: times(as_quotient(g, shorts(g)[0]), "/ones", 2.0)),
     "lowered: two nodes taken for twins": Mutant(TWO, without_twins, _false_twins),
     "lowered: half a sum of squares": Mutant(
-        _row_with_itself(), lambda g: added_in_float(replace(g, floats=frozenset(g.nodes[2].outputs))), _sums),
+        _row_with_itself(), lambda g: added_in_float(with_islands(g, "cpu", frozenset(g.nodes[2].outputs))), _sums),
 }  # fmt: skip
 
 

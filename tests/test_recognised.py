@@ -20,7 +20,6 @@ from qhyvit.rewrites import (
     prescribed_ranges,
     quotients,
     reciprocals,
-    reversals,
 )  # fmt: skip
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.legal import groups
@@ -262,7 +261,6 @@ def test_pixels_that_move_are_no_order_of_channels():
     b = Builder(np.random.default_rng(0))
     graph = finished(b, b.conv(b.add("REVERSE_V2", b.input, axes(b, 2)), 5, 3))
     assert channel_order.apply(graph) is graph
-    check_same(graph, reversals.apply(graph))
 
 
 def test_a_convolution_with_groups_keeps_the_order():
@@ -359,7 +357,7 @@ def test_a_layer_whose_weights_are_made_is_a_product(made, fused, keep, bias):
 def test_rewrites_leave_a_graph_without_their_ops_alone(made):
     graph = finished(made, made.add("RELU", made.x))
     for module in (batched_layers, channel_order, exponentials, padded_columns, padded_pools, powers, prescribed_ranges,
-                   quotients, reciprocals, reversals):  # fmt: skip
+                   quotients, reciprocals):  # fmt: skip
         assert module.apply(graph) is graph
         assert module.REWRITE in all_rewrites().values()
     assert isinstance(graph.nodes[0], Node)

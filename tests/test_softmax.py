@@ -17,7 +17,7 @@ from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.islands import long_softmaxes, widened
+from qhyvit.tflite.islands import long_softmaxes, widened, with_islands
 from qhyvit.tflite.legal import groups
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.agree import op_by_op
@@ -118,7 +118,7 @@ def test_int16_without_a_layer_behind_stays():
     for each, count in ((graph, 8), (alone, 0)):
         made = _softmax.unroll(Problem(widened(each, long_softmaxes(each)), x)).graph
         assert len(made.nodes) == len(each.nodes) + (count - 1 if count else 0)
-        assert made.wide == (frozenset() if count else {1})
+        assert made.widened == (frozenset() if count else {1})
 
 
 def test_bridge_blocks_are_found_as_before(small_v1, inputs):
@@ -188,7 +188,7 @@ def test_few_values_are_a_quotient_of_exponentials():
     problem = quotient_problem()
     made = _softmax.quotients(problem).graph
     assert [n.op for n in made.nodes] == ["FULLY_CONNECTED", "EXP", "BATCH_MATMUL", "DIV", "FULLY_CONNECTED"]
-    assert {made.producer(t).op for t in made.floats} == {"EXP", "BATCH_MATMUL", "DIV"}
+    assert {made.producer(t).op for t in made.islands} == {"EXP", "BATCH_MATMUL", "DIV"}
     name = problem.graph.by_name["attention"].id
     found = Executor(made, torch.float64).run(problem.images, None, [1, name])
     exact = torch.softmax(found[1].reshape(4, 1, 196, 2, 3), dim=-1).reshape(found[name].shape)
@@ -224,7 +224,7 @@ def test_what_shares_a_grid_with_a_score_follows_it():
     """scores -> RESHAPE -> EXP: one grid for both, as TFLite wants."""
     graph = grouped_graph(196, 2, 3)
     nodes = [Node("EXP", spec("EXP").attrs(), n.inputs, n.outputs) if n.op == "SOFTMAX" else n for n in graph.nodes]
-    graph = replace(graph, nodes=tuple(nodes), floats=frozenset({graph.by_name["p"].id}))
+    graph = with_islands(replace(graph, nodes=tuple(nodes)), "cpu", {graph.by_name["p"].id})
     found = finish(graph, dict.fromkeys(("scores", "rows"), TensorQuant((1.5,), (-28,))))
     assert found["scores"].scale == found["rows"].scale
     assert max(map(abs, ends(found["rows"]))) == pytest.approx(80.0)
@@ -234,7 +234,7 @@ def test_the_file_with_a_quotient_decides_as_the_simulation():
     chosen, problem = method("qhyvit"), quotient_problem()
     options = {**chosen.defaults, "rounds": 2, "learn": 0, "ridge": 0.0, "rounding": False}
     solution = chosen.search(problem, options)
-    floats = {solution.graph.producer(t).op for t in solution.graph.floats}
+    floats = {solution.graph.producer(t).op for t in solution.graph.islands}
     assert {"EXP", "BATCH_MATMUL", "DIV"} <= floats
     lowered = lower(solution.shipped, QuantPlan(solution.tensors, "qhyvit"))
     data = serialize(lowered.graph)

@@ -13,9 +13,13 @@ from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.islands import with_floats
+from qhyvit.tflite.islands import ids_of, with_islands
 from qhyvit.tflite.twins import without_twins
 from qhyvit.verify.census import census
+
+
+def in_float(graph, names):
+    return with_islands(graph, "cpu", ids_of(graph, names))
 
 
 def doubled():
@@ -44,11 +48,11 @@ def test_the_second_of_two_float_nodes_goes(order):
     graph = doubled()
     if order != "as written":
         graph = replace(graph, nodes=(graph.nodes[1], graph.nodes[0], *graph.nodes[2:]))
-    graph = with_floats(graph, ("b", "again", "y"))
+    graph = in_float(graph, ("b", "again", "y"))
     lean = without_twins(graph)
     assert ops(lean) == ["SUB", "BATCH_MATMUL", "FULLY_CONNECTED"]
-    assert len(lean.floats) == 2
-    assert lean.floats < graph.floats
+    assert len(lean.islands) == 2
+    assert lean.islands < graph.islands
     x = torch.rand(2, 4, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before, after = (Executor(g).run(x, None, [4])[4] for g in (graph, lean))
@@ -58,7 +62,7 @@ def test_the_second_of_two_float_nodes_goes(order):
 @pytest.mark.parametrize("floats", [(), ("b",), ("again",), ("b", "again")])
 def test_what_int8_reads_keeps_its_own_range(floats):
     """Without the product in float, each of the two has int8 readers, and scales of its own."""
-    graph = with_floats(doubled(), floats)
+    graph = in_float(doubled(), floats)
     assert without_twins(graph).nodes == graph.nodes
 
 
@@ -70,10 +74,10 @@ def test_one_that_int8_reads_too_stays_for_both():
     for first, second in ((0, 1), (1, 0)):
         nodes = (graph.nodes[first], graph.nodes[second], *graph.nodes[2:], other)
         both = replace(graph, tensors={**graph.tensors, **more}, nodes=nodes, outputs=(4, 8))
-        lean = without_twins(with_floats(both, ("b", "again", "y")))
+        lean = without_twins(in_float(both, ("b", "again", "y")))
         assert 2 not in lean.tensors
         assert lean.producer(3).inputs == (1, 1)
-        assert lean.floats == {1, 3}
+        assert lean.islands == {1, 3}
 
 
 def test_the_one_that_stays_comes_before_all_its_readers():
@@ -84,14 +88,14 @@ def test_the_one_that_stays_comes_before_all_its_readers():
     b, again, product, layer = graph.nodes
     nodes = (again, replace(product, inputs=(2, 2)), layer, b, other)
     late = replace(graph, tensors={**graph.tensors, **more}, nodes=nodes, outputs=(4, 8))
-    lean = without_twins(with_floats(late, ("b", "again", "y")))
+    lean = without_twins(in_float(late, ("b", "again", "y")))
     assert ops(lean) == ["SUB", "BATCH_MATMUL", "FULLY_CONNECTED", "FULLY_CONNECTED"]
     assert lean.nodes[0].outputs == (1,)
     assert lean.producer(3).inputs == (1, 1)
 
 
 def test_nodes_that_differ_stay():
-    graph = with_floats(doubled(), ("b", "again", "y"))
+    graph = in_float(doubled(), ("b", "again", "y"))
     added = replace(graph.nodes[1], op="ADD", attrs=spec("ADD").attrs())
     other = replace(graph, nodes=(graph.nodes[0], added, *graph.nodes[2:]))
     assert without_twins(other).nodes == other.nodes
@@ -101,7 +105,7 @@ def test_nodes_that_differ_stay():
 
 
 def test_the_file_has_one():
-    graph = with_floats(doubled(), ("b", "again", "y"))
+    graph = in_float(doubled(), ("b", "again", "y"))
     images = torch.rand(8, 4, 8, generator=torch.Generator().manual_seed(0))
     solution = method("minmax").search(Problem(without_twins(graph), images), {"observer": "minmax"})
     data = quantized_file(solution.shipped, QuantPlan(solution.tensors, "minmax", profile="cpu"))

@@ -135,5 +135,5 @@ def test_the_code_is_every_source_of_both_packages(tmp_path, monkeypatch):
 
 def test_what_ran_is_told_by_version():
     found = work.versions()
-    assert {"torch", "timm", "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "numpy"} <= set(found)
+    assert {"torch", "timm", "litert-torch", "ai-edge-litert", "numpy"} <= set(found)
     assert "none" not in found.values()

@@ -258,7 +258,7 @@ def _plan_facts(problem: Problem, solution: Solution) -> dict[str, Any]:
     return {
         "folds": solution.folds, "int16": solution.int16, "refused": tuple(problem.door.refused),
         "bridge": bridge_report(problem.on(graph), solution.tensors),
-        "wide": names(graph.wide), "floats": names(graph.floats - graph.wide), "gates": names(graph.gates),
+        "wide": names(graph.widened), "floats": names(graph.islands), "gates": names(graph.gates),
     }  # fmt: skip
 
 
@@ -287,11 +287,13 @@ def plan_of(work: Work) -> QuantPlan:
 def solved(work: Work) -> Solved:
     """Read what calibration wrote."""
     from qhyvit.graph import edit
-    from qhyvit.tflite.islands import widened, with_floats, with_gates
+    from qhyvit.tflite.islands import ids_of, widened, with_gates, with_islands
     from qhyvit.tflite.read import read
 
     plan = plan_of(work)
-    folded = widened(with_floats(work.load(FOLDED, read), plan.floats), plan.wide)
+    folded = work.load(FOLDED, read)
+    folded = with_islands(folded, plan.profile, ids_of(folded, plan.floats))
+    folded = widened(folded, ids_of(folded, plan.wide))
     folded = with_gates(folded, plan.gates)
     constants = work.load(CONSTANTS, lambda content: files.unpack_arrays(content, CONSTANTS))
     return Solved(folded, edit.with_named(folded, constants), plan)
@@ -301,10 +303,10 @@ def lowered(work: Work) -> Lowered:
     """The typed graph of what calibration left: what the file holds."""
     from qhyvit.lowering.lower import lower
     from qhyvit.sim.checked import Door, Edit
-    from qhyvit.tflite.squares import as_written
+    from qhyvit.tflite.squares import added_in_float
 
     found = solved(work)
-    squares = Edit("sums of squares in float", lambda graph: as_written(graph, found.plan))
+    squares = Edit("sums of squares in float", added_in_float)
     Door.on_noise(found.shipped).checked(squares, found.shipped)  # lowering makes this edit
     return lower(found.shipped, found.plan)
 

@@ -31,7 +31,7 @@ MADE_BY = {
     LATENCY: "calibrate", SAMPLES: "calibrate", MODEL: "convert", VERIFY: "verify", STATE: "the stage",
 }  # fmt: skip
 # what a result depends on besides this package's own code
-TOOLS = ("torch", "timm", "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "numpy", "pillow")
+TOOLS = ("torch", "timm", "litert-torch", "ai-edge-litert", "numpy", "pillow")
 KEYS: dict[str, dict[str, Any]] = {  # of the JSON files: what has to be in them
     FACTS: {"model": str, "classes": int, "input_size": int | list, "preprocess": dict, "weights": str,
             "versions": dict},

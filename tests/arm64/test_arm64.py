@@ -45,7 +45,7 @@ def solution(small_v1, inputs):
 def bundle(tmp_path_factory, solution):
     folder = tmp_path_factory.mktemp("arm")
     graph = solution.graph
-    plan = QuantPlan(solution.tensors, "qhyvit", wide=tuple(graph.tensors[t].name for t in graph.wide))
+    plan = QuantPlan(solution.tensors, "qhyvit", wide=tuple(graph.tensors[t].name for t in graph.widened))
     draw_image(3, np.random.default_rng(3), SIZE).save(folder / "test.png")
     facts = {"model": "mobilevit_xxs", "profile": "integer", "versions": {}, "created_by": {}}
 
@@ -175,7 +175,7 @@ def test_softmax_on_arm_is_the_simulations(arm, tmp_path, positions, wide):
     shape, rng = (1, 12, positions), np.random.default_rng(positions)
     tensors = {i: Tensor(i, name, shape, "FLOAT32") for i, name in enumerate("xy")}
     node = Node("SOFTMAX", spec("SOFTMAX").attrs(), (0,), (1,))
-    graph = widened(Graph(tensors, (node,), (0,), (1,)), ["y"] if wide else [])
+    graph = widened(Graph(tensors, (node,), (0,), (1,)), [1] if wide else [])
     codes = np.clip(rng.normal(0, 40, (4, *shape[1:])), -128, 127).astype(np.int8)
     x = torch.from_numpy(codes * 0.05)
     y = torch.softmax(x.double(), dim=-1)

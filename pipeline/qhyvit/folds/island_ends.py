@@ -36,7 +36,7 @@ def _spread(graph: Graph, tensor: int, r: np.ndarray) -> Graph:
 def _ends(graph: Graph, node: Node) -> bool:
     """Whether ``node`` is float and only int8 ops read what it writes."""
     users = [u for t in node.outputs for u in graph.users(t)]
-    return len(node.outputs) == 1 and graph.in_float(node) and bool(users) and not any(map(graph.is_float, users))
+    return len(node.outputs) == 1 and node.in_island and bool(users) and all(u.is_int8 for u in users)
 
 
 def places(graph: Graph) -> list[Place]:
@@ -63,10 +63,9 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
     graph = _spread(graph, known.id, 1.0 / exact)
     graph, constant = add_row(graph, f"{known.name}.scaled:factor", exact, known.id)
     graph, whole = edit.add_tensor(graph, f"{known.name}.whole", known.shape, known.dtype)
-    product = Node("MUL", ElementwiseAttrs(), (whole, constant), (known.id,), node.block)
+    product = Node("MUL", ElementwiseAttrs(), (whole, constant), (known.id,), node.block, node.reads, node.writes)
     graph = edit.insert_before(graph, node, replace(node, outputs=(whole,)))
-    graph = edit.replace_node(graph, node, product)
-    return replace(graph, floats=graph.floats | {whole})
+    return edit.replace_node(graph, node, product)
 
 
 FOLD = Fold("island_ends", "one scale a channel where float ends, by a product with a constant", places, apply)

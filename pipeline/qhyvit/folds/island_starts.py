@@ -6,8 +6,6 @@ the layer's weights take up, and multiplied by r in float.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from qhyvit.folds._fold import Fold, Place, on_int16_grid
@@ -20,7 +18,7 @@ from qhyvit.ops._elementwise import ElementwiseAttrs
 def _starts(graph: Graph, layer: Node) -> bool:
     """Whether only float ops read what ``layer`` writes."""
     users = graph.users(layer.outputs[0])
-    return bool(users) and all(map(graph.in_float, users)) and layer.outputs[0] not in graph.outputs
+    return bool(users) and all(u.in_island for u in users) and layer.outputs[0] not in graph.outputs
 
 
 def _taken_up(graph: Graph, tensor: int, r: np.ndarray) -> Graph:
@@ -56,11 +54,10 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
     graph = _taken_up(graph, known.id, exact)
     graph, constant = add_row(graph, f"{known.name}.restore:factor", exact, known.id)
     graph, whole = edit.add_tensor(graph, f"{known.name}.restored", known.shape, known.dtype)
-    graph = edit.insert_before(
-        graph, readers[0], Node("MUL", ElementwiseAttrs(), (known.id, constant), (whole,), layer.block)
-    )
-    graph = edit.read_instead(graph, known.id, whole, readers)
-    return replace(graph, floats=graph.floats | {whole})
+    types = readers[0].reads, readers[0].writes
+    product = Node("MUL", ElementwiseAttrs(), (known.id, constant), (whole,), layer.block, *types)
+    graph = edit.insert_before(graph, readers[0], product)
+    return edit.read_instead(graph, known.id, whole, readers)
 
 
 FOLD = Fold("island_starts", "one scale a channel where float starts, by a product with a constant", places, apply)

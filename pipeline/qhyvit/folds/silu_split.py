@@ -97,10 +97,8 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
     factor = _factor(np.asarray(r, np.float32), tensor.shape)
     graph, constant = edit.add_tensor(graph, f"{tensor.name}.restore:factor", factor.shape, "FLOAT32", factor)
     graph, restored = edit.add_tensor(graph, f"{tensor.name}.restore", tensor.shape, "FLOAT32")
-    product = Node("MUL", ElementwiseAttrs(), (x, constant), (restored,), current.block)
+    product = Node("MUL", ElementwiseAttrs(), (x, constant), (restored,), current.block, current.reads, current.writes)
     graph = edit.insert_before(graph, current, product)
-    if current.outputs[0] in graph.floats:  # as the sigmoid does
-        graph = replace(graph, floats=graph.floats | {restored})
     return edit.replace_node(graph, current, replace(current, inputs=(restored,)))
 
 

@@ -154,16 +154,15 @@ def _times_ones(graph: Graph, before: Node, tensor: int, name: str) -> tuple[Gra
 
 def _is_outside(graph: Graph, norm: StreamNorm) -> bool:
     """Whether all ops of the norm that look at the channels compute outside int8."""
-    return all(graph.is_float(n) for n in (norm.mean, norm.centre, norm.squares) if n is not None)
+    return all(not n.is_int8 for n in (norm.mean, norm.centre, norm.squares) if n is not None)
 
 
 def _restored(graph: Graph, source: int) -> tuple[Graph, list[int]]:
     """A product with 1 for every channel between ``source`` and its readers outside int8, which takes the scale off."""
-    readers = [n for n in graph.users(source) if graph.is_float(n)]
+    readers = [n for n in graph.users(source) if not n.is_int8]
     graph, whole, constant = _times_ones(graph, readers[0], source, f"{graph.tensors[source].name}.whole")
     graph = edit.read_instead(graph, source, whole, readers)
-    wide = {whole} if graph.wide.intersection(readers[0].outputs) else set()
-    return replace(graph, floats=graph.floats | {whole}, wide=graph.wide | wide), [constant]
+    return edit.computed_in(graph, [whole], readers[0].reads, readers[0].writes), [constant]
 
 
 def _prepared(graph: Graph, norm: StreamNorm) -> tuple[Graph, list[int]]:

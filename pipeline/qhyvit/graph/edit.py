@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhyvit.errors import GraphError
-from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.graph.ir import INT8, Graph, Node, Tensor
 
 
 def with_constants(graph: Graph, values: Mapping[int, NDArray[Any]]) -> Graph:
@@ -43,6 +43,22 @@ def add_tensor(graph: Graph, name: str, shape: Sequence[int], dtype: str, data: 
         unique = f"{name}.{n}"
     tensor = Tensor(new_id, unique, tuple(int(s) for s in shape), dtype, data)
     return replace(graph, tensors={**graph.tensors, new_id: tensor}), new_id
+
+
+def computed_in(graph: Graph, outputs: Iterable[int], reads: str, writes: str) -> Graph:
+    """The graph whose nodes that write ``outputs`` are to be computed in these types."""
+    wanted = set(outputs)
+
+    def typed(node: Node) -> Node:
+        same = (node.reads, node.writes) == (reads, writes) or not wanted.intersection(node.outputs)
+        return node if same else replace(node, reads=reads, writes=writes)
+
+    return replace(graph, nodes=tuple(map(typed, graph.nodes)))
+
+
+def all_int8(graph: Graph) -> Graph:
+    """The graph without islands."""
+    return computed_in(graph, graph.islands | graph.widened, INT8, INT8)
 
 
 def insert_before(graph: Graph, anchor: Node, node: Node) -> Graph:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from qhyvit.errors import GraphError
 
+INT8, INT16, FLOAT = "INT8", "INT16", "FLOAT32"
+
 
 @dataclass(frozen=True)
 class Quantization:
@@ -68,7 +70,15 @@ class Tensor:
 class Node:
     """One op. ``op`` is the TFLite builtin name; ``inputs`` are tensor ids, -1 where an optional one is absent.
 
-    ``attrs`` is the op's own attribute dataclass (see ``qhyvit.ops``); ``block`` the module path it came from.
+    Args:
+        attrs: the op's own attribute dataclass (see ``qhyvit.ops``).
+        block: the module path it came from.
+        reads, writes: types in which the file is to compute it; the graph of a search is float all over. INT8, or, in
+            an island, FLOAT32 or INT16; an op that reads INT8 may write INT16 (``OpSpec.wide``).
+        gate: it stands for another function: LOGISTIC for the normal distribution function, sigmoid(z) for
+            Phi(z / 1.702), and ELU for exp(z) - 1, which it is up to 0, the end of what calibration saw. No edit may
+            make other approximations. An executor computes the function itself on request, so that the unedited network
+            is never lost.
     """
 
     op: str
@@ -76,48 +86,56 @@ class Node:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     block: str = ""
+    reads: str = INT8
+    writes: str = INT8
+    gate: bool = False
+
+    @property
+    def is_int8(self) -> bool:
+        """Whether the file computes it in int8: else a QUANTIZE behind it makes int8 codes."""
+        return self.writes == INT8
+
+    @property
+    def in_island(self) -> bool:
+        """Whether it reads no int8 codes either."""
+        return self.reads != INT8
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Tensors by id, nodes in execution order, ids of inputs and outputs. Edits make a new Graph.
-
-    ``floats``: ids of the node outputs that the file computes outside int8 (see ``tflite/islands.py``): in float, or
-    in int16 if they are in ``wide`` as well. ``gates``: ids of the outputs of nodes that stand for another function:
-    LOGISTIC for the normal distribution function, sigmoid(z) for Phi(z / 1.702), and ELU for exp(z) - 1, which it is
-    up to 0, the end of what calibration saw. No edit may make other approximations. An executor computes the function
-    itself on request, so that the unedited network is never lost.
-    """
+    """Tensors by id, nodes in execution order, ids of inputs and outputs. Edits make a new Graph."""
 
     tensors: Mapping[int, Tensor]
     nodes: tuple[Node, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
-    floats: frozenset[int] = frozenset()
-    wide: frozenset[int] = frozenset()
-    gates: frozenset[int] = frozenset()
 
-    def is_float(self, node: Node) -> bool:
-        """Whether the file computes ``node`` outside int8, so that a QUANTIZE behind it makes the codes."""
-        return any(t in self.floats for t in node.outputs)
+    @cached_property
+    def islands(self) -> frozenset[int]:
+        """Ids of what nodes in islands write."""
+        return frozenset(t for node in self.nodes if node.in_island for t in node.outputs)
 
-    def in_float(self, node: Node) -> bool:
-        """Whether the file computes ``node`` in float."""
-        return any(t in self.floats and t not in self.wide for t in node.outputs)
+    @cached_property
+    def widened(self) -> frozenset[int]:
+        """Ids of what nodes write in int16 that read int8."""
+        return frozenset(t for node in self.nodes if not node.is_int8 and not node.in_island for t in node.outputs)
 
-    def stays_float(self, tensor: int) -> bool:
-        """Whether the file holds ``tensor`` outside int8 only: such a node's output or constant, read in float."""
-        here = tensor in self.floats or self.tensors[tensor].is_constant
+    @cached_property
+    def gates(self) -> frozenset[int]:
+        """Ids of what gates write."""
+        return frozenset(t for node in self.nodes if node.gate for t in node.outputs)
+
+    def stays_inside(self, tensor: int) -> bool:
+        """Whether the file holds ``tensor`` in islands only: a node's output or constant that no int8 node reads."""
+        here = tensor in self.islands or self.tensors[tensor].is_constant
         users = self.users(tensor)
-        return here and tensor not in self.outputs and bool(users) and all(self.in_float(u) for u in users)
+        return here and tensor not in self.outputs and bool(users) and all(u.in_island for u in users)
 
     def is_both(self, tensor: int) -> bool:
-        """Whether the file holds ``tensor`` in float, for its float readers, and as codes, for the others."""
-        node = self.producer(tensor)
-        if node is None or not self.in_float(node):
-            return False
-        return not self.stays_float(tensor) and any(self.in_float(u) for u in self.users(tensor))
+        """Whether the file holds ``tensor`` as an island writes it, for readers there, and as int8 codes for others."""
+        inside = tensor in self.islands and not self.stays_inside(tensor)
+        return inside and any(u.in_island for u in self.users(tensor))
 
     @cached_property
     def _producers(self) -> dict[int, Node]:

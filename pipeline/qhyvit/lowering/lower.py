@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 
 from qhyvit.affine import INT16_TOP, STEPS_OF_INT8, int16_scale
 from qhyvit.errors import PlanError
-from qhyvit.graph.ir import Graph, Node, Quantization, Tensor
+from qhyvit.graph.ir import FLOAT, INT8, INT16, Graph, Node, Quantization, Tensor
 from qhyvit.lowering.constants import constant_codes, on_grid
 from qhyvit.ops import spec
 from qhyvit.ops._spec import NoAttrs, Tied
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.tflite.legal import check_plan
 from qhyvit.tflite.serialize import serialize
-from qhyvit.tflite.squares import as_written
+from qhyvit.tflite.squares import added_in_float
 
-INT8, INT16, FLOAT = "INT8", "INT16", "FLOAT32"
 INT32_TOP = 2**31 - 1
 NAMES = {INT8: "int8", INT16: "int16", FLOAT: "float"}
 
@@ -48,7 +47,7 @@ def lower(graph: Graph, plan: QuantPlan) -> Lowered:
         PlanError: the plan does not fit the graph, or TFLite cannot express it.
     """
     check_plan(graph, plan)
-    return _Lowering(as_written(graph, plan), plan).run()
+    return _Lowering(added_in_float(graph), plan).run()
 
 
 def quantized_file(graph: Graph, plan: QuantPlan) -> bytes:
@@ -103,18 +102,9 @@ class _Lowering:
 
     # --- what a node computes with ---
 
-    def _writes(self, node: Node) -> str:
-        if not self.source.is_float(node):
-            return INT8
-        return INT16 if self.plan.int16 or self.source.wide.intersection(node.outputs) else FLOAT
-
-    def _reads(self, node: Node) -> str:
-        """An int16 kernel beside none of its kind reads int8 codes (``OpSpec.wide``)."""
-        return INT8 if self.source.wide.intersection(node.outputs) else self._writes(node)
-
     def _lower(self, node: Node) -> None:
-        kind, reads = self._writes(node), self._reads(node)
-        inputs = tuple(self._operand(node, i, reads) for i in range(len(node.inputs)))
+        kind = node.writes
+        inputs = tuple(self._operand(node, i, node.reads) for i in range(len(node.inputs)))
         outputs, behind = [], []
         for t in node.outputs:
             if kind == INT8 and not isinstance(spec(node.op).out, Tied):
@@ -131,7 +121,7 @@ class _Lowering:
         if kind == FLOAT:
             return None
         wide = spec(node.op).wide
-        if t in self.source.wide and wide is not None:
+        if not node.in_island and wide is not None:
             return Quantization((wide.scale,), wide.zero_point, bits=16)
         return self._int16(t)
 

@@ -2,7 +2,7 @@
 
 GELU(x) = x * Phi(x), and Phi(x) is within 0.01 of sigmoid(1.702 x) (Hendrycks and Gimpel, arXiv 1606.08415, section 2).
 With z = 1.702 x made by the layer in front, z * sigmoid(z) is 1.702 times the result, one table of codes; the layers
-behind take the factor out of their weights. The sigmoid is a gate of the graph (``Graph.gates``): whoever asks for the
+behind take the factor out of their weights. The sigmoid is a gate of the graph (``Node.gate``): whoever asks for the
 float network gets Phi itself, so that no target of the search moves.
 
 Between 0.01 and nothing lies what a network makes of it: one trained embedding lost 8 % of its outputs' variance in a
@@ -13,7 +13,7 @@ a share of what quantization costs by then, buys enough time (the price of :mod:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -38,7 +38,7 @@ def candidates(graph: Graph) -> list[Node]:
     """Int8 GELUs right behind a layer, with nothing but layers behind them."""
     found = []
     for node in graph.nodes:
-        if node.op != "GELU" or graph.is_float(node):
+        if node.op != "GELU" or not node.is_int8:
             continue
         layer, out = graph.producer(node.inputs[0]), graph.tensors[node.outputs[0]]
         if layer is None or not is_layer(graph, layer) or graph.users(node.inputs[0]) != (node,):
@@ -60,10 +60,9 @@ def as_silu(graph: Graph, node: Node) -> Graph:
     for behind in layers_behind(graph, out.id, COPIES) or ():
         graph, _ = edit.times_constant(graph, behind, spec(behind.op).weight_input, 1 / GATE_SLOPE)
     graph, gate = edit.add_tensor(graph, f"{out.name}/sigmoid", out.shape, out.dtype)
-    sigmoid = Node("LOGISTIC", spec("LOGISTIC").attrs(), (z,), (gate,), node.block)
+    sigmoid = Node("LOGISTIC", spec("LOGISTIC").attrs(), (z,), (gate,), node.block, gate=True)
     product = Node("MUL", spec("MUL").attrs(), (z, gate), node.outputs, node.block)
-    graph = edit.insert_before(edit.replace_node(graph, node, product), product, sigmoid)
-    return replace(graph, gates=graph.gates | {gate})
+    return edit.insert_before(edit.replace_node(graph, node, product), product, sigmoid)
 
 
 def _saved_ms(graph: Graph, node: Node, latency: LatencyProfile) -> float:

@@ -35,12 +35,12 @@ def _ends(problem: Problem, graph: Graph, wanted: Collection[int]) -> Ends:
 def with_int16(problem: Problem, solution: Solution) -> Solution:
     """``solution`` with its int16 islands as the file has them; unchanged where there are none."""
     graph = solution.graph
-    if problem.profile != "integer" or graph.floats == graph.wide:
+    if problem.profile != "integer" or not graph.islands:
         return solution
     edits = [Edit("one of two equal int16 nodes", without_twins), Edit("sums in int16", summed_in_int16)]
     problem, _ = problem.on(graph).edited(edits)
-    ends = _ends(problem, problem.graph, problem.graph.floats - problem.graph.wide)
+    ends = _ends(problem, problem.graph, problem.graph.islands)
     problem, _ = problem.edited([Edit("roots in two parts", lambda graph: parted_roots(graph, ends.__getitem__))])
-    ends = _ends(problem, problem.graph, problem.graph.floats - problem.graph.wide)
+    ends = _ends(problem, problem.graph, problem.graph.islands)
     peaks = {t: max(-low, high) for t, (low, high) in ends.items()}
     return replace(solution, graph=problem.graph, int16=scales(problem.graph, solution.tensors, peaks))

@@ -28,7 +28,7 @@ LEAST_OBJECTIVE, LEAST_MS = 1e-30, 1e-6  # no division by zero where nothing is 
 
 def candidates(graph: Graph) -> set[int]:
     """Tensors whose int8 kernels prescribe their grid."""
-    nodes = [n for n in graph.nodes if isinstance(spec(n.op).out, Fixed) and not graph.is_float(n)]
+    nodes = [n for n in graph.nodes if isinstance(spec(n.op).out, Fixed) and n.is_int8]
     return {n.outputs[0] for n in nodes}
 
 

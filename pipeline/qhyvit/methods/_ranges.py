@@ -118,7 +118,7 @@ def delegable_constants(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict
     for node in graph.nodes:
         if node.op not in ("ADD", "SUB"):
             continue
-        if graph.is_float(node):
+        if not node.is_int8:
             continue
         out = changed[graph.tensors[node.outputs[0]].name].scale[0]
         for t in node.inputs:
@@ -138,7 +138,7 @@ def loadable_outputs(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[st
     for node in graph.nodes:
         out = node.outputs[0]
         factors = spec(node.op).factors
-        if factors is None or graph.is_float(node) or group_of[out].fixed is not None:
+        if factors is None or not node.is_int8 or group_of[out].fixed is not None:
             continue
         a, b, found = (changed.get(graph.tensors[t].name) for t in (*(node.inputs[i] for i in factors), out))
         if a is None or b is None or found is None or len(found.scale) > 1:

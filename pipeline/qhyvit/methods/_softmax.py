@@ -5,7 +5,7 @@ With z = x - max(x) and l = log sum exp(z), softmax(x) = exp(z - l). ELU(z) is e
 taken of one number a row. K times the softmax is what comes out, K the largest power of two that keeps it below 1 on
 the calibration images: so its codes are as fine as the values allow, where SOFTMAX has steps of 1/256 whatever they
 are. The next layer's weights are divided by K. Where another image brings more than 1 / K, z - l + log K is above 0 and
-ELU is no exponential any more: its int8 codes end there as well (``Graph.gates``).
+ELU is no exponential any more: its int8 codes end there as well (``Node.gate``).
 
 Over a few values, in `cpu`, it is exp(x) / sum(exp(x)) in float: kernels, float and int8, take as long for a row of
 three as for a row of hundred. No maximum is subtracted: x stays int8, and its range is that of the calibration images.
@@ -46,8 +46,8 @@ def candidates(graph: Graph) -> list[Node]:
         if node.op != "SOFTMAX" or node.attrs.beta != 1.0:
             continue
         out, has_layer = graph.tensors[node.outputs[0]], _next_layer(graph, node.outputs[0]) is not None
-        large = not graph.is_float(node) and math.prod(out.shape) >= LEAST_ELEMENTS
-        if has_layer and (large or out.id in graph.wide):
+        large = node.is_int8 and math.prod(out.shape) >= LEAST_ELEMENTS
+        if has_layer and (large or out.id in graph.widened):
             found.append(node)
     return found
 
@@ -100,12 +100,8 @@ def unrolled(graph: Graph, node: Node, factor: float) -> Graph:
     second = add("ELU", "elu", (normal,), out.shape)
     nodes.append(Node("ADD", spec("ADD").attrs(), (second, one), node.outputs, node.block))
     for new in nodes:
-        graph = edit.insert_before(graph, node, new)
-    left = node.outputs[0]
-    nodes_left = tuple(n for n in graph.nodes if n is not node)
-    return replace(
-        graph, nodes=nodes_left, floats=graph.floats - {left}, wide=graph.wide - {left}, gates=graph.gates | {second}
-    )
+        graph = edit.insert_before(graph, node, replace(new, gate=second in new.outputs))
+    return replace(graph, nodes=tuple(n for n in graph.nodes if n is not node))
 
 
 @dataclass(frozen=True)
@@ -162,8 +158,7 @@ def as_quotient(graph: Graph, short: _Short) -> Graph:
     gone = [n for n in (short.before, node, short.behind) if n is not None]
     lost = {n.outputs[0] for n in gone} - {target}
     nodes = tuple(n for n in graph.nodes if not any(n is g for g in gone))
-    return replace(graph, nodes=nodes, tensors={t: v for t, v in graph.tensors.items() if t not in lost},
-                   floats=graph.floats - lost)  # fmt: skip
+    return replace(graph, nodes=nodes, tensors={t: v for t, v in graph.tensors.items() if t not in lost})
 
 
 def quotients(problem: Problem) -> Problem:

@@ -9,14 +9,15 @@ folds. At the end weights and biases are solved in closed form, in execution ord
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from qhyvit.folds import all_folds
-from qhyvit.graph.ir import Graph
+from qhyvit.graph import edit
+from qhyvit.graph.ir import INT8, Graph
 from qhyvit.methods import _folding, _islands, _wide
 from qhyvit.methods._blocks import bridge_blocks
 from qhyvit.methods._gelu import again, as_silus
@@ -37,7 +38,7 @@ from qhyvit.ops._layer import layers
 from qhyvit.options import Option
 from qhyvit.plan import FoldNote, TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.run import Executor
-from qhyvit.tflite.islands import may_be_float, widened, with_floats, with_profile
+from qhyvit.tflite.islands import ids_of, may_be_float, widened, with_islands, with_profile
 from qhyvit.tflite.legal import Group, groups
 from qhyvit.tflite.placement import Worth
 
@@ -163,6 +164,11 @@ def _resume(problem: Problem, keep: Mapping[str, TensorQuant], ranges: Mapping[i
     return _with_pixels(problem, {g: chosen[g] for g in all_groups})
 
 
+def _marks(graph: Graph) -> tuple[frozenset[int], ...]:
+    """What is outside int8, and what stands for another function."""
+    return graph.islands, graph.widened, graph.gates
+
+
 def _wanted(graph: Graph, chosen: Chosen) -> list[int]:
     """Tensors whose rounding the objective counts."""
     return [t for g in chosen if g.fixed is None for t in g.roots if not graph.tensors[t].is_constant]
@@ -244,10 +250,10 @@ class _Search:
         if kept is None:
             return None
         self.problem = again(self.problem, kept.facts["silus"])
-        self.problem = self.problem.on(with_floats(self.problem.graph, kept.facts["placed"]))
+        self.problem = self.problem.on(self._with_islands(kept.facts["placed"]))
         self._fold([_folding.from_facts(c) for c in kept.facts["folds"]])
-        graph = with_floats(self.problem.graph, kept.facts["floats"])
-        self.problem = self.problem.on(widened(graph, kept.facts["wide"]))
+        graph = self._with_islands(kept.facts["floats"])
+        self.problem = self.problem.on(widened(graph, ids_of(graph, kept.facts["wide"])))
         known, graph = quants_from_json(kept.facts["quants"]), self.problem.graph
         chosen = {g: known[graph.tensors[g.members[0]].name] for g in groups(graph)}
         weights = {n: q for n, q in known.items() if q.axis is not None}
@@ -257,16 +263,16 @@ class _Search:
         self, number: int, chosen: Chosen, weights: Mapping[str, TensorQuant]
     ) -> tuple[Chosen, Mapping[str, TensorQuant], bool, float]:
         before = self.problem.graph
-        self.placed = [before.tensors[t].name for t in sorted(before.floats - before.wide)]
+        self.placed = [before.tensors[t].name for t in sorted(before.islands)]
         chosen, weights, folded, distance = self._round(number, chosen, weights)
         if number == 0 and self.options["fast_gelu"] and self.problem.bits == 8:
             chosen, weights = self._with_silus(chosen, weights)
         graph = self.problem.graph
-        edited = bool(folded) or graph.floats != before.floats or graph.gates != before.gates
+        edited = bool(folded) or _marks(graph) != _marks(before)
         facts = {
             "quants": quants_to_json({**spread(graph, chosen), **weights}), "distance": distance, "edited": edited,
-            "wide": [graph.tensors[t].name for t in sorted(graph.wide)],
-            "floats": [graph.tensors[t].name for t in sorted(graph.floats - graph.wide)], "placed": self.placed,
+            "wide": [graph.tensors[t].name for t in sorted(graph.widened)],
+            "floats": [graph.tensors[t].name for t in sorted(graph.islands)], "placed": self.placed,
             "folds": [_folding.to_facts(c) for c in folded],
             "silus": [graph.tensors[n.outputs[0]].name for n in graph.nodes
                       if n.op == "MUL" and graph.gates.intersection(n.inputs)],
@@ -328,7 +334,7 @@ class _Search:
             places = [(name, place) for name, place in _folding.all_places(self.problem.graph) if name in names]
         latency = problem.latency.outside_int8(int16=not is_cpu)
         candidates = _folding.candidates(self.problem.graph, places, statistics, total, problem.bits, latency)
-        if candidates or wide or self.problem.graph.floats != graph.floats:
+        if candidates or wide or _marks(self.problem.graph) != _marks(graph):
             chosen = self._edit(problem, candidates, wide, worth, chosen, total)
         energies = {} if candidates else {t: e.double().numpy() for t, e in statistics.energy.items()}
         return chosen, search_weights(self.problem.graph, energies, problem.bits), candidates, statistics.distance
@@ -347,6 +353,9 @@ class _Search:
         keep = _unchanged(problem, self.problem.graph, spread(graph, chosen))
         return _resume(self.problem, keep, {}), search_weights(self.problem.graph, {}, problem.bits)
 
+    def _with_islands(self, names: Iterable[str]) -> Graph:
+        return with_islands(self.problem.graph, self.problem.profile, ids_of(self.problem.graph, names))
+
     def _islands(self, graph: Graph, worth: Worth) -> Graph:
         return with_profile(graph, self.problem.profile, self.problem.latency, worth)
 
@@ -360,13 +369,13 @@ class _Search:
             problem: as it was before this round.
         """
         before, names = len(self.notes), [problem.graph.tensors[t].name for t in wide]
-        self.problem = problem.on(widened(self.problem.graph, names))
+        self.problem = problem.on(widened(self.problem.graph, wide))
         graph = self.problem.graph
-        self.placed = [graph.tensors[t].name for t in sorted(graph.floats - graph.wide)]
+        self.placed = [graph.tensors[t].name for t in sorted(graph.islands)]
         self._fold(candidates)
         if worth is not None and problem.profile == "cpu":  # behind the folds: what they put in has a choice too
             self.problem = self.problem.on(self._islands(self.problem.graph, worth))
-        for t in sorted(self.problem.graph.floats - self.problem.graph.wide - problem.graph.floats):
+        for t in sorted(self.problem.graph.islands - problem.graph.islands):
             what = "float kernel for" if problem.profile == "cpu" else "island of int16 at"
             problem.log(f"{what} {self.problem.graph.tensors[t].name}")
         for note in self.notes[before:]:
@@ -380,8 +389,8 @@ class _Search:
     def _fold(self, candidates: Sequence[_folding.Candidate]) -> None:
         self.problem, notes = _folding.apply(self.problem, candidates)
         graph = self.problem.graph
-        lost = {t for t in graph.floats - graph.wide if not may_be_float(graph, t)}  # a mean became a linear layer
-        graph = replace(graph, floats=graph.floats - lost)
+        lost = {t for t in graph.islands if not may_be_float(graph, t)}  # a mean became a linear layer
+        graph = edit.computed_in(graph, lost, INT8, INT8)
         self.problem, self.notes = self.problem.on(graph), (*self.notes, *notes)
 
 

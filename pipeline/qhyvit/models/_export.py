@@ -215,7 +215,7 @@ def _converted(source: Source, rewritten: nn.Module, images: np.ndarray | None) 
         "bridge_blocks": source.bridge_blocks, "preprocess": dict(source.preprocess), "float_error": error,
         "float_images": 0 if images is None else len(images),
         "weights": source.weights, "softmax_inside": bool(softmax_inside), "equivalents": equivalents_in(rewritten),
-        "versions": {name: metadata.version(name) for name in ("torch", "timm", "litert-torch", "ai-edge-quantizer")},
+        "versions": {name: metadata.version(name) for name in ("torch", "timm", "litert-torch")},
     }  # fmt: skip
     return Exported(data, facts)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from qhyvit.graph import edit
-from qhyvit.graph.ir import Graph, Node
+from qhyvit.graph.ir import INT8, Graph, Node
 from qhyvit.ops import spec
 
 
@@ -21,12 +21,13 @@ def swap(rank: int) -> list[int]:
 class Chain:
     """Puts nodes in front of ``anchor``; ``graph`` is the graph as it then is.
 
-    Names of new tensors begin with that of what ``anchor`` gives. ``outside``: the new nodes compute outside int8
-    (:attr:`qhyvit.graph.ir.Graph.floats`).
+    Names of new tensors begin with that of what ``anchor`` gives. ``alike``: the new nodes compute in its types and not
+    in int8.
     """
 
-    def __init__(self, graph: Graph, anchor: Node, *, outside: bool = False) -> None:
-        self.graph, self.anchor, self.outside = graph, anchor, outside
+    def __init__(self, graph: Graph, anchor: Node, *, alike: bool = False) -> None:
+        self.graph, self.anchor = graph, anchor
+        self.types = (anchor.reads, anchor.writes) if alike else (INT8, INT8)
         self.name = graph.tensors[anchor.outputs[0]].name
 
     def constant(self, data: Any) -> int:
@@ -47,10 +48,8 @@ class Chain:
         shape: Any = made.infer_shape([t.shape for t in read], options, known)
         dtype = next(t.dtype for t in read if t.dtype == "FLOAT32")
         self.graph, out = edit.add_tensor(self.graph, f"{self.name}.{op.lower()}", shape, dtype)
-        node = Node(op, options, inputs, (out,), self.anchor.block)
+        node = Node(op, options, inputs, (out,), self.anchor.block, *self.types)
         self.graph = edit.insert_before(self.graph, self.anchor, node)
-        if self.outside:
-            self.graph = replace(self.graph, floats=self.graph.floats | {out})
         return out
 
     def reshape(self, tensor: int, *shape: int) -> int:
@@ -63,7 +62,9 @@ class Chain:
 
     def instead(self, op: str, *inputs: int, **attrs: Any) -> Graph:
         """The graph with such an op in the place of ``anchor``, without what nobody reads any more."""
-        new = Node(op, spec(op).attrs(**attrs), inputs, self.anchor.outputs, self.anchor.block)
+        anchor = self.anchor
+        types = anchor.reads, anchor.writes
+        new = Node(op, spec(op).attrs(**attrs), inputs, anchor.outputs, anchor.block, *types)
         return edit.without_unread(edit.replace_node(self.graph, self.anchor, new))
 
     def replaced_by(self, tensor: int) -> Graph:
@@ -72,7 +73,9 @@ class Chain:
         assert last is not None
         if self.graph.tensors[tensor].shape != out.shape:
             return self.instead("RESHAPE", tensor, self.constant(out.shape), new_shape=out.shape)
-        graph = edit.replace_node(self.graph, last, replace(last, outputs=self.anchor.outputs))
-        nodes = tuple(n for n in graph.nodes if n is not self.anchor)
+        anchor = self.anchor
+        made = replace(last, outputs=anchor.outputs, reads=anchor.reads, writes=anchor.writes)
+        graph = edit.replace_node(self.graph, last, made)
+        nodes = tuple(n for n in graph.nodes if n is not anchor)
         left = {t: v for t, v in graph.tensors.items() if t != tensor}
         return edit.without_unread(replace(graph, nodes=nodes, tensors=left))

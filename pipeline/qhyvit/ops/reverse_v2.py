@@ -1,4 +1,4 @@
-"""REVERSE_V2: the order along constant axes turned round; a GATHER before calibration (rewrites/reversals.py)."""
+"""REVERSE_V2: the order along constant axes turned round."""
 
 from __future__ import annotations
 

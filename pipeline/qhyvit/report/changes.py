@@ -65,7 +65,7 @@ def refitted(costs: Costs, graph: Graph, ids: Collection[int]) -> dict[str, Tens
         low, high = min(float(x.min()) for x in values), max(float(x.max()) for x in values)
         quant = group_quant(group, low, high, "minmax", bits=quants[graph.tensors[group.members[0]].name].bits)
         quants.update({graph.tensors[t].name: quant for t in group.members})
-    inside = {t.name for t in graph.tensors.values() if graph.floats and graph.stays_float(t.id)}
+    inside = {t.name for t in graph.tensors.values() if graph.islands and graph.stays_inside(t.id)}
     return {name: quant for name, quant in quants.items() if name not in inside}
 
 
@@ -100,14 +100,14 @@ def _cpu_profile(build: _Build, costs: Costs) -> Change | None:
     if build.plan.profile != "integer" or build.plan.int16:  # norms that need more than int8 have it
         return None
     graph = with_profile(costs.graph, "cpu", build.latency)
-    if not graph.floats:
+    if not graph.islands:
         return None
     reason = (
-        f"{len(graph.floats)} ops, softmax and the roots of norms among them, have coarse or slow int8 kernels; "
+        f"{len(graph.islands)} ops, softmax and the roots of norms among them, have coarse or slow int8 kernels; "
         "this profile computes them in float (the file is then no longer integer only)"
     )
     return Change("Compute softmax and norms in float", reason, build.again("--profile", "cpu"),
-                  _kl(costs, refitted(costs, graph, graph.floats)))  # fmt: skip
+                  _kl(costs, refitted(costs, graph, graph.islands)))  # fmt: skip
 
 
 def _int16(build: _Build, costs: Costs) -> Change | None:
@@ -117,14 +117,13 @@ def _int16(build: _Build, costs: Costs) -> Change | None:
     narrow = {t: ms for t, ms in spent.items() if ms is not None}
     if not narrow:
         return None
-    names = [costs.graph.tensors[t].name for t in narrow]
     budget = math.ceil(10 * (float(build.option("int16_ms", 0.0)) + sum(narrow.values()))) / 10
     reason = (
-        f"{len(names)} softmax outputs are int8 with the step 1/256 that their kernel prescribes; int16 costs about "
+        f"{len(narrow)} softmax outputs are int8 with the step 1/256 that their kernel prescribes; int16 costs about "
         f"{sum(narrow.values()):.2g} ms on one core (those that gain nothing stay int8)"
     )
     return Change("Give int16 softmax more time", reason, build.again("--set", f"int16_ms={budget:g}"),
-                  _kl(costs, refitted(costs, widened(costs.graph, names), narrow)))  # fmt: skip
+                  _kl(costs, refitted(costs, widened(costs.graph, narrow), narrow)))  # fmt: skip
 
 
 def _closed_form(build: _Build, costs: Costs) -> Change | None:

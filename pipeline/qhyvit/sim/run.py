@@ -40,7 +40,7 @@ class Executor:
         graph: the graph.
         dtype: torch.float32 to search, torch.float64 to verify.
         device: where to run.
-        exact: compute the gates' own function instead of the one that stands for it (``Graph.gates``): the network as
+        exact: compute the gates' own function instead of the one that stands for it (``Node.gate``): the network as
             it was before any approximation.
     """
 
@@ -48,7 +48,7 @@ class Executor:
         self, graph: Graph, dtype: torch.dtype = torch.float32, device: str = "cpu", *, exact: bool = False
     ) -> None:
         self.graph, self.dtype, self.device = graph, dtype, device
-        self.gates = graph.gates if exact else frozenset()
+        self.exact = exact
         self._constants: dict[int, Any] = {}
         for t in graph.tensors.values():
             if t.data is None:
@@ -56,7 +56,7 @@ class Executor:
             floating = t.dtype.startswith("FLOAT")
             self._constants[t.id] = torch.tensor(t.data, dtype=dtype, device=device) if floating else t.data
         self._last_use = self._lifetimes()
-        self._both = {t for t in graph.floats if graph.is_both(t)}
+        self._both = {t for t in graph.islands if graph.is_both(t)}
 
     def set_constant(self, tensor: int, data: np.ndarray) -> None:
         """Use ``data`` for a float constant from now on."""
@@ -73,7 +73,7 @@ class Executor:
         t = node.inputs[position]
         if t < 0:
             return None
-        if t in self._both and self.graph.in_float(node) and unrounded(t) in values:
+        if t in self._both and node.in_island and unrounded(t) in values:
             return values[unrounded(t)]
         if t in values:
             return values[t]
@@ -87,7 +87,7 @@ class Executor:
 
     def apply(self, node: Node, operands: Sequence[Any]) -> tuple[torch.Tensor, ...]:
         """Run one op with its fused activation; always a tuple of outputs."""
-        if self.gates and node.outputs[0] in self.gates:
+        if self.exact and node.gate:
             return (torch.expm1(operands[0]) if node.op == "ELU" else normal_gate(operands[0]),)
         op: OpSpec = spec(node.op)
         result = op.forward(operands, node.attrs)

@@ -25,7 +25,7 @@ def scales(graph: Graph, quants: Mapping[str, TensorQuant], peaks: Mapping[int, 
     found: dict[str, float] = {}
     limit_of = limits(graph)
     for node in graph.nodes:
-        if not graph.in_float(node):
+        if not node.in_island:
             continue
         source, contract = graph.tensors[node.inputs[0]], spec(node.op).out
         for t in node.outputs:

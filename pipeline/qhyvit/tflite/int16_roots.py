@@ -60,7 +60,7 @@ def _through(graph: Graph, nodes: list[Node], value: float) -> float:
 def _parted(graph: Graph, root: Node, squares: float) -> Graph:
     """``root`` in two parts that meet where the sum of squares is ``squares``."""
     first, *rest = ops_before_root(graph, root)
-    v, limit, new = root.inputs[0], _through(graph, rest, squares), Chain(graph, root, outside=True)
+    v, limit, new = root.inputs[0], _through(graph, rest, squares), Chain(graph, root, alike=True)
 
     def number(value: float, like: int) -> int:
         return new.constant(np.full(graph.tensors[like].shape, value))
@@ -84,7 +84,7 @@ def parted_roots(graph: Graph, ends: Callable[[int], tuple[float, float]]) -> Gr
         ends: the smallest and largest value of a tensor, by id.
     """
     for node in graph.nodes:
-        nodes = ops_before_root(graph, node) if node.op == "RSQRT" and graph.in_float(node) else []
+        nodes = ops_before_root(graph, node) if node.op == "RSQRT" and node.in_island else []
         if not nodes or nodes[0].op != "BATCH_MATMUL":
             continue
         low, high = ends(nodes[0].outputs[0])

@@ -7,7 +7,6 @@ rounded one by one, most squares would be lost beside that of a channel that is 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from qhyvit.ops._reduce import axes_of
 def _square_of(graph: Graph, mean: Node) -> Node | None:
     """The product of a tensor with itself that ``mean`` alone reads, to average over the last axis alone."""
     square, rank = graph.producer(mean.inputs[0]), len(graph.tensors[mean.inputs[0]].shape)
-    if square is None or square.op != "MUL" or square.inputs[0] != square.inputs[1] or not graph.in_float(square):
+    if square is None or square.op != "MUL" or square.inputs[0] != square.inputs[1] or not square.in_island:
         return None
     is_alone = graph.users(square.outputs[0]) == (mean,)
     return square if is_alone and axes_of(graph.constant(mean.inputs[1]), rank) == (rank - 1,) else None
@@ -28,15 +27,14 @@ def _square_of(graph: Graph, mean: Node) -> Node | None:
 def _as_sum(graph: Graph, mean: Node) -> Graph:
     source, out = graph.tensors[mean.inputs[0]], graph.tensors[mean.outputs[0]]
     count = math.prod(source.shape) // math.prod(out.shape)
-    chain, square = Chain(graph, mean, outside=True), _square_of(graph, mean)
+    chain, square = Chain(graph, mean, alike=True), _square_of(graph, mean)
     if square is None:
         total = chain.add("SUM", *mean.inputs, **vars(mean.attrs))
     else:
         row = _shaped(chain, square.inputs[0], (1, math.prod(out.shape), 1, source.shape[-1]))
         total = _shaped(chain, chain.add("BATCH_MATMUL", row, row, adj_y=True), out.shape)
     share = np.full((1,) * max(len(out.shape), 1), 1 / count)
-    graph = chain.instead("MUL", total, chain.constant(share))
-    return graph if square is None else replace(graph, floats=graph.floats.difference(square.outputs))
+    return chain.instead("MUL", total, chain.constant(share))
 
 
 def _shaped(chain: Chain, tensor: int, shape: tuple[int, ...]) -> int:
@@ -47,6 +45,6 @@ def _shaped(chain: Chain, tensor: int, shape: tuple[int, ...]) -> int:
 def summed_in_int16(graph: Graph) -> Graph:
     """The graph with every MEAN that computes outside int8 replaced; the same values."""
     for node in graph.nodes:
-        if node.op == "MEAN" and graph.in_float(node):
+        if node.op == "MEAN" and node.in_island:
             graph = _as_sum(graph, node)
     return graph

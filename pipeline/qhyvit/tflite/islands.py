@@ -11,13 +11,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from qhyvit.errors import UsageError
-from qhyvit.graph.ir import Graph
+from qhyvit.graph import edit
+from qhyvit.graph.ir import FLOAT, INT8, INT16, Graph
+from qhyvit.latency import work as kernels
 from qhyvit.latency.profile import LatencyProfile, default_profile
-from qhyvit.latency.work import INT8, INT16, Work, work_of
 from qhyvit.ops import spec
 from qhyvit.tflite.placement import Worth, is_long_softmax, place
 
-PROFILES = ("integer", "cpu")
+ISLANDS = {"integer": INT16, "cpu": FLOAT}  # the type of each profile's islands
+PROFILES = tuple(ISLANDS)
 
 
 def check_profile(profile: str) -> None:
@@ -33,11 +35,11 @@ def check_profile(profile: str) -> None:
 def with_profile(
     graph: Graph, profile: str, latency: LatencyProfile | None = None, worth: Worth | None = None
 ) -> Graph:
-    """The graph with ``floats`` set as the profile wants: in ``integer`` they are int16, and none without a ``worth``.
+    """The graph with islands as the profile wants them: of float in ``cpu``, of int16 in ``integer``.
 
     Args:
         latency: times of the kernels; None: the default.
-        worth: what accuracy is worth in milliseconds; None: nothing.
+        worth: what accuracy is worth in milliseconds; None: nothing, so that ``integer`` has no islands.
 
     Raises:
         UsageError: no such profile.
@@ -45,20 +47,29 @@ def with_profile(
     check_profile(profile)
     latency = latency or default_profile()
     if profile == "cpu":
-        return replace(graph, floats=place(graph, latency, worth), wide=frozenset())
+        return with_islands(edit.all_int8(graph), profile, place(graph, latency, worth))
     if worth is None:
-        return replace(graph, floats=frozenset(), wide=frozenset())
-    return replace(graph, floats=graph.wide | place(graph, latency, worth, int16=True))
+        return edit.all_int8(graph)
+    return with_islands(graph, profile, place(graph, latency, worth, int16=True))
 
 
-def with_floats(graph: Graph, names: Iterable[str]) -> Graph:
-    """The graph with the nodes that write the tensors ``names`` computed in float, and no others."""
-    return replace(graph, floats=frozenset(graph.by_name[name].id for name in names), wide=frozenset())
+def with_islands(graph: Graph, profile: str, outputs: Iterable[int]) -> Graph:
+    """The graph with the nodes that write ``outputs`` in islands of the profile's type, and no others."""
+    kind = ISLANDS[profile]
+    return edit.computed_in(edit.computed_in(graph, graph.islands, INT8, INT8), outputs, kind, kind)
+
+
+def ids_of(graph: Graph, names: Iterable[str]) -> list[int]:
+    """Ids of tensors by their names."""
+    return [graph.by_name[name].id for name in names]
 
 
 def with_gates(graph: Graph, names: Iterable[str]) -> Graph:
     """The graph with the nodes that write the tensors ``names`` marked as gates, and no others."""
-    return replace(graph, gates=frozenset(graph.by_name[name].id for name in names))
+    wanted = set(ids_of(graph, names))
+    gates = [bool(wanted.intersection(n.outputs)) for n in graph.nodes]
+    nodes = (n if n.gate == gate else replace(n, gate=gate) for n, gate in zip(graph.nodes, gates, strict=True))
+    return replace(graph, nodes=tuple(nodes))
 
 
 def may_be_float(graph: Graph, tensor: int) -> bool:
@@ -67,22 +78,22 @@ def may_be_float(graph: Graph, tensor: int) -> bool:
     return node is not None and spec(node.op).weight_input < 0
 
 
-def widened(graph: Graph, names: Iterable[str]) -> Graph:
-    """The graph with the nodes that write the tensors ``names`` computed in int16."""
-    ids = {graph.by_name[name].id for name in names}
-    return replace(graph, floats=graph.floats | ids, wide=graph.wide | ids)
+def widened(graph: Graph, outputs: Iterable[int]) -> Graph:
+    """The graph with the nodes that write ``outputs`` reading int8 and writing int16."""
+    return edit.computed_in(graph, outputs, INT8, INT16)
 
 
-def long_softmaxes(graph: Graph) -> list[str]:
-    """Names of the softmax outputs that int8 softmax may round to nothing: every method needs int16 there."""
-    return [graph.tensors[n.outputs[0]].name for n in graph.nodes if is_long_softmax(graph, n)]
+def long_softmaxes(graph: Graph) -> list[int]:
+    """Softmax outputs that int8 softmax may round to nothing: every method needs int16 there."""
+    return [n.outputs[0] for n in graph.nodes if is_long_softmax(graph, n)]
 
 
 def wide_cost_ms(graph: Graph, tensor: int, latency: LatencyProfile) -> float | None:
     """What computing ``tensor`` in int16 costs; None if it can't, is not known, or runs outside int8 already."""
     node = graph.producer(tensor)
-    if node is None or spec(node.op).wide is None or graph.is_float(node):
+    if node is None or spec(node.op).wide is None or not node.is_int8:
         return None
-    narrow, wide = (latency.ms(work_of(graph, node, INT8, writes)) for writes in (INT8, INT16))
-    back = latency.ms(Work(f"QUANTIZE {INT16}>{INT8}", work_of(graph, node, INT8, INT16).elements))
+    narrow, wide = (latency.ms(kernels.work_of(graph, node, kernels.INT8, t)) for t in (kernels.INT8, kernels.INT16))
+    name = f"QUANTIZE {kernels.INT16}>{kernels.INT8}"
+    back = latency.ms(kernels.Work(name, kernels.work_of(graph, node, kernels.INT8, kernels.INT16).elements))
     return None if narrow is None or wide is None or back is None else max(wide + back - narrow, 0.0)

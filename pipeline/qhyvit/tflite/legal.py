@@ -61,12 +61,12 @@ def quantized_operands(graph: Graph) -> list[int]:
             tensor = graph.tensors[node.inputs[i]]
             if tensor.is_constant and tensor.dtype == "FLOAT32":
                 ids.append(tensor.id)
-    return [t for t in dict.fromkeys(ids) if not graph.stays_float(t)]
+    return [t for t in dict.fromkeys(ids) if not graph.stays_inside(t)]
 
 
 def _tied_inputs(graph: Graph, node: Node) -> Iterable[int]:
     contract = spec(node.op).out
-    if not isinstance(contract, Tied) or graph.is_float(node):
+    if not isinstance(contract, Tied) or not node.is_int8:
         return ()
     positions = operand_positions(node) if contract.inputs is None else contract.inputs
     return [node.inputs[i] for i in positions if graph.tensors[node.inputs[i]].dtype == "FLOAT32"]
@@ -101,7 +101,7 @@ def _group(graph: Graph, members: tuple[int, ...]) -> Group:
     roots, symmetric, low, floors = [], False, False, []
     for t in members:
         producer = graph.producer(t)
-        contract = spec(producer.op).out if producer is not None and not graph.is_float(producer) else None
+        contract = spec(producer.op).out if producer is not None and producer.is_int8 else None
         if isinstance(contract, Fixed):
             fixed.add((contract.scale, contract.zero_point))
         if producer is not None and (floor := spec(producer.op).floor) is not None:
@@ -109,7 +109,7 @@ def _group(graph: Graph, members: tuple[int, ...]) -> Group:
         if not isinstance(contract, Tied) or contract.rounds:
             roots.append(t)
         for user in graph.users(t):
-            if graph.is_float(user):
+            if not user.is_int8:
                 continue
             op = spec(user.op)
             positions = [i for i, v in enumerate(user.inputs) if v == t]
@@ -147,7 +147,7 @@ def check_plan(graph: Graph, plan: QuantPlan) -> None:
                        f"{weight.shape[axis]} on axis {axis}")  # fmt: skip
     for node in graph.nodes:
         op = spec(node.op)
-        if op.integer is None and not graph.is_float(node):
+        if op.integer is None and node.is_int8:
             name = graph.tensors[node.outputs[0]].name
             other = "" if plan.profile == "cpu" else ", or build with --profile cpu"
             bad.append(f"{node.op} {name!r} has no int8 kernel that is right: rewrite it{other}")

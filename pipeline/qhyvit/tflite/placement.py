@@ -76,7 +76,7 @@ def _may_be_float(graph: Graph, node: Node, int8: frozenset[int]) -> bool:
     return (
         spec(node.op).weight_input < 0
         and all(graph.tensors[t].dtype == "FLOAT32" for t in activations)
-        and not set(node.outputs).intersection((*graph.outputs, *graph.wide, *int8))
+        and not set(node.outputs).intersection((*graph.outputs, *graph.widened, *int8))
     )  # fmt: skip
 
 
@@ -271,7 +271,7 @@ def place(
 ) -> frozenset[int]:
     """Outputs of the nodes that compute in float (or ``int16``); of two sets that cost the same, the smaller one.
 
-    What is in ``graph.wide`` has no choice.
+    What is widened has no choice.
     """
     cost = times(graph, latency, int16=int16)
     if not cost.int8:

@@ -6,26 +6,23 @@ first packs the right operand for sixteen columns, of which one is used.
 
 from __future__ import annotations
 
-from qhyvit.graph.ir import Graph, Node
+from qhyvit.graph.ir import FLOAT, Graph, Node
 from qhyvit.latency.work import is_sum_of_squares
 from qhyvit.ops._chain import Chain
-from qhyvit.plan import QuantPlan
 
 
 def _added(graph: Graph, node: Node) -> Graph:
-    row, chain = node.inputs[0], Chain(graph, node, outside=True)
+    row, chain = node.inputs[0], Chain(graph, node, alike=True)
     axis = len(graph.tensors[row].shape) - 1
     return chain.instead("SUM", chain.add("MUL", row, row), chain.constant([axis]), keep_dims=True)
 
 
-def as_written(graph: Graph, plan: QuantPlan) -> Graph:
-    """The graph as the file has it: int16 kernels add squares up in 64 bits and are left as they are."""
-    return graph if plan.int16 else added_in_float(graph)
-
-
 def added_in_float(graph: Graph) -> Graph:
-    """The graph with every BATCH_MATMUL of a row with itself that computes in float replaced; the same values."""
+    """The graph with every BATCH_MATMUL of a row with itself that computes in float replaced; the same values.
+
+    int16 kernels add squares up in 64 bits and are left as they are.
+    """
     for node in graph.nodes:
-        if node.outputs[0] in graph.floats - graph.wide and is_sum_of_squares(graph, node):
+        if node.writes == FLOAT and is_sum_of_squares(graph, node):
             graph = _added(graph, node)
     return graph

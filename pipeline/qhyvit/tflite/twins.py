@@ -16,7 +16,7 @@ def _twin(graph: Graph, node: Node) -> int | None:
     """Another node's output with the same values, held in float as well; None: there is none."""
     for other in graph.users(node.inputs[0]):
         same = other.op == node.op and other.attrs == node.attrs and other.inputs == node.inputs
-        if same and other is not node and graph.in_float(other):
+        if same and other is not node and other.in_island:
             return other.outputs[0]
     return None
 
@@ -34,15 +34,15 @@ def without_twins(graph: Graph) -> Graph:
     """The graph without the second of two float nodes that are alike; the same values."""
     for node in graph.nodes:
         current = graph.producer(node.outputs[0])
-        if current is None or len(current.outputs) != 1 or not graph.in_float(current):
+        if current is None or len(current.outputs) != 1 or not current.in_island:
             continue
         (out,) = current.outputs
-        twin = _twin(graph, current) if graph.stays_float(out) else None
+        twin = _twin(graph, current) if graph.stays_inside(out) else None
         if twin is None:
             continue
         graph = edit.bypassed(graph, current, twin)
         kept = graph.producer(twin)
         assert kept is not None
-        graph = replace(_in_order(graph, kept), floats=graph.floats - {out})
+        graph = _in_order(graph, kept)
     graph.check()
     return graph
