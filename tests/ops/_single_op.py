@@ -19,7 +19,7 @@ from qhyvit.ops import spec
 from qhyvit.ops._spec import Fixed, OpSpec, Tied, activate
 
 VERSIONS = {"FULLY_CONNECTED": 5, "BROADCAST_TO": 3, "TRANSPOSE_CONV": 4}  # the rest: 1, which has int8 too
-TYPES = {"float32": 0, "int32": 2, "int64": 4, "bool": 6, "int8": 9}
+TYPES = {"float32": 0, "int32": 2, "int64": 4, "bool": 6, "int16": 7, "int8": 9}
 ENUMS = {"padding": schema.Padding, "fused_activation_function": schema.ActivationFunctionType,
          "mode": schema.MirrorPadMode}  # fmt: skip
 
@@ -109,31 +109,22 @@ def _tensor_of(case: Case, position: int, given: Any, dtype: torch.dtype) -> Any
 
 @dataclass(frozen=True)
 class Grid:
-    """Scales and zero points of one tensor; ``axis`` for a weight."""
+    """Scales and zero points of one tensor; ``axis`` for a weight; ``bits``: of its type."""
 
     scale: NDArray[np.float64]
     zero_point: NDArray[np.int64]
     axis: int = 0
+    bits: int = 8
 
     def codes(self, values: NDArray[Any], low: int = -128, high: int = 127) -> NDArray[np.int64]:
         """Round to the grid."""
         steps = np.rint(values / self._shaped(self.scale, values.ndim)) + self._zero(values)
         return np.clip(steps, low, high).astype(np.int64)
 
-    def rounded(self, values: NDArray[np.float64], rounding: str) -> NDArray[np.int64]:
-        """Codes of exact results as a kernel rounds them (see OpSpec.rounding)."""
-        steps = values / self.scale.item()
-        exact = np.round(steps + self.zero_point.item(), 9)  # ties survive the division
-        if rounding == "half_even":
-            result = np.rint(np.round(steps, 9)) + self.zero_point.item()
-        elif rounding == "half_up":
-            result = np.floor(exact + 0.5)
-        elif rounding == "half_away":
-            result = np.sign(exact) * np.floor(np.abs(exact) + 0.5)
-        else:
-            assert rounding == "truncate"
-            result = np.trunc(np.round(steps, 9)) + self.zero_point.item()
-        return np.clip(result, -128, 127).astype(np.int64)
+    @property
+    def dtype(self) -> str:
+        """The type of the codes."""
+        return f"int{self.bits}"
 
     def values(self, codes: NDArray[Any]) -> NDArray[np.float64]:
         """Back to real numbers, in float64."""
@@ -255,10 +246,10 @@ def _operand(builder: _Builder, case: Case, position: int, grid: Grid | None) ->
     if operand is None:
         return -1
     if isinstance(operand, Activation):
-        return builder.add(name, operand.shape, "int8" if grid else "float32", None, grid)
+        return builder.add(name, operand.shape, grid.dtype if grid else "float32", None, grid)
     if grid is None:
         return builder.add(name, operand.shape, str(operand.dtype), operand)
-    dtype = np.int32 if position == case.spec.bias_input else np.int8
+    dtype = np.int32 if position == case.spec.bias_input else grid.dtype
     codes = grid.codes(operand, *_limits(case, position)).astype(dtype)
     return builder.add(name, operand.shape, str(codes.dtype), codes, grid)
 
@@ -268,6 +259,8 @@ def _options(case: Case) -> tuple[int, Any]:
     if not name:
         return 0, None
     options = getattr(schema, f"{name}T")()
+    if hasattr(options, "potScaleInt16"):
+        options.potScaleInt16 = False  # scales of int16 need not be powers of two
     for f in fields(case.spec.attrs):
         value = getattr(case.attrs, f.name)
         if f.name in ENUMS:
@@ -288,7 +281,7 @@ def camel(name: str) -> str:
 
 
 def build(case: Case, quantized: Quantized | None = None, honest: bool = True) -> bytes:
-    """The case as a ``.tflite``: float, or int8 on the grids of ``quantized``; outputs are all ones if not honest."""
+    """The case as a ``.tflite``: float, or integer on the grids of ``quantized``; shapes are all ones if not honest."""
     builder = _Builder()
     grids = quantized.operands if quantized else (None,) * len(case.operands)
     inputs = [_operand(builder, case, i, grid) for i, grid in enumerate(grids)]
@@ -297,7 +290,7 @@ def build(case: Case, quantized: Quantized | None = None, honest: bool = True) -
         grid = quantized.outputs[i] if quantized else None
         # The file may lie about the shape: what the interpreter says comes from its own kernels then.
         declared = shape if honest else [1] * len(shape)
-        outputs.append(builder.add(f"out{i}", declared, "int8" if grid else "float32", None, grid))
+        outputs.append(builder.add(f"out{i}", declared, grid.dtype if grid else "float32", None, grid))
     operator, code, subgraph, model = schema.OperatorT(), schema.OperatorCodeT(), schema.SubGraphT(), schema.ModelT()
     operator.opcodeIndex, operator.inputs, operator.outputs = 0, inputs, outputs
     operator.builtinOptionsType, operator.builtinOptions = _options(case)
@@ -312,9 +305,8 @@ def build(case: Case, quantized: Quantized | None = None, honest: bool = True) -
     return bytes(packer.Output())
 
 
-def interpreter(data: bytes, delegate: bool) -> Any:
-    """LiteRT with XNNPACK, or with its own optimized kernels only."""
-    kind = OpResolverType.BUILTIN if delegate else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+def interpreter(data: bytes, kind: OpResolverType) -> Any:
+    """LiteRT with XNNPACK (``BUILTIN``), with its own optimized kernels only, or with its reference kernels."""
     made = Interpreter(model_content=data, experimental_op_resolver_type=kind, num_threads=1)
     made.allocate_tensors()
     return made

@@ -7,6 +7,7 @@ import pytest
 import torch
 from _cases import CASES
 from _single_op import Activation, Case, build, interpreter, run
+from ai_edge_litert.interpreter import OpResolverType
 
 from qhyvit.sim.run import Executor
 from qhyvit.tflite.read import read
@@ -19,7 +20,7 @@ ALL = pytest.mark.parametrize("case", CASES, ids=str)
 def test_values_and_shapes_are_those_of_the_interpreter(case: Case) -> None:
     images = case.images(BATCH)
     honest = case.op == "SLICE"  # its kernel compares the declared shape with its own and fails if they differ
-    expected = run(interpreter(build(case, honest=honest), delegate=False), images)
+    expected = run(interpreter(build(case, honest=honest), OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES), images)
     found = case.forward(images)
     assert len(found) == len(expected)
     for y, reference, shape in zip(found, expected, case.inferred(), strict=True):

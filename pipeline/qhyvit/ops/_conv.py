@@ -69,3 +69,28 @@ def convolved_shape(shapes: Sequence[Shape], attrs: Any, outputs: int) -> Shape:
     height = out_size(h, kh, attrs.stride_h, attrs.dilation_h_factor, attrs.padding)
     width = out_size(w, kw, attrs.stride_w, attrs.dilation_w_factor, attrs.padding)
     return n, height, width, outputs
+
+
+def window_sums(x: torch.Tensor, weight: torch.Tensor, attrs: Any) -> torch.Tensor:
+    """The convolution of [B, N, H, W, C] with ``weight`` [O, kh, kw, C / groups], one tap after the other.
+
+    Each tap is a matrix product: of integers no other values arise than their sums, as they may in a transformed
+    convolution.
+    """
+    outputs, height, width, inputs = weight.shape
+    groups, (stride_h, stride_w) = x.shape[-1] // inputs, (attrs.stride_h, attrs.stride_w)
+    dilation = attrs.dilation_h_factor, attrs.dilation_w_factor
+    padded = pad_nchw(to_nchw(x), (height, width), (stride_h, stride_w), dilation, attrs.padding).permute(0, 2, 3, 1)
+    rows, columns = (
+        out_size(size, kernel, stride, d, attrs.padding)
+        for size, kernel, stride, d in zip(x.shape[2:4], (height, width), (stride_h, stride_w), dilation, strict=True)
+    )
+    total = x.new_zeros(len(padded), rows, columns, groups, outputs // groups)
+    taps = weight.reshape(groups, outputs // groups, height, width, inputs)
+    for i in range(height):
+        for j in range(width):
+            top, left, tap = i * dilation[0], j * dilation[1], taps[:, :, i, j]
+            below, right = top + (rows - 1) * stride_h + 1, left + (columns - 1) * stride_w + 1
+            seen = padded[:, top:below:stride_h, left:right:stride_w].unflatten(-1, (groups, inputs))
+            total += seen * tap[..., 0] if inputs == 1 else torch.einsum("nhwgi,goi->nhwgo", seen, tap)
+    return total.flatten(-2).unflatten(0, (x.shape[0], -1))

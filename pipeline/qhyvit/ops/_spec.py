@@ -124,6 +124,7 @@ class OpSpec:
         macs: (input shapes, output shape) -> multiply-accumulates, for reports; None counts output elements.
         integer: (codes of the inputs, their quantizations and the outputs', attrs, kernel) -> codes of the outputs,
             as :mod:`qhyvit.ops._integer` says; None where no integer kernel is right.
+        lacking: kernels that do not have the op: a file with it does not load there.
         floor: what many results are exactly, and none is below (ELU: -1); it has to stay on the grid.
         factors: positions of the two inputs whose products the kernel sums up in an integer; None: it does not.
     """
@@ -146,6 +147,7 @@ class OpSpec:
     since_runtime: str = ""
     macs: Callable[[Sequence[Shape], Shape], int] | None = None
     integer: Integer | None = None
+    lacking: tuple[Kernel, ...] = ()
     floor: float | None = None
     factors: tuple[int, int] | None = None
 

@@ -7,7 +7,7 @@ import torch
 
 from qhyvit.graph.ir import Quantization
 from qhyvit.ops._fixed_point import requantized
-from qhyvit.ops._integer import looked_up, scale
+from qhyvit.ops._integer import looked_up, ratio
 from qhyvit.ops._spec import OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
@@ -16,7 +16,7 @@ _forward = unary(torch.abs)
 
 def _steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
     """The absolute values on the output's grid, by a 31-bit multiplier."""
-    return requantized(np.abs(x), float(scale(read) / scale(write)))
+    return requantized(np.abs(x), float(ratio(read, write)))
 
 
 OP = OpSpec(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from qhyvit.ops._conv import to_nhwc
-from qhyvit.ops._integer import half_away, rounds
+from qhyvit.ops._integer import half_away, saturated
 from qhyvit.ops._pool import PoolAttrs, padded, pooled_shape
-from qhyvit.ops._spec import OpSpec, Tied
+from qhyvit.ops._spec import Codes, Kernel, OpSpec, Quants, Tied
 
 
 def _window_sum(x: torch.Tensor, attrs: PoolAttrs) -> torch.Tensor:
@@ -24,6 +25,13 @@ def _forward(inputs: Sequence[Any], attrs: PoolAttrs) -> torch.Tensor:
     return to_nhwc(_window_sum(x, attrs) / count, x.shape[0])
 
 
+def _integer(codes: Sequence[Codes], quants: Quants, attrs: PoolAttrs, kernel: Kernel) -> list[np.ndarray]:
+    """The mean of the codes, zero point included, rounded half away from zero."""
+    assert codes[0] is not None
+    mean = _forward([torch.from_numpy(codes[0].astype(np.float64))], attrs).numpy()
+    return [saturated(half_away(mean), quants.writes[0], attrs, Kernel.REFERENCE)]
+
+
 OP = OpSpec(
     name="AVERAGE_POOL_2D",
     options="Pool2DOptions",
@@ -32,5 +40,5 @@ OP = OpSpec(
     forward=_forward,
     out=Tied(rounds=True),
     delegate="XNNPACK has no int8 AVERAGE_POOL_2D: write it as a depthwise convolution",
-    integer=rounds(_forward, half_away),
+    integer=_integer,
 )

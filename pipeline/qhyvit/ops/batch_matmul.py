@@ -12,7 +12,7 @@ import torch
 
 from qhyvit.ops._elementwise import align
 from qhyvit.ops._fixed_point import product_steps
-from qhyvit.ops._integer import accumulates, real, saturated, scale
+from qhyvit.ops._integer import accumulates, in_steps, saturated, scale
 from qhyvit.ops._spec import Codes, Kernel, OpSpec, Quants, Shape
 
 
@@ -47,14 +47,17 @@ def _macs(shapes: Sequence[Shape], out: Shape) -> int:
     return math.prod(out) * (math.prod(shapes[0][-2:]) // out[-2])
 
 
+_of_bytes = accumulates(_forward, 0, 1, summed=lambda attrs: (-1,) if attrs.adj_y else (-2,))
+
+
 def _integer(codes: Sequence[Codes], quants: Quants, attrs: BatchMatMulAttrs, kernel: Kernel) -> list[np.ndarray]:
     """In int16 the sum of products times s_a s_b / s_out by a 15-bit multiplier."""
     (write,), (a, b) = quants.writes, quants.reads
-    if write.bits == 8:
-        return list(accumulates(_forward, 0, 1)(codes, quants, attrs, kernel))
     assert a is not None
     assert b is not None
-    total = _forward(real(codes, quants, scaled=False), attrs).numpy()
+    if write.bits == 8:
+        return list(_of_bytes(codes, quants, attrs, kernel if b.zero_point == 0 else Kernel.REFERENCE))
+    total = _forward([x.double() for x in in_steps(codes, quants)], attrs).numpy()
     return [saturated(product_steps(total.astype(np.int64), float(scale(a) * scale(b)) / write.scale[0]), write)]
 
 

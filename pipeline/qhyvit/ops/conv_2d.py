@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from qhyvit.ops._conv import convolve, convolved_shape
+from qhyvit.ops._conv import convolve, convolved_shape, window_sums
 from qhyvit.ops._integer import accumulates
 from qhyvit.ops._layer_view import CONVOLUTION
 from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
@@ -30,6 +30,10 @@ class Conv2DAttrs:
 def _forward(inputs: Sequence[Any], attrs: Conv2DAttrs) -> torch.Tensor:
     # [O, kh, kw, I] -> [O, I, kh, kw]
     return convolve(inputs, inputs[1].permute(0, 3, 1, 2), attrs)
+
+
+def _sums(steps: Sequence[Any], attrs: Conv2DAttrs) -> torch.Tensor:
+    return window_sums(steps[0], steps[1], attrs)
 
 
 def _shape(shapes: Sequence[Shape], attrs: Conv2DAttrs, constants: Sequence[Any]) -> Shape:
@@ -53,5 +57,5 @@ OP = OpSpec(
     layer=CONVOLUTION,
     macs=_macs,
     factors=(0, 1),
-    integer=accumulates(_forward, 0, 1, 2),
+    integer=accumulates(_sums, 0, 1, 2, summed=lambda attrs: (-3, -2, -1)),
 )

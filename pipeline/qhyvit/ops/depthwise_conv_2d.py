@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from qhyvit.ops._conv import convolve, convolved_shape
+from qhyvit.ops._conv import convolve, convolved_shape, window_sums
 from qhyvit.ops._integer import accumulates
 from qhyvit.ops._layer_view import DEPTHWISE
 from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
@@ -33,6 +33,10 @@ def _forward(inputs: Sequence[Any], attrs: DepthwiseConv2DAttrs) -> torch.Tensor
     return convolve(inputs, inputs[1].permute(3, 0, 1, 2), attrs)
 
 
+def _sums(steps: Sequence[Any], attrs: DepthwiseConv2DAttrs) -> torch.Tensor:
+    return window_sums(steps[0], steps[1].permute(3, 1, 2, 0), attrs)
+
+
 def _shape(shapes: Sequence[Shape], attrs: DepthwiseConv2DAttrs, constants: Sequence[Any]) -> Shape:
     return convolved_shape(shapes, attrs, shapes[1][3])
 
@@ -54,5 +58,5 @@ OP = OpSpec(
     layer=DEPTHWISE,
     macs=_macs,
     factors=(0, 1),
-    integer=accumulates(_forward, 0, 1, 2),
+    integer=accumulates(_sums, 0, 1, 2, summed=lambda attrs: (-3, -2)),
 )

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from qhyvit.errors import GraphError
+from qhyvit.ops._fixed_point import requantized_once, requantized_once_up, requantized_up
 from qhyvit.ops._integer import accumulates
 from qhyvit.ops._layer_view import DENSE
-from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
+from qhyvit.ops._spec import Codes, FusedActivation, Kernel, OpSpec, Quants, Shape
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,26 @@ def _macs(shapes: Sequence[Shape], out: Shape) -> int:
     return math.prod(out) * shapes[1][1]
 
 
+def _summed(attrs: FullyConnectedAttrs) -> tuple[int, ...]:
+    return (-1,)
+
+
+_by_constant = accumulates(_forward, 0, 1, 2, summed=_summed, builtin=requantized_once)
+_by_computed = {
+    Kernel.X86: accumulates(_forward, 0, 1, 2, summed=_summed, builtin=requantized_up),
+    Kernel.ARM64: accumulates(_forward, 0, 1, 2, summed=_summed, builtin=requantized_once_up),
+}
+
+
+def _integer(codes: Sequence[Codes], quants: Quants, attrs: FullyConnectedAttrs, kernel: Kernel) -> list[np.ndarray]:
+    """XNNPACK refuses weights that are computed, [B, O, I]: then a builtin kernel runs, one for each processor."""
+    weight = codes[1]
+    assert weight is not None
+    if weight.ndim == 3 and kernel is not Kernel.REFERENCE:
+        return list(_by_computed[kernel](codes, quants, attrs, Kernel.REFERENCE))
+    return list(_by_constant(codes, quants, attrs, kernel))
+
+
 OP = OpSpec(
     name="FULLY_CONNECTED",
     options="FullyConnectedOptions",
@@ -64,5 +86,5 @@ OP = OpSpec(
     layer=DENSE,
     macs=_macs,
     factors=(0, 1),
-    integer=accumulates(_forward, 0, 1, 2),
+    integer=_integer,
 )

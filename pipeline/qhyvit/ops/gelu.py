@@ -1,15 +1,17 @@
-"""GELU: exact (erf) or with the tanh approximation."""
+"""GELU: exact (erf) or with the tanh approximation; a table in int8, in which one tie in twenty parts from ours."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from qhyvit.ops._integer import tabulated
+from qhyvit.ops._integer import in_float64, tabulated
 from qhyvit.ops._spec import OpSpec
 from qhyvit.ops._unary import same_shape
 
@@ -25,12 +27,21 @@ def _forward(inputs: Sequence[Any], attrs: GeluAttrs) -> torch.Tensor:
     return F.gelu(inputs[0], approximate="tanh" if attrs.approximate else "none")
 
 
+def _gelu(x: np.ndarray, attrs: GeluAttrs) -> np.ndarray:
+    half = np.float32(0.5) * x
+    if attrs.approximate:
+        inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
+        return half * (np.float32(1) + in_float64(np.tanh)(inner))
+    below = torch.from_numpy((x * -np.float32(math.sqrt(0.5))).astype(np.float64))
+    return half * torch.special.erfc(below).numpy().astype(np.float32)
+
+
 OP = OpSpec(
     name="GELU",
     options="GeluOptions",
     attrs=GeluAttrs,
     infer_shape=same_shape,
     forward=_forward,
-    integer=tabulated(_forward),
+    integer=tabulated(_gelu, builtin=True),
     delegate="XNNPACK has no int8 GELU",
 )

@@ -1,29 +1,40 @@
 """LOGISTIC: the sigmoid; its int8 output has a prescribed grid.
 
-XNNPACK makes a table of 256 codes in float32, as 1/2 + tanh(x / 2) / 2: below 1/2 the sum is coarser than the sigmoid
-itself, and what lies within 1e-5 of a tie is rounded as if it were one. One such code of one tensor made 1 of 16
-decisions of a mobilevitv2_050 differ. ``_steps`` repeats the sum; the kernel's tanh is an approximation, so that
+All kernels make a table of 256 codes in float32. XNNPACK's is 1/2 + tanh(x / 2) / 2: below 1/2 the sum is coarser than
+the sigmoid itself, and what lies within 1e-5 of a tie is rounded as if it were one. One such code of one tensor made 1
+of 16 decisions of a mobilevitv2_050 differ. ``_halves`` repeats the sum; the kernel's tanh is an approximation, so that
 of such ties one in a hundred still parts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
-from qhyvit.graph.ir import Quantization
-from qhyvit.ops._integer import looked_up, scale
-from qhyvit.ops._spec import Fixed, OpSpec
+from qhyvit.ops._integer import in_float64, tabulated
+from qhyvit.ops._spec import Codes, Fixed, Kernel, NoAttrs, OpSpec, Quants
 from qhyvit.ops._unary import same_shape, unary
 
 HALF = np.float32(0.5)
 
 
-def _steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
-    """XNNPACK's table: 1/2 + tanh(x / 2) / 2 in float32."""
-    half_x = x.astype(np.float32) * scale(read) * HALF
-    y = HALF + HALF * np.tanh(half_x.astype(np.float64)).astype(np.float32)
-    return np.rint(y / scale(write)).astype(np.float64)
+def _halves(x: np.ndarray, attrs: NoAttrs) -> np.ndarray:
+    return HALF + HALF * in_float64(np.tanh)(x * HALF)
+
+
+def _inverse(x: np.ndarray, attrs: NoAttrs) -> np.ndarray:
+    return np.float32(1) / (np.float32(1) + in_float64(np.exp)(-x))
+
+
+_of_halves, _of_inverse = tabulated(_halves), tabulated(_inverse)
+
+
+def _integer(codes: Sequence[Codes], quants: Quants, attrs: NoAttrs, kernel: Kernel) -> list[np.ndarray]:
+    """XNNPACK's sum, or the reference kernel's 1 / (1 + exp(-x))."""
+    table = _of_inverse if kernel is Kernel.REFERENCE else _of_halves
+    return list(table(codes, quants, attrs, kernel))
 
 
 OP = OpSpec(
@@ -31,5 +42,5 @@ OP = OpSpec(
     infer_shape=same_shape,
     forward=unary(torch.sigmoid),
     out=Fixed(1 / 256, -128),
-    integer=looked_up(_steps),
+    integer=_integer,
 )

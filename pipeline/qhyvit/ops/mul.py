@@ -8,22 +8,30 @@ from collections.abc import Sequence
 import numpy as np
 
 from qhyvit.ops._elementwise import ElementwiseAttrs, binary, broadcast_shape
-from qhyvit.ops._fixed_point import requantized
-from qhyvit.ops._integer import accumulates, aligned, saturated, scale
+from qhyvit.ops._fixed_point import of_float32, requantized
+from qhyvit.ops._integer import accumulates, aligned, saturated, scale, within
 from qhyvit.ops._spec import Codes, Kernel, OpSpec, Quants
 
 _forward = binary(operator.mul)
+_by_float = accumulates(_forward, 0, 1, summed=lambda attrs: ())
 
 
 def _integer(codes: Sequence[Codes], quants: Quants, attrs: ElementwiseAttrs, kernel: Kernel) -> list[np.ndarray]:
-    """In int16 the product of codes times s_a s_b / s_out, which the kernel computes in float32."""
+    """XNNPACK's float32 factor if s_a s_b / s_out is in [2^-16, 2^8), as an integer on arm64; else, and in int16,
+    a 31-bit one. From 2^8 on, where one step of the product is more than all of the output's, codes may part.
+    """
     (write,), (a, b) = quants.writes, quants.reads
-    if write.bits == 8:
-        return list(accumulates(_forward, 0, 1)(codes, quants, attrs, kernel))
     assert a is not None
     assert b is not None
+    factor = scale(a) * scale(b) / scale(write)
+    taken = write.bits == 8 and kernel is not Kernel.REFERENCE and within([factor], 2**-16, 2**8)
+    if taken and kernel is Kernel.X86:
+        return list(_by_float(codes, quants, attrs, kernel))
     first, second = aligned(codes, quants)
-    return [saturated(requantized(first * second, float(scale(a) * scale(b) / scale(write))), write, attrs)]
+    if taken:
+        return [saturated(of_float32(first * second, factor) + write.zero_point, write, attrs)]
+    steps = requantized(first * second, float(factor))
+    return [saturated(steps + write.zero_point, write, attrs, Kernel.REFERENCE)]
 
 
 OP = OpSpec(

@@ -13,7 +13,7 @@ import torch
 
 from qhyvit.ops._elementwise import binary, broadcast_shape
 from qhyvit.ops._fixed_point import requantized
-from qhyvit.ops._integer import aligned, saturated, scale
+from qhyvit.ops._integer import aligned, ratio, saturated, scale
 from qhyvit.ops._spec import Codes, Kernel, NoAttrs, OpSpec, Quants
 
 
@@ -27,7 +27,7 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: NoAttrs, kernel: Ker
     assert read is not None
     assert slope is not None
     x, alpha = np.broadcast_arrays(*aligned(codes, quants))
-    above = requantized(x, float(scale(read) / scale(write)))
+    above = requantized(x, float(ratio(read, write)))
     below = requantized(x * alpha, float(scale(read) * scale(slope) / scale(write)))
     return [saturated(np.where(x >= 0, above, below) + write.zero_point, write)]
 

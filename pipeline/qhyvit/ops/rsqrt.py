@@ -75,8 +75,8 @@ def _int16_table(in_scale: float, out_scale: float) -> np.ndarray:
     x[-1] = reads[1]
 
     def steps(v: np.ndarray) -> np.ndarray:
-        root = np.float32(1.0) / np.sqrt(np.where(v > 0, v, np.float32(1.0))) * per_unit
-        return np.where(v > 0, root, np.float32(2**15 - 1))
+        root = np.float32(1.0) / np.sqrt(np.where(v > 0, v, np.float32(1.0)))
+        return np.where(v > 0, root, writes[1]) * per_unit
 
     ends, middles = steps(x), _rounded(steps(x[:-1] + step / np.float32(2)))
     between = _rounded((ends[1:] + _rounded(ends[:-1])) / np.float32(2))

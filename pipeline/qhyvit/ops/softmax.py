@@ -2,11 +2,14 @@
 
 The kernel works in float32: a table of exponentials, their sum from first to last, one reciprocal. ``_integer`` repeats
 it, or near ties a code in a million would differ, and every value behind it. On arm64 the table of the kernel
-that writes int8 has 16-bit integers, and a fixed-point multiplier stands for the reciprocal.
+that writes int8 has 16-bit integers, and a fixed-point multiplier stands for the reciprocal. The reference kernel is
+all integers; writing int8, it ends the process where the exponentials of a row, of 1 for its highest operand, add up to
+512 or more.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +18,8 @@ import numpy as np
 import torch
 
 from qhyvit.graph.ir import Quantization
-from qhyvit.ops._fixed_point import requantized
+from qhyvit.ops._fixed_point import halved, high_product, multiplier_of, requantized
+from qhyvit.ops._fixed_point_exp import exponential, reciprocal
 from qhyvit.ops._integer import saturated, scale
 from qhyvit.ops._spec import Codes, Fixed, Kernel, OpSpec, Quants
 from qhyvit.ops._unary import same_shape
@@ -46,10 +50,19 @@ def _arm64_steps(exponentials: np.ndarray, write: Quantization) -> np.ndarray:
     whole = np.float32(ARM64_ONE)
     table = np.minimum(np.floor(exponentials * whole + np.float32(0.5)), whole).astype(np.int64)
     inverse = np.float32(1.0) / (table.sum(axis=-1).astype(np.float32) * scale(write))
-    found = np.empty(table.shape, np.float64)
-    for row in np.ndindex(inverse.shape):
-        found[row] = requantized(table[row], float(inverse[row]))
-    return found
+    return requantized(table, inverse[..., None])
+
+
+def _reference_steps(x: np.ndarray, read: Quantization, attrs: SoftmaxAttrs, bits: int) -> np.ndarray:
+    """Steps of the reference kernel: exponentials in Q0.31, their sum in Q12.19, one reciprocal."""
+    multiplier, shift = multiplier_of(min(attrs.beta * read.scale[0] * 2**26, 2.0**31 - 1))
+    below = x.max(axis=-1, keepdims=True) - x
+    reach = math.floor(31 * 2**26 / 2**shift)  # what lies further below is 0
+    table = exponential(high_product(-np.arange(1 << read.bits) << shift, multiplier))
+    table[reach + 1 :] = 0
+    found = table[below]
+    inverse, over = reciprocal(halved(found, 12).sum(axis=-1, keepdims=True), 12)
+    return halved(high_product(found, inverse), over + 31 - bits)
 
 
 def _integer(codes: Sequence[Codes], quants: Quants, attrs: SoftmaxAttrs, kernel: Kernel) -> list[np.ndarray]:
@@ -57,6 +70,8 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: SoftmaxAttrs, kernel
     (read,), (write,), x = quants.reads, quants.writes, codes[0]
     assert read is not None
     assert x is not None
+    if kernel is Kernel.REFERENCE:
+        return [saturated(_reference_steps(x, read, attrs, write.bits) + write.zero_point, write)]
     table = _exponentials(x, read, attrs)
     if kernel is Kernel.ARM64 and write.bits == 8:
         return [saturated(_arm64_steps(table, write) + write.zero_point, write)]

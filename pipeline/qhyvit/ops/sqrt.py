@@ -1,10 +1,15 @@
-"""SQRT: the int8 kernel truncates instead of rounding."""
+"""SQRT: the int8 kernel computes in float32 and truncates instead of rounding.
+
+Codes below the zero point are an error.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from qhyvit.ops._integer import rounds, truncate
+from qhyvit.graph.ir import Quantization
+from qhyvit.ops._integer import looked_up, scale
 from qhyvit.ops._spec import OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
@@ -15,11 +20,15 @@ def _forward(x: torch.Tensor) -> torch.Tensor:
     return torch.where(x > LEAST, torch.sqrt(x.clamp_min(LEAST)), torch.zeros_like(x))
 
 
+def _steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
+    return np.trunc(np.sqrt(np.maximum(x, 0).astype(np.float32) * scale(read)) / scale(write))
+
+
 OP = OpSpec(
     name="SQRT",
     infer_shape=same_shape,
     forward=unary(_forward),
     delegate="XNNPACK has no int8 SQRT",
     since_runtime="2.17.0",
-    integer=rounds(unary(_forward), truncate),
+    integer=looked_up(_steps),
 )

@@ -1,19 +1,21 @@
-"""TANH: its int8 output has a prescribed grid."""
+"""TANH: its int8 output has a prescribed grid.
+
+The kernels' table has the C library's tanh, which is off by a last bit now and then: of ties one in five parts.
+"""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from qhyvit.ops._integer import tabulated
+from qhyvit.ops._integer import in_float64, tabulated
 from qhyvit.ops._spec import Fixed, OpSpec
 from qhyvit.ops._unary import same_shape, unary
-
-_forward = unary(torch.tanh)
 
 OP = OpSpec(
     name="TANH",
     infer_shape=same_shape,
-    forward=_forward,
-    integer=tabulated(_forward),
+    forward=unary(torch.tanh),
+    integer=tabulated(lambda x, attrs: in_float64(np.tanh)(x)),
     out=Fixed(1 / 128, 0),
 )

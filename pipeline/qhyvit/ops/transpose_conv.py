@@ -59,6 +59,21 @@ def _forward(inputs: Sequence[Any], attrs: TransposeConvAttrs) -> torch.Tensor:
     return y if bias is None else y + bias
 
 
+def _sums(steps: Sequence[Any], attrs: TransposeConvAttrs) -> torch.Tensor:
+    """One tap after the other, exact in float32 as :func:`window_sums` is."""
+    out, weight, x = tuple(int(v) for v in steps[0]), steps[1], steps[2].flatten(0, 1)
+    (outputs, height, width, _), (stride_h, stride_w) = weight.shape, attrs.strides
+    rows, columns = x.shape[1:3]
+    whole = x.new_zeros(len(x), (rows - 1) * stride_h + height, (columns - 1) * stride_w + width, outputs)
+    for i in range(height):
+        for j in range(width):
+            whole[:, i : i + (rows - 1) * stride_h + 1 : stride_h, j : j + (columns - 1) * stride_w + 1 : stride_w] += (
+                x @ weight[:, i, j].T
+            )
+    (top, bottom), (left, right) = _cuts(steps[2].shape, out, weight.shape[1:3], attrs)
+    return F.pad(whole, (0, 0, -left, -right, -top, -bottom)).unflatten(0, (len(steps[2]), -1))
+
+
 def _shape(shapes: Sequence[Shape], attrs: TransposeConvAttrs, constants: Sequence[Any]) -> Shape:
     return tuple(int(v) for v in constants[0])
 
@@ -96,5 +111,5 @@ OP = OpSpec(
     layer=LayerView(one_group, outputs_first, reshaped, _patches),
     macs=_macs,
     factors=(2, 1),
-    integer=accumulates(_forward, 2, 1, 3),
+    integer=accumulates(_sums, 2, 1, 3, summed=lambda attrs: (-3, -2, -1)),
 )
