@@ -29,7 +29,7 @@ from qhyvit.ops import spec
 from qhyvit.ops._layer import Layer, layer_of
 from qhyvit.plan import TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.fakequant import fake_quantize
-from qhyvit.sim.run import Executor
+from qhyvit.sim.run import Executor, walk
 
 DAMP = 0.01  # of the mean variance, added for the rounding
 NOISE = 1e-5  # of the mean square: what float32 sums leave uncertain in a covariance
@@ -151,21 +151,15 @@ class Lockstep:
         graph, source = self.graph, self.graph.inputs[0]
         x = self.problem.images.unsqueeze(1)
         exact, rough = {source: x}, {source: self._rounded(source, x)}
-        last = {t: i for i, node in enumerate(graph.nodes) for t in node.inputs if t >= 0}
-        for index, node in enumerate(graph.nodes):
+        for index, node in enumerate(walk(graph, exact, rough)):
             self.problem.progress("reconstruct", index / len(graph.nodes))
             for values, executor in ((exact, self.float), (rough, self.quantized)):
                 layer = layer_of(graph, node) if values is rough else None
                 if layer is not None and not self._kept(index, layer):
                     self._solve(layer, exact, rough)
                     self._keep(index, layer)
-                operands = [executor.operand(node, i, values) for i in range(len(node.inputs))]
-                for t, y in zip(node.outputs, executor.apply(node, operands), strict=True):
+                for t, y in zip(node.outputs, executor.outputs(node, values), strict=True):
                     values[t] = y if values is exact else self._rounded(t, y)
-            for t in node.inputs:
-                if t >= 0 and last[t] == index:
-                    exact.pop(t, None)
-                    rough.pop(t, None)
 
     def _kept(self, index: int, layer: Layer) -> bool:
         """Take what an earlier run solved here, if it did."""

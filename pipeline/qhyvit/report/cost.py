@@ -147,6 +147,5 @@ class Costs:
         hook = Capture(self.quants, ())
         with torch.no_grad():
             for node in block.nodes(self.graph):
-                operands = [executor.operand(node, i, values) for i in range(len(node.inputs))]
-                for t, y in zip(node.outputs, executor.apply(node, operands), strict=True):
+                for t, y in zip(node.outputs, executor.outputs(node, values), strict=True):
                     written[t] = values[t] = hook(self.graph.tensors[t], y, node)

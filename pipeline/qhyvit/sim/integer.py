@@ -13,6 +13,7 @@ from qhyvit.errors import GraphError
 from qhyvit.graph.ir import Graph, Node, Quantization
 from qhyvit.ops import spec
 from qhyvit.ops._spec import Kernel, Quants, activate
+from qhyvit.sim.run import walk
 
 Array = NDArray[Any]
 
@@ -30,10 +31,6 @@ class IntegerExecutor:
 
     def __init__(self, graph: Graph, kernel: Kernel) -> None:
         self.graph, self.kernel = graph, kernel
-        last: dict[int, int] = {}
-        for index, node in enumerate(graph.nodes):
-            last.update({t: index for t in node.inputs if t >= 0})
-        self._last_use = last
 
     def run(self, codes: Array, keep: Collection[int] = ()) -> dict[int, Array]:
         """Codes of the outputs and of the tensors in ``keep``, by id, for input codes [B, *file shape without batch].
@@ -46,13 +43,9 @@ class IntegerExecutor:
         if tuple(codes.shape[1:]) != source.shape[1:]:
             raise GraphError(f"input must be [B, {', '.join(map(str, source.shape[1:]))}], got {list(codes.shape)}")
         values: dict[int, Array] = {source.id: codes.astype(np.int64)[:, None]}
-        wanted = set(keep) | set(graph.outputs)
-        for index, node in enumerate(graph.nodes):
+        for node in walk(graph, values, keep=keep):
             values.update(zip(node.outputs, self.outputs(node, values), strict=True))
-            for t in node.inputs:
-                if t >= 0 and self._last_use[t] == index and t not in wanted:
-                    values.pop(t, None)
-        return {t: values[t] for t in wanted}
+        return {t: values[t] for t in {*keep, *graph.outputs}}
 
     def outputs(self, node: Node, values: Mapping[int, Array]) -> list[Array]:
         """What one node makes of the activations in ``values``, by id."""

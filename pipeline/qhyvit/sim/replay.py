@@ -7,8 +7,8 @@ from functools import cached_property
 
 import torch
 
-from qhyvit.graph.ir import Graph
-from qhyvit.sim.run import Executor
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.sim.run import Executor, walk
 
 
 class Replay:
@@ -24,11 +24,6 @@ class Replay:
         """Position of the node that writes each tensor."""
         return {t: i for i, node in enumerate(self.graph.nodes) for t in node.outputs}
 
-    @cached_property
-    def _last_use(self) -> dict[int, int]:
-        last = {t: i for i, node in enumerate(self.graph.nodes) for t in node.inputs}
-        return {**last, **dict.fromkeys(self.graph.outputs, len(self.graph.nodes))}
-
     def logits(self, changed: Mapping[int, torch.Tensor]) -> torch.Tensor:
         """Output [B, classes] with the tensors ``changed`` in place of their own values.
 
@@ -41,20 +36,15 @@ class Replay:
         overlay = dict(changed)
         first = min((self._index.get(t, -1) for t in changed), default=len(self.graph.nodes))
         with torch.no_grad():
-            for index in range(first + 1, len(self.graph.nodes)):
-                self._again(index, changed, overlay)
+            for node in walk(self.graph, overlay, start=first + 1):
+                self._again(node, changed, overlay)
         output = self.graph.outputs[0]
         return (overlay[output] if output in overlay else self.values[output]).flatten(1)
 
-    def _again(self, index: int, changed: Mapping[int, torch.Tensor], overlay: dict[int, torch.Tensor]) -> None:
-        """Run one node if it reads something that is not as it was; forget what nobody reads after it."""
-        node = self.graph.nodes[index]
+    def _again(self, node: Node, changed: Mapping[int, torch.Tensor], overlay: dict[int, torch.Tensor]) -> None:
+        """Run one node if it reads something that is not as it was."""
         if not any(t in overlay for t in node.inputs) or all(t in changed for t in node.outputs):
             return
         seen = {t: x for t in node.inputs for x in (overlay.get(t, self.values.get(t)),) if x is not None}
-        operands = [self.executor.operand(node, i, seen) for i in range(len(node.inputs))]
-        for t, y in zip(node.outputs, self.executor.apply(node, operands), strict=True):
+        for t, y in zip(node.outputs, self.executor.outputs(node, seen), strict=True):
             overlay[t] = changed.get(t, y)
-        for t in node.inputs:
-            if self._last_use.get(t) == index:
-                overlay.pop(t, None)

@@ -1,9 +1,9 @@
-"""Runs a Graph in PyTorch: one executor; observers, fake quantization and gradient capture are hooks on it."""
+"""Runs a Graph in PyTorch: one loop, one executor; observers, fake quantization and gradients are hooks on it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,23 @@ def unrounded(tensor: int) -> int:
     return ~tensor
 
 
+def walk(graph: Graph, *states: dict[int, Any], keep: Collection[int] = (), start: int = 0) -> Iterator[Node]:
+    """The loop of everything that runs a graph: its nodes from number ``start`` on, in order.
+
+    Behind each, what no later node reads is taken out of ``states`` (values by tensor id), but for the graph's outputs
+    and what ``keep`` names.
+    """
+    last = {t: i for i, node in enumerate(graph.nodes) for t in node.inputs if t >= 0}
+    wanted = {*keep, *graph.outputs}
+    for index, node in enumerate(graph.nodes[start:], start):
+        yield node
+        for t in node.inputs:
+            if t >= 0 and last[t] == index and t not in wanted:
+                for values in states:
+                    values.pop(t, None)
+                    values.pop(unrounded(t), None)
+
+
 class Executor:
     """A graph ready to run: constants converted once.
 
@@ -55,20 +72,17 @@ class Executor:
                 continue
             floating = t.dtype.startswith("FLOAT")
             self._constants[t.id] = torch.tensor(t.data, dtype=dtype, device=device) if floating else t.data
-        self._last_use = self._lifetimes()
         self._both = {t for t in graph.islands if graph.is_both(t)}
 
     def set_constant(self, tensor: int, data: np.ndarray) -> None:
         """Use ``data`` for a float constant from now on."""
         self._constants[tensor] = torch.tensor(data, dtype=self.dtype, device=self.device)
 
-    def _lifetimes(self) -> dict[int, int]:
-        last: dict[int, int] = {}
-        for index, node in enumerate(self.graph.nodes):
-            last.update({t: index for t in node.inputs if t >= 0})
-        return last
+    def outputs(self, node: Node, values: Mapping[int, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """What one node makes of ``values``, by tensor id."""
+        return self.apply(node, [self.operand(node, i, values) for i in range(len(node.inputs))])
 
-    def operand(self, node: Node, position: int, values: dict[int, torch.Tensor]) -> Any:
+    def operand(self, node: Node, position: int, values: Mapping[int, torch.Tensor]) -> Any:
         """What the op's forward gets for one input (see OpSpec.forward)."""
         t = node.inputs[position]
         if t < 0:
@@ -107,18 +121,12 @@ class Executor:
             raise GraphError(f"input must be [B, {', '.join(map(str, source.shape[1:]))}], got {list(feed.shape)}")
         x = feed.to(self.device, self.dtype).unsqueeze(1)  # [B, H, W, C] -> [B, 1, H, W, C]
         values = {source.id: x if hook is None else hook(source, x, None)}
-        wanted = set(keep) | set(graph.outputs)
-        for index, node in enumerate(graph.nodes):
-            operands = [self.operand(node, i, values) for i in range(len(node.inputs))]
-            for t, y in zip(node.outputs, self.apply(node, operands), strict=True):
+        for node in walk(graph, values, keep=keep):
+            for t, y in zip(node.outputs, self.outputs(node, values), strict=True):
                 values[t] = y if hook is None else hook(graph.tensors[t], y, node)
                 if t in self._both:
                     values[unrounded(t)] = y
-            for t in node.inputs:
-                if t >= 0 and self._last_use[t] == index and t not in wanted:
-                    values.pop(t, None)
-                    values.pop(unrounded(t), None)
-        return {t: values[t] for t in wanted}
+        return {t: values[t] for t in {*keep, *graph.outputs}}
 
     def logits(self, feed: torch.Tensor, hook: Hook | None = None) -> torch.Tensor:
         """First output as [B, classes]."""
