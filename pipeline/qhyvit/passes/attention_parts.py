@@ -114,11 +114,7 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-# behind the rewrite that turns right operands: what it turns is split here
 PASS = Pass(
-    "attention_parts",
-    "large float softmaxes in parts that a cache holds",
-    apply,
-    profile="cpu",
-    after=("channel_factors", "output_pairs", "right_rows"),
+    "attention_parts", "large float softmaxes in parts that a cache holds", apply,
+    profile="cpu", after=("right_rows",),
 )

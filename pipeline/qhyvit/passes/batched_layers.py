@@ -1,6 +1,6 @@
 """A product with a constant for each matrix of a batch is a convolution with groups: one group a matrix.
 
-As an operand the constant would have one scale for all; a convolution's weights have
+As an operand the constant would have one scale for all, and ai-edge-quantizer refuses it; a convolution's weights have
 a scale a channel. With one matrix for all it is a layer.
 """
 
@@ -63,10 +63,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-# behind constant_product, which knows a shorter form of some
-PASS = Pass(
-    "batched_layers",
-    "products with constants are layers",
-    apply,
-    after=("batches_as_copies", "constant_product", "own_layers", "powers", "rectifiers", "row_layers"),
-)
+PASS = Pass("batched_layers", "products with constants are layers", apply, after=("constant_product",))

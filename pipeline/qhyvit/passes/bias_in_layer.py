@@ -77,9 +77,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass(
-    "bias_in_layer",
-    "constants added behind a layer go into its bias",
-    apply,
-    after=("batched_layers", "matrix_product", "one_reshape"),
-)
+PASS = Pass("bias_in_layer", "constants added behind a layer go into its bias", apply)

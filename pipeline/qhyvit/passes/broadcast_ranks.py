@@ -34,9 +34,6 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "broadcast_ranks",
-    "no RESHAPE that only adds axes for an elementwise op",
-    apply,
-    phase=Phase.EXPORT,
-    after=("channel_order", "exponentials"),
+    "broadcast_ranks", "no RESHAPE that only adds axes for an elementwise op", apply,
+    phase=Phase.EXPORT, after=("channel_order", "exponentials"),
 )

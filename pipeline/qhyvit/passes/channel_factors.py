@@ -161,18 +161,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass(
-    "channel_factors",
-    "constant factors and terms of channels go into layers",
-    apply,
-    after=(
-        "explicit_bias",
-        "guarded_roots",
-        "layer_norms",
-        "own_constants",
-        "own_right_operand",
-        "pixel_pairs",
-        "reciprocals",
-        "short_reductions",
-    ),
-)
+PASS = Pass("channel_factors", "constant factors and terms of channels go into layers", apply, after=("layer_norms",))

@@ -125,5 +125,6 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "channel_order", "an order of channels in front of a convolution is in its weights", apply, phase=Phase.EXPORT
+    "channel_order", "an order of channels in front of a convolution is in its weights", apply,
+    phase=Phase.EXPORT,
 )

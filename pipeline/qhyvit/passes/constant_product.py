@@ -34,4 +34,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass("constant_product", "products with a constant on the left are layers", apply, after=("padded_columns",))
+PASS = Pass("constant_product", "products with a constant on the left are layers", apply)

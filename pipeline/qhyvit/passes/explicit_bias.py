@@ -43,8 +43,6 @@ def _flat(graph: Graph, node: Node, position: int) -> Graph:
 
 
 PASS = Pass(
-    "explicit_bias",
-    "every op with weights has a bias",
-    apply,
-    after=("bias_in_layer", "few_rows", "prescribed_ranges", "quotients", "squares"),
+    "explicit_bias", "every op with weights has a bias", apply,
+    after=("batched_layers", "constant_product", "matrix_product"),
 )

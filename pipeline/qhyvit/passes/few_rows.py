@@ -31,10 +31,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-# between the rewrite that finds the products and the one that looks at right operands
-PASS = Pass(
-    "few_rows",
-    "products of few rows with many pack the few",
-    apply,
-    after=("batched_layers", "matrix_product", "one_reshape"),
-)
+PASS = Pass("few_rows", "products of few rows with many pack the few", apply, after=("matrix_product",))

@@ -45,9 +45,6 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "flat_layers",
-    "no RESHAPE in front of a FULLY_CONNECTED that can do without",
-    apply,
-    phase=Phase.EXPORT,
-    after=("channel_order", "exponentials"),
+    "flat_layers", "no RESHAPE in front of a FULLY_CONNECTED that can do without", apply,
+    phase=Phase.EXPORT, after=("channel_order", "exponentials"),
 )

@@ -31,10 +31,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass(
-    "guarded_roots",
-    "float roots of means have an operand above 0",
-    apply,
-    profile="cpu",
-    after=("bias_in_layer", "few_rows", "prescribed_ranges", "quotients", "squares"),
-)
+PASS = Pass("guarded_roots", "float roots of means have an operand above 0", apply, profile="cpu")

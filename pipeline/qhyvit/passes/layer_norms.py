@@ -106,9 +106,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass(
-    "layer_norms",
-    "norms take the mean off first",
-    apply,
-    after=("bias_in_layer", "few_rows", "prescribed_ranges", "quotients", "squares"),
-)
+PASS = Pass("layer_norms", "norms take the mean off first", apply)

@@ -41,10 +41,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-# before the rewrite that gives every FULLY_CONNECTED a bias
-PASS = Pass(
-    "matrix_product",
-    "products of two activations are BATCH_MATMUL",
-    apply,
-    after=("batches_as_copies", "constant_product", "own_layers", "powers", "rectifiers", "row_layers"),
-)
+PASS = Pass("matrix_product", "products of two activations are BATCH_MATMUL", apply)

@@ -24,10 +24,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-# behind the rewrites that put copies in, before the one that sets two RESHAPE ops on purpose
-PASS = Pass(
-    "one_reshape",
-    "no RESHAPE in front of a RESHAPE",
-    apply,
-    after=("batches_as_copies", "constant_product", "own_layers", "powers", "rectifiers", "row_layers"),
-)
+PASS = Pass("one_reshape", "no RESHAPE in front of a RESHAPE", apply, after=("batched_layers", "batches_as_copies"))

@@ -56,9 +56,6 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "one_split",
-    "slices that cut a tensor into equal parts are one SPLIT",
-    apply,
-    phase=Phase.EXPORT,
-    after=("channel_order", "exponentials"),
+    "one_split", "slices that cut a tensor into equal parts are one SPLIT", apply,
+    phase=Phase.EXPORT, after=("channel_order", "exponentials"),
 )

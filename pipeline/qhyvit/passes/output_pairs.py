@@ -49,18 +49,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass(
-    "output_pairs",
-    "convolutions with few outputs make two pixels at once",
-    apply,
-    after=(
-        "explicit_bias",
-        "guarded_roots",
-        "layer_norms",
-        "own_constants",
-        "own_right_operand",
-        "pixel_pairs",
-        "reciprocals",
-        "short_reductions",
-    ),
-)
+PASS = Pass("output_pairs", "convolutions with few outputs make two pixels at once", apply, after=("pixel_pairs",))

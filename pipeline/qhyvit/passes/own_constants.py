@@ -17,9 +17,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass(
-    "own_constants",
-    "float constants are not shared between nodes",
-    apply,
-    after=("bias_in_layer", "few_rows", "prescribed_ranges", "quotients", "squares"),
-)
+PASS = Pass("own_constants", "float constants are not shared between nodes", apply)

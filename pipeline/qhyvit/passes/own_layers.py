@@ -112,7 +112,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-# before the rewrites that look at single layers
-PASS = Pass(
-    "own_layers", "layers whose channels are divided become a layer for each part", apply, after=("padded_columns",)
-)
+PASS = Pass("own_layers", "layers whose channels are divided become a layer for each part", apply)

@@ -80,8 +80,6 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "own_right_operand",
-    "symmetric right operands do not force their range on other readers",
-    apply,
-    after=("bias_in_layer", "few_rows", "prescribed_ranges", "quotients", "squares"),
+    "own_right_operand", "symmetric right operands do not force their range on other readers", apply,
+    after=("bias_in_layer", "matrix_product", "prescribed_ranges"),
 )

@@ -81,9 +81,6 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "padded_pools",
-    "no minus infinity around a map for its maximum",
-    apply,
-    phase=Phase.EXPORT,
-    after=("channel_order", "exponentials"),
+    "padded_pools", "no minus infinity around a map for its maximum", apply,
+    phase=Phase.EXPORT, after=("channel_order", "exponentials"),
 )

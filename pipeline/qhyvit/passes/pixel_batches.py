@@ -79,9 +79,6 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "pixel_batches",
-    "patches unfold and fold by one op and a RESHAPE",
-    apply,
-    phase=Phase.EXPORT,
-    after=("channel_order", "exponentials"),
+    "pixel_batches", "patches unfold and fold by one op and a RESHAPE", apply,
+    phase=Phase.EXPORT, after=("channel_order", "exponentials"),
 )

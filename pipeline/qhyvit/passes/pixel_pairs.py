@@ -88,9 +88,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass(
-    "pixel_pairs",
-    "stems of stride 2 read pairs of pixels",
-    apply,
-    after=("bias_in_layer", "few_rows", "prescribed_ranges", "quotients", "squares"),
-)
+PASS = Pass("pixel_pairs", "stems of stride 2 read pairs of pixels", apply)

@@ -43,4 +43,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass("powers", "no POW by multiples of a half", apply, after=("padded_columns",))
+PASS = Pass("powers", "no POW by multiples of a half", apply)

@@ -80,10 +80,7 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-# in front of the rewrites that look at right operands
 PASS = Pass(
-    "prescribed_ranges",
-    "no grid that a kernel prescribes binds other values",
-    apply,
-    after=("batched_layers", "matrix_product", "one_reshape"),
+    "prescribed_ranges", "no grid that a kernel prescribes binds other values", apply,
+    after=("matrix_product",),
 )

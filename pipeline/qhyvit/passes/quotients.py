@@ -120,6 +120,4 @@ def _without_ones(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass(
-    "quotients", "no DIV by a constant or a norm", apply, after=("batched_layers", "matrix_product", "one_reshape")
-)
+PASS = Pass("quotients", "no DIV by a constant or a norm", apply, after=("powers",))

@@ -29,10 +29,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass(
-    "reciprocals",
-    "no DIV of two activations",
-    apply,
-    profile="integer",
-    after=("bias_in_layer", "few_rows", "prescribed_ranges", "quotients", "squares"),
-)
+PASS = Pass("reciprocals", "no DIV of two activations", apply, profile="integer", after=("powers", "quotients"))

@@ -79,4 +79,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass("rectifiers", "PReLU and leaky ReLU are sums of two ops", apply, after=("padded_columns",))
+PASS = Pass("rectifiers", "PReLU and leaky ReLU are sums of two ops", apply)

@@ -60,19 +60,7 @@ def apply(graph: Graph) -> Graph:
     return edit.without_unread(graph)
 
 
-# behind the rewrite that copies right operands: the copies end in what this one turns
 PASS = Pass(
-    "right_rows",
-    "matrix products read their right operand by rows",
-    apply,
-    after=(
-        "explicit_bias",
-        "guarded_roots",
-        "layer_norms",
-        "own_constants",
-        "own_right_operand",
-        "pixel_pairs",
-        "reciprocals",
-        "short_reductions",
-    ),
+    "right_rows", "matrix products read their right operand by rows", apply,
+    after=("one_reshape", "own_layers", "own_right_operand"),
 )

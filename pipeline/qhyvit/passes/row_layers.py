@@ -37,4 +37,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass("row_layers", "convolutions over whole rows are linears", apply, after=("padded_columns",))
+PASS = Pass("row_layers", "convolutions over whole rows are linears", apply)

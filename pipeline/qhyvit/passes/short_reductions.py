@@ -50,9 +50,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass(
-    "short_reductions",
-    "no mean or sum over more than 8192 neighbouring values",
-    apply,
-    after=("bias_in_layer", "few_rows", "prescribed_ranges", "quotients", "squares"),
-)
+PASS = Pass("short_reductions", "no mean or sum over more than 8192 neighbouring values", apply)

@@ -20,6 +20,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass(
-    "squares", "no SQUARED_DIFFERENCE and no SQUARE", apply, after=("batched_layers", "matrix_product", "one_reshape")
-)
+PASS = Pass("squares", "no SQUARED_DIFFERENCE and no SQUARE", apply)
