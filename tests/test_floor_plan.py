@@ -15,7 +15,7 @@ FLOORS = [
     {"tflite", "sim"},
     {"rewrites", "observers", "folds"},
     {"methods", "models", "verify"},
-    {"bundle", "_console", "wheelhouse"},
+    {"bundle", "_console", "wheelhouse", "config"},
     {"stages", "evaluation", "boards", "image"},
     {"inspect", "api", "sweep", "report"},
     {"cli"},

@@ -15,9 +15,8 @@ from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile, default_profile
 from qhyvit.latency.work import INT8, INT16, Work, work_of
 from qhyvit.ops import spec
+from qhyvit.plan import PROFILES
 from qhyvit.tflite.placement import Worth, is_long_softmax, place
-
-PROFILES = ("integer", "cpu")
 
 
 def check_profile(profile: str) -> None:
