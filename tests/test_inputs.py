@@ -13,6 +13,7 @@ from torch import nn
 
 import qhyvit
 from qhyvit import cli, stages
+from qhyvit.config import ModelConfig
 from qhyvit.errors import ExportError, QhyvitError, UsageError
 from qhyvit.models._source import check_weights, open_source
 from qhyvit_device import manifest
@@ -166,7 +167,7 @@ def test_a_kept_export_with_random_weights_is_refused_without_the_option(place, 
     for name in (stages.FLOAT, stages.FACTS):
         (tmp_path / name).write_text("{}")
     with pytest.raises(UsageError, match="--random-weights"):
-        stages.export(work, "mobilevit_xxs", None, None, None, 0)
+        stages.export(work, ModelConfig("mobilevit_xxs"))
 
 
 @pytest.mark.parametrize("count", ["2", "3"])

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.demo.images import generate
 from qhyvit import files, stages
+from qhyvit.config import DataConfig, MethodConfig
 from qhyvit.errors import InputError, OutputError, UsageError
 from qhyvit.evaluation import labelled_images, logits_of
 from qhyvit.latency import default_profile
@@ -127,7 +128,7 @@ def test_a_mistake_in_a_spec_is_told_in_one_line(tmp_path, text, said):
 def test_paths_of_a_spec_are_relative_to_it_and_labels_name_options(tmp_path):
     text = GOOD.replace('"percentile"', '{ name = "qhyvit", options = { rounds = 1 } }')
     found = spec(tmp_path, text)
-    assert found.calibration.folder == tmp_path / "train"
+    assert found.calibration.images == tmp_path / "train"
     assert [m.label for m in found.methods] == ["minmax", "qhyvit (rounds=1)"]
     assert found.bits == (8,)
     assert found.profiles == ("integer",)
@@ -288,7 +289,7 @@ def by_hand(place, small, method):
     work = stages.Work(place / f"hand-{method}")
     files.write_bytes(work.folder / stages.FLOAT, small.tflite)
     files.write_text(work.folder / stages.FACTS, json.dumps(small.facts))
-    stages.calibrate(work, place / "train", method, 4, 1, {}, None)
+    stages.calibrate(work, DataConfig(place / "train", 4), MethodConfig(method, seed=1))
     stages.convert(work)
     labelled = labelled_images(place / "val", None, 10)
     how = stages.default_preprocess(small.facts)
@@ -346,7 +347,7 @@ def test_a_latency_profile_goes_to_every_build_and_names_its_result(place):
         builds()
     (place / "pi.json").write_text(replace(default_profile(), name="Pi").to_json())
     found = builds()
-    assert [b.job.arguments["latency"] for b in found] == [str(place / "pi.json")] * 2
+    assert [b.job.arguments["config"]["target"]["latency_profile"] for b in found] == [str(place / "pi.json")] * 2
     assert not first & {b.job.digest for b in found}
     assert sweep(place / "s.toml", place / "out", Pool(workers=2), quiet, quiet).failed == {}
 
