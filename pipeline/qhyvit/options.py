@@ -86,7 +86,8 @@ class Option:
         if self.kind is dict:
             return dict(given) if isinstance(given, Mapping) else None
         if self.kind is Path:
-            return Path(given) if isinstance(given, str | Path) and "\0" not in str(given) else None
+            fits = isinstance(given, str | Path) and given != "" and "\0" not in str(given)
+            return Path(given) if fits else None
         if self.kind is str:
             return self._text(given)
         number = _number(given, self.kind)
