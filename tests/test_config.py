@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import string
 import tomllib
 from dataclasses import fields, replace
@@ -205,6 +206,15 @@ def test_a_profile_has_its_bits_however_parts_come_together():
                  lambda: BuildConfig(ModelConfig("m"), DataConfig("i"), method_, target)):  # fmt: skip
         with pytest.raises(UsageError, match="--bits 6 needs --profile integer"):
             make()
+
+
+def test_the_file_in_the_readme_is_a_build(tmp_path):
+    (text,) = re.findall(r"```toml\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "build.toml").write_text(text)
+    found = BuildConfig.from_toml(tmp_path / "build.toml")
+    assert (found.model.name, found.data.resize_mode) == ("mobilevitv2_075", "squash")
+    assert found.method.options["rounds"] == 3
+    assert found.output.out == tmp_path / "v2-int8"
 
 
 # ---- a sweep is a product of configs
