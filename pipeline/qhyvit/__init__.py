@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "BuildConfig": "config", "Built": "api", "Calibrated": "api", "build": "api", "calibrate": "api",
-    "evaluate": "api", "run": "api", "Evaluation": "evaluation", "Graph": "graph.ir", "QhyvitError": "errors", "QuantPlan": "plan",
+    "evaluate": "api", "run": "api", "Evaluation": "evaluation", "Graph": "graph.ir", "QhyvitError": "errors",
+    "QuantPlan": "plan",
 }  # fmt: skip
 __all__ = [
     "BuildConfig", "Built", "Calibrated", "Evaluation", "Graph", "QhyvitError", "QuantPlan", "__version__", "build",
