@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import qhyvit
 from qhyvit import cli, stages
-from qhyvit.config import BuildConfig, DataConfig, MethodConfig, ModelConfig, TargetConfig, check_bits, keywords
-from qhyvit.errors import QhyvitError, UsageError
+from qhyvit.config import CONFIG, BuildConfig, DataConfig, MethodConfig, ModelConfig, TargetConfig, check_bits, keywords
+from qhyvit.errors import InputError, QhyvitError, UsageError
 from qhyvit.methods import all_methods, method
 from qhyvit.options import options_of
 from qhyvit.sweep.spec import read_spec
@@ -296,6 +296,19 @@ def test_what_is_missing_is_one_line(args, words, capsys):
     code, out, lines = said(capsys, "build", *args)
     assert (code, out, len(lines)) == (2, "", 1)
     assert words in lines[0]
+
+
+def test_settings_that_are_kept_are_made_anew_where_they_are_damaged(tmp_path):
+    data = DataConfig(tmp_path / "train", 3)
+    stages._note(stages.Work(tmp_path), data=data)
+    stages._note(stages.Work(tmp_path), method=MethodConfig("minmax"))
+    file = tmp_path / CONFIG
+    assert set(json.loads(file.read_text())) == {"data", "method"}
+    file.write_text("{half")
+    with pytest.raises(InputError, match=r"config\.json is damaged .* with --force"):
+        stages._note(stages.Work(tmp_path), data=data)
+    stages._note(stages.Work(tmp_path, force=True), data=data)
+    assert json.loads(file.read_text()) == {"data": {"images": "train", "count": 3, "resize_mode": None}}
 
 
 def test_paths_are_kept_by_their_last_names(tmp_path):

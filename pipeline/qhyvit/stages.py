@@ -15,6 +15,7 @@ import numpy as np
 from qhyvit import __version__, data, files
 from qhyvit.config import CONFIG, DataConfig, MethodConfig, ModelConfig, TargetConfig, check_bits
 from qhyvit.data import VERIFY_IMAGES as VERIFY_IMAGES
+from qhyvit.errors import InputError
 from qhyvit.plan import QuantPlan
 from qhyvit.store import Store
 from qhyvit.work import CONSTANTS as CONSTANTS
@@ -95,7 +96,12 @@ def check_weights(model: ModelConfig) -> None:
 
 def _note(work: Work, **parts: Settings) -> None:
     """Keep settings for the bundle, paths by their last names: what is in them, hashes say."""
-    kept = work.json(CONFIG) if (work.folder / CONFIG).is_file() else {}
+    try:
+        kept = work.json(CONFIG)
+    except InputError:
+        if (work.folder / CONFIG).is_file() and not work.force:
+            raise
+        kept = {}
     kept |= {name: part.to_json(lambda path: path.name) for name, part in parts.items()}
     files.write_text(work.folder / CONFIG, json.dumps(kept, indent=1) + "\n")
 
