@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -76,10 +77,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str]
     kept = [r for r in old if tuple(str(r.get(k)) for k in key) not in new]
     columns = list(dict.fromkeys([*(c for r in rows for c in r), *(c for r in kept for c in r)]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [columns, *([str(r.get(c, "")) for c in columns] for r in [*kept, *rows])]
-    text = "".join(",".join(_quoted(v) for v in line) + "\n" for line in lines)
-    files.write_text(path, text)
-
-
-def _quoted(value: str) -> str:
-    return f'"{value}"' if "," in value else value
+    stream = io.StringIO()
+    table = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows([*kept, *rows])
+    files.write_text(path, stream.getvalue())

@@ -35,6 +35,7 @@ from benchmarks._files import (
 )  # fmt: skip
 from benchmarks._jobs import add_options, run_jobs
 from qhyvit import data, files, stages
+from qhyvit.config import ModelConfig
 from qhyvit.errors import InputError
 from qhyvit.evaluation import logits_of
 from qhyvit.graph.ir import Graph
@@ -116,8 +117,7 @@ class Setup:
 def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
     work = stages.Work(args.work)
     with files.lock(args.work / "lock"):
-        stages.export(work, args.model, args.weights, None, None, 0,
-                      random_weights=random_weights(args.model, args.weights))  # fmt: skip
+        stages.export(work, ModelConfig(args.model, args.weights, random_weights(args.model, args.weights)))
     facts = work.json(stages.FACTS)
     size = facts["input_size"]
     how = data.preprocess_for(args.images, stages.default_preprocess(facts), None)

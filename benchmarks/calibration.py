@@ -16,6 +16,7 @@ import torch
 
 from benchmarks._files import RESULTS, command_line, pixels_of, random_weights, write_rows
 from qhyvit import data, stages
+from qhyvit.config import ModelConfig
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit_device.preprocess import images_in, normalize
@@ -49,8 +50,7 @@ def main() -> None:
     args = parser.parse_args()
 
     work = stages.Work(args.work)
-    stages.export(work, args.model, args.weights, None, None, 0,
-                  random_weights=random_weights(args.model, args.weights))  # fmt: skip
+    stages.export(work, ModelConfig(args.model, args.weights, random_weights(args.model, args.weights)))
     facts = work.json(stages.FACTS)
     how = data.preprocess_for(args.images, stages.default_preprocess(facts), None)
     pixels = pixels_of(data.choose(images_in(args.images), args.count, args.seed), facts["input_size"], how)

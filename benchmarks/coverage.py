@@ -22,6 +22,7 @@ from benchmarks._files import command_line, have_rows, write_rows
 from benchmarks._jobs import add_options, run_jobs
 from benchmarks.demo.images import draw_image
 from qhyvit import stages
+from qhyvit.config import DataConfig, MethodConfig, ModelConfig
 from qhyvit.models import all_families
 from qhyvit.sweep.jobs import Job
 
@@ -41,9 +42,9 @@ def one(variant: str, place: Path) -> dict[str, Any]:
     """The row of one variant; ``place`` is an empty folder."""
     images, work = images_into(place / "images"), stages.Work(place / "work")
     started = time.monotonic()
-    stages.export(work, variant, None, None, None, SEED, random_weights=True)
+    stages.export(work, ModelConfig(variant, random_weights=True), SEED)
     exported = time.monotonic() - started
-    stages.calibrate(work, images, "minmax", CALIBRATION, SEED, {}, "squash")
+    stages.calibrate(work, DataConfig(images, CALIBRATION, "squash"), MethodConfig("minmax", seed=SEED))
     stages.convert(work)
     stages.verify(work, images, CHECKED, SEED, "squash")
     verdict, facts = work.json(stages.VERIFY), work.json(stages.FACTS)

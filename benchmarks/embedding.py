@@ -21,6 +21,7 @@ import numpy as np
 from benchmarks._files import command_line, have_rows, model_name, write_rows
 from benchmarks._jobs import add_options, run_jobs
 from qhyvit import data, stages
+from qhyvit.config import DataConfig, MethodConfig, ModelConfig, TargetConfig
 from qhyvit.errors import InputError
 from qhyvit.evaluation import logits_of
 from qhyvit.sweep.jobs import Job
@@ -58,10 +59,10 @@ def one(args: argparse.Namespace, profile: str, seed: int) -> dict[str, Any]:
         images.mkdir()
         for path in calibration:
             (images / path.name).write_bytes(path.read_bytes())
-        stages.export(work, args.model, args.weights, None, None, seed, images)
+        stages.export(work, ModelConfig(args.model, args.weights), seed, images)
         started = time.process_time()
-        stages.calibrate(work, images, args.method, args.count, seed, {}, args.resize_mode, profile=profile,
-                         measure="correlation")  # fmt: skip
+        method = MethodConfig(args.method, seed=seed, measure="correlation")
+        stages.calibrate(work, DataConfig(images, args.count, args.resize_mode), method, TargetConfig(profile))
         seconds = time.process_time() - started
         stages.convert(work)
         facts = work.json(stages.FACTS)

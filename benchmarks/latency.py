@@ -24,6 +24,7 @@ from benchmarks._files import RESULTS, command_line, pixels_of, random_weights, 
 from benchmarks.coverage import SEED, images_into
 from benchmarks.stock import quantize, stock_export
 from qhyvit import data, files, stages
+from qhyvit.config import DataConfig, MethodConfig, ModelConfig, TargetConfig
 from qhyvit.models import find_variant
 from qhyvit.verify.census import census
 from qhyvit_device import bench
@@ -49,8 +50,9 @@ def calibrated(
 ) -> stages.Work:  # fmt: skip
     """A model's work folder with its integer file, calibrated with ``count`` images; stages that are done are kept."""
     work = stages.Work(folder, log=lambda line: print(f"{model}: {line}", flush=True))
-    stages.export(work, model, weights, None, None, SEED, random_weights=random_weights(model, weights))
-    stages.calibrate(work, images, "qhyvit", count, SEED, options, "squash", profile=profile, latency_file=latency)
+    stages.export(work, ModelConfig(model, weights, random_weights(model, weights)), SEED)
+    method, target = MethodConfig("qhyvit", options, SEED), TargetConfig(profile, latency_profile=latency)
+    stages.calibrate(work, DataConfig(images, count, "squash"), method, target)
     stages.convert(work)
     return work
 

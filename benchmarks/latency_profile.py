@@ -29,6 +29,7 @@ from rich.progress import track
 from benchmarks import _arm64
 from benchmarks.coverage import SEED, images_into
 from qhyvit import data, files, stages
+from qhyvit.config import ModelConfig
 from qhyvit.errors import QhyvitError
 from qhyvit.folds import all_folds
 from qhyvit.graph import edit
@@ -68,7 +69,7 @@ def prepare(model: str, folder: Path, images: Path) -> list[Path]:
     if all(p.is_file() for p in paths):
         return paths
     work = stages.Work(folder / model, log=lambda line: print(f"{model}: {line}", flush=True))
-    stages.export(work, model, None, None, None, SEED, random_weights=True)
+    stages.export(work, ModelConfig(model, random_weights=True), SEED)
     facts = work.json(stages.FACTS)
     how = data.preprocess_for(images, stages.default_preprocess(facts), "squash")
     raw = data.load_pixels(images_in(images)[:CALIBRATION], facts["input_size"], how)

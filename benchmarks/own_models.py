@@ -23,6 +23,7 @@ from benchmarks._files import command_line, have_rows, write_rows
 from benchmarks._jobs import add_options, run_jobs
 from benchmarks.coverage import images_into
 from qhyvit import data, stages
+from qhyvit.config import DataConfig, MethodConfig, ModelConfig
 from qhyvit.errors import QhyvitError
 from qhyvit.evaluation import logits_of
 from qhyvit.models._source import TIMM
@@ -59,9 +60,10 @@ def one(model: str, size: int, place: Path) -> dict[str, Any]:
     images, work, started = images_into(place / "images"), stages.Work(place / "work"), time.monotonic()
     row: dict[str, Any] = {"model": model, "input": size, "status": "refused"}
     try:
-        stages.export(work, f"{TIMM}{model}", None, CLASSES, size, SEED, images, random_weights=True)
+        source = ModelConfig(f"{TIMM}{model}", None, True, CLASSES, size)
+        stages.export(work, source, SEED, images)
         row["export_s"] = f"{time.monotonic() - started:.0f}"
-        stages.calibrate(work, images, "qhyvit", CALIBRATION, SEED, OPTIONS, MODE)
+        stages.calibrate(work, DataConfig(images, CALIBRATION, MODE), MethodConfig("qhyvit", OPTIONS, SEED))
         stages.convert(work)
         stages.verify(work, images, CHECKED, SEED, MODE)
         row |= {"status": "built", **_verdict(work), **_beside_float(work, images)}

@@ -190,7 +190,7 @@ def test_weights_of_another_model_and_class_count(place, weights):
 @pytest.mark.parametrize(("wrong", "word"), [
     (("--method", "qhvit"), "unknown method 'qhvit'"),
     (("--set", "ronds=2"), "has no option 'ronds'"),
-    (("--profile", "gpu"), "unknown profile 'gpu'"),
+    (("--profile", "gpu"), "option profile=gpu: must be one of integer, cpu"),
     (("--profile", "cpu", "--bits", "6"), "needs --profile integer"),
     (("--labels", "none.txt"), "cannot read label names none.txt"),
 ])  # fmt: skip

@@ -16,7 +16,7 @@ FLOORS = [
     {"lowering"},
     {"passes", "observers", "folds"},
     {"methods", "models", "verify"},
-    {"bundle", "_console", "wheelhouse"},
+    {"bundle", "_console", "wheelhouse", "config"},
     {"stages", "evaluation", "boards", "image"},
     {"inspect", "api", "sweep", "report"},
     {"cli"},

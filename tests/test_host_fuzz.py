@@ -132,6 +132,10 @@ OPTIONS = {
         "--no-int16",
         "--model-py",
         "--force",
+        "--config",
+        "--print-config",
+        "--measure",
+        "--min-agreement",
     ],
     "calibrate": ["--method", "--count", "--seed", "--bits", "--profile", "--resize-mode", "--set"],
     "verify": ["--count", "--seed", "--resize-mode", "--json"],
@@ -152,7 +156,7 @@ OPTIONS = {
     "models": ["--json"],
     "nothing": [],
 }
-FLAGS = {"--json", "--graph", "--tensors", "--force", "--no-int16", "--random-weights"}
+FLAGS = {"--print-config", "--json", "--graph", "--tensors", "--force", "--no-int16", "--random-weights"}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from torch import nn
 
 import qhyvit
 from qhyvit import cli, stages
+from qhyvit.config import ModelConfig
 from qhyvit.errors import ExportError, QhyvitError, UsageError
 from qhyvit.models._source import check_weights, open_source
 from qhyvit_device import manifest
@@ -102,6 +103,14 @@ def test_the_resize_mode_of_the_build_is_in_the_bundle(place, built, capfd):
         stages.bundle(stages.Work(place / "B.work"), place / "B", place / "train", None, "test", force=False)
     found = manifest.load(place / "B" / "manifest.json")
     assert (found.preprocess.mode, found.preprocess.resize) == ("squash", 40)
+    config = found.created_by["config"]
+    assert config["data"] == {"images": "train", "count": 3, "resize_mode": "squash"}
+    assert config["model"]["name"] == "net.py:make"
+    assert config["method"] == {
+        "name": "minmax", "options": {"observer": "minmax"}, "seed": 0, "bits": 8, "measure": "decisions",
+    }  # fmt: skip
+    assert config["target"] == {"profile": "integer", "int16": True, "latency_profile": None}
+    assert str(place) not in json.dumps(config)
     model, image = Model.load(place / "B"), place / "val" / "0.png"
     assert np.array_equal(model.prepare(image), model.prepare(image, "squash"))
     assert not np.array_equal(model.prepare(image), model.prepare(image, "crop"))
@@ -166,7 +175,7 @@ def test_a_kept_export_with_random_weights_is_refused_without_the_option(place, 
     for name in (stages.FLOAT, stages.FACTS):
         (tmp_path / name).write_text("{}")
     with pytest.raises(UsageError, match="--random-weights"):
-        stages.export(work, "mobilevit_xxs", None, None, None, 0)
+        stages.export(work, ModelConfig("mobilevit_xxs"))
 
 
 @pytest.mark.parametrize("count", ["2", "3"])

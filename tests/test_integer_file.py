@@ -23,7 +23,7 @@ from qhyvit.verify.census import census
 from qhyvit.verify.probe import every_tensor, make_interpreter
 from qhyvit.verify.report import verify
 
-QUICK = {"rounds": 2, "learn": 8, "codes": 4, "int16_ms": 0}
+QUICK = {"rounds": 2, "learn": 8, "int16_ms": 0}
 
 
 @pytest.fixture(scope="module")

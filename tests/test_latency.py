@@ -14,6 +14,7 @@ import torch
 
 from qhyvit import affine, api, stages
 from qhyvit.cli import main
+from qhyvit.config import DataConfig, MethodConfig, TargetConfig
 from qhyvit.errors import InputError, PlanError
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.latency import Kernel, LatencyProfile, Work, default_profile
@@ -672,7 +673,8 @@ def test_a_build_takes_a_profile_and_keeps_it(tmp_path, small_v1, pictures):
         work.folder.mkdir()
         (work.folder / stages.FLOAT).write_bytes(small_v1.tflite)
         (work.folder / stages.FACTS).write_text(json.dumps(small_v1.facts))
-        stages.calibrate(work, tmp_path, "minmax", 4, 0, {}, "squash", profile="cpu", latency_file=file)
+        target = TargetConfig("cpu", latency_profile=file)
+        stages.calibrate(work, DataConfig(tmp_path, 4, "squash"), MethodConfig("minmax"), target)
         plans.append(stages.plan_of(work))
         solved = stages.solved(work).folded
         assert {solved.tensors[t].name for t in solved.islands} == set(plans[-1].floats)

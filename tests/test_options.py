@@ -1,18 +1,18 @@
 """Typed options: what is written, what it means, and what is refused, for every option of every method."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qhyvit import cli, stages
-from qhyvit.errors import QhyvitError, UsageError
+from qhyvit import cli
+from qhyvit.errors import UsageError
 from qhyvit.folds import all_folds
 from qhyvit.methods import all_methods, method
 from qhyvit.observers import all_observers
-from qhyvit.options import Option, complete
 from qhyvit.sweep.spec import read_spec
 
 EVERY = [(m, name) for m in all_methods() for name in method(m).options]
@@ -33,10 +33,10 @@ def test_a_switch_is_what_is_written(name, option):
     found = method(name)
     for value, words in WRITTEN.items():
         for word in (*words, value, int(value)):
-            assert found.complete({option: word})[option] is value, word
+            assert found.parse({option: word}).to_json()[option] is value, word
     for wrong in ("maybe", "", "2", 2, -1, 0.0, 1.0, None, [], "None", "tru", b"1"):
         with pytest.raises(UsageError, match="true or false"):
-            found.complete({option: wrong})
+            found.parse({option: wrong})
 
 
 @pytest.mark.parametrize(("name", "option"), NUMBERS)
@@ -47,7 +47,7 @@ def test_a_number_lies_in_its_bounds(name, option):
     assert about.low is not None
     low = kind(about.low)
     for good in (default, str(default), low, str(low), f" {low} "):
-        value = found.complete({option: good})[option]
+        value = found.parse({option: good}).to_json()[option]
         assert type(value) is kind
         assert value == kind(good)
     wrong = ["abc", "", "nan", "inf", "-inf", "None", None, True, False, [], {}, float("nan"), float("inf"), low - 1,
@@ -56,7 +56,7 @@ def test_a_number_lies_in_its_bounds(name, option):
     wrong += [about.high + 1] if about.high is not None else []
     for value in wrong:
         with pytest.raises(UsageError, match=f"option {option}=.*must be a") as caught:
-            found.complete({option: value})
+            found.parse({option: value})
         assert "\n" not in str(caught.value)
         assert len(str(caught.value)) < 300
 
@@ -65,12 +65,12 @@ def test_a_number_lies_in_its_bounds(name, option):
 def test_a_text_is_one_of_the_choices(name, option):
     found = method(name)
     about = found.options[option]
-    assert found.complete({option: about.default})[option] == about.default
+    assert found.parse({option: about.default}).to_json()[option] == about.default
     for choice in (*about.choices, *about.alone):
-        assert found.complete({option: choice})[option] == choice
+        assert found.parse({option: choice}).to_json()[option] == choice
     for wrong in ("", "nothing", about.choices[0] + ",", f",{about.choices[0]}", 3, None, True, "\n", "a\nb"):
         with pytest.raises(UsageError, match=about.choices[-1]) as caught:
-            found.complete({option: wrong})
+            found.parse({option: wrong})
         assert "\n" not in str(caught.value)
 
 
@@ -99,38 +99,41 @@ def test_whatever_is_written_is_taken_in_its_type_or_refused_in_one_line(which, 
     found = method(name)
     taken, refused = None, ""
     try:
-        taken = found.complete({option: value})[option]
+        taken = found.parse({option: value}).to_json()[option]
     except UsageError as error:
         refused = str(error)
     assert type(taken) is type(found.defaults[option]) or (refused and "\n" not in refused)
 
 
 def test_a_wrong_name_and_what_is_no_mapping_are_refused():
-    with pytest.raises(UsageError, match="has no option 'ronds'; it has rounds=4"):
-        method("qhyvit").complete({"ronds": 2})
+    with pytest.raises(UsageError, match="has no option 'ronds'; near: rounds"):
+        method("qhyvit").parse({"ronds": 2})
     for wrong in ([("rounds", 2)], "rounds=2", 3):
         with pytest.raises(UsageError, match="names with values"):
-            method("qhyvit").complete(wrong)
+            method("qhyvit").parse(wrong)
     with pytest.raises(UsageError, match="has no option '3'"):
-        complete({"a": Option(1, "one")}, {3: 4}, "it")
+        method("minmax").parse({3: 4})
 
 
-@pytest.mark.parametrize("wrong", [
-    {"seed": -1}, {"seed": 2**32}, {"seed": "x"}, {"seed": 1.5}, {"seed": None}, {"count": 0}, {"count": -3},
-    {"count": "many"}, {"bits": 3}, {"bits": 9}, {"bits": True}, {"mode": "fold"}, {"mode": 3}, {"profile": None},
-    {"method": "none"}, {"method": None}, {"method": 3}, {"options": {"rounds": "abc"}},
-    {"options": {"search_images": 0}},
-])  # fmt: skip
-def test_a_wrong_choice_is_refused_before_any_work(wrong):
-    good = {"method": "qhyvit", "options": {}, "bits": 8, "profile": "integer", "count": 8, "seed": 0, "mode": None}
-    stages.check_choice(**good)
-    with pytest.raises(QhyvitError) as caught:
-        stages.check_choice(**{**good, **wrong})
-    assert "\n" not in str(caught.value)
+def test_an_option_is_checked_however_it_is_made():
+    options = method("qhyvit").parse({"rounds": np.int64(3)})
+    assert type(options.rounds) is int
+    assert (options.rounds, options.learn) == (3, method("qhyvit").defaults["learn"])
+    for make in (lambda: type(options)(rounds="0"), lambda: replace(options, rounds=0)):
+        with pytest.raises(UsageError, match="option rounds=0: must be a whole number from 1 to 100"):
+            make()
 
 
-def test_numpy_numbers_are_numbers():
-    assert stages.check_choice("qhyvit", {"rounds": np.int64(3)}, 8, "integer", seed=np.uint32(5))[1]["rounds"] == 3
+def test_a_unit_stands_behind_its_number():
+    assert method("qhyvit").options["int16_ms"].allowed == "a number from 0 to 1000000 milliseconds"
+
+
+def test_old_runtimes_get_no_int16_whatever_the_method():
+    for name in all_methods():
+        options = method(name).parse({})
+        assert type(options.without_int16()) is type(options)
+    without = method("qhyvit").parse({"int16_ms": 3, "rounds": 2}).without_int16()
+    assert (without.int16_ms, without.fast_softmax, without.rounds) == (0.0, False, 2)
 
 
 def said(capsys, *args):

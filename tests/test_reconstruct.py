@@ -11,7 +11,7 @@ from qhyvit.methods._hessian import position_weights
 from qhyvit.methods._observe import observe
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish, group_quant, groups, minmax_weights, spread
-from qhyvit.methods._reconstruct import Gram, _gram, reconstruct, ridge, round_with_care
+from qhyvit.methods._reconstruct import ClosedForm, Gram, _gram, reconstruct, ridge, round_with_care
 from qhyvit.ops._layer import layers
 from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.run import Executor
@@ -72,7 +72,7 @@ def test_reconstruction_brings_the_outputs_means_back_and_stays_on_the_grid(smal
     graph = problem.graph
     chosen = {g: group_quant(g, *ends, "minmax") for g, ends in observe(problem, groups(graph), "minmax").items()}
     quants = finish(graph, {**spread(graph, chosen), **minmax_weights(graph)})
-    constants, found = reconstruct(problem, quants, {"ridge": 1.0, "rounding": True, "bias": True})
+    constants, found = reconstruct(problem, quants, ClosedForm())
 
     def logits(g, q):
         return Executor(constants_on_grid_of(g, q)).logits(inputs, FakeQuant(q))

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.demo.images import generate
 from qhyvit import files, stages
+from qhyvit.config import DataConfig, MethodConfig
 from qhyvit.errors import InputError, OutputError, UsageError
 from qhyvit.evaluation import labelled_images, logits_of
 from qhyvit.latency import default_profile
@@ -83,23 +84,23 @@ def spec(tmp_path, text):
             "keeps its own weights",
         ),
         (
-            "models = [{name = 'mobilevit_xxs', random_weights = 'yes'}]\nmethods = ['minmax']\n" + FOLDERS,
-            "random_weights must be true or false",
+            "models = [{name = 'mobilevit_xxs', random_weights = 'perhaps'}]\nmethods = ['minmax']\n" + FOLDERS,
+            "models 1: option random_weights=perhaps: must be true or false",
         ),
         ("methods = ['minmax']\n" + FOLDERS, "needs 'models'"),
         ("models = []\nmethods = ['minmax']\n" + FOLDERS, "models is an empty list"),
         (ONE + "methods = []\n" + FOLDERS, "methods is an empty list"),
         ("models = ['mobilvit_xxs']\nmethods = ['minmax']\n" + FOLDERS, "unknown model 'mobilvit_xxs'; near: mobile"),
         (ONE + "methods = ['minmx']\n" + FOLDERS, "unknown method 'minmx'; near: minmax"),
-        (ONE + "methods = ['minmax']\nsseds = [1]\n" + FOLDERS, "no key 'sseds'; near: seeds"),
+        (ONE + "methods = ['minmax']\nsseds = [1]\n" + FOLDERS, "s.toml has no option 'sseds'; near: seeds"),
         (ONE + "methods = ['minmax']\nseeds = [1, 1]\n" + FOLDERS, "seeds has 1 twice"),
         (ONE + "methods = ['minmax']\nseeds = 1\n" + FOLDERS, "seeds must be a list, got 1"),
-        (ONE + "methods = ['minmax']\nseeds = [true]\n" + FOLDERS, "whole number each, got True"),
-        (ONE + "methods = ['minmax']\nbits = [3]\n" + FOLDERS, "bits are 4 to 8, got 3"),
-        (ONE + "methods = ['minmax']\nprofiles = ['cpus']\n" + FOLDERS, "'cpus'; near: cpu"),
+        (ONE + "methods = ['minmax']\nseeds = [true]\n" + FOLDERS, "option seeds 1=True: must be a whole number"),
+        (ONE + "methods = ['minmax']\nbits = [3]\n" + FOLDERS, "option bits 1=3: must be a whole number from 4 to 8"),
+        (ONE + "methods = ['minmax']\nprofiles = ['cpus']\n" + FOLDERS, "profiles 1=cpus: must be one of integer, cpu"),
         (
             ONE + "methods = ['minmax']\nbits = [4, 8]\nprofiles = ['cpu']\n" + FOLDERS,
-            "fewer than 8 bits need the profile integer",
+            "--bits 4 needs --profile integer",
         ),
         (
             ONE + "methods = [{name = 'qhyvit', options = {round = 1}}]\n" + FOLDERS,
@@ -111,7 +112,7 @@ def spec(tmp_path, text):
         ),
         (
             "models = [{name = 'mobilevit_xxs', random_weights = true, size = 128}]\nmethods = ['minmax']\n" + FOLDERS,
-            "model 1 has no key 'size'; near: input_size",
+            "models 1 has no option 'size'; near: input_size",
         ),
         (ONE + "methods = ['minmax']\n[calibration]\nimages = 'a'\n", "needs 'evaluation'"),
         (ONE + "methods = ['minmax']\n[calibration]\n[evaluation]\n", "needs 'images'"),
@@ -127,7 +128,7 @@ def test_a_mistake_in_a_spec_is_told_in_one_line(tmp_path, text, said):
 def test_paths_of_a_spec_are_relative_to_it_and_labels_name_options(tmp_path):
     text = GOOD.replace('"percentile"', '{ name = "qhyvit", options = { rounds = 1 } }')
     found = spec(tmp_path, text)
-    assert found.calibration.folder == tmp_path / "train"
+    assert found.calibration.images == tmp_path / "train"
     assert [m.label for m in found.methods] == ["minmax", "qhyvit (rounds=1)"]
     assert found.bits == (8,)
     assert found.profiles == ("integer",)
@@ -288,7 +289,7 @@ def by_hand(place, small, method):
     work = stages.Work(place / f"hand-{method}")
     files.write_bytes(work.folder / stages.FLOAT, small.tflite)
     files.write_text(work.folder / stages.FACTS, json.dumps(small.facts))
-    stages.calibrate(work, place / "train", method, 4, 1, {}, None)
+    stages.calibrate(work, DataConfig(place / "train", 4), MethodConfig(method, seed=1))
     stages.convert(work)
     labelled = labelled_images(place / "val", None, 10)
     how = stages.default_preprocess(small.facts)
@@ -346,7 +347,7 @@ def test_a_latency_profile_goes_to_every_build_and_names_its_result(place):
         builds()
     (place / "pi.json").write_text(replace(default_profile(), name="Pi").to_json())
     found = builds()
-    assert [b.job.arguments["latency"] for b in found] == [str(place / "pi.json")] * 2
+    assert [b.job.arguments["config"]["target"]["latency_profile"] for b in found] == [str(place / "pi.json")] * 2
     assert not first & {b.job.digest for b in found}
     assert sweep(place / "s.toml", place / "out", Pool(workers=2), quiet, quiet).failed == {}
 

@@ -12,18 +12,20 @@ from qhyvit_device import __version__ as __version__
 
 if TYPE_CHECKING:
     from qhyvit.api import Built, Calibrated, build, calibrate, evaluate, run
+    from qhyvit.config import BuildConfig
     from qhyvit.errors import QhyvitError
     from qhyvit.evaluation import Evaluation
     from qhyvit.graph.ir import Graph
     from qhyvit.plan import QuantPlan
 
 _HOME = {
-    "Built": "api", "Calibrated": "api", "build": "api", "calibrate": "api", "evaluate": "api", "run": "api",
-    "Evaluation": "evaluation", "Graph": "graph.ir", "QhyvitError": "errors", "QuantPlan": "plan",
+    "BuildConfig": "config", "Built": "api", "Calibrated": "api", "build": "api", "calibrate": "api",
+    "evaluate": "api", "run": "api", "Evaluation": "evaluation", "Graph": "graph.ir", "QhyvitError": "errors",
+    "QuantPlan": "plan",
 }  # fmt: skip
 __all__ = [
-    "Built", "Calibrated", "Evaluation", "Graph", "QhyvitError", "QuantPlan", "__version__", "build", "calibrate",
-    "evaluate", "run",
+    "BuildConfig", "Built", "Calibrated", "Evaluation", "Graph", "QhyvitError", "QuantPlan", "__version__", "build",
+    "calibrate", "evaluate", "run",
 ]  # fmt: skip
 
 

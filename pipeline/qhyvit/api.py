@@ -1,20 +1,17 @@
 """The Python interface: what ``import qhyvit`` offers to those who script; ``qhyvit build`` is this with a display.
 
 Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``FILE.py:FUNCTION``, or a ``torch.nn.Module`` that
-takes [1, 3, H, W] and gives [1, classes]; a module is left as it is. ``weights`` is a ``.safetensors`` file or a torch
-state dict; without it a factory's module keeps its own, and a name is refused unless ``random_weights`` asks for random
-ones. ``count`` images are drawn from the folder ``images`` by
-``seed``. ``options`` are those of the method (``qhyvit methods``); ``latency_profile`` is a file of
-``qhyvit latency-profile``, a bench file with times by op, or ``cortex-a53``, ``cortex-a72``, ``cortex-a76``, None: the
-package's own; ``resize_mode`` is ``crop`` or ``squash``, None: as the folder or the model says.
-``measure`` is what calibration lowers and verification judges, ``decisions`` (the best class) or ``correlation`` (all
-outputs: an embedding). ``progress(what, share)`` and ``log(line)`` are told what happens.
+takes [1, 3, H, W] and gives [1, classes]; a module is left as it is. In its place a :class:`BuildConfig` has all
+settings at once; else they are keywords, named as its fields are (``method`` and ``model`` are the ``name`` of theirs):
+``weights``, ``random_weights``, ``classes``, ``input_size``; ``images``, ``count``, ``resize_mode``; ``method``,
+``options``, ``seed``, ``bits``, ``measure``; ``profile``, ``int16``, ``latency_profile``; ``out``, ``work``,
+``labels``, ``min_agreement``. None: the default. ``progress(what, share)`` and ``log(line)`` are told what happens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -23,6 +20,8 @@ import numpy as np
 
 from qhyvit import data, evaluation, files, stages
 from qhyvit.bundle import label_names, read_label_names
+from qhyvit.config import BuildConfig
+from qhyvit.errors import UsageError
 from qhyvit.evaluation import Evaluation
 from qhyvit.graph.ir import Graph
 from qhyvit.plan import QuantPlan
@@ -37,6 +36,33 @@ AT_ONCE = 4  # images that :func:`run` computes together
 
 def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
+
+
+def _config(model: str | nn.Module | BuildConfig, given: Mapping[str, Any]) -> BuildConfig:
+    """What the arguments mean.
+
+    Raises:
+        UsageError: see :meth:`BuildConfig.from_cli`; a config and other settings beside it.
+    """
+    settings = {name: value for name, value in given.items() if value is not None}
+    if not isinstance(model, BuildConfig):
+        named = model if isinstance(model, str) else type(model).__name__
+        config = BuildConfig.from_cli({"model": named, **settings})
+        return config if isinstance(model, str) else replace(config, model=replace(config.model, module=model))
+    if settings:
+        raise UsageError(f"a BuildConfig has all settings of a build: {', '.join(settings)} cannot stand beside it")
+    return model
+
+
+def _checked(config: BuildConfig, *, verify: bool) -> BuildConfig:
+    """What is wrong must not cost an export."""
+    images_in(config.data.images)
+    stages.latency_of(config.target.latency_profile)
+    if config.output.labels is not None:
+        read_label_names(config.output.labels)
+    stages.check_weights(config.model)
+    data.check_images(config.data.images, config.data.count, config.method.seed, verify=verify)
+    return config
 
 
 @dataclass(frozen=True)
@@ -75,54 +101,37 @@ class Built:
 
 
 def calibrate(
-    model: str | nn.Module, images: str | Path, *, weights: str | Path | None = None, classes: int | None = None,
-    input_size: int | None = None, method: str = "qhyvit", options: Mapping[str, Any] | None = None, count: int = 128,
-    seed: int = 0, bits: int = 8, profile: str = "integer", int16: bool = True, resize_mode: str | None = None,
-    latency_profile: str | Path | None = None, measure: str = "decisions", work: str | Path | None = None,
-    progress: Progress = silent, log: Log = silent, random_weights: bool = False,
+    model: str | nn.Module | BuildConfig, images: str | Path | None = None, *, progress: Progress = silent,
+    log: Log = silent, **settings: Any,
 ) -> Calibrated:  # fmt: skip
     """Export and calibrate; the plan, and the graphs that it is for.
 
     Args:
-        work: work directory, from which a second call resumes; None: a temporary one.
+        settings: of :class:`BuildConfig`, see above. ``work``: work directory, from which a second call resumes; None:
+            a temporary one.
 
     Raises:
         QhyvitError: what the command line would print in one line.
     """
+    config = _checked(_config(model, {"images": images, **settings}), verify=False)
     with TemporaryDirectory() as temporary:
-        place, pictures = stages.Work(Path(work or temporary), progress, log), Path(images)
-        # what is wrong must not cost an export
-        images_in(pictures)
-        stages.check_choice(method, options or {}, bits, profile, measure, count=count, seed=seed, mode=resize_mode)
-        stages.latency_of(_path(latency_profile))
-        stages.check_weights(model, _path(weights), random_weights=random_weights)
-        data.check_images(pictures, count, seed, verify=False)
-        stages.export(
-            place, model, _path(weights), classes, input_size, seed, pictures, random_weights=random_weights
-        )  # fmt: skip
-        stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16,
-                         latency_file=_path(latency_profile), measure=measure)  # fmt: skip
-        found = stages.solved(place)
+        work = stages.Work(config.output.work or Path(temporary), progress, log)
+        stages.export(work, config.model, config.method.seed, config.data.images)
+        stages.calibrate(work, config.data, config.method, config.target)
+        found = stages.solved(work)
     return Calibrated(found.folded, found.shipped, found.plan)
 
 
 def build(
-    model: str | nn.Module, images: str | Path, out: str | Path, *, weights: str | Path | None = None,
-    classes: int | None = None, input_size: int | None = None, method: str = "qhyvit",
-    options: Mapping[str, Any] | None = None, count: int = 128, seed: int = 0, bits: int = 8,
-    profile: str = "integer", int16: bool = True, resize_mode: str | None = None,
-    latency_profile: str | Path | None = None, measure: str = "decisions", min_agreement: float | None = None,
-    labels: str | Path | None = None, work: str | Path | None = None,
-    force: bool = False, command: str = "qhyvit.build", progress: Progress = silent, log: Log = silent,
-    random_weights: bool = False,
+    model: str | nn.Module | BuildConfig, images: str | Path | None = None, out: str | Path | None = None, *,
+    force: bool = False, command: str = "qhyvit.build", progress: Progress = silent, log: Log = silent, **settings: Any,
 ) -> Built:  # fmt: skip
     """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped.
 
     Args:
+        model: or a config, which has all settings.
         out: bundle folder to make.
-        min_agreement: share of images on which the file has to decide as float does, 0 to 1; None: the default, 0.9.
-        labels: class names, one a line.
-        work: work directory; None: ``out`` with ``.work`` behind its name.
+        settings: of :class:`BuildConfig`, see above.
         force: run every stage again, and replace ``out``.
         command: what the bundle says it was made by.
 
@@ -130,26 +139,22 @@ def build(
         QhyvitError: what the command line would print in one line. A file that fails a check is no error: the verdict
             says so, and there is no bundle.
     """
-    folder, pictures = Path(out), Path(images)
-    files.check_free(folder, force=force)
-    place = stages.Work(Path(work or folder.with_name(folder.name + ".work")), progress, log, force)
-    images_in(pictures)
-    stages.check_choice(method, options or {}, bits, profile, measure, count=count, seed=seed, mode=resize_mode)
-    stages.latency_of(_path(latency_profile))
-    if labels is not None:
-        read_label_names(Path(labels))
-    stages.check_weights(model, _path(weights), random_weights=random_weights)
-    data.check_images(pictures, count, seed, verify=True)
-    stages.export(place, model, _path(weights), classes, input_size, seed, pictures, random_weights=random_weights)
-    label_names(_path(labels), place.json(stages.FACTS)["classes"])
-    stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16,
-                     latency_file=_path(latency_profile), measure=measure)  # fmt: skip
-    stages.convert(place)
-    stages.verify(place, pictures, stages.VERIFY_IMAGES, seed, resize_mode, min_agreement)
-    verdict = place.json(stages.VERIFY)
+    config = _config(model, {"images": images, "out": out, **settings})
+    output, pictures, seed = config.output, config.data.images, config.method.seed
+    if output.out is None:
+        raise UsageError("the build needs out: on the command line, or as out of [output]")
+    files.check_free(output.out, force=force)
+    _checked(config, verify=True)
+    work = stages.Work(output.work or output.out.with_name(output.out.name + ".work"), progress, log, force)
+    stages.export(work, config.model, seed, pictures)
+    label_names(output.labels, work.json(stages.FACTS)["classes"])
+    stages.calibrate(work, config.data, config.method, config.target)
+    stages.convert(work)
+    stages.verify(work, pictures, stages.VERIFY_IMAGES, seed, config.data.resize_mode, output.min_agreement)
+    verdict = work.json(stages.VERIFY)
     if verdict["passed"]:
-        stages.bundle(place, folder, pictures, _path(labels), command, force=force)
-    return Built(folder if verdict["passed"] else None, place.folder, verdict)
+        stages.bundle(work, output.out, pictures, output.labels, command, force=force)
+    return Built(output.out if verdict["passed"] else None, work.folder, verdict)
 
 
 def evaluate(

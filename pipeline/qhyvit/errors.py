@@ -5,7 +5,17 @@ Printed as one line, never as a traceback. The base is the device stage's, whose
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from qhyvit_device.errors import QhyvitError as QhyvitError
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """``; near: ...`` or all that is known, to end a message with."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    return f"; near: {', '.join(close)}" if close else f"; known: {', '.join(names) or 'none'}"
 
 
 class UsageError(QhyvitError):

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from qhyvit.errors import InputError, OutputError, QhyvitError
 from qhyvit_device import manifest as manifests
 
+OWN = ".py:"  # in FILE.py:FUNCTION, a factory of models
+
 
 @contextlib.contextmanager
 def output_errors(target: Path) -> Iterator[None]:

@@ -1,38 +1,52 @@
-"""Options with a type and bounds: one description for the command line, a sweep's file and the Python interface."""
+"""Settings as frozen dataclasses: fields with a type, bounds, a unit and a sentence, that parse what is written.
+
+One description serves the command line, its help, TOML files and the Python interface.
+"""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
 from numbers import Integral, Real
-from typing import Any
+from pathlib import Path
+from types import NoneType
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
-from qhyvit.errors import UsageError
+from qhyvit.errors import UsageError, near
 
 SWITCH = {"true": True, "on": True, "yes": True, "1": True, "false": False, "off": False, "no": False, "0": False}
+KINDS = {int: "a whole number", float: "a number", Path: "a path", dict: "names with values", str: "a text"}
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option. Its type is that of its default: a switch (bool), int, float or text.
+    """What one field of :class:`Settings` may be.
 
     Args:
-        default: its value where none is given.
+        default: its value where none is given; MISSING: it is needed.
         help: what it does, in a line.
         low, high: bounds of a number, both allowed; None: none.
+        unit: of the number.
         choices: the texts that are allowed; empty: any.
-        several: a text may name several of the choices, with commas; ``alone`` are those that stand alone.
+        joined: a text may name several of the choices, with commas; ``alone`` are those that stand alone.
+        flag: on the command line, where that is not the field's name.
+        kind: type of the value, or of each where ``many`` are listed; ``optional``: None is one. From the annotation.
     """
 
     default: Any
     help: str
     low: float | None = None
     high: float | None = None
+    unit: str = ""
     choices: tuple[str, ...] = ()
-    several: bool = False
+    joined: bool = False
     alone: tuple[str, ...] = ()
+    flag: str = ""
+    kind: type = str
+    optional: bool = False
+    many: bool = False
 
     def parse(self, what: str, given: Any) -> Any:
         """The value of the option's type that ``given`` (a value, or how one is written) means.
@@ -40,20 +54,43 @@ class Option:
         Raises:
             UsageError: it means none, or one that is not allowed; with ``what`` and what is allowed.
         """
+        if given is None and self.optional:
+            return None
+        return self._list(what, given) if self.many else self._one(what, given)
+
+    def _list(self, what: str, given: Any) -> tuple[Any, ...]:
+        if not isinstance(given, list | tuple):
+            raise UsageError(f"{what} must be a list, got {_shown(given)}")
+        if not given:
+            raise UsageError(f"{what} is an empty list: there is nothing to run")
+        found = tuple(self._one(f"{what} {i}", value) for i, value in enumerate(given, 1))
+        for i, value in enumerate(found):
+            if value in found[:i]:
+                raise UsageError(f"{what} has {_shown(given[i])} twice")
+        return found
+
+    def _one(self, what: str, given: Any) -> Any:
+        if issubclass(self.kind, Settings):
+            named = {"name": given} if isinstance(given, str) else given
+            return given if isinstance(given, self.kind) else self.kind.parse(named, what)
         found = self._found(given)
         if found is None:
-            raise UsageError(f"{what}={_shown(given)}: must be {self.allowed}")
+            raise UsageError(f"option {what}={_shown(given)}: must be {self.allowed}")
         return found
 
     def _found(self, given: Any) -> Any:
-        kind = type(self.default)
-        if kind is bool:
+        if self.kind is bool:
             if isinstance(given, str):
                 return SWITCH.get(given.strip().lower())
             return bool(given) if isinstance(given, int) and given in (0, 1) else None
-        if kind is str:
+        if self.kind is dict:
+            return dict(given) if isinstance(given, Mapping) else None
+        if self.kind is Path:
+            fits = isinstance(given, str | Path) and given != "" and "\0" not in str(given)
+            return Path(given) if fits else None
+        if self.kind is str:
             return self._text(given)
-        number = _number(given, kind)
+        number = _number(given, self.kind)
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         return number if number is not None and low <= number <= high else None
@@ -63,7 +100,7 @@ class Option:
             return None
         if not self.choices:
             return given
-        parts = [part.strip() for part in given.split(",")] if self.several else [given]
+        parts = [part.strip() for part in given.split(",")] if self.joined else [given]
         fits = all(part in self.choices for part in parts) and len(set(parts)) == len(parts)
         return ",".join(parts) if (len(parts) == 1 and given in self.alone) or fits else None
 
@@ -74,17 +111,24 @@ class Option:
     @property
     def allowed(self) -> str:
         """What it may be, in words."""
-        kind = type(self.default)
-        if kind is bool:
+        if self.kind is bool:
             return "true or false (also on and off, yes and no, 1 and 0)"
-        if kind is str:
+        if self.choices:
             words = ", ".join((*self.alone, *self.choices))
-            return f"{words} (several with commas)" if self.several else f"one of {words}" if words else "a text"
-        word = "a whole number" if kind is int else "a number"
-        low, high = (None if v is None else f"{v:g}" if abs(v) < 1e6 else str(v) for v in (self.low, self.high))
+            return f"{words} (several with commas)" if self.joined else f"one of {words}"
+        word, unit = KINDS[self.kind], f" {self.unit}" if self.unit else ""
+        low, high = (None if v is None else f"{v:.15g}" for v in (self.low, self.high))
         if low is None:
-            return word
-        return f"{word}, {low} or more" if high is None else f"{word} from {low} to {high}"
+            return word + unit
+        return f"{word}, {low}{unit} or more" if high is None else f"{word} from {low} to {high}{unit}"
+
+
+def setting(default: Any, help: str, **about: Any) -> Any:
+    """A field of :class:`Settings`; ``about`` as :class:`Option` has it. MISSING: it is needed; a type: made anew."""
+    metadata = {"option": Option(default, help, **about)}
+    if isinstance(default, dict | type):
+        return field(default_factory=default if isinstance(default, type) else dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def _number(given: Any, kind: type) -> Any:
@@ -112,22 +156,59 @@ def _shown(given: Any) -> str:
     return " ".join((text if len(text) <= 60 else f"{text[:57]}...").split())
 
 
-def complete(options: Mapping[str, Option], given: Mapping[str, Any], whose: str) -> dict[str, Any]:
-    """``given`` in the types of ``options``, over their defaults.
+def options_of(settings: type[Settings]) -> Mapping[str, Option]:
+    """What each field may be, by its name."""
+    hints, found = get_type_hints(settings), {}
+    for about in (f for f in fields(settings) if "option" in f.metadata):
+        named = [kind for kind in get_args(hints[about.name]) or (hints[about.name],) if kind is not NoneType]
+        many, whole = get_origin(hints[about.name]) is tuple, get_origin(hints[about.name]) is Mapping
+        kind = dict if whole else named[0]
+        optional = NoneType in get_args(hints[about.name])
+        found[about.name] = replace(about.metadata["option"], kind=kind, optional=optional, many=many)
+    return found
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A frozen dataclass whose fields are made by :func:`setting`; however one is made, its values are checked.
 
     Raises:
-        UsageError: no mapping, a name that is none of ``options``, or a value that is not allowed.
+        UsageError: a value is not allowed.
     """
-    if not isinstance(given, Mapping):
-        raise UsageError(f"options of {whose} are names with values, got {_shown(given)}")
-    unknown = sorted(str(name) for name in given if name not in options)
-    if unknown:
-        known = ", ".join(f"{k}={o.default}" for k, o in options.items())
-        raise UsageError(f"{whose} has no option {unknown[0]!r}; it has {known or 'none'}")
-    found = {name: options[name].parse(f"option {name}", value) for name, value in given.items()}
-    return {**{name: option.default for name, option in options.items()}, **found}
+
+    def __post_init__(self) -> None:
+        for name, option in options_of(type(self)).items():
+            object.__setattr__(self, name, option.parse(name, getattr(self, name)))
+
+    @classmethod
+    def parse(cls, given: Any, whose: str) -> Self:
+        """What names with values mean; ``whose`` they are, for messages.
+
+        Raises:
+            UsageError: no mapping, a name that is none of the fields, one that is missing, a value that is not allowed.
+        """
+        known = options_of(cls)
+        if not isinstance(given, Mapping):
+            raise UsageError(f"options of {whose} are names with values, got {_shown(given)}")
+        for name in given:
+            if name not in known:
+                raise UsageError(f"{whose} has no option {_shown(str(name))!r}{near(str(name), known)}")
+        for name, option in known.items():
+            if option.default is MISSING and name not in given:
+                raise UsageError(f"{whose} needs {name!r}")
+        try:
+            return cls(**given)
+        except UsageError as error:
+            raise UsageError(f"{whose}: {error}") from error
+
+    def to_json(self, path: Callable[[Path], str] = str) -> dict[str, Any]:
+        """Plain data by name; ``path`` says how a path is written."""
+        return {name: _plain(getattr(self, name), path) for name in options_of(type(self))}
 
 
-SEED = Option(0, "of all that is drawn", low=0, high=2**32 - 1)
-COUNT = Option(128, "calibration images", low=1, high=10**6)
-BITS = Option(8, "of weights and activations; fewer than 8 is for studies", low=4, high=8)
+def _plain(value: Any, path: Callable[[Path], str]) -> Any:
+    if isinstance(value, Settings):
+        return value.to_json(path)
+    if isinstance(value, tuple):
+        return [_plain(v, path) for v in value]
+    return path(value) if isinstance(value, Path) else value

@@ -15,6 +15,7 @@ from typing import Any
 from qhyvit.errors import InputError, PlanError
 
 SCHEMA_VERSION = 5
+PROFILES = ("integer", "cpu")  # no float at all; float where its kernels are faster
 LISTS = ("image_hashes", "wide", "floats", "gates", "refused")  # of names
 
 

@@ -7,7 +7,7 @@ import pkgutil
 from types import ModuleType
 from typing import Any, TypeVar
 
-from qhyvit.errors import UsageError
+from qhyvit.errors import UsageError, near
 
 T = TypeVar("T")
 
@@ -42,5 +42,5 @@ def pick(table: dict[str, T], name: str, what: str) -> T:
         UsageError: no such entry.
     """
     if name not in table:
-        raise UsageError(f"unknown {what} {name!r}; known: {', '.join(sorted(table))}")
+        raise UsageError(f"unknown {what} {name!r}{near(str(name), sorted(table))}")
     return table[name]

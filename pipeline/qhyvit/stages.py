@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qhyvit import __version__, data, files
+from qhyvit.config import CONFIG, DataConfig, MethodConfig, ModelConfig, TargetConfig, check_bits
 from qhyvit.data import VERIFY_IMAGES as VERIFY_IMAGES
-from qhyvit.errors import UsageError
-from qhyvit.options import BITS, COUNT, SEED
+from qhyvit.errors import InputError
 from qhyvit.plan import QuantPlan
 from qhyvit.store import Store
 from qhyvit.work import CONSTANTS as CONSTANTS
@@ -30,16 +30,15 @@ from qhyvit.work import VERIFY as VERIFY
 from qhyvit.work import Work as Work
 from qhyvit.work import code_digest, state_digest, versions
 from qhyvit.work import default_preprocess as default_preprocess
-from qhyvit_device.preprocess import MODES, images_in, normalize, quantize
+from qhyvit_device.preprocess import images_in, normalize, quantize
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from qhyvit.graph.ir import Graph
     from qhyvit.latency.profile import LatencyProfile
     from qhyvit.lowering.lower import Lowered
-    from qhyvit.methods._problem import Method, Problem, Solution
+    from qhyvit.methods._problem import Method, Options, Problem, Solution
     from qhyvit.models._source import Source
+    from qhyvit.options import Settings
     from qhyvit.sim.checked import Door
     from qhyvit.verify.report import Report
 
@@ -48,32 +47,29 @@ SAMPLE_COUNT = 16  # calibration images that the work directory keeps, for the r
 PIECES = "calibrate.part"  # finished pieces of a calibration that goes on
 
 
-def export(
-    work: Work, model: str | nn.Module, weights: Path | None, classes: int | None, size: int | None, seed: int,
-    images: Path | None = None, *, random_weights: bool = False,
-) -> None:  # fmt: skip
+def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = None) -> None:
     """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models._source.open_source`).
 
     Args:
         images: folder of real ones, of which a few show that the file computes what the module does; None: noise does.
-        random_weights: see :func:`check_weights`.
     """
-    check_weights(model, weights, random_weights=random_weights)
+    check_weights(model)
     pictures = [] if images is None else data.choose(images_in(images), EXPORT_IMAGES, seed)
+    weights = model.weights
     digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
-    name = model if isinstance(model, str) else type(model).__name__
-    key: dict[str, Any] = {"model": name, "weights": digest, "classes": classes, "size": size, "seed": seed}
-    key["images"] = data.hash_files(pictures)
+    key: dict[str, Any] = {"model": model.name, "weights": digest, "classes": model.classes, "size": model.input_size,
+                           "seed": seed, "images": data.hash_files(pictures)}  # fmt: skip
 
     def opened_now() -> Source:
         from qhyvit.models._source import open_source
 
-        return open_source(model, weights, classes, size, seed, random_weights=random_weights)
+        return open_source(model.source, weights, model.classes, model.input_size, seed,
+                           random_weights=model.random_weights)  # fmt: skip
 
     opened = None
-    if not isinstance(model, str) or ".py:" in model:  # what a factory gives is known only when it ran
+    if model.module is not None or files.OWN in model.name:  # what a factory gives is known only when it ran
         opened = opened_now()
-        key |= {"state": state_digest(opened.reference), "code": code_digest(model, opened.reference)}
+        key |= {"state": state_digest(opened.reference), "code": code_digest(model.source, opened.reference)}
         key["preprocess"] = opened.preprocess
 
     def make() -> None:
@@ -89,13 +85,26 @@ def export(
         files.write_text(work.folder / FACTS, json.dumps({**made.facts, "weights_sha256": digest}, indent=1) + "\n")
 
     work.stage("export", key, (FLOAT, FACTS), make)
+    _note(work, model=model)
 
 
-def check_weights(model: str | nn.Module, weights: Path | None, *, random_weights: bool) -> None:
+def check_weights(model: ModelConfig) -> None:
     """See :func:`qhyvit.models._source.check_weights`; `build` asks before the work."""
     from qhyvit.models._source import check_weights as check
 
-    check(model, weights, random_weights=random_weights)
+    check(model.source, model.weights, random_weights=model.random_weights)
+
+
+def _note(work: Work, **parts: Settings) -> None:
+    """Keep settings for the bundle, paths by their last names: what is in them, hashes say."""
+    try:
+        kept = work.json(CONFIG)
+    except InputError:
+        if (work.folder / CONFIG).is_file() and not work.force:
+            raise
+        kept = {}
+    kept |= {name: part.to_json(lambda path: path.name) for name, part in parts.items()}
+    files.write_text(work.folder / CONFIG, json.dumps(kept, indent=1) + "\n")
 
 
 def float_graph(
@@ -118,32 +127,6 @@ def float_graph(
     return widened(graph, long_softmaxes(graph)) if int16 and profile == "integer" else graph
 
 
-def check_choice(
-    method: str, options: Mapping[str, Any], bits: int, profile: str, measure: str = "decisions", *, count: int = 1,
-    seed: int = 0, mode: str | None = None,
-) -> tuple[Method, dict[str, Any]]:  # fmt: skip
-    """The method, and its options over its defaults; `build` asks before it spends minutes on an export.
-
-    Raises:
-        UsageError: no such method, option, profile, measure or resize mode, a number out of bounds, or a profile that
-            these bits do not have.
-    """
-    from qhyvit.lowering.profiles import check_profile
-    from qhyvit.measure import measure as find_measure
-    from qhyvit.methods import method as find_method
-
-    check_profile(profile)
-    find_measure(measure)
-    SEED.parse("seed", seed)
-    COUNT.parse("count", count)
-    if mode is not None and mode not in MODES:
-        raise UsageError(f"resize mode {mode!r} is unknown; known: {', '.join(MODES)}")
-    if BITS.parse("bits", bits) < 8 and profile != "integer":
-        raise UsageError(f"--bits {bits} needs --profile integer: float islands have no smaller grid")
-    chosen = find_method(method)
-    return chosen, chosen.complete(options)
-
-
 def latency_of(path: Path | None) -> LatencyProfile:
     """The latency profile of a file, a bench file or a processor's name; None: the package's own.
 
@@ -157,52 +140,50 @@ def latency_of(path: Path | None) -> LatencyProfile:
 
 
 def calibrate(
-    work: Work, images: Path, method: str, count: int, seed: int, options: Mapping[str, Any], mode: str | None,
-    bits: int = 8, profile: str = "integer", *, int16: bool = True, latency_file: Path | None = None,
-    measure: str = "decisions",
-) -> None:  # fmt: skip
+    work: Work, images: DataConfig, method: MethodConfig, target: TargetConfig = TargetConfig()
+) -> None:
     """Stage 2: ``folded.tflite`` (the float graph with its folds), ``plan.json`` and ``plan.npz`` (new constants).
 
     Beside them ``samples.npz``, some of the images as the model sees them: the report measures on these.
 
-    Args:
-        int16: False for runtimes without int16 kernels and without int8 LOG.
-        latency_file: see :func:`latency_of`.
-        measure: how outputs are compared with the float file's (:mod:`qhyvit.measure`).
+    Raises:
+        UsageError: the profile does not have these bits.
     """
     from qhyvit.measure import measure as find_measure
 
-    chosen, full = check_choice(method, options, bits, profile, count=count, seed=seed, mode=mode)
+    check_bits(method, target)
+    chosen, options = method.parsed
     facts = work.json(FACTS)
-    paths = data.calibration_images(images, count, seed)
-    how = data.preprocess_for(images, default_preprocess(facts), mode)
+    paths = data.calibration_images(images.images, images.count, method.seed)
+    how = data.preprocess_for(images.images, default_preprocess(facts), images.resize_mode)
     hashes = data.hash_files(paths)
-    int16 = int16 and bits == 8
-    if not int16:  # what old runtimes lack
-        full |= {name: value for name, value in (("int16_ms", 0), ("fast_softmax", False)) if name in full}
-    latency = latency_of(latency_file)
-    key = {"float": work.hash(FLOAT), "images": hashes, "how": asdict(how), "mode": mode, "seed": seed,
-           "method": method, "options": full, "bits": bits, "profile": profile, "int16": int16,
-           "latency": latency.digest, "measure": measure}  # fmt: skip
+    int16 = target.int16 and method.bits == 8
+    options = options if int16 else options.without_int16()
+    latency = latency_of(target.latency_profile)
+    key = {"float": work.hash(FLOAT), "images": hashes, "how": asdict(how), "mode": images.resize_mode, "int16": int16,
+           "method": {**method.to_json(), "options": options.to_json()}, "profile": target.profile,
+           "latency": latency.digest}  # fmt: skip
 
     def make() -> None:
         started, store = time.monotonic(), Store(work.folder / PIECES)
         raw = data.load_pixels(paths, facts["input_size"], how)
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         store.open(work.digest(key))
-        problem = _problem(work, normalize(raw, how), int16=int16, measure=find_measure(measure), seed=seed, bits=bits,
-                           latency=latency, profile=profile, store=store)  # fmt: skip
-        solution = _solution(problem, chosen, full)
+        problem = _problem(work, normalize(raw, how), int16=int16, measure=find_measure(method.measure),
+                           seed=method.seed, bits=method.bits, latency=latency, profile=target.profile,
+                           store=store)  # fmt: skip
+        solution = _solution(problem, chosen, options)
         plan = QuantPlan(
-            solution.tensors, method, full, seed, profile, model_sha256=work.hash(FLOAT),
-            images_sha256=data.combined_hash(hashes), image_count=len(paths), image_hashes=tuple(hashes),
-            latency=latency.name, measure=measure, resize_mode=mode, **_plan_facts(problem, solution),
-            seconds=round(time.monotonic() - started, 1),
+            solution.tensors, method.name, options.to_json(), method.seed, target.profile,
+            model_sha256=work.hash(FLOAT), images_sha256=data.combined_hash(hashes), image_count=len(paths),
+            image_hashes=tuple(hashes), latency=latency.name, measure=method.measure, resize_mode=images.resize_mode,
+            **_plan_facts(problem, solution), seconds=round(time.monotonic() - started, 1),
         )  # fmt: skip
         _write_solution(work, solution, plan, latency)
         store.close()
 
     work.stage("calibrate", key, (FOLDED, CONSTANTS, PLAN, LATENCY), make)
+    _note(work, data=images, method=method, target=target)
 
 
 def _problem(
@@ -221,7 +202,7 @@ def _problem(
                    progress=work.progress, log=work.log, **settings)  # fmt: skip
 
 
-def _solution(problem: Problem, method: Method, options: Mapping[str, Any]) -> Solution:
+def _solution(problem: Problem, method: Method, options: Options) -> Solution:
     """What the method finds, behind the last passes."""
     import torch
 
@@ -377,6 +358,7 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
         "float_sha256": work.hash(FLOAT), "plan_sha256": work.hash(PLAN), "verified": verified["passed"],
         "measure": plan.measure, "against_float": verified["against_float"],
         "oldest_runtime": verified["census"]["oldest_runtime"],
+        "config": work.json(CONFIG) if (work.folder / CONFIG).is_file() else {},
     }  # fmt: skip
     made_with = {**versions(), **facts["versions"], "qhyvit": __version__, "python": platform.python_version()}
     write_bundle(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from qhyvit.config import ModelConfig
 from qhyvit.errors import ExportError, InputError, UsageError, WeightsError
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.methods import method
@@ -152,12 +153,12 @@ def test_the_stage_runs_again_where_the_factory_gives_other_weights(own, tmp_pat
     work, spec = Work(tmp_path / "w"), f"{tmp_path}/own.py:make"
     lines: list[str] = []
     work.log = lines.append
-    export_stage(work, spec, None, None, None, 0)
+    export_stage(work, ModelConfig(spec))
     first = work.read("float.tflite")
-    export_stage(work, spec, None, None, None, 0)
+    export_stage(work, ModelConfig(spec))
     assert lines[-1] == "export: unchanged, kept"
     (tmp_path / "own.py").write_text(OWN.replace("manual_seed(0)", "manual_seed(1)"))
-    export_stage(work, spec, None, None, None, 0)
+    export_stage(work, ModelConfig(spec))
     assert lines[-1].startswith("export: done")
     assert work.read("float.tflite") != first
     assert json.loads(work.read("export.json"))["weights"] == "its own"
@@ -169,10 +170,10 @@ def test_the_stage_runs_again_where_the_factory_gives_other_weights(own, tmp_pat
 ])  # fmt: skip
 def test_the_stage_runs_again_where_code_or_preprocessing_changed(own, tmp_path, old, new):
     work, spec = Work(tmp_path / "w"), f"{tmp_path}/own.py:make"
-    export_stage(work, spec, None, None, None, 0)
+    export_stage(work, ModelConfig(spec))
     first = work.read("float.tflite"), work.json("export.json")["preprocess"]
     (tmp_path / "own.py").write_text(OWN.replace(old, new))
-    export_stage(work, spec, None, None, None, 0)
+    export_stage(work, ModelConfig(spec))
     assert (work.read("float.tflite"), work.json("export.json")["preprocess"]) != first
 
 

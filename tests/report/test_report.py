@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from qhyvit import evaluation, stages
+from qhyvit.config import DataConfig, MethodConfig
 from qhyvit.errors import InputError
 from qhyvit.latency import default_profile
 from qhyvit.latency.work import TABLE
@@ -49,7 +51,7 @@ def bundle(tmp_path_factory, small_v1, pictures) -> Path:
         work.folder.mkdir()
         (work.folder / stages.FLOAT).write_bytes(small_v1.tflite)
         (work.folder / stages.FACTS).write_text(json.dumps(small_v1.facts))
-        stages.calibrate(work, images, method, 8, 0, {}, "squash")
+        stages.calibrate(work, DataConfig(images, 8, "squash"), MethodConfig(method))
         stages.convert(work)
         stages.verify(work, images, 2, 0, "squash")
         names = place / "names.txt"
@@ -154,9 +156,26 @@ def test_learning_is_proposed_for_as_long_as_the_method_does_it(bundle, samples)
     costs, passes = costs_of(found, samples), find_method("qhyvit").defaults["learn"]
     for options, proposed in (({"learn": 0}, True), ({"learn": passes}, False)):
         plan = replace(found.plan, method="qhyvit", options=options)
-        change = changes._learn(changes._Build(plan, "qhyvit build m --out B", default_profile()), costs)
-        assert (change is not None) == proposed
-        assert change is None or f"--set learn={passes}" in change.command
+        made = changes._proposed(changes._Build(plan, "qhyvit build m --out B", default_profile()), costs)
+        commands = [c.command for c in made]
+        assert commands == ([f"qhyvit build m --out B --set learn={passes} --force"] if proposed else [])
+
+
+def test_what_the_method_proposes_is_taken_by_its_command(bundle, samples):
+    """Options that are off come back with their defaults, written as the command line takes them."""
+    found = stages.solved(stages.Work(bundle.with_name("minmax.work")))
+    costs, method = costs_of(found, samples), find_method("qhyvit")
+    off = {"ridge": 0.0, "rounding": False, "bias": False, "folds": "none", "search_images": 4, "gone": 1}
+    plan = replace(found.plan, method="qhyvit", options=off)
+    made = changes._proposed(changes._Build(plan, "qhyvit build m --out B", default_profile()), costs)
+    words = [shlex.split(c.command) for c in made]
+    given = [dict(w.split("=") for w in line if "=" in w) for line in words]
+    assert given == [
+        {"folds": "all"}, {"ridge": "1", "rounding": "true", "bias": "true"}, {"search_images": "8"},
+    ]  # fmt: skip
+    for options in given:
+        method.parse(options)
+    assert [c.kl_after is not None for c in made] == [False, True, False]
 
 
 def test_proposals_count_with_the_times_of_the_board_that_the_build_is_for(bundle, samples):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from qhyvit import __version__
+from qhyvit.config import keywords
+from qhyvit.errors import UsageError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,
@@ -31,48 +35,80 @@ def _program(
     """Turns hybrid vision transformers into fully integer int8 TFLite files, and proves that they work."""
 
 
+Command = Callable[..., None]
+
+
+def flag(keyword: str) -> Any:
+    """The command line's option for a setting of a build (:func:`qhyvit.config.keywords`)."""
+    _, _, about = keywords()[keyword]
+    name, negated = (about.flag or keyword).replace("_", "-"), about.kind is bool and about.default is True
+    text = f"{about.help[:-1]}; default {about.default}." if type(about.default) in (int, str) else about.help
+    return typer.Option(
+        f"--no-{name}" if negated else f"--{name}", min=about.low, max=about.high, help=text, show_default=False
+    )
+
+
+def build_flags(*parts: str) -> Callable[[Command], Command]:
+    """Give a command a flag for every setting of these parts of a build.
+
+    It is called with ``given``: by keyword those that were written, as :meth:`qhyvit.config.BuildConfig.from_cli` takes
+    them.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True).parameters
+        flags = {keyword: about for keyword, (_, _, about) in keywords(*parts).items() if keyword != "model"}
+
+        def call(**values: Any) -> None:
+            given = {keyword: values.pop(keyword) for keyword in flags}
+            for keyword, about in flags.items():
+                if about.kind is bool and about.default is True and given[keyword]:
+                    given[keyword] = False
+                if about.kind is dict and given[keyword] is not None:
+                    given[keyword] = _pairs(given[keyword])
+            command(given={keyword: value for keyword, value in given.items() if value is not None}, **values)
+
+        def parameter(keyword: str, kind: Any) -> inspect.Parameter:
+            hint: Any = Annotated[(list[str] if kind is dict else kind) | None, flag(keyword)]
+            return inspect.Parameter(keyword, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+
+        generated = [parameter(keyword, about.kind) for keyword, about in flags.items()]
+        kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values() if p.name != "given"]
+        found = {p.name: p for p in (*kept, *generated)}
+        call.__name__, call.__doc__ = command.__name__, command.__doc__
+        call.__signature__ = inspect.Signature(list(found.values()))  # type: ignore[attr-defined]
+        call.__annotations__ = {name: p.annotation for name, p in found.items()}
+        return call
+
+    return decorate
+
+
+def _pairs(given: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE by name; the method knows the types."""
+    options = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not name or not equals:
+            raise UsageError(f"--set takes NAME=VALUE, got {item!r}")
+        options[name] = value
+    return options
+
+
 Bundle = Annotated[Path, typer.Argument(help="Bundle folder.")]
-NewBundle = Annotated[Path, typer.Option("--out", help="Bundle folder to make.")]
-ClassNames = Annotated[Path | None, typer.Option("--labels", help="Class names, one a line.")]
+NewBundle = Annotated[Path, flag("out")]
+ClassNames = Annotated[Path | None, flag("labels")]
 Labels = Annotated[Path | None, typer.Option(help="Another labels.csv.")]
 FloatModel = Annotated[Path | None, typer.Option("--float", help="Float .tflite; default: the build's.")]
 ModelName = Annotated[str | None, typer.Argument(help="Name from `qhyvit models`, or timm/NAME for any of timm's.")]
 ModelPy = Annotated[str | None, typer.Option(help="FILE.py:FUNCTION, a factory of your own nn.Module.")]
-Weights = Annotated[Path | None, typer.Option(help=".safetensors or torch state dict; what FILE.py makes has its own.")]
-RandomWeights = Annotated[bool, typer.Option("--random-weights", help="Random weights, for trials of a named model.")]
-Classes = Annotated[int | None, typer.Option(min=2, help="Class count of fine-tuned weights.")]
-Size = Annotated[int | None, typer.Option(min=32, max=4096, help="Input height and width, pixels.")]
-Images = Annotated[Path, typer.Option(help="Folder of calibration images; no labels needed.")]
+Images = Annotated[Path, flag("images")]
 WorkDir = Annotated[Path, typer.Option("--work", help="Work directory of the build.")]
-Method = Annotated[str, typer.Option(help="Calibration method; `qhyvit methods` lists them.")]
-Profile = Annotated[str, typer.Option(help="integer: no float at all; cpu: float where its kernels are faster.")]
-Bits = Annotated[int, typer.Option(min=4, max=8, help="Of weights and activations; fewer than 8 is for studies.")]
-Count = Annotated[int, typer.Option(min=1, help="Calibration images.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all that is drawn.")]
-Mode = Annotated[
-    str | None,
-    typer.Option("--resize-mode", help="crop or squash; default: preprocess.json, else the bundle's, else crop."),
-]
-Options = Annotated[list[str] | None, typer.Option("--set", help="Option of the method, NAME=VALUE; repeatable.")]
+Seed = Annotated[int, flag("seed")]
+Mode = Annotated[str | None, flag("resize_mode")]
 Force = Annotated[bool, typer.Option("--force", help="Run again and overwrite.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object to stdout.")]
 BoardPython = Annotated[str, typer.Option("--python", help="Python version of the board.")]
 Machine = Annotated[str, typer.Option(help="aarch64 or x86_64.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes of a local cluster; default: one a core.")]
 Scheduler = Annotated[str | None, typer.Option(help="A dask scheduler that runs already, such as tcp://host:8786.")]
-Latency = Annotated[
-    Path | None,
-    typer.Option(
-        "--latency-profile",
-        help="Times of a board's kernels: from `latency-profile`, or a bench file; "
-        "or cortex-a53, -a72, -a76: instructions counted by an emulator.",
-    ),
-]
-Measure = Annotated[
-    str, typer.Option(help="What counts. decisions: the best class; correlation: all outputs (embeddings).")
-]
-MinAgreement = Annotated[
-    float | None,
-    typer.Option(min=0.0, max=1.0, help="Share of images on which the file has to decide as float does; default 0.9."),
-]
-NoInt16 = Annotated[bool, typer.Option("--no-int16", help="No int16 and no int8 LOG: for runtimes of 2.14.")]
+MinAgreement = Annotated[float | None, flag("min_agreement")]

@@ -13,53 +13,33 @@ import typer
 
 from qhyvit import _console, files
 from qhyvit.cli._app import (
-    Bits,
-    Classes,
     ClassNames,
-    Count,
     Force,
     Images,
     Json,
-    Latency,
-    Measure,
-    Method,
     MinAgreement,
     Mode,
     ModelName,
     ModelPy,
     NewBundle,
-    NoInt16,
-    Options,
-    Profile,
-    RandomWeights,
     Seed,
-    Size,
-    Weights,
     WorkDir,
     app,
+    build_flags,
 )  # fmt: skip
+from qhyvit.config import BuildConfig, ModelConfig
 from qhyvit.errors import CheckFailedError, UsageError
 from qhyvit.stages import VERIFY_IMAGES
 
+Given = Mapping[str, Any]  # settings by keyword
 
-def _method_options(given: list[str] | None) -> dict[str, str]:
-    """NAME=VALUE by name; the method knows the types."""
-    options = {}
-    for item in given or []:
-        name, equals, value = item.partition("=")
-        if not name or not equals:
-            raise UsageError(f"--set takes NAME=VALUE, got {item!r}")
-        options[name] = value
-    return options
-
-
-def _model(name: str | None, model_py: str | None) -> str:
-    """What to export, as :func:`qhyvit.models._source.open_source` takes it."""
-    if (name is None) == (model_py is None):
+def _model(name: str | None, model_py: str | None, config: Path | None = None) -> str | None:
+    """What to export, as :func:`qhyvit.models._source.open_source` takes it; None: the config says it."""
+    if (name is None) == (model_py is None) and (name is not None or config is None):
         raise UsageError("give either a model's name or --model-py FILE.py:FUNCTION")
     if model_py is not None and not model_py.partition(".py:")[2].isidentifier():
         raise UsageError(f"--model-py takes FILE.py:FUNCTION, got {model_py!r}")
-    return name or model_py or ""
+    return name or model_py
 
 
 def _work(folder: Path, talk: _console.Talk, *, force: bool = False) -> Any:
@@ -104,34 +84,27 @@ def methods(as_json: Json = False) -> None:
 
 
 @app.command(epilog="Example: `qhyvit export mobilevitv2_075 --weights W.safetensors --work build/v2`")
+@build_flags("model")
 def export(
-    work: WorkDir, model: ModelName = None, model_py: ModelPy = None, weights: Weights = None,
-    random_weights: RandomWeights = False, classes: Classes = None, input_size: Size = None, seed: Seed = 0,
-    force: Force = False,
-) -> None:  # fmt: skip
-    """Stage 1: float .tflite of a model, in deployment-friendly form, checked against the original."""
+    given: Given, work: WorkDir, model: ModelName = None, model_py: ModelPy = None, seed: Seed = 0, force: Force = False
+) -> None:
+    """Stage 1: the float .tflite of a model."""
     from qhyvit import stages
 
+    config = ModelConfig.parse({"name": _model(model, model_py), **given}, "the model")
     with _console.talk() as talk:
-        stages.export(
-            _work(work, talk, force=force), _model(model, model_py), weights, classes, input_size, seed,
-            random_weights=random_weights,
-        )  # fmt: skip
+        stages.export(_work(work, talk, force=force), config, seed)
 
 
 @app.command(epilog="Example: `qhyvit calibrate --work build/v2 --images train/ --method qhyvit --set rounds=3`")
-def calibrate(
-    work: WorkDir, images: Images, method: Method = "qhyvit", count: Count = 128, seed: Seed = 0, mode: Mode = None,
-    bits: Bits = 8, profile: Profile = "integer", options: Options = None, no_int16: NoInt16 = False,
-    latency_profile: Latency = None, measure: Measure = "decisions", force: Force = False,
-) -> None:  # fmt: skip
+@build_flags("data", "method", "target")
+def calibrate(given: Given, work: WorkDir, force: Force = False) -> None:
     """Stage 2: choose scale, granularity and scheme of every tensor."""
     from qhyvit import stages
 
+    config = BuildConfig.from_cli({"model": "", **given})  # the work directory has the model
     with _console.talk() as talk:
-        w, chosen = _work(work, talk, force=force), _method_options(options)
-        stages.calibrate(w, images, method, count, seed, chosen, mode, bits, profile, int16=not no_int16,
-                         latency_file=latency_profile, measure=measure)  # fmt: skip
+        stages.calibrate(_work(work, talk, force=force), config.data, config.method, config.target)
 
 
 @app.command(epilog="Example: `qhyvit convert --work build/v2`")
@@ -186,32 +159,26 @@ def bundle(
 
 @app.command(
     epilog="Example: `qhyvit build mobilevitv2_075 --weights W.safetensors --images train/ --out v2-int8`; "
-    "of your own: `qhyvit build --model-py net.py:make --images train/ --out net-int8`"
+    "of your own: `qhyvit build --model-py net.py:make --images train/ --out net-int8`; "
+    "from a file: `qhyvit build --config build.toml --seed 3`"
 )
+@build_flags("model", "data", "method", "target", "output")
 def build(
-    images: Images, out: NewBundle,
-    model: ModelName = None, model_py: ModelPy = None, weights: Weights = None, random_weights: RandomWeights = False,
-    method: Method = "qhyvit", classes: Classes = None, input_size: Size = None,
-    labels: ClassNames = None,
-    count: Count = 128, seed: Seed = 0, mode: Mode = None, bits: Bits = 8,
-    profile: Profile = "integer", options: Options = None,
-    no_int16: NoInt16 = False, latency_profile: Latency = None, measure: Measure = "decisions",
-    min_agreement: MinAgreement = None,
-    work: Annotated[Path | None, typer.Option(help="Work directory; default OUT.work. A second run resumes.")] = None,
+    given: Given, model: ModelName = None, model_py: ModelPy = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags go before it.")] = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the TOML of this build and end.")] = False,
     as_json: Json = False, force: Force = False,
 ) -> None:  # fmt: skip
     """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped."""
     from qhyvit import api
 
+    whole = BuildConfig.from_cli({"model": _model(model, model_py, config), **given}, config)
+    if print_config:
+        print(whole.to_toml(), end="")
+        return
     with _console.talk() as talk:
-        built = api.build(
-            _model(model, model_py), images, out, weights=weights, classes=classes, input_size=input_size,
-            method=method, options=_method_options(options), count=count, seed=seed, bits=bits, profile=profile,
-            int16=not no_int16, latency_profile=latency_profile, measure=measure,
-            min_agreement=min_agreement, resize_mode=mode, labels=labels, work=work, force=force,
-            random_weights=random_weights,
-            command=shlex.join(["qhyvit", *sys.argv[1:]]), progress=talk.progress, log=talk.log,
-        )  # fmt: skip
+        command = shlex.join(["qhyvit", *sys.argv[1:]])
+        built = api.build(whole, force=force, command=command, progress=talk.progress, log=talk.log)
     _show_verdict(built.verdict, as_json=as_json)
     if not as_json:
-        print(out)
+        print(built.bundle)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from scipy.cluster.hierarchy import DisjointSet
+
 from qhyvit.errors import PlanError
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
@@ -78,21 +80,15 @@ def groups(graph: Graph) -> list[Group]:
     Raises:
         PlanError: two prescribed scales meet in one group.
     """
-    parent = {t: t for t in quantized_operands(graph)}
-
-    def find(t: int) -> int:
-        while parent[t] != t:
-            parent[t] = parent[parent[t]]
-            t = parent[t]
-        return t
-
+    operands = quantized_operands(graph)
+    joined = DisjointSet(operands)
     for node in graph.nodes:
         for source in _tied_inputs(graph, node):
             for out in node.outputs:
-                parent[find(out)] = find(source)
+                joined.merge(out, source)
     members: dict[int, list[int]] = {}
-    for t in parent:
-        members.setdefault(find(t), []).append(t)
+    for t in operands:
+        members.setdefault(joined[t], []).append(t)
     return [_group(graph, tuple(ids)) for ids in members.values()]
 
 

@@ -17,9 +17,9 @@ from qhyvit.latency import work as kernels
 from qhyvit.latency.profile import LatencyProfile, default_profile
 from qhyvit.lowering.placement import Worth, is_long_softmax, place
 from qhyvit.ops import spec
+from qhyvit.plan import PROFILES
 
 ISLANDS = {"integer": INT16, "cpu": FLOAT}  # the type of each profile's islands
-PROFILES = tuple(ISLANDS)
 
 
 def check_profile(profile: str) -> None:

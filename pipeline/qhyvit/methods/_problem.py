@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile, default_profile
 from qhyvit.measure import DECISIONS, Measure
-from qhyvit.options import Option, complete
+from qhyvit.options import Option, Settings, options_of
 from qhyvit.plan import FoldNote, TensorQuant
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.sim.checked import Door, Edit
@@ -128,23 +128,63 @@ class Solution:
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """Other options of a method, and why they may pay; ``solves_weights``: what they gain, float weights show."""
+
+    title: str
+    reason: str
+    options: Options
+    solves_weights: bool = False
+
+
+@dataclass(frozen=True)
+class Options(Settings):
+    """What a method may be told; each has its own."""
+
+    def without_int16(self) -> Self:
+        """For runtimes that have no int16 kernels and no int8 LOG."""
+        return self
+
+    def with_more_int16(self, ms: float) -> Self | None:
+        """With that many milliseconds more for int16 kernels; None: the method has none."""
+        return None
+
+    def proposals(self, images: int) -> tuple[Proposal, ...]:
+        """What would lower the objective further than these options do, of a build on that many images."""
+        return ()
+
+
+@dataclass(frozen=True)
 class Method:
-    """One way to choose quantization parameters; ``search(problem, options)`` gives a Solution."""
+    """One way to choose quantization parameters: ``find(problem, options)``, with :class:`Options` of its own."""
 
     name: str
     summary: str
-    search: Callable[[Problem, Mapping[str, Any]], Solution]
-    options: Mapping[str, Option] = field(default_factory=dict)
+    find: Callable[[Problem, Any], Solution]
+    options_type: type[Options] = Options
+
+    @property
+    def options(self) -> Mapping[str, Option]:
+        """What each option may be."""
+        return options_of(self.options_type)
 
     @property
     def defaults(self) -> dict[str, Any]:
         """The value of each option where none is given."""
-        return {name: option.default for name, option in self.options.items()}
+        return self.options_type().to_json()
 
-    def complete(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """``options``, in their types, over the defaults.
+    def parse(self, given: Mapping[str, Any]) -> Options:
+        """``given`` in the options' types, over the defaults.
 
         Raises:
-            UsageError: see :func:`qhyvit.options.complete`.
+            UsageError: see :meth:`qhyvit.options.Settings.parse`.
         """
-        return complete(self.options, options, f"method {self.name}")
+        return self.options_type.parse(given, f"method {self.name}")
+
+    def search(self, problem: Problem, options: Mapping[str, Any] | Options | None = None) -> Solution:
+        """What the method decides; None: by its defaults.
+
+        Raises:
+            UsageError: see :meth:`parse`.
+        """
+        return self.find(problem, options if isinstance(options, Options) else self.parse(options or {}))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -133,11 +132,28 @@ def _cholesky(system: torch.Tensor) -> torch.Tensor:
     return factor
 
 
+@dataclass(frozen=True)
+class ClosedForm:
+    """What is solved.
+
+    Args:
+        ridge: strength of the pull towards the float weights; 0: weights stay.
+        rounding: GPTQ.
+        bias: biases take the mean of what is left.
+        scales: weight scales are searched again.
+    """
+
+    ridge: float = 1.0
+    rounding: bool = True
+    bias: bool = True
+    scales: bool = True
+
+
 class Lockstep:
     """Float and quantized graph side by side over all images, node by node."""
 
     def __init__(
-        self, problem: Problem, quants: Mapping[str, TensorQuant], options: Mapping[str, Any], pieces: str,
+        self, problem: Problem, quants: Mapping[str, TensorQuant], options: ClosedForm, pieces: str,
         positions: Mapping[int, torch.Tensor],
     ) -> None:  # fmt: skip
         self.pieces, self.positions = pieces, positions
@@ -196,12 +212,12 @@ class Lockstep:
             residual = self._linear(self.float, node, exact) - self._linear(self.float, node, rough)
             gram = _gram(layer, rough[layer.data], residual, self.positions.get(layer.out))
         rows = layer.rows(w)
-        better = ridge(rows, gram, self.options["ridge"]) if self.options["ridge"] else rows
+        better = ridge(rows, gram, self.options.ridge) if self.options.ridge else rows
         quant, fixed = self._round(layer, better, gram)
         # the bias takes the mean of what is left: E[Y] - E[W_q X]
         n = max(gram.samples, 1)
         mean = gram.r / n - ((fixed - rows) * (gram.x / n)[:, None, :]).sum(dim=2)
-        new_bias = b + mean.reshape(-1).numpy() if self.options["bias"] else b
+        new_bias = b + mean.reshape(-1).numpy() if self.options.bias else b
         self.quants[graph.tensors[layer.weight].name] = quant
         self._store(layer.weight, layer.weight_of(fixed))
         self._store(layer.bias, new_bias)
@@ -211,10 +227,10 @@ class Lockstep:
         top = affine.grid(bits).qmax
         energy = gram.centred()[0].diagonal(dim1=1, dim2=2).clamp_min(0.0)[:, None, :].expand_as(w)
         scale = search_weight(layer.weight_of(w), layer.axis, layer.weight_of(energy), bits)
-        if not self.options.get("scales", True):
+        if not self.options.scales:
             scale = np.asarray(self.quants[self.graph.tensors[layer.weight].name].scale)
         steps = layer.per_channel(torch.from_numpy(scale))
-        if self.options["rounding"]:
+        if self.options.rounding:
             fixed = round_with_care(w, steps, gram, top)
         else:
             fixed = torch.clamp(torch.round(w / steps), -top, top) * steps
@@ -226,14 +242,12 @@ class Lockstep:
 
 
 def reconstruct(
-    problem: Problem, quants: Mapping[str, TensorQuant], options: Mapping[str, Any], pieces: str = "op",
+    problem: Problem, quants: Mapping[str, TensorQuant], options: ClosedForm, pieces: str = "op",
     positions: Mapping[int, torch.Tensor] | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, TensorQuant]]:
     """New constants by tensor name (weights on their grids, biases), and the quantizations with new weight scales.
 
     Args:
-        options: ``ridge`` (strength of the pull towards the float weights; 0: weights stay), ``rounding`` (GPTQ),
-            ``bias`` (biases take the mean of what is left), ``scales`` (weight scales searched again; default true).
         pieces: what the store calls the solved ops.
         positions: what each position of each op's output counts, [images, positions] by tensor id; None: all alike.
     """

@@ -6,40 +6,43 @@ TFLite has them. What the paper does not cover (norms, sums, products) takes the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from qhyvit.methods._layers import LayerSearch, cosine, sample
-from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._problem import Method, Options, Problem, Solution
 from qhyvit.methods._ranges import finish, minmax_weights, multiples_of, spread
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
-from qhyvit.options import Option
+from qhyvit.options import setting
 
 MULTIPLES = np.linspace(0.5, 2.0, 100)
 ACTIVATIONS = np.concatenate([np.geomspace(0.05, 0.5, 20, endpoint=False), MULTIPLES[::2]])  # hybrids have outliers
 
 
-def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
+@dataclass(frozen=True)
+class EasyquantOptions(Options):
+    """Options of ``easyquant``."""
+
+    rounds: int = setting(2, "of weights, then activations", low=1, high=100)
+    scheme: str = setting("best", "of activations; best: the one with the less KL",
+                          choices=("best", "symmetric", "asymmetric"))  # fmt: skip
+
+
+def find(problem: Problem, options: EasyquantOptions) -> Solution:
     """Alternate ``rounds`` times; ``scheme`` of the activations: symmetric (the paper) or asymmetric."""
     rests = observed(problem, *OBSERVERS)
     start = rests["minmax"]
     quants = finish(problem.graph, {**spread(problem.graph, start), **minmax_weights(problem.graph, problem.bits)})
     layers = sample(problem, quants)
     tries = []
-    for scheme in ("symmetric", "asymmetric") if options["scheme"] == "best" else (options["scheme"],):
+    for scheme in ("symmetric", "asymmetric") if options.scheme == "best" else (options.scheme,):
         tried = multiples_of(start, ACTIVATIONS, problem.bits, symmetric=scheme == "symmetric")
         search = LayerSearch(problem, layers, cosine, tried, MULTIPLES)
-        search.run(int(options["rounds"]))
+        search.run(options.rounds)
         for name, rest in rests.items():
             tries.append((f"{scheme}, rest {name}", assembled(problem, rest, search.chosen, search.weights)))
     return Solution(problem.graph, best(problem, tries))
 
 
-OPTIONS = {
-    "rounds": Option(2, "of weights, then activations", low=1, high=100),
-    "scheme": Option("best", "of activations; best: the one with the less KL",
-                     choices=("best", "symmetric", "asymmetric")),
-}  # fmt: skip
-METHOD = Method("easyquant", "cosine similarity of layer outputs", find, OPTIONS)
+METHOD = Method("easyquant", "cosine similarity of layer outputs", find, EasyquantOptions)

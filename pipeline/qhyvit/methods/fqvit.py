@@ -6,18 +6,26 @@ channel (PTF); softmax outputs as halves (log2). PTF and log2 are beyond TFLite:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from qhyvit.methods._channels import power_of_two_factors
 from qhyvit.methods._patterns import norms, softmax_outputs
-from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._problem import Method, Options, Problem, Solution
 from qhyvit.methods._ranges import minmax_weights
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
-from qhyvit.options import Option
+from qhyvit.options import setting
 from qhyvit.plan import Choice, Codes, TensorQuant
+
+
+@dataclass(frozen=True)
+class FqvitOptions(Options):
+    """Options of ``fqvit``."""
+
+    expressible: bool = setting(False, "only what TFLite can express")
+    softmax_bits: int = setting(4, "of a softmax's log2 codes", low=2, high=8, unit="bits")
 
 
 def log2_softmax(graph: Any, bits: int, codes: Codes = Codes.LOG2) -> dict[int, TensorQuant]:
@@ -26,14 +34,14 @@ def log2_softmax(graph: Any, bits: int, codes: Codes = Codes.LOG2) -> dict[int, 
     return dict.fromkeys(softmax_outputs(graph), quant)
 
 
-def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
+def find(problem: Problem, options: FqvitOptions) -> Solution:
     """The observer, and softmax codes uniform or log2, with the least KL on the calibration images."""
     graph, bits = problem.graph, problem.bits
     weights = minmax_weights(graph, bits)
     owns: list[tuple[str, dict[int, TensorQuant]]] = [("as TFLite has it", {})]
-    if not options["expressible"]:
+    if not options.expressible:
         factors = power_of_two_factors(problem, list(dict.fromkeys(n.source for n in norms(graph))))
-        owns = [("PTF", factors), ("PTF, log2", {**factors, **log2_softmax(graph, int(options["softmax_bits"]))})]
+        owns = [("PTF", factors), ("PTF, log2", {**factors, **log2_softmax(graph, options.softmax_bits)})]
     with torch.no_grad():
         tries = [
             (f"{what}, {name}", assembled(problem, rest, own, weights))
@@ -43,8 +51,4 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
         return Solution(graph, best(problem, tries))
 
 
-OPTIONS = {
-    "expressible": Option(False, "only what TFLite can express"),
-    "softmax_bits": Option(4, "bits of a softmax's log2 codes", low=2, high=8),
-}
-METHOD = Method("fqvit", "power-of-two factors at norms, log2 softmax", find, OPTIONS)
+METHOD = Method("fqvit", "power-of-two factors at norms, log2 softmax", find, FqvitOptions)

@@ -8,7 +8,7 @@ factors at norms. A channel scale behind SiLU is beyond TFLite: ``expressible`` 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,14 +18,22 @@ from qhyvit.lowering.contracts import Group
 from qhyvit.methods._channels import power_of_two_factors
 from qhyvit.methods._layers import Sampled, sample
 from qhyvit.methods._patterns import norms, pointwise_beside_depthwise, silu_outputs
-from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._problem import Method, Options, Problem, Solution
 from qhyvit.methods._ranges import ends, finish, group_quant, minmax_weights, spread
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
-from qhyvit.options import Option
+from qhyvit.options import setting
 from qhyvit.plan import Choice, Granularity, Scheme, TensorQuant
 
 SILU_LOWEST = -0.2785
 RATE = 1e-2
+
+
+@dataclass(frozen=True)
+class HyqOptions(Options):
+    """Options of ``hyq``."""
+
+    steps: int = setting(1000, "of the gradient", low=1, high=10**6)
+    expressible: bool = setting(False, "only what TFLite can express")
 
 
 def learn_alpha(layer: Sampled, bits: int, steps: int) -> tuple[torch.Tensor, float]:
@@ -96,7 +104,7 @@ def _scaled(problem: Problem, layers: Sequence[Sampled], start: Mapping[Group, T
     return own, constants
 
 
-def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
+def find(problem: Problem, options: HyqOptions) -> Solution:
     """Learn the scales, then take the best observer for the rest."""
     graph, bits = problem.graph, problem.bits
     rests = observed(problem, *OBSERVERS)
@@ -104,10 +112,10 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     weights = minmax_weights(graph, bits)
     own: dict[int, TensorQuant] = {}
     constants: dict[str, np.ndarray] = {}
-    if not options["expressible"]:
+    if not options.expressible:
         own |= power_of_two_factors(problem, list(dict.fromkeys(n.source for n in norms(graph))))
         layers = sample(problem, finish(graph, {**spread(graph, start), **weights}))
-        scaled, constants = _scaled(problem, layers, start, int(options["steps"]))
+        scaled, constants = _scaled(problem, layers, start, options.steps)
         own |= scaled
         weights = {name: quant for name, quant in weights.items() if name not in constants}
     silus = set(silu_outputs(graph))
@@ -121,8 +129,4 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     return Solution(graph, found, constants=constants)
 
 
-OPTIONS = {
-    "steps": Option(1000, "of the gradient", low=1, high=10**6),
-    "expressible": Option(False, "only what TFLite can express"),
-}
-METHOD = Method("hyq", "learned channel scales of 1x1 convolutions", find, OPTIONS)
+METHOD = Method("hyq", "learned channel scales of 1x1 convolutions", find, HyqOptions)

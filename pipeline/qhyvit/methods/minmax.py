@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from qhyvit.methods._observe import observe
-from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._problem import Method, Options, Problem, Solution
 from qhyvit.methods._ranges import finish, group_quant, groups, minmax_weights, spread
 from qhyvit.observers import all_observers
-from qhyvit.options import Option
+from qhyvit.options import setting
 
 
-def search(problem: Problem, options: Mapping[str, Any]) -> Solution:
+@dataclass(frozen=True)
+class MinmaxOptions(Options):
+    """Options of ``minmax``."""
+
+    observer: str = setting("minmax", "of the ranges of activations", choices=tuple(all_observers()))
+
+
+def search(problem: Problem, options: MinmaxOptions) -> Solution:
     """Ranges by the observer in ``options``; nothing is searched."""
-    name = str(options["observer"])
-    graph = problem.graph
+    name, graph = options.observer, problem.graph
     ranges = observe(problem, groups(graph), name)
     chosen = {group: group_quant(group, low, high, name, bits=problem.bits) for group, (low, high) in ranges.items()}
     return Solution(graph, finish(graph, {**spread(graph, chosen), **minmax_weights(graph, problem.bits)}))
 
 
-OPTIONS = {"observer": Option("minmax", "of the ranges of activations", choices=tuple(all_observers()))}
-METHOD = Method("minmax", "ranges of one observer, no search", search, OPTIONS)
+METHOD = Method("minmax", "ranges of one observer, no search", search, MinmaxOptions)

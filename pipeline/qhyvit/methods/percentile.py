@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
-from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._problem import Method, Options, Problem, Solution
 from qhyvit.methods._ranges import minmax_weights
 from qhyvit.methods._rest import assembled, best, observed
-from qhyvit.options import Option
+from qhyvit.options import setting
 
 OBSERVERS = ("percentile_99.9", "percentile", "percentile_99.999")
 
 
-def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
+@dataclass(frozen=True)
+class PercentileOptions(Options):
+    """Options of ``percentile``."""
+
+    observer: str = setting("best", "the percentile; best: the one with the least KL", choices=("best", *OBSERVERS))
+
+
+def find(problem: Problem, options: PercentileOptions) -> Solution:
     """The percentile with the least KL on the calibration images, or the one named."""
-    names = OBSERVERS if options["observer"] == "best" else (str(options["observer"]),)
+    names = OBSERVERS if options.observer == "best" else (options.observer,)
     weights = minmax_weights(problem.graph, problem.bits)
     tries = [(name, assembled(problem, rest, {}, weights)) for name, rest in observed(problem, *names).items()]
     return Solution(problem.graph, best(problem, tries))
 
 
-OPTIONS = {"observer": Option("best", "the percentile; best: the one with the least KL", choices=("best", *OBSERVERS))}
-METHOD = Method("percentile", "ranges at 99.9, 99.99 or 99.999 % of the values", find, OPTIONS)
+METHOD = Method("percentile", "ranges at 99.9, 99.99 or 99.999 % of the values", find, PercentileOptions)

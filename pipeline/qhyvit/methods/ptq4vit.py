@@ -8,8 +8,7 @@ twin codes: with ``twin`` the result runs in simulation only.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,17 +16,25 @@ from qhyvit.methods._channels import values_of
 from qhyvit.methods._hessian import mean_distance
 from qhyvit.methods._layers import LayerSearch, hessian, sample
 from qhyvit.methods._patterns import silu_outputs, softmax_outputs
-from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._problem import Method, Options, Problem, Solution
 from qhyvit.methods._ranges import ends, finish, minmax_weights, multiples_of, spread
-from qhyvit.methods._reconstruct import reconstruct
+from qhyvit.methods._reconstruct import ClosedForm, reconstruct
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
-from qhyvit.options import Option
+from qhyvit.options import setting
 from qhyvit.plan import Choice, Codes, Scheme, TensorQuant
 from qhyvit.sim.fakequant import fake_quantize
 
 MULTIPLES = np.linspace(0.01, 1.2, 100)
 SILU_LOWEST = 0.2785
 SOFTMAX_SPLIT = range(1, 12)  # powers of two at which the softmax's upper scale begins
+
+
+@dataclass(frozen=True)
+class Ptq4vitOptions(Options):
+    """Options of ``ptq4vit``."""
+
+    rounds: int = setting(2, "of weights, then activations", low=1, high=100)
+    twin: bool = setting(True, "two scales a tensor behind softmax and GELU, which TFLite cannot express")
 
 
 def _twin_silu(high: float, bits: int) -> list[TensorQuant]:
@@ -57,21 +64,21 @@ def _softmax_codes(problem: Problem) -> dict[int, TensorQuant]:
     return found
 
 
-def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
+def find(problem: Problem, options: Ptq4vitOptions) -> Solution:
     """Alternate ``rounds`` times; then choose the observer of the rest, and correct biases."""
     graph, bits = problem.graph, problem.bits
     rests = observed(problem, *OBSERVERS)
     start = rests["minmax"]
     quants = finish(graph, {**spread(graph, start), **minmax_weights(graph, bits)})
     tried = multiples_of(start, MULTIPLES, bits, symmetric=True)
-    if options["twin"]:
+    if options.twin:
         for t in silu_outputs(graph):
             if t in tried:
                 tried[t] = _twin_silu(ends(quants[graph.tensors[t].name])[1], bits)
     search = LayerSearch(problem, sample(problem, quants), hessian, tried, MULTIPLES[20:])
-    search.run(int(options["rounds"]))
+    search.run(options.rounds)
     own = dict(search.chosen)
-    if options["twin"]:
+    if options.twin:
         own |= _softmax_codes(problem)
     tries = [(name, assembled(problem, rest, own, search.weights)) for name, rest in rests.items()]
     found = best(problem, tries)
@@ -82,16 +89,11 @@ def corrected(problem: Problem, quants: Mapping[str, TensorQuant]) -> Solution:
     """With bias correction where that lowers the KL on the calibration images."""
     graph = problem.graph
     plain = Solution(graph, quants)
-    options = {"ridge": 0.0, "rounding": False, "bias": True, "scales": False}
-    constants, found = reconstruct(problem, quants, options)
+    constants, found = reconstruct(problem, quants, ClosedForm(ridge=0.0, rounding=False, scales=False))
     moved = Solution(graph, found, constants=constants)
     scores = [mean_distance(problem.on(s.shipped), s.tensors) for s in (plain, moved)]
     problem.log(f"KL {scores[0]:.4f}, with bias correction {scores[1]:.4f}")
     return moved if scores[1] < scores[0] else plain
 
 
-OPTIONS = {
-    "rounds": Option(2, "of weights, then activations", low=1, high=100),
-    "twin": Option(True, "two scales a tensor behind softmax and GELU, which TFLite cannot express"),
-}
-METHOD = Method("ptq4vit", "Hessian of layer outputs, twin uniform codes", find, OPTIONS)
+METHOD = Method("ptq4vit", "Hessian of layer outputs, twin uniform codes", find, Ptq4vitOptions)

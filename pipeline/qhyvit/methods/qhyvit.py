@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 
-from qhyvit.folds import all_folds
 from qhyvit.graph import edit
 from qhyvit.graph.ir import INT8, Graph
 from qhyvit.lowering.contracts import Group, groups
@@ -31,46 +29,22 @@ from qhyvit.methods._lowered import lowered
 from qhyvit.methods._observe import observe
 from qhyvit.methods._pixels import PIXELS, pixel_quant
 from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._qhyvit_options import QhyvitOptions
 from qhyvit.methods._ranges import ends, finish, grid_for, group_quant, minmax_weights, spread, suits
-from qhyvit.methods._reconstruct import reconstruct
+from qhyvit.methods._reconstruct import ClosedForm, reconstruct
 from qhyvit.methods._softmax import quotients, unroll
 from qhyvit.methods._weights import search_weights
 from qhyvit.observers._histogram import Row, merge
 from qhyvit.observers._search import Found, extremes, search
 from qhyvit.ops._layer import layers
-from qhyvit.options import Option
 from qhyvit.plan import FoldNote, TensorQuant, quants_from_json, quants_to_json
 from qhyvit.sim.run import Executor
 
 Chosen = dict[Group, TensorQuant]
 
-OPTIONS: dict[str, Option] = {
-    "rounds": Option(4, "of gradients and ranges", low=1, high=100),
-    "ends": Option("independent", "both ends of a range searched; joint: multiples of min-max, as in the paper",
-                   choices=("independent", "joint")),
-    "scheme": Option("search", "of activations", choices=("search", "asymmetric", "symmetric")),
-    "folds": Option("all", "scales of channels that go into neighbours", choices=tuple(all_folds()), several=True,
-                    alone=("all", "none")),
-    "int16_ms": Option(0.2, "milliseconds that int16 softmaxes may add where the objective gains; 0: no int16 at all",
-                       low=0, high=1e6),
-    "fast_softmax": Option(True, "large softmaxes of int8 ops that XNNPACK has (at 8 bits)"),
-    "fast_gelu": Option(True, "int8 GELUs as SiLU where the outputs allow it (at 8 bits)"),
-    "bridge": Option(True, "block outputs as the objective inside bridge blocks"),
-    "ridge": Option(1.0, "weights that undo the error before them: the pull towards the float ones; 0: off",
-                    low=0, high=1e6),
-    "rounding": Option(True, "weights rounded with care (GPTQ)"),
-    "bias": Option(True, "biases take the mean error"),
-    "learn": Option(6, "times that all images are seen by learned scales; 0: off", low=0, high=1000),
-    "search_images": Option(32, "of all, for everything before", low=1, high=10**6),
-}  # fmt: skip
 NEAR = 0.99  # of a floor
 SIGMOID_FLAT = 8.0  # beyond, the sigmoid is within a code of 0 or 1
 FOLD_ROUNDS = (1, 2)  # once ranges are chosen; and again, for what the first folds hid
-
-
-def _fold_names(options: Mapping[str, Any]) -> list[str]:
-    wanted = str(options["folds"])
-    return list(all_folds()) if wanted == "all" else [] if wanted == "none" else wanted.split(",")
 
 
 def _pinned(group: Group, row: Row) -> float | None:
@@ -89,7 +63,7 @@ class _Ranges:
     """How a group's range is searched."""
 
     bits: int
-    options: Mapping[str, Any]
+    options: QhyvitOptions
 
     def best(self, group: Group, statistics: Statistics) -> tuple[Found, bool] | None:
         """Range and scheme with the least weighted error over all roots; True: symmetric; None without gradients."""
@@ -98,7 +72,7 @@ class _Ranges:
         if group.fixed is not None or not rows:
             return None
         row = rows[0] if len(rows) == 1 else merge(rows, [1.0] * len(rows))
-        joint, scheme = self.options["ends"] == "joint", self.options["scheme"]
+        joint, scheme = self.options.ends == "joint", self.options.scheme
         centred = grid_for(self.bits, symmetric=True, right=group.symmetric)
         symmetric = search(row, centred, symmetric=True, joint=joint)
         if group.symmetric or (scheme == "symmetric" and not group.low_at_zero):
@@ -204,7 +178,7 @@ class _Search:
     """The state between rounds; every round is kept in the problem's store and not made twice."""
 
     problem: Problem
-    options: Mapping[str, Any]
+    options: QhyvitOptions
     notes: tuple[FoldNote, ...] = ()
     placed: list[str] = field(default_factory=list)  # float tensors when the last folds were made
     positions: Mapping[int, torch.Tensor] = field(default_factory=dict)  # what counts in the closed form
@@ -212,13 +186,13 @@ class _Search:
     def run(self) -> Solution:
         """All rounds, then the closed form."""
         problem = self.problem
-        self.problem = problem.some(int(self.options["search_images"]))
-        chosen, weights = self._rounds(int(self.options["rounds"]))
+        self.problem = problem.some(self.options.search_images)
+        chosen, weights = self._rounds(self.options.rounds)
         graph = self.problem.graph
         quants = finish(graph, {**spread(graph, chosen), **weights})
         self.positions = position_weights(self.problem, quants, [layer.out for layer in layers(graph)])
         solution = self._solved(quants, "op")
-        if self.options["learn"]:
+        if self.options.learn:
             # ranges move with the weights as they will be, then the weights are solved once more for those ranges
             learned = self._learned(replace(problem, graph=graph), solution)
             solution = self._better(solution, self._solved(learned, "again"))
@@ -265,7 +239,7 @@ class _Search:
         before = self.problem.graph
         self.placed = [before.tensors[t].name for t in sorted(before.islands)]
         chosen, weights, folded, distance = self._round(number, chosen, weights)
-        if number == 0 and self.options["fast_gelu"] and self.problem.bits == 8:
+        if number == 0 and self.options.fast_gelu and self.problem.bits == 8:
             chosen, weights = self._with_silus(chosen, weights)
         graph = self.problem.graph
         edited = bool(folded) or _marks(graph) != _marks(before)
@@ -289,9 +263,10 @@ class _Search:
 
     def _solved(self, quants: Mapping[str, TensorQuant], pieces: str) -> Solution:
         """Weights and biases in closed form, as far as the options want them."""
-        if not (self.options["ridge"] or self.options["rounding"] or self.options["bias"]):
+        wanted = ClosedForm(self.options.ridge, self.options.rounding, self.options.bias)
+        if not (wanted.ridge or wanted.rounding or wanted.bias):
             return Solution(self.problem.graph, quants, self.notes)
-        constants, found = reconstruct(self.problem, quants, self.options, pieces, self.positions)
+        constants, found = reconstruct(self.problem, quants, wanted, pieces, self.positions)
         return Solution(self.problem.graph, found, self.notes, constants)
 
     def _learned(self, problem: Problem, solution: Solution) -> dict[str, TensorQuant]:
@@ -299,7 +274,7 @@ class _Search:
         kept = problem.store.get("learn")
         if kept is not None:
             return quants_from_json(kept.facts)
-        steps = int(self.options["learn"]) * problem.batch_count
+        steps = self.options.learn * problem.batch_count
         learned = learn(problem, solution.shipped, solution.tensors, steps)
         problem.store.put("learn", quants_to_json(learned))
         return learned
@@ -309,15 +284,15 @@ class _Search:
     ) -> tuple[Chosen, dict[str, TensorQuant], list[_folding.Candidate], float]:
         """Gradients, ranges, and in some rounds the folds."""
         problem, graph = self.problem, self.problem.graph
-        names = _fold_names(self.options) if number in FOLD_ROUNDS else []
+        names = self.options.fold_names if number in FOLD_ROUNDS else []
         places = [(name, place) for name, place in _folding.all_places(graph) if name in names]
         by_channel = {t for _, place in places for t in place.tensors}
         quants = finish(graph, {**spread(graph, chosen), **weights})
-        blocks = bridge_blocks(graph) if self.options["bridge"] else []
-        label = f"round {number + 1} of {self.options['rounds']}"
+        blocks = bridge_blocks(graph) if self.options.bridge else []
+        label = f"round {number + 1} of {self.options.rounds}"
         is_cpu = problem.profile == "cpu"
         may_widen = number in FOLD_ROUNDS and problem.bits == 8 and not is_cpu
-        budget = float(self.options["int16_ms"]) if may_widen else 0.0
+        budget = self.options.int16_ms if may_widen else 0.0
         own = _islands.candidates(graph) if is_cpu else _wide.candidates(graph, problem.latency) if budget else ()
         wanted = [*_wanted(graph, chosen), *own]
         statistics = gather(problem, quants, wanted, by_channel, label, blocks)
@@ -394,15 +369,11 @@ class _Search:
         self.problem, self.notes = self.problem.on(graph), (*self.notes, *notes)
 
 
-def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
-    """Min-max everywhere, rounds of ranges, folds by the objective, weights and biases in closed form.
-
-    Raises:
-        UsageError: an option has a value that it cannot have.
-    """
-    if options["fast_softmax"] and problem.bits == 8:
+def find(problem: Problem, options: QhyvitOptions) -> Solution:
+    """Min-max everywhere, rounds of ranges, folds by the objective, weights and biases in closed form."""
+    if options.fast_softmax and problem.bits == 8:
         problem = unroll(quotients(problem))
     return lowered(problem, _Search(problem, options).run())
 
 
-METHOD = Method("qhyvit", "Hessian-guided hybrid search of scale, granularity and scheme", find, OPTIONS)
+METHOD = Method("qhyvit", "Hessian-guided hybrid search of scale, granularity and scheme", find, QhyvitOptions)

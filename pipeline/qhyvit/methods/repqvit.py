@@ -8,24 +8,30 @@ in simulation only; ``expressible`` leaves both out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from qhyvit.methods._channels import channel_wise
 from qhyvit.methods._patterns import norms
-from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._problem import Method, Options, Problem, Solution
 from qhyvit.methods._ranges import minmax_weights
 from qhyvit.methods._rest import assembled, best, observed
 from qhyvit.methods.fqvit import log2_softmax
-from qhyvit.options import Option
+from qhyvit.options import setting
 from qhyvit.plan import Codes
 
 
-def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
+@dataclass(frozen=True)
+class RepqvitOptions(Options):
+    """Options of ``repqvit``."""
+
+    expressible: bool = setting(False, "only what TFLite can express")
+
+
+def find(problem: Problem, options: RepqvitOptions) -> Solution:
     """Percentiles by squared error; channel-wise norm outputs; softmax codes with the least KL."""
     graph, bits = problem.graph, problem.bits
     weights, rest = minmax_weights(graph, bits), observed(problem, "best_percentile")["best_percentile"]
-    if options["expressible"]:
+    if options.expressible:
         return Solution(graph, assembled(problem, rest, {}, weights))
     channels = channel_wise(problem, list(dict.fromkeys(n.output for n in norms(graph))))
     logs = {**channels, **log2_softmax(graph, bits, Codes.LOG_SQRT2)}
@@ -35,5 +41,4 @@ def find(problem: Problem, options: Mapping[str, Any]) -> Solution:
     return Solution(graph, best(problem, tries))
 
 
-OPTIONS = {"expressible": Option(False, "only what TFLite can express")}
-METHOD = Method("repqvit", "channel-wise norm outputs, log softmax", find, OPTIONS)
+METHOD = Method("repqvit", "channel-wise norm outputs, log softmax", find, RepqvitOptions)

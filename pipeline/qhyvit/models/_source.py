@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from qhyvit.errors import ExportError, InputError, UsageError
+from qhyvit.files import OWN
 from qhyvit.models import all_families, find_variant
 from qhyvit.models._input_facts import LARGEST_SIDE, input_facts, whole
 from qhyvit.models._outputs import check_head, count_classes
@@ -26,7 +27,6 @@ from qhyvit.models._weights import load_into, randomize, settle
 from qhyvit.progress import silent
 
 TIMM = "timm/"
-OWN = ".py:"  # in FILE.py:FUNCTION
 LARGEST_CLASSES = 1_000_000
 GENERIC = "generic"  # family of a model whose blocks no family knows
 

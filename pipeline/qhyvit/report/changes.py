@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from qhyvit.latency.profile import LatencyProfile
 from qhyvit.lowering.contracts import groups, weights
 from qhyvit.lowering.profiles import wide_cost_ms, widened, with_profile
 from qhyvit.methods import method as find_method
-from qhyvit.methods._problem import Problem
+from qhyvit.methods._problem import Options, Problem
 from qhyvit.methods._ranges import group_quant
 from qhyvit.methods._rest import observed
 from qhyvit.plan import QuantPlan, TensorQuant
@@ -24,7 +23,6 @@ ENOUGH_IMAGES = 128  # the default of --count
 LEAST_SHARE = 0.01  # of the KL: what regains less is not worth a build
 SHOWN = 3
 BEST_METHOD = "qhyvit"
-CLOSED_FORM = ("ridge", "rounding", "bias")  # its options that fit weights and biases to what the layers read
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,17 @@ class _Build:
     command: str
     latency: LatencyProfile
 
-    def option(self, name: str, otherwise: Any) -> Any:
-        """An option of the method as this build had it."""
-        return self.plan.options.get(name, otherwise)
+    @property
+    def options(self) -> Options:
+        """Options of the method as this build had them; those that it no longer has are left out."""
+        method = find_method(self.plan.method)
+        return method.parse({name: value for name, value in self.plan.options.items() if name in method.options})
+
+    def with_options(self, wanted: Options) -> str:
+        """The build's command with these options of its method."""
+        before = self.options.to_json()
+        changed = {name: value for name, value in wanted.to_json().items() if value != before[name]}
+        return self.again(*(word for name, value in changed.items() for word in ("--set", f"{name}={_written(value)}")))
 
     def again(self, *options: str) -> str:
         """The build's command with other options (name, value, name, value, ...)."""
@@ -50,6 +56,10 @@ class _Build:
             else:
                 words += [name, value]
         return shlex.join([*words, *(() if "--force" in words else ("--force",))])
+
+
+def _written(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def refitted(costs: Costs, graph: Graph, ids: Collection[int]) -> dict[str, TensorQuant]:
@@ -111,35 +121,28 @@ def _cpu_profile(build: _Build, costs: Costs) -> Change | None:
 
 
 def _int16(build: _Build, costs: Costs) -> Change | None:
-    if build.plan.profile != "integer" or "int16_ms" not in find_method(build.plan.method).defaults:
-        return None
     spent = {t.id: wide_cost_ms(costs.graph, t.id, build.latency) for t in costs.graph.activations()}
     narrow = {t: ms for t, ms in spent.items() if ms is not None}
-    if not narrow:
+    more = build.options.with_more_int16(sum(narrow.values()))
+    if build.plan.profile != "integer" or more is None or not narrow:
         return None
-    budget = math.ceil(10 * (float(build.option("int16_ms", 0.0)) + sum(narrow.values()))) / 10
     reason = (
         f"{len(narrow)} softmax outputs are int8 with the step 1/256 that their kernel prescribes; int16 costs about "
         f"{sum(narrow.values()):.2g} ms on one core (those that gain nothing stay int8)"
     )
-    return Change("Give int16 softmax more time", reason, build.again("--set", f"int16_ms={budget:g}"),
+    return Change("Give int16 softmax more time", reason, build.with_options(more),
                   _kl(costs, refitted(costs, widened(costs.graph, narrow), narrow)))  # fmt: skip
 
 
-def _closed_form(build: _Build, costs: Costs) -> Change | None:
-    """Measured with float weights: the best that solved ones can come to."""
-    off = [o for o in CLOSED_FORM if build.plan.method == BEST_METHOD and not build.option(o, True)]
-    if not off:
-        return None
+def _proposed(build: _Build, costs: Costs) -> list[Change]:
+    """What the method itself knows; solved weights are measured as float ones, the best that they can come to."""
     names = {w.name for _, w, _ in weights(costs.graph)}
-    after = _kl(costs, {n: q for n, q in costs.quants.items() if n not in names}, costs.graph)
-    defaults = find_method(BEST_METHOD).defaults
-    options = [word for o in off for word in ("--set", f"{o}={str(defaults[o]).lower()}")]
-    reason = (
-        f"{', '.join(off)} are off: weights do not make up for the errors before them; float weights would bring the "
-        "KL shown"
-    )
-    return Change("Solve weights and biases in closed form", reason, build.again(*options), after)
+    solved = {n: q for n, q in costs.quants.items() if n not in names}
+    return [
+        Change(p.title, p.reason, build.with_options(p.options),
+               _kl(costs, solved, costs.graph) if p.solves_weights else None)
+        for p in build.options.proposals(build.plan.image_count)
+    ]  # fmt: skip
 
 
 def _images(build: _Build, costs: Costs) -> Change | None:
@@ -152,39 +155,15 @@ def _images(build: _Build, costs: Costs) -> Change | None:
     return Change("Calibrate on more images", reason, build.again("--count", str(ENOUGH_IMAGES)), None)
 
 
-def _search_images(build: _Build, costs: Costs) -> Change | None:
-    used = build.option("search_images", None)
-    if used is None or build.plan.image_count <= int(used):
-        return None
-    reason = f"ranges, folds and weights saw {used} of the {build.plan.image_count} images; all of them take longer"
-    command = build.again("--set", f"search_images={build.plan.image_count}")
-    return Change("Search ranges and weights on all images", reason, command, None)
-
-
-def _learn(build: _Build, costs: Costs) -> Change | None:
-    if build.plan.method != BEST_METHOD or build.option("learn", 1):
-        return None
-    reason = "scales stay as single decisions left them; errors that add up or cancel between tensors are not seen"
-    passes = find_method(BEST_METHOD).defaults["learn"]
-    return Change("Let all scales follow the gradient of the KL", reason, build.again("--set", f"learn={passes}"), None)
-
-
-def _folds(build: _Build, costs: Costs) -> Change | None:
-    if build.plan.method != BEST_METHOD or build.option("folds", "all") == "all":
-        return None
-    reason = f"folds={build.option('folds', 'all')}: channels of small values share the steps of the largest"
-    return Change("Move channel scales into neighbouring weights", reason, build.again("--set", "folds=all"), None)
-
-
-KNOWN = (_bits, _method, _folds, _learn, _cpu_profile, _int16, _closed_form, _images, _search_images)
+KNOWN = (_bits, _method, _cpu_profile, _int16, _images)
 
 
 def changes(
     plan: QuantPlan, command: str, costs: Costs, kl: float, latency: LatencyProfile
 ) -> tuple[Change, ...]:  # fmt: skip
-    """The three that pay most: first those measured, by what they regain, then the others in the order of KNOWN."""
+    """The three that pay most: those measured, by what they regain; then the method's own, and those of KNOWN."""
     build = _Build(plan, command, latency)
-    found = [c for c in (make(build, costs) for make in KNOWN) if c is not None]
+    found = [*_proposed(build, costs), *(c for c in (make(build, costs) for make in KNOWN) if c is not None)]
     measured = [c for c in found if c.kl_after is not None and kl - c.kl_after >= LEAST_SHARE * kl]
     best = sorted(measured, key=lambda c: c.kl_after or 0.0) + [c for c in found if c.kl_after is None]
     return tuple(replace(c, kl_after=None if c.kl_after is None else rounded(c.kl_after)) for c in best[:SHOWN])

@@ -21,11 +21,11 @@ TOOK = ("cpu_seconds", "seconds", "peak_mib")  # what differs from run to run
 
 def row(build: Build, result: dict[str, Any]) -> dict[str, Any]:
     """One line of the table."""
-    value, process = result["value"], result["process"]
+    value, process, method = result["value"], result["process"], build.config.method
     integer, floating = value["integer"], value["float"]
     return {
-        "model": build.model.label, "method": build.method.label, "bits": build.bits, "seed": build.seed,
-        "profile": build.profile, "options": json.dumps(dict(build.method.options), sort_keys=True),
+        "model": build.model.label, "method": build.method.label, "bits": method.bits, "seed": method.seed,
+        "profile": build.config.target.profile, "options": json.dumps(dict(build.method.options), sort_keys=True),
         "calibration_images": value["calibration_images"], "images": integer["images"],
         "top1_percent": round(integer["top1_percent"], 2), "float_top1_percent": round(floating["top1_percent"], 2),
         "top5_percent": round(integer["top5_percent"], 2),

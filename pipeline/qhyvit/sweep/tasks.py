@@ -11,35 +11,32 @@ from typing import Any
 import numpy as np
 
 from qhyvit import data, files, stages
+from qhyvit.config import BuildConfig, ModelConfig
 from qhyvit.evaluation import labelled_images, logits_of
+from qhyvit.sweep.spec import EvaluationSpec
 from qhyvit.verify.accuracy import Accuracy, count
 from qhyvit_device.preprocess import Preprocess, load_image, to_pixels
 
 SUBSET_SEED = 0  # of evaluation images, where a count is given: the same ones for every build
 
 
-def export(
-    folder: str, model: str, weights: str | None, classes: int | None, input_size: int | None, seed: int,
-    random_weights: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """The float file of a model and its facts, in ``folder``; one process at a time."""
+def export(folder: str, model: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """The float file of a model (:class:`ModelConfig`) and its facts, in ``folder``; one process at a time."""
     work = stages.Work(Path(folder))
     with files.lock(work.folder / "lock"):
-        stages.export(work, model, None if weights is None else Path(weights), classes, input_size, seed,
-                      random_weights=random_weights)  # fmt: skip
+        stages.export(work, ModelConfig.parse(model, "the model"), seed)
     facts = work.json(stages.FACTS)
     return {name: facts[name] for name in ("classes", "input_size", "float_error")}
 
 
 def _test_set(work: stages.Work, evaluation: Mapping[str, Any]) -> tuple[data.Labelled, Preprocess]:
-    facts, folder = work.json(stages.FACTS), Path(evaluation["images"])
-    labels = evaluation["labels"]
-    found = labelled_images(folder, None if labels is None else Path(labels), facts["classes"])
-    if evaluation["count"] is not None:
-        kept = set(data.choose(found.paths, evaluation["count"], SUBSET_SEED))
+    facts, wanted = work.json(stages.FACTS), EvaluationSpec.parse(evaluation, "the evaluation")
+    found = labelled_images(wanted.images, wanted.labels, facts["classes"])
+    if wanted.count is not None:
+        kept = set(data.choose(found.paths, wanted.count, SUBSET_SEED))
         places = [i for i, p in enumerate(found.paths) if p in kept]
         found = data.Labelled([found.paths[i] for i in places], found.classes[places])
-    return found, data.preprocess_for(folder, stages.default_preprocess(facts), evaluation["resize_mode"])
+    return found, data.preprocess_for(wanted.images, stages.default_preprocess(facts), wanted.resize_mode)
 
 
 def _pixels(paths: list[Path], size: int, how: Preprocess) -> Iterator[np.ndarray]:
@@ -60,16 +57,13 @@ def reference(folder: str, target: str, evaluation: Mapping[str, Any]) -> dict[s
 
 
 def build(
-    folder: str, export: str, reference: str, method: str, options: Mapping[str, Any], bits: int, seed: int,
-    profile: str, images: str, count: int, calibration_mode: str | None, evaluation: Mapping[str, Any],
-    latency: str | None,
-) -> dict[str, Any]:  # fmt: skip
+    folder: str, export: str, reference: str, config: Mapping[str, Any], evaluation: Mapping[str, Any]
+) -> dict[str, Any]:
     """Calibrate, convert and measure; a work directory that an ended process left is gone on with."""
-    source, work = Path(export), stages.Work(Path(folder))
+    source, work, found = Path(export), stages.Work(Path(folder)), BuildConfig.parse(config, "the build")
     for name in (stages.FLOAT, stages.FACTS):
         files.write_bytes(work.folder / name, files.read_bytes(source / name, "export"))
-    stages.calibrate(work, Path(images), method, count, seed, options, calibration_mode, bits, profile,
-                     latency_file=None if latency is None else Path(latency))  # fmt: skip
+    stages.calibrate(work, found.data, found.method, found.target)
     stages.convert(work)
     accuracy, floating = _measure(work, Path(reference), evaluation)
     plan, size = stages.plan_of(work), len(work.read(stages.MODEL))

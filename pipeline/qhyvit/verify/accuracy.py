@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +28,9 @@ class Accuracy:
         """Two-sided exact binomial probability of a split as uneven as gained : lost."""
         if self.gained is None or self.lost is None:
             return None
-        n, k = self.gained + self.lost, min(self.gained, self.lost)
-        tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n if n else 1.0
-        return min(1.0, 2 * tail)
+        from scipy.stats import binomtest
+
+        return float(binomtest(self.gained, self.gained + self.lost).pvalue) if self.gained + self.lost else 1.0
 
     def __add__(self, other: Accuracy) -> Accuracy:
         """Counts of two sets of images together; what one of them lacks, the sum lacks."""

@@ -1,0 +1,234 @@
+"""One build's settings as frozen dataclasses: from a TOML file, from flags, from Python, and back."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from qhyvit import files
+from qhyvit.errors import UsageError, near
+from qhyvit.measure import MEASURES
+from qhyvit.options import Option, Settings, options_of, setting
+from qhyvit.plan import PROFILES
+from qhyvit_device.preprocess import MODES
+
+CONFIG = "config.json"  # in a work directory: the settings of the stages that ran
+
+if TYPE_CHECKING:
+    from qhyvit.methods._problem import Method, Options
+
+
+@dataclass(frozen=True)
+class ModelConfig(Settings):
+    """What is exported. ``module``: a ``torch.nn.Module`` in the place of the name, from Python alone."""
+
+    name: str = setting(MISSING, "Name from `qhyvit models`, timm/NAME, or FILE.py:FUNCTION.")
+    weights: Path | None = setting(None, ".safetensors or torch state dict; what FILE.py makes has its own.")
+    random_weights: bool = setting(False, "Random weights, for trials of a named model.")
+    classes: int | None = setting(None, "Class count of fine-tuned weights.", low=2, high=10**6)
+    input_size: int | None = setting(None, "Input height and width.", low=32, high=4096, unit="pixels")
+    module: Any = None
+
+    @property
+    def source(self) -> Any:
+        """The module, else the name."""
+        return self.name if self.module is None else self.module
+
+    def to_json(self, path: Callable[[Path], str] = str) -> dict[str, Any]:
+        """Plain data by name; ``path`` says how a path is written."""
+        return {**super().to_json(path), "name": located(self.name, path)}
+
+
+@dataclass(frozen=True)
+class DataConfig(Settings):
+    """What is calibrated on, and verified on where images are left."""
+
+    images: Path = setting(MISSING, "Folder of calibration images; no labels needed.")
+    count: int = setting(128, "Calibration images.", low=1, high=10**6)
+    resize_mode: str | None = setting(None, "crop or squash; default: preprocess.json, else the bundle's, else crop.",
+                                      choices=MODES)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MethodConfig(Settings):
+    """How scales are chosen. ``options`` are complete once this is made."""
+
+    name: str = setting("qhyvit", "Calibration method; `qhyvit methods` lists them.")
+    options: Mapping[str, Any] = setting({}, "Option of the method, NAME=VALUE; repeatable.", flag="set")
+    seed: int = setting(0, "Seed of all that is drawn.", low=0, high=2**32 - 1)
+    bits: int = setting(8, "Of weights and activations; fewer than 8 is for studies.", low=4, high=8)
+    measure: str = setting(
+        "decisions", "What counts. decisions: the best class; correlation: all outputs (embeddings).",
+        choices=tuple(MEASURES),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "options", self.parsed[1].to_json())
+
+    @property
+    def parsed(self) -> tuple[Method, Options]:
+        """The method, and its options in their types."""
+        from qhyvit.methods import method
+
+        found = method(self.name)
+        return found, found.parse(self.options)
+
+
+@dataclass(frozen=True)
+class TargetConfig(Settings):
+    """What the file runs on."""
+
+    profile: str = setting("integer", "integer: no float at all; cpu: float where its kernels are faster.",
+                           choices=PROFILES)
+    int16: bool = setting(True, "No int16 and no int8 LOG: for runtimes of 2.14.")
+    latency_profile: Path | None = setting(
+        None, "Times of a board's kernels: from `latency-profile`, or a bench file; or cortex-a53, -a72, -a76: "
+        "instructions counted by an emulator.",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OutputConfig(Settings):
+    """What is written, and what has to hold of it."""
+
+    out: Path | None = setting(None, "Bundle folder to make.")
+    work: Path | None = setting(None, "Work directory; default OUT.work. A second run resumes.")
+    labels: Path | None = setting(None, "Class names, one a line.")
+    min_agreement: float | None = setting(
+        None, "Share of images on which the file has to decide as float does; default 0.9.", low=0, high=1
+    )
+
+
+@dataclass(frozen=True)
+class BuildConfig(Settings):
+    """One build."""
+
+    model: ModelConfig = setting(MISSING, "what is exported")
+    data: DataConfig = setting(MISSING, "what is calibrated on")
+    method: MethodConfig = setting(MethodConfig, "how scales are chosen")
+    target: TargetConfig = setting(TargetConfig, "what the file runs on")
+    output: OutputConfig = setting(OutputConfig, "what is written")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_bits(self.method, self.target)
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Self:
+        """The build that a file describes; paths in it are relative to it.
+
+        Raises:
+            InputError, UsageError: unreadable, no TOML, an unknown key, something missing, a value that is not allowed.
+        """
+        return cls.from_cli({}, path)
+
+    @classmethod
+    def from_cli(cls, flags: Mapping[str, Any], file: Path | None = None) -> Self:
+        """The build of these :func:`flags`, each in the place of what ``file`` says.
+
+        Options of a method in the file count for that method only; flags' are put over them. None: not given.
+
+        Raises:
+            InputError, UsageError: see :meth:`from_toml`; no such flag.
+        """
+        whose, given = "the build", {k: v for k, v in flags.items() if v is not None}
+        raw: dict[str, Any] = {part: {} for part in options_of(cls)}
+        if file is not None:
+            whose = file.name
+            raw |= relative(cls, read_toml(file), file.parent)
+        for part in options_of(cls):
+            if not isinstance(raw[part], dict):
+                raise UsageError(f"{whose}: {part} must be a table, got {raw[part]!r}")
+        method = raw["method"].get("name", MethodConfig.name)
+        if given.get("method", method) != method:
+            raw["method"].pop("options", None)
+        for keyword, value in given.items():
+            if keyword not in keywords():
+                raise UsageError(f"a build has no setting {keyword!r}{near(keyword, keywords())}")
+            part, name, _ = keywords()[keyword]
+            kept = raw[part].get(name)
+            raw[part][name] = {**kept, **value} if isinstance(kept, dict) and isinstance(value, Mapping) else value
+        for keyword, (part, name, option) in keywords().items():
+            if option.default is MISSING and name not in raw[part]:
+                raise UsageError(f"{whose} needs {keyword}: on the command line, or as {name} of [{part}]")
+        return cls.parse(raw, whose)
+
+    def to_toml(self) -> str:
+        """What :meth:`from_toml` reads back; None is left out."""
+        lines = []
+        for part, values in self.to_json().items():
+            lines += [f"[{part}]", *(f"{k} = {_toml(v)}" for k, v in values.items() if v is not None), ""]
+        return "\n".join(lines)
+
+
+def check_bits(method: MethodConfig, target: TargetConfig) -> None:
+    """Refuse bits that the profile does not have.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if method.bits < 8 and target.profile != "integer":
+        raise UsageError(f"--bits {method.bits} needs --profile integer: float islands have no smaller grid")
+
+
+@cache
+def keywords(*parts: str) -> Mapping[str, tuple[str, str, Option]]:
+    """(part, field, option) of each setting of a build, or of some parts, by the keyword that Python has for it.
+
+    The ``name`` of a part is called as the part is.
+    """
+    return {
+        part if name == "name" else name: (part, name, about) for part, whole in options_of(BuildConfig).items()
+        if not parts or part in parts for name, about in options_of(whole.kind).items()
+    }  # fmt: skip
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table that a file holds.
+
+    Raises:
+        InputError, UsageError: unreadable, or no TOML.
+    """
+    try:
+        return tomllib.loads(files.read_bytes(path, "settings").decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no TOML: {error}") from error
+
+
+def relative(kind: type[Settings], given: Any, base: Path) -> Any:
+    """A table of a file, or a text that is its ``name``, its paths and FILE.py:FUNCTION seen from ``base``."""
+    if isinstance(given, str):
+        given = {"name": given}
+    if not isinstance(given, dict):
+        return given
+    known = options_of(kind)
+    found = {name: _relative(known[name], value, base) if name in known else value for name, value in given.items()}
+    if issubclass(kind, ModelConfig) and isinstance(found.get("name"), str):
+        found["name"] = located(found["name"], lambda place: str(base / place))
+    return found
+
+
+def _relative(option: Option, value: Any, base: Path) -> Any:
+    if issubclass(option.kind, Settings):
+        several = option.many and isinstance(value, list)
+        return [relative(option.kind, v, base) for v in value] if several else relative(option.kind, value, base)
+    return base / value if option.kind is Path and isinstance(value, str) else value
+
+
+def located(name: str, path: Callable[[Path], str]) -> str:
+    """A model's name; of FILE.py:FUNCTION the file as ``path`` writes it."""
+    place, own, function = name.partition(files.OWN)
+    return f"{path(Path(place + '.py'))}:{function}" if own else name
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }" if value else "{}"
+    # a JSON text, number or truth value is one of TOML's, but for DEL
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
