@@ -41,7 +41,6 @@ from qhyvit.lowering.lower import quantized_file
 from qhyvit.lowering.placement import times
 from qhyvit.lowering.profiles import with_islands
 from qhyvit.methods import method
-from qhyvit.methods._lowered import lowered
 from qhyvit.methods._problem import Problem
 from qhyvit.plan import QuantPlan
 from qhyvit_device import bench
@@ -56,10 +55,9 @@ COUNTED_RUNS = 2  # each takes as many instructions
 COUNTED = "instructions counted by QEMU, no times"
 
 
-def _integer(graph: Graph, pixels: torch.Tensor, *, int16: bool = False) -> bytes:
+def _integer(graph: Graph, pixels: torch.Tensor) -> bytes:
     problem = Problem(graph, pixels)
-    solution = method("minmax").search(problem, {"observer": "minmax"})
-    solution = lowered(problem, solution) if int16 else solution
+    solution = method("minmax").search(problem, {"fast_softmax": False, "fast_gelu": False})
     return quantized_file(solution.shipped, QuantPlan(solution.tensors, "minmax", int16=solution.int16))
 
 
@@ -79,7 +77,7 @@ def prepare(model: str, folder: Path, images: Path) -> list[Path]:
     islands, mostly = with_islands(graph, "cpu", chosen), _mostly_float(graph)
     wide = with_islands(edit.all_int8(graph), "integer", times(graph, default_profile(), int16=True).int8)
     made = (work.read(stages.FLOAT), *(_integer(g, pixels) for g in (graph, islands, mostly)),
-            _integer(wide, pixels, int16=True))  # fmt: skip
+            _integer(wide, pixels))  # fmt: skip
     for path, content in zip(paths, made, strict=True):
         files.write_bytes(path, content)
     return paths

@@ -30,6 +30,10 @@ ARRAYS = {
 }  # fmt: skip
 
 
+def silus(problem, distance):
+    return _gelu.again(problem, _gelu.as_silus(problem, distance))
+
+
 def feed_forward(*more, outputs=("y",)):
     """x -> 1x1 convolution -> GELU -> PAD -> depthwise convolution; ``more`` nodes as (op, inputs, output)."""
     shapes = {"x": SIZE, "h": SIZE, "g": SIZE, "p": (1, 18, 18, 32), "y": SIZE, "z": SIZE}
@@ -68,7 +72,7 @@ def test_the_two_differ_by_a_fiftieth_at_most():
 
 def test_layers_take_the_slope_on_and_out_again():
     graph = feed_forward()
-    made = _gelu.as_silus(Problem(graph, images()), ANY).graph
+    made = silus(Problem(graph, images()), ANY).graph
     assert [n.op for n in made.nodes] == ["CONV_2D", "LOGISTIC", "MUL", "PAD", "DEPTHWISE_CONV_2D"]
     found = Executor(made, torch.float64).run(images(), None, [1, 2, 4])
     exact = Executor(graph, torch.float64).run(images(), None, [1, 2, 4])
@@ -98,9 +102,9 @@ def test_the_outputs_decide():
     """The more quantization costs anyway, the more an approximation may; the log says how much it does."""
     said = []
     problem = Problem(feed_forward(), images(), measure=CORRELATION, log=said.append)
-    assert _gelu.as_silus(problem, 1e-12).graph is problem.graph
+    assert silus(problem, 1e-12).graph is problem.graph
     assert said == []
-    made = _gelu.as_silus(problem, ANY)
+    made = silus(problem, ANY)
     (gate,) = made.graph.gates
     assert made.graph.producer(gate).op == "LOGISTIC"
     assert len(said) == 1
@@ -108,7 +112,7 @@ def test_the_outputs_decide():
 
 def test_the_unedited_network_is_never_lost():
     graph = feed_forward()
-    made = _gelu.as_silus(Problem(graph, images()), ANY).graph
+    made = silus(Problem(graph, images()), ANY).graph
     plain, exact = (Executor(made, torch.float64, exact=e).logits(images()) for e in (False, True))
     expected = Executor(graph, torch.float64).logits(images())
     assert float((exact - expected).abs().max()) < 1e-5 * float(expected.abs().max())
@@ -117,7 +121,7 @@ def test_the_unedited_network_is_never_lost():
 
 def test_weights_that_two_layers_share_are_scaled_for_one():
     graph = feed_forward(("CONV_2D", ("y", "w1", "b1"), "z"), outputs=("z",))
-    made = _gelu.as_silus(Problem(graph, images()), ANY).graph
+    made = silus(Problem(graph, images()), ANY).graph
     first, last = (n for n in made.nodes if n.op == "CONV_2D")
     assert np.allclose(made.constant(first.inputs[1]), GATE_SLOPE * ARRAYS["w1"])
     assert np.array_equal(made.constant(last.inputs[1]), ARRAYS["w1"])

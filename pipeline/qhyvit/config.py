@@ -20,7 +20,8 @@ from qhyvit_device.preprocess import MODES
 CONFIG = "config.json"  # in a work directory: the settings of the stages that ran
 
 if TYPE_CHECKING:
-    from qhyvit.methods._problem import Method, Options
+    from qhyvit.methods._method import Method
+    from qhyvit.methods._problem import Options
 
 
 @dataclass(frozen=True)

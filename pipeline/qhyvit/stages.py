@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from qhyvit.graph.ir import Graph
     from qhyvit.latency.profile import LatencyProfile
     from qhyvit.lowering.lower import Lowered
-    from qhyvit.methods._problem import Method, Options, Problem, Solution
+    from qhyvit.methods._problem import Problem, Solution
     from qhyvit.models._source import Source
     from qhyvit.options import Settings
     from qhyvit.sim.checked import Door
@@ -165,6 +165,8 @@ def calibrate(
            "latency": latency.digest}  # fmt: skip
 
     def make() -> None:
+        import torch
+
         started, store = time.monotonic(), Store(work.folder / PIECES)
         raw = data.load_pixels(paths, facts["input_size"], how)
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
@@ -172,7 +174,8 @@ def calibrate(
         problem = _problem(work, normalize(raw, how), int16=int16, measure=find_measure(method.measure),
                            seed=method.seed, bits=method.bits, latency=latency, profile=target.profile,
                            store=store)  # fmt: skip
-        solution = _solution(problem, chosen, options)
+        torch.manual_seed(method.seed)
+        solution = chosen.search(problem, options)
         plan = QuantPlan(
             solution.tensors, method.name, options.to_json(), method.seed, target.profile,
             model_sha256=work.hash(FLOAT), images_sha256=data.combined_hash(hashes), image_count=len(paths),
@@ -200,17 +203,6 @@ def _problem(
     graph = float_graph(work, profile, int16=int16, latency=latency, door=door)
     return Problem(graph, pixels, reference, door=door, seed=seed, profile=profile, latency=latency,
                    progress=work.progress, log=work.log, **settings)  # fmt: skip
-
-
-def _solution(problem: Problem, method: Method, options: Options) -> Solution:
-    """What the method finds, behind the last passes."""
-    import torch
-
-    from qhyvit.methods._lowered import lowered as behind_last_passes
-
-    torch.manual_seed(problem.seed)
-    solution = method.search(problem, options)
-    return solution if solution.int16 else behind_last_passes(problem, solution)
 
 
 def _write_solution(work: Work, solution: Solution, plan: QuantPlan, latency: LatencyProfile) -> None:

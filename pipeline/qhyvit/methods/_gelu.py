@@ -118,8 +118,8 @@ def _joint_cost(problem: Problem, offers: Sequence[_Offer]) -> float:
     return total / len(problem.images)
 
 
-def as_silus(problem: Problem, distance: float) -> Problem:
-    """The candidates that pay as SiLU; its log says where.
+def as_silus(problem: Problem, distance: float) -> list[str]:
+    """Names of the outputs of the candidates that pay as SiLU; the problem's log says where.
 
     Args:
         distance: of the quantized network's outputs from the reference, with every GELU as it is.
@@ -130,7 +130,7 @@ def as_silus(problem: Problem, distance: float) -> Problem:
     for offer in offers:
         name = problem.graph.tensors[offer.node.outputs[0]].name
         problem.log(f"GELU {name} as SiLU: {offer.cost / distance:.1%} of the distance")
-    return again(problem, [problem.graph.tensors[o.node.outputs[0]].name for o in offers])
+    return [problem.graph.tensors[o.node.outputs[0]].name for o in offers]
 
 
 def again(problem: Problem, names: Sequence[str]) -> Problem:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from qhyvit.graph.ir import Graph
+from qhyvit.graph.ir import INT16, Graph
 from qhyvit.lowering.int16_roots import parted_roots
 from qhyvit.lowering.int16_scales import scales
 from qhyvit.methods._problem import Problem, Solution
@@ -37,7 +37,7 @@ def lowered(problem: Problem, solution: Solution) -> Solution:
     """``solution`` behind the passes of the last phase, with the scales of its int16 islands if it has such."""
     edits = [Edit(f"pass {p.name}", p.apply) for p in passes_of(Phase.LOWERED, problem.profile)]
     problem, _ = problem.on(solution.graph).edited(edits)
-    if problem.profile != "integer" or not problem.graph.islands:
+    if not any(node.reads == INT16 for node in problem.graph.nodes):
         return replace(solution, graph=problem.graph)
     ends = _ends(problem, problem.graph, problem.graph.islands)
     problem, _ = problem.edited([Edit("roots in two parts", lambda graph: parted_roots(graph, ends.__getitem__))])

@@ -1,11 +1,11 @@
-"""What every method is given, and the type it returns."""
+"""What every method is given, what it may be told, and the type that it returns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile, default_profile
 from qhyvit.measure import DECISIONS, Measure
-from qhyvit.options import Option, Settings, options_of
+from qhyvit.options import Settings, setting
 from qhyvit.plan import FoldNote, TensorQuant
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.sim.checked import Door, Edit
@@ -139,11 +139,14 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Options(Settings):
-    """What a method may be told; each has its own."""
+    """What every method may be told; each adds its own."""
+
+    fast_softmax: bool = setting(True, "large softmaxes of int8 ops that XNNPACK has (at 8 bits)")
+    fast_gelu: bool = setting(True, "int8 GELUs as SiLU where the outputs allow it (at 8 bits)")
 
     def without_int16(self) -> Self:
         """For runtimes that have no int16 kernels and no int8 LOG."""
-        return self
+        return replace(self, fast_softmax=False)
 
     def with_more_int16(self, ms: float) -> Self | None:
         """With that many milliseconds more for int16 kernels; None: the method has none."""
@@ -152,39 +155,3 @@ class Options(Settings):
     def proposals(self, images: int) -> tuple[Proposal, ...]:
         """What would lower the objective further than these options do, of a build on that many images."""
         return ()
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way to choose quantization parameters: ``find(problem, options)``, with :class:`Options` of its own."""
-
-    name: str
-    summary: str
-    find: Callable[[Problem, Any], Solution]
-    options_type: type[Options] = Options
-
-    @property
-    def options(self) -> Mapping[str, Option]:
-        """What each option may be."""
-        return options_of(self.options_type)
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """The value of each option where none is given."""
-        return self.options_type().to_json()
-
-    def parse(self, given: Mapping[str, Any]) -> Options:
-        """``given`` in the options' types, over the defaults.
-
-        Raises:
-            UsageError: see :meth:`qhyvit.options.Settings.parse`.
-        """
-        return self.options_type.parse(given, f"method {self.name}")
-
-    def search(self, problem: Problem, options: Mapping[str, Any] | Options | None = None) -> Solution:
-        """What the method decides; None: by its defaults.
-
-        Raises:
-            UsageError: see :meth:`parse`.
-        """
-        return self.find(problem, options if isinstance(options, Options) else self.parse(options or {}))

@@ -22,8 +22,6 @@ class QhyvitOptions(Options):
                          alone=("all", "none"))
     int16_ms: float = setting(0.2, "that int16 softmaxes may add where the objective gains; 0: no int16 at all",
                               low=0, high=1e6, unit="milliseconds")
-    fast_softmax: bool = setting(True, "large softmaxes of int8 ops that XNNPACK has (at 8 bits)")
-    fast_gelu: bool = setting(True, "int8 GELUs as SiLU where the outputs allow it (at 8 bits)")
     bridge: bool = setting(True, "block outputs as the objective inside bridge blocks")
     ridge: float = setting(1.0, "weights that undo the error before them: the pull towards the float ones; 0: off",
                            low=0, high=1e6)
@@ -39,7 +37,7 @@ class QhyvitOptions(Options):
 
     def without_int16(self) -> QhyvitOptions:
         """See :meth:`Options.without_int16`."""
-        return replace(self, int16_ms=0.0, fast_softmax=False)
+        return replace(super().without_int16(), int16_ms=0.0)
 
     def with_more_int16(self, ms: float) -> QhyvitOptions:
         """See :meth:`Options.with_more_int16`; in tenths of a millisecond."""

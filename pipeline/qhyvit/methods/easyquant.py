@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qhyvit.methods._layers import LayerSearch, cosine, sample
-from qhyvit.methods._problem import Method, Options, Problem, Solution
+from qhyvit.methods._method import Method
+from qhyvit.methods._problem import Options, Problem, Solution
 from qhyvit.methods._ranges import finish, minmax_weights, multiples_of, spread
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
 from qhyvit.options import setting

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from qhyvit.methods._channels import power_of_two_factors
+from qhyvit.methods._method import Method
 from qhyvit.methods._patterns import norms, softmax_outputs
-from qhyvit.methods._problem import Method, Options, Problem, Solution
+from qhyvit.methods._problem import Options, Problem, Solution
 from qhyvit.methods._ranges import minmax_weights
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
 from qhyvit.options import setting
@@ -24,6 +25,8 @@ from qhyvit.plan import Choice, Codes, TensorQuant
 class FqvitOptions(Options):
     """Options of ``fqvit``."""
 
+    fast_softmax: bool = setting(False, "large softmaxes of int8 ops; the paper has codes for a softmax's outputs")
+    fast_gelu: bool = setting(False, "GELUs as SiLU; the paper keeps them")
     expressible: bool = setting(False, "only what TFLite can express")
     softmax_bits: int = setting(4, "of a softmax's log2 codes", low=2, high=8, unit="bits")
 

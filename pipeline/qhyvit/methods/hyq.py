@@ -17,8 +17,9 @@ from qhyvit.graph import edit
 from qhyvit.lowering.contracts import Group
 from qhyvit.methods._channels import power_of_two_factors
 from qhyvit.methods._layers import Sampled, sample
+from qhyvit.methods._method import Method
 from qhyvit.methods._patterns import norms, pointwise_beside_depthwise, silu_outputs
-from qhyvit.methods._problem import Method, Options, Problem, Solution
+from qhyvit.methods._problem import Options, Problem, Solution
 from qhyvit.methods._ranges import ends, finish, group_quant, minmax_weights, spread
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
 from qhyvit.options import setting
@@ -32,6 +33,8 @@ RATE = 1e-2
 class HyqOptions(Options):
     """Options of ``hyq``."""
 
+    fast_softmax: bool = setting(False, "large softmaxes of int8 ops; the paper has codes for a softmax's outputs")
+    fast_gelu: bool = setting(False, "GELUs as SiLU; the paper keeps them")
     steps: int = setting(1000, "of the gradient", low=1, high=10**6)
     expressible: bool = setting(False, "only what TFLite can express")
 

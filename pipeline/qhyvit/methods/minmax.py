@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from qhyvit.methods._method import Method
 from qhyvit.methods._observe import observe
-from qhyvit.methods._problem import Method, Options, Problem, Solution
+from qhyvit.methods._problem import Options, Problem, Solution
 from qhyvit.methods._ranges import finish, group_quant, groups, minmax_weights, spread
 from qhyvit.observers import all_observers
 from qhyvit.options import setting

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qhyvit.methods._problem import Method, Options, Problem, Solution
+from qhyvit.methods._method import Method
+from qhyvit.methods._problem import Options, Problem, Solution
 from qhyvit.methods._ranges import minmax_weights
 from qhyvit.methods._rest import assembled, best, observed
 from qhyvit.options import setting

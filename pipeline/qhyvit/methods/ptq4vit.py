@@ -15,8 +15,9 @@ import numpy as np
 from qhyvit.methods._channels import values_of
 from qhyvit.methods._hessian import mean_distance
 from qhyvit.methods._layers import LayerSearch, hessian, sample
+from qhyvit.methods._method import Method
 from qhyvit.methods._patterns import silu_outputs, softmax_outputs
-from qhyvit.methods._problem import Method, Options, Problem, Solution
+from qhyvit.methods._problem import Options, Problem, Solution
 from qhyvit.methods._ranges import ends, finish, minmax_weights, multiples_of, spread
 from qhyvit.methods._reconstruct import ClosedForm, reconstruct
 from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
@@ -33,6 +34,8 @@ SOFTMAX_SPLIT = range(1, 12)  # powers of two at which the softmax's upper scale
 class Ptq4vitOptions(Options):
     """Options of ``ptq4vit``."""
 
+    fast_softmax: bool = setting(False, "large softmaxes of int8 ops; the paper has codes for a softmax's outputs")
+    fast_gelu: bool = setting(False, "GELUs as SiLU; the paper keeps them")
     rounds: int = setting(2, "of weights, then activations", low=1, high=100)
     twin: bool = setting(True, "two scales a tensor behind softmax and GELU, which TFLite cannot express")
 

@@ -21,18 +21,15 @@ from qhyvit.lowering.placement import Worth
 from qhyvit.lowering.profiles import ids_of, may_be_float, widened, with_islands, with_profile
 from qhyvit.methods import _folding, _islands, _wide
 from qhyvit.methods._blocks import bridge_blocks
-from qhyvit.methods._gelu import again, as_silus
-from qhyvit.methods._gelu import candidates as gelus
 from qhyvit.methods._hessian import Statistics, gather, mean_distance, position_weights
 from qhyvit.methods._learn import learn
-from qhyvit.methods._lowered import lowered
+from qhyvit.methods._method import Method
 from qhyvit.methods._observe import observe
 from qhyvit.methods._pixels import PIXELS, pixel_quant
-from qhyvit.methods._problem import Method, Problem, Solution
+from qhyvit.methods._problem import Problem, Solution
 from qhyvit.methods._qhyvit_options import QhyvitOptions
 from qhyvit.methods._ranges import ends, finish, grid_for, group_quant, minmax_weights, spread, suits
 from qhyvit.methods._reconstruct import ClosedForm, reconstruct
-from qhyvit.methods._softmax import quotients, unroll
 from qhyvit.methods._weights import search_weights
 from qhyvit.observers._histogram import Row, merge
 from qhyvit.observers._search import Found, extremes, search
@@ -139,8 +136,8 @@ def _resume(problem: Problem, keep: Mapping[str, TensorQuant], ranges: Mapping[i
 
 
 def _marks(graph: Graph) -> tuple[frozenset[int], ...]:
-    """What is outside int8, and what stands for another function."""
-    return graph.islands, graph.widened, graph.gates
+    """What is outside int8."""
+    return graph.islands, graph.widened
 
 
 def _wanted(graph: Graph, chosen: Chosen) -> list[int]:
@@ -223,7 +220,6 @@ class _Search:
         kept = self.problem.store.get(f"round{number + 1}")
         if kept is None:
             return None
-        self.problem = again(self.problem, kept.facts["silus"])
         self.problem = self.problem.on(self._with_islands(kept.facts["placed"]))
         self._fold([_folding.from_facts(c) for c in kept.facts["folds"]])
         graph = self._with_islands(kept.facts["floats"])
@@ -239,8 +235,6 @@ class _Search:
         before = self.problem.graph
         self.placed = [before.tensors[t].name for t in sorted(before.islands)]
         chosen, weights, folded, distance = self._round(number, chosen, weights)
-        if number == 0 and self.options.fast_gelu and self.problem.bits == 8:
-            chosen, weights = self._with_silus(chosen, weights)
         graph = self.problem.graph
         edited = bool(folded) or _marks(graph) != _marks(before)
         facts = {
@@ -248,8 +242,6 @@ class _Search:
             "wide": [graph.tensors[t].name for t in sorted(graph.widened)],
             "floats": [graph.tensors[t].name for t in sorted(graph.islands)], "placed": self.placed,
             "folds": [_folding.to_facts(c) for c in folded],
-            "silus": [graph.tensors[n.outputs[0]].name for n in graph.nodes
-                      if n.op == "MUL" and graph.gates.intersection(n.inputs)],
         }  # fmt: skip
         self.problem.store.put(f"round{number + 1}", facts)
         return chosen, weights, edited, distance
@@ -314,20 +306,6 @@ class _Search:
         energies = {} if candidates else {t: e.double().numpy() for t, e in statistics.energy.items()}
         return chosen, search_weights(self.problem.graph, energies, problem.bits), candidates, statistics.distance
 
-    def _with_silus(
-        self, chosen: Chosen, weights: Mapping[str, TensorQuant]
-    ) -> tuple[Chosen, Mapping[str, TensorQuant]]:
-        """Ranges and weights behind those GELUs that became SiLUs: their price is a share of what ranges cost now."""
-        problem, graph = self.problem, self.problem.graph
-        if not gelus(graph):
-            return chosen, weights
-        quants = finish(graph, {**spread(graph, chosen), **weights})
-        self.problem = as_silus(problem, mean_distance(problem, quants))
-        if self.problem.graph is graph:
-            return chosen, weights
-        keep = _unchanged(problem, self.problem.graph, spread(graph, chosen))
-        return _resume(self.problem, keep, {}), search_weights(self.problem.graph, {}, problem.bits)
-
     def _with_islands(self, names: Iterable[str]) -> Graph:
         return with_islands(self.problem.graph, self.problem.profile, ids_of(self.problem.graph, names))
 
@@ -371,9 +349,7 @@ class _Search:
 
 def find(problem: Problem, options: QhyvitOptions) -> Solution:
     """Min-max everywhere, rounds of ranges, folds by the objective, weights and biases in closed form."""
-    if options.fast_softmax and problem.bits == 8:
-        problem = unroll(quotients(problem))
-    return lowered(problem, _Search(problem, options).run())
+    return _Search(problem, options).run()
 
 
 METHOD = Method("qhyvit", "Hessian-guided hybrid search of scale, granularity and scheme", find, QhyvitOptions)

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qhyvit.methods._channels import channel_wise
+from qhyvit.methods._method import Method
 from qhyvit.methods._patterns import norms
-from qhyvit.methods._problem import Method, Options, Problem, Solution
+from qhyvit.methods._problem import Options, Problem, Solution
 from qhyvit.methods._ranges import minmax_weights
 from qhyvit.methods._rest import assembled, best, observed
 from qhyvit.methods.fqvit import log2_softmax
@@ -24,6 +25,8 @@ from qhyvit.plan import Codes
 class RepqvitOptions(Options):
     """Options of ``repqvit``."""
 
+    fast_softmax: bool = setting(False, "large softmaxes of int8 ops; the paper has codes for a softmax's outputs")
+    fast_gelu: bool = setting(False, "GELUs as SiLU; the paper keeps them")
     expressible: bool = setting(False, "only what TFLite can express")
 
 
