@@ -77,4 +77,6 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass("bias_in_layer", "constants added behind a layer go into its bias", apply)
+PASS = Pass(
+    "bias_in_layer", "constants added behind a layer go into its bias", apply, after=("batched_layers", "own_layers")
+)

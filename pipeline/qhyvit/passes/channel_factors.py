@@ -161,4 +161,9 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass("channel_factors", "constant factors and terms of channels go into layers", apply, after=("layer_norms",))
+PASS = Pass(
+    "channel_factors",
+    "constant factors and terms of channels go into layers",
+    apply,
+    after=("bias_in_layer", "layer_norms", "one_reshape"),
+)

@@ -80,6 +80,8 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "own_right_operand", "symmetric right operands do not force their range on other readers", apply,
-    after=("bias_in_layer", "matrix_product", "prescribed_ranges"),
+    "own_right_operand",
+    "symmetric right operands do not force their range on other readers",
+    apply,
+    after=("bias_in_layer", "layer_norms", "matrix_product", "prescribed_ranges"),
 )
