@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def self_test(model: Model) -> dict[str, Any]:
     simulated = here == "aarch64" != test.machine and bool(test.arm64_codes)
     expected = np.array(test.arm64_codes if simulated else test.codes, np.int64)
     # the stored image has the input's size already: "squash" leaves its pixels as they are
-    found = model.run(model.prepare(model.bundle / test.image_file, mode="squash")).astype(np.int64)
+    found = model.run(model.prepare(io.BytesIO(model.picture), mode="squash")).astype(np.int64)
     if found.shape != expected.shape:
         raise CheckFailedError(f"self test: {found.size} outputs, the manifest holds {expected.size}")
     worst = int(np.abs(found - expected).max())
@@ -68,7 +69,7 @@ def describe(bundle: Path, threads: int = 1) -> dict[str, Any]:
     facts |= {
         "model": manifest.model, "profile": manifest.profile, "input": [int(s) for s in model.file.input["shape"]],
         "input_dtype": manifest.input.dtype, "classes": manifest.output.classes,
-        "size_bytes": (bundle / manifest.model_file).stat().st_size, "delegate_partitions": partitions,
+        "size_bytes": model.file.size_bytes, "delegate_partitions": partitions,
         "self_test": self_test(model),
     }  # fmt: skip
     if partitions == 0:
