@@ -140,15 +140,16 @@ def build(
         read_label_names(Path(labels))
     stages.check_weights(model, _path(weights), random_weights=random_weights)
     data.check_images(pictures, count, seed, verify=True)
-    stages.export(place, model, _path(weights), classes, input_size, seed, pictures, random_weights=random_weights)
-    label_names(_path(labels), place.json(stages.FACTS)["classes"])
-    stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16,
-                     latency_file=_path(latency_profile), measure=measure)  # fmt: skip
-    stages.convert(place)
-    stages.verify(place, pictures, stages.VERIFY_IMAGES, seed, resize_mode, min_agreement)
-    verdict = place.json(stages.VERIFY)
-    if verdict["passed"]:
-        stages.bundle(place, folder, pictures, _path(labels), command, force=force)
+    with place.lock():
+        stages.export(place, model, _path(weights), classes, input_size, seed, pictures, random_weights=random_weights)
+        label_names(_path(labels), place.json(stages.FACTS)["classes"])
+        stages.calibrate(place, pictures, method, count, seed, options or {}, resize_mode, bits, profile, int16=int16,
+                         latency_file=_path(latency_profile), measure=measure)  # fmt: skip
+        stages.convert(place)
+        stages.verify(place, pictures, stages.VERIFY_IMAGES, seed, resize_mode, min_agreement)
+        verdict = place.json(stages.VERIFY)
+        if verdict["passed"]:
+            stages.bundle(place, folder, pictures, _path(labels), command, force=force)
     return Built(folder if verdict["passed"] else None, place.folder, verdict)
 
 

@@ -24,7 +24,7 @@ def export(
 ) -> dict[str, Any]:  # fmt: skip
     """The float file of a model and its facts, in ``folder``; one process at a time."""
     work = stages.Work(Path(folder))
-    with files.lock(work.folder / "lock"):
+    with work.lock(wait=True):
         stages.export(work, model, None if weights is None else Path(weights), classes, input_size, seed,
                       random_weights=random_weights)  # fmt: skip
     facts = work.json(stages.FACTS)
