@@ -22,7 +22,7 @@ FLOORS = [
     {"__main__"},
 ]
 DEVICE = [
-    {"errors"}, {"files", "flat", "statistics", "board"}, {"pictures"}, {"preprocess"},
+    {"errors"}, {"files", "flat", "statistics", "board", "terminal"}, {"pictures"}, {"preprocess"},
     {"manifest", "trust", "sources"}, {"runner"}, {"trial"}, {"info", "profile"}, {"bench"}, {"report"},
     {"cli"}, {"__main__"},
 ]  # fmt: skip

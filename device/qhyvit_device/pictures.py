@@ -155,7 +155,7 @@ def decoded(source: Path | str | IO[bytes], most: int = MOST_BYTES) -> Image.Ima
     if not isinstance(source, str | Path) and not hasattr(source, "read"):
         got = type(source).__name__
         raise InputError(f"a {got} is no picture: give a path, a file or a PIL image (of an array: Image.fromarray)")
-    name = source if isinstance(source, str | Path) else getattr(source, "name", "image")
+    name = _name(source)
     try:
         if not isinstance(source, str | Path):
             return _decode(source, most)
@@ -163,13 +163,19 @@ def decoded(source: Path | str | IO[bytes], most: int = MOST_BYTES) -> Image.Ima
             return _decode(stream, most)
     except InputError as error:
         said = str(error)
-        raise InputError(said if said.startswith(str(name)) else f"{name}: {said}") from error
+        raise InputError(said if name in said else f"{name}: {said}") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{name}: not an image that can be read (JPEG, PNG, BMP, WebP, PPM)") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{name}: refused, the image has too many pixels") from error
     except Exception as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error, ...
         raise InputError(f"{name}: cannot read image: {reason(error)}") from error
+
+
+def _name(source: object) -> str:
+    """Of a path or an open file; temporary files have numbers for names."""
+    name = source if isinstance(source, str | Path) else getattr(source, "name", None)
+    return str(name) if isinstance(name, str | Path) else "image"
 
 
 def reason(error: Exception) -> str:
@@ -308,5 +314,4 @@ def named(source: object) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        name = source if isinstance(source, str | Path) else getattr(source, "name", "image")
-        raise InputError(f"{name}: {error}") from error
+        raise InputError(f"{_name(source)}: {error}") from error
