@@ -23,8 +23,8 @@ FLOORS = [
 ]
 DEVICE = [
     {"errors"}, {"files", "flat", "statistics", "board", "terminal"}, {"pictures"}, {"preprocess"},
-    {"manifest", "trust", "sources"}, {"runner"}, {"trial"}, {"info", "profile"}, {"bench"}, {"report"},
-    {"cli"}, {"__main__"},
+    {"manifest", "trust", "sources"}, {"runner"}, {"trial", "live"}, {"info", "profile", "update"}, {"bench"},
+    {"report"}, {"cli"}, {"__main__"},
 ]  # fmt: skip
 # sim reads ops and plan; tflite writes what it reads: neither needs the other, verify and methods join them
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}

@@ -9,14 +9,16 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from qhyvit_device import __version__
-from qhyvit_device import manifest as manifests
 from qhyvit_device.errors import DeviceError, InputError
 from qhyvit_device.preprocess import MODES, images_in
 from qhyvit_device.runner import MOST_THREADS, Model
 from qhyvit_device.terminal import complain, guarded, shown
+
+if TYPE_CHECKING:
+    from qhyvit_device.live import LiveModel
 
 PROGRAM = "qhyvit-device"
 MOST_TIME = 1e6  # seconds, minutes
@@ -26,6 +28,7 @@ EXAMPLES = """examples:
   qhyvit-device classify BUNDLE --watch incoming/ --json
   qhyvit-device bench BUNDLE float.tflite --threads 1,4 --json out.json
   qhyvit-device info BUNDLE
+  qhyvit-device update BUNDLE NEW
 """
 
 
@@ -63,7 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="this machine; with BUNDLE: check it and run its self test")
     info.add_argument("bundle", type=Path, nargs="?")
     bench = _add_bench(commands)
-    for command in (classify, info, bench):
+    update = commands.add_parser("update", help="replace a bundle in one step, while programs use it")
+    update.add_argument("folder", type=Path, help="folder of the bundle; the old one is kept as FOLDER.previous")
+    update.add_argument("bundle", type=Path, nargs="?", help="the new bundle; its self test has to pass")
+    update.add_argument("--downgrade", action="store_true", help="take a bundle that an older qhyvit made")
+    update.add_argument("--back", action="store_true", help="exchange FOLDER for FOLDER.previous")
+    for command in (classify, info, bench, update):
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     for command in (classify, info):
         command.add_argument("--threads", type=_threads, default=1, help="interpreter threads (default 1)")
@@ -145,13 +153,16 @@ def _paths(given: Sequence[Path]) -> Iterator[Path]:
 
 
 def _classify(args: argparse.Namespace) -> int:
+    from qhyvit_device.live import LiveModel
     from qhyvit_device.sources import stdin_image
+    from qhyvit_device.trial import load as tried
 
     if bool(args.images) == bool(args.watch):
         raise DeviceError("give images to classify, or --watch SOURCE")
-    model = _model(args)
+    load = tried if args.trust == "once" else Model.load
     if args.watch:
-        return _watch(args, model)
+        return _watch(args, LiveModel(args.bundle, args.threads, load))
+    model = load(args.bundle, args.threads)
     results: list[dict[str, Any]] = []
     errors: list[dict[str, str]] = []
     for path in list(_paths(args.images)):
@@ -173,29 +184,19 @@ def _classify(args: argparse.Namespace) -> int:
     return 0 if not errors else 1 if results else 2
 
 
-def _model(args: argparse.Namespace) -> Model:
-    from qhyvit_device.trial import start_in_child
-
-    if args.trust == "always":
-        return Model.load(args.bundle, args.threads)
-    bundle = manifests.read_bundle(args.bundle)
-    name = bundle.manifest.model_file
-    start_in_child(bundle.files[name], str(args.bundle / name), args.threads)
-    return Model.of(bundle, args.threads)
-
-
-def _watch(args: argparse.Namespace, model: Model) -> int:
+def _watch(args: argparse.Namespace, live: LiveModel) -> int:
     """One line an image, flushed, for people or (--json) for programs; what cannot be read is said and passed over."""
     from qhyvit_device.sources import frames
 
     source = frames(args.watch)
+    refused: DeviceError | None = None
     print(f"watching {shown(args.watch)}; Ctrl-C ends it", file=sys.stderr, flush=True)
     for count, (name, image) in enumerate(source, 1):
         try:
             if isinstance(image, DeviceError):
                 raise image
             started = time.perf_counter()
-            found = model.classify(image, args.top, args.resize_mode)
+            found = live.classify(image, args.top, args.resize_mode)
             ms = 1000 * (time.perf_counter() - started)
         except InputError as error:
             complain(PROGRAM, str(error))
@@ -206,6 +207,9 @@ def _watch(args: argparse.Namespace, model: Model) -> int:
                 line = f"{shown(name)}  " + ", ".join(f"{shown(p.label)} {100 * p.probability:.0f} %" for p in found)
             print(line, flush=True)
         del image  # two large ones would be there at once
+        if live.refused is not refused and live.refused is not None:
+            complain(PROGRAM, f"{live.refused}; the bundle before is used")
+        refused = live.refused
         if count == args.frames:
             break
     return 0
@@ -221,6 +225,19 @@ def _info(args: argparse.Namespace) -> int:
     for key, value in facts.items():
         text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         print(f"{key.replace('_', ' '):20s} {shown(text)}")
+    return 0
+
+
+def _update(args: argparse.Namespace) -> int:
+    from qhyvit_device.update import go_back, update
+
+    if (args.bundle is None) != args.back:
+        raise DeviceError("give a bundle, or --back")
+    if args.back:
+        go_back(args.folder)
+    else:
+        update(args.folder, args.bundle, downgrade=args.downgrade)
+    print(shown(args.folder))
     return 0
 
 
@@ -257,7 +274,7 @@ def _run(given: Sequence[str]) -> int:
         args = _parser().parse_args(given)
     except SystemExit as ended:  # --help and --version
         return int(ended.code or 0)
-    return {"classify": _classify, "bench": _bench, "info": _info}[args.command](args)
+    return {"classify": _classify, "bench": _bench, "info": _info, "update": _update}[args.command](args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

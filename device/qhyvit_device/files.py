@@ -11,12 +11,13 @@ from typing import BinaryIO
 from qhyvit_device.errors import InputError
 
 
-def open_regular(path: Path | str, *, links: bool) -> BinaryIO:
+def open_regular(path: Path | str, *, links: bool, folder: int | None = None) -> BinaryIO:
     """A regular file, opened to be read: a FIFO or a device might never answer, or never end.
 
     Args:
         path: the file.
         links: whether a symbolic link is followed.
+        folder: an open folder, in which its name is looked up: the folder's own name may come to mean another one.
 
     Raises:
         InputError: a link that is not followed, no regular file, or a name that no file can have.
@@ -26,7 +27,7 @@ def open_regular(path: Path | str, *, links: bool) -> BinaryIO:
     for name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY", *(() if links else ("O_NOFOLLOW",))):
         flags |= getattr(os, name, 0)  # not every system has all of them
     try:
-        handle = os.open(path, flags)
+        handle = os.open(path, flags) if folder is None else os.open(os.path.basename(path), flags, dir_fd=folder)
     except ValueError as error:
         raise InputError(f"{str(path)!r}: no file has such a name") from error
     except OSError as error:
@@ -42,19 +43,20 @@ def open_regular(path: Path | str, *, links: bool) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
-def read(path: Path, most: int, *, links: bool = False) -> bytes:
+def read(path: Path, most: int, *, links: bool = False, folder: int | None = None) -> bytes:
     """The content of a regular file.
 
     Args:
         path: the file.
         most: bytes that it may have.
         links: see :func:`open_regular`.
+        folder: see :func:`open_regular`.
 
     Raises:
         InputError: missing, unreadable, too large, or see :func:`open_regular`.
     """
     try:
-        with open_regular(path, links=links) as stream:
+        with open_regular(path, links=links, folder=folder) as stream:
             size = os.fstat(stream.fileno()).st_size
             content = b"" if size > most else stream.read(most + 1)
     except OSError as error:

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from qhyvit_device import manifest as manifests
 from qhyvit_device.errors import CheckFailedError
 from qhyvit_device.runner import Model, find_interpreter
-from qhyvit_device.trial import start_in_child
+from qhyvit_device.trial import load
 from qhyvit_device.trust import why_slow
 
 # Codes. arm64's SOFTMAX kernel and x86's differ by one code in 3,000, and what comes behind makes more of it.
@@ -65,10 +64,8 @@ def describe(bundle: Path, threads: int = 1) -> dict[str, Any]:
     Raises:
         DeviceError: the bundle cannot be loaded, or its self test fails.
     """
-    read = manifests.read_bundle(bundle)
-    manifest = read.manifest
-    start_in_child(read.files[manifest.model_file], str(bundle / manifest.model_file), threads)
-    model, facts = Model.of(read, threads), environment()
+    model, facts = load(bundle, threads), environment()
+    manifest = model.manifest
     partitions = model.file.delegate_partitions
     facts |= {
         "model": manifest.model, "profile": manifest.profile, "input": [int(s) for s in model.file.input["shape"]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -161,15 +162,15 @@ def dumps(manifest: Manifest) -> str:
     return json.dumps({k: v for k, v in asdict(manifest).items() if k in known}, indent=1, default=dict) + "\n"
 
 
-def load(path: Path) -> Manifest:
-    """Read a manifest file.
+def load(path: Path, folder: int | None = None) -> Manifest:
+    """Read a manifest file; ``folder``: see :func:`qhyvit_device.files.open_regular`.
 
     Raises:
         InputError: missing, unreadable, too large, a link, or no regular file.
         ManifestError: no JSON, or against the schema.
     """
     try:
-        content = files.read(path, MAX_BYTES)
+        content = files.read(path, MAX_BYTES, folder=folder)
     except InputError as error:
         hint = "" if path.exists() else "; is this a bundle folder?"
         raise InputError(f"{error}{hint}") from error
@@ -212,11 +213,34 @@ def read_bundle(folder: Path) -> Bundle:
         InputError: a file is missing, a link, no regular file, too large, or not the one that the bundle was made with.
         ManifestError: see :func:`load`.
     """
-    manifest = load(folder / FILE_NAME)
+    while True:
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except (OSError, ValueError):
+            return _read_bundle(folder, None)  # says what is wrong
+        try:
+            return _read_bundle(folder, handle)
+        except InputError:
+            if _is_still(folder, handle):  # else it was updated, and the old one is being removed
+                raise
+        finally:
+            os.close(handle)
+
+
+def _is_still(folder: Path, handle: int) -> bool:
+    """Whether a name means the folder that is open."""
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(handle))
+    except OSError:
+        return True
+
+
+def _read_bundle(folder: Path, handle: int | None) -> Bundle:
+    manifest = load(folder / FILE_NAME, handle)
     needed = {manifest.model_file, manifest.labels_file, manifest.test.image_file}
     found = {}
     for name, expected in manifest.checksums.items():
-        content = files.read(folder / name, MAX_FILE)
+        content = files.read(folder / name, MAX_FILE, folder=handle)
         if hashlib.sha256(content).hexdigest() != expected:
             raise InputError(f"{folder / name}: checksum differs, the file was damaged or replaced; copy it again")
         if name in needed:

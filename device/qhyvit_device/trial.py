@@ -6,11 +6,13 @@ import contextlib
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
+from qhyvit_device import manifest as manifests
 from qhyvit_device.errors import InputError, said
-from qhyvit_device.runner import TfliteFile
+from qhyvit_device.runner import Model, TfliteFile
 
 SECONDS = 120
 REFUSED = 3  # exit code: the line is on stdout
@@ -48,6 +50,18 @@ def start_in_child(data: bytes, name: str, threads: int = 1) -> None:
         raise InputError(done.stdout.decode(errors="replace"))
     if done.returncode:
         raise InputError(f"{name}: the model ends the interpreter ({_how(done.returncode)}); it is not used")
+
+
+def load(bundle: str | Path, threads: int = 1) -> Model:
+    """Open a bundle whose model is started in a process of its own first.
+
+    Raises:
+        InputError, ManifestError: see :meth:`qhyvit_device.runner.Model.load` and :func:`start_in_child`.
+    """
+    read = manifests.read_bundle(Path(bundle))
+    name = read.manifest.model_file
+    start_in_child(read.files[name], str(read.folder / name), threads)
+    return Model.of(read, threads)
 
 
 def _how(code: int) -> str:
