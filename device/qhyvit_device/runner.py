@@ -274,7 +274,7 @@ class Model:
         labels = bundle.files[manifest.labels_file].decode("utf-8-sig", errors="replace").splitlines()
         shape = [int(v) for v in file.output["shape"]]
         if len(labels) != manifest.output.classes or shape[-1:] != [len(labels)] or np.prod(shape) != len(labels):
-            raise InputError(f"{folder}: {len(labels)} labels for outputs {shape}")
+            raise InputError(f"{folder}: {len(labels)} labels for {shape[-1] if shape else 1} classes")
         return Model(folder, manifest, file, labels, bundle.files[manifest.test.image_file])
 
     def prepare(self, image: Image.Image | Path | str | IO[bytes], mode: str | None = None) -> np.ndarray:
