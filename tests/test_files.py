@@ -191,3 +191,16 @@ def test_files_have_the_mode_that_the_users_umask_gives(tmp_path):
             os.umask(before)
         assert (tmp_path / "f").stat().st_mode & 0o777 == expected
         assert (tmp_path / f"d{mask}").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_an_array_that_claims_more_than_there_is_memory_is_damaged(tmp_path):
+    import io
+    import zipfile
+
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (%d,), }" % (1 << 50)
+    header = header.ljust(117) + b"\n"
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("names.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(InputError, match="damaged"):
+        files.unpack_arrays(stream.getvalue(), "plan.npz")

@@ -54,8 +54,8 @@ class Preprocess:
             raise InputError(f"resize mode {self.mode!r} is unknown; known: {', '.join(MODES)}")
         if self.interpolation not in FILTERS:
             raise InputError(f"interpolation {self.interpolation!r} is unknown; known: {', '.join(FILTERS)}")
-        good = 1 <= self.resize <= 8192 and len(self.mean) == len(self.std) == 3 and all(s > 0 for s in self.std)
-        if not good:
+        good = 1 <= self.resize <= 8192 and len(self.mean) == len(self.std) == 3
+        if not (good and all(abs(m) <= 1e6 for m in self.mean) and all(1e-6 <= s <= 1e6 for s in self.std)):
             raise InputError("preprocess: resize, mean or std is out of bounds")
 
 

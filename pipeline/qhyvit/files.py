@@ -252,7 +252,7 @@ def unpack_arrays(data: bytes, what: str) -> dict[str, NDArray[Any]]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as found:
             return {str(name): found[str(i)] for i, name in enumerate(found["names"])}
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{what} is damaged: {error}; calibrate again") from error
 
 

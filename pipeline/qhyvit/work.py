@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,12 +114,19 @@ class Work:
     def lock(self, *, wait: bool = False) -> Iterator[None]:
         """Work alone in the directory while the block runs; what killed processes left there is removed.
 
+        Where the block makes nothing, there is no directory behind it that was not there before.
+
         Raises:
             OutputError: another process is at work there and ``wait`` is False.
         """
+        existed = self.folder.exists()
         with files.lock(self.folder / LOCK, wait=wait):
             files.remove_temporaries(self.folder, MADE_BY)
-            yield
+            try:
+                yield
+            finally:
+                if not existed and files.only(self.folder, (LOCK,)):
+                    shutil.rmtree(self.folder, ignore_errors=True)
 
     def read(self, name: str) -> bytes:
         """A stage's file.
