@@ -141,6 +141,14 @@ def segments(jpeg, count, name=b"\xff\xe1", start=b"Exif\0\0II*\0"):
     return jpeg[:2] + count * segment + jpeg[2:]
 
 
+def bmp_of_runs(width, height):
+    """A BMP of 8 bits whose rows are runs of one colour."""
+    row = b"\xff\1" * (width // 255) + bytes([width % 255, 1]) + b"\0\0"
+    pixels, palette = row * height + b"\0\1", bytes(1024)
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(pixels), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 54 + 1024 + len(pixels), 0, 0, 54 + 1024) + head + palette + pixels
+
+
 HOSTILE = {
     "60000x1": lambda: solid("RGB", 60000, 1, "PNG"),
     "1x60000": lambda: solid("RGB", 1, 60000, "PNG"),
@@ -154,16 +162,22 @@ HOSTILE = {
     "a phone's": lambda: solid("RGB", 4032, 3024, "JPEG", exif=turned()),
     "100 million": lambda: solid("RGB", 11000, 9000, "JPEG"),
     "progressive": lambda: solid("RGB", 4032, 3024, "JPEG", progressive=True, subsampling=0),
+    "progressive, whole": lambda: solid("RGB", 3000, 2300, "JPEG", progressive=True),
+    "progressive, half": lambda: solid("RGB", 4000, 3000, "JPEG", progressive=True),
     "progressive, large": lambda: solid("RGB", 8000, 6000, "JPEG", progressive=True),
     "CMYK": lambda: solid("CMYK", 6000, 4000, "JPEG"),
     "many scans": lambda: many_scans(solid("RGB", 4000, 3000, "JPEG")),
-    "WebP": lambda: solid("RGB", 1700, 1700, "WEBP"),
+    "WebP": lambda: solid("RGB", 1650, 1650, "WEBP"),
     "WebP, large": lambda: solid("RGB", 9000, 9000, "WEBP"),
     "BMP": lambda: solid("RGB", 3900, 3000, "BMP"),
     "a BMP that ends early": lambda: solid("RGB", 3900, 3000, "BMP")[:5000],
-    "plain PPM": lambda: b"P3 1000 1000 255\n" + b"9 " * 3_000_000,
-    "PPM of few values": lambda: b"P6 4000 3000 15\n" + bytes(36_000_000),
-    "PPM of floats": lambda: b"PF 3000 3000 -1\n" + bytes(108_000_000),
+    "plain PPM": lambda: b"P3 980 980 255\n" + b"255 " * 3 * 980 * 980,
+    "plain PPM, large": lambda: b"P3 1000 1000 255\n" + b"9 " * 3_000_000,
+    "PPM of few values": lambda: b"P6 2000 2000 15\n" + bytes(12_000_000),
+    "PPM of few values, large": lambda: b"P6 4000 3000 15\n" + bytes(36_000_000),
+    "PGM of floats": lambda: b"Pf 3500 3500 -1\n" + bytes(49_000_000),
+    "PGM of 16 bits": lambda: b"P5 2000 2000 65535\n" + bytes(8_000_000),
+    "BMP of runs": lambda: bmp_of_runs(2000, 2000),
     "EXIF": lambda: segments(solid("RGB", 3500, 3500, "JPEG"), 120),
     "more EXIF": lambda: segments(solid("RGB", 64, 64, "JPEG"), 3000),
     "ICC": lambda: segments(solid("RGB", 64, 64, "JPEG"), 120, b"\xff\xe2", b"ICC_PROFILE\0\1\1"),
