@@ -118,7 +118,7 @@ def test_the_resize_mode_of_the_build_is_in_the_bundle(place, built, capfd):
 def test_verification_takes_the_resize_mode_of_the_calibration(place, built):
     work, seen = stages.Work(place / "B.work"), []
     work.log = seen.append
-    stages.verify(work, place / "train", stages.VERIFY_IMAGES, 0, None)
+    stages.verify(work, place / "train", stages.VERIFY_IMAGES, 0, None, 0.0)
     assert seen == ["verify: unchanged, kept"]
 
 
