@@ -23,6 +23,7 @@ DEVICE = Path(__file__).parents[1] / "device" / "qhyvit_device"
 BENCH = ["--runs", "2", "--seconds", "0", "--threads", "1"]
 SHIM = """#!/bin/sh
 while [ "$1" = -o ]; do shift 2; done
+[ "$1" = -- ] && shift
 case "$1" in
   down) echo "ssh: connect to host down port 22: No route to host" >&2; exit 255;;
   locked) echo "pi@locked: Permission denied (publickey)." >&2; exit 255;;
@@ -107,6 +108,7 @@ def test_what_was_copied_goes_even_where_the_bench_fails(ssh, wheels, model):
 
 NOISY = """#!/bin/sh
 while [ "$1" = -o ]; do shift 2; done
+[ "$1" = -- ] && shift
 printf 'Welcome to OctoPi!\\r\\n\\nlast login: {3.11 aarch64 8} there\\n'
 cd "$HOME"
 sh -c "$2"
@@ -175,8 +177,11 @@ def test_a_32_bit_python_is_refused(monkeypatch):
 
 
 def test_hosts_that_are_options_and_paths_that_are_no_models_are_refused(tmp_path):
-    with pytest.raises(UsageError):
-        Board("-oProxyCommand=touch x")
+    for host in ("-oProxyCommand=touch x", " -oX", "", "pi@board;touch x", "$(touch x)", "a b", "a\nb", "`x`", "a|b"):
+        with pytest.raises(UsageError, match="a host as ssh takes it"):
+            Board(host)
+    for host in ("pi@board1", "board-2.local", "ssh://pi@board:2222", "pi@fe80::1%eth0", "[::1]"):
+        assert Board(host).host == host
     for path in (tmp_path, tmp_path / "none.tflite"):
         with pytest.raises(InputError, match="no bundle folder"):
             check_models([path])

@@ -1,6 +1,7 @@
 """Nothing half-written is ever found under a final name."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -141,3 +142,65 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     assert "cannot write" in done.stdout
     assert list(tmp_path.iterdir()) == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
+
+
+KILLED = """
+import sys, os, signal
+from pathlib import Path
+from qhyvit import files
+target = Path(sys.argv[1])
+files.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
+if sys.argv[2] == "file":
+    files.write_bytes(target, b"x")
+with files.new_folder(target) as folder:
+    (folder / "half").write_text("x")
+    print(folder.name, flush=True)
+    if sys.argv[2] == "wait":
+        sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_folders_of_killed_processes_are_removed_and_those_of_others_are_not(tmp_path):
+    target, other = tmp_path / "out", tmp_path / ".out2.12345678"
+    other.mkdir()
+    command = [sys.executable, "-c", KILLED, str(target)]
+    done = subprocess.run([*command, "stop"], capture_output=True, text=True, check=False)
+    left = tmp_path / done.stdout.strip()
+    assert (left / "half").is_file()
+    with subprocess.Popen([*command, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as living:
+        its = tmp_path / living.stdout.readline().strip()
+        assert not left.exists()
+        with files.new_folder(target) as folder:
+            (folder / "whole").write_text("x")
+        assert (its / "half").is_file()  # at work still
+        living.kill()
+    with files.new_folder(tmp_path / "out", force=True, ours=lambda folder: True) as folder:
+        assert not its.exists()
+    assert other.is_dir()
+
+
+def test_files_have_the_mode_that_the_users_umask_gives(tmp_path):
+    for mask, expected in ((0o022, 0o644), (0o077, 0o600), (0o002, 0o664)):
+        before = os.umask(mask)
+        try:
+            files.write_bytes(tmp_path / "f", b"x")
+            with files.new_folder(tmp_path / f"d{mask}") as folder:
+                (folder / "whole").write_text("x")
+        finally:
+            os.umask(before)
+        assert (tmp_path / "f").stat().st_mode & 0o777 == expected
+        assert (tmp_path / f"d{mask}").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_an_array_that_claims_more_than_there_is_memory_is_damaged(tmp_path):
+    import io
+    import zipfile
+
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (%d,), }" % (1 << 50)
+    header = header.ljust(117) + b"\n"
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("names.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(InputError, match="damaged"):
+        files.unpack_arrays(stream.getvalue(), "plan.npz")

@@ -23,8 +23,9 @@ FLOORS = [
     {"__main__"},
 ]
 DEVICE = [
-    {"errors"}, {"preprocess", "flat", "statistics", "board"}, {"manifest", "trust", "sources"}, {"runner"},
-    {"info", "profile"}, {"bench"}, {"report"}, {"cli"}, {"__main__"},
+    {"errors"}, {"files", "flat", "statistics", "board", "terminal"}, {"pictures"}, {"preprocess"},
+    {"manifest", "trust", "sources"}, {"runner"}, {"trial", "live"}, {"info", "profile", "update"}, {"bench"},
+    {"report"}, {"cli"}, {"__main__"},
 ]  # fmt: skip
 # sim reads ops and plan; tflite writes what it reads: neither needs the other, verify and methods join them
 FLOOR = {name: i for i, floor in enumerate(FLOORS) for name in floor}

@@ -87,20 +87,20 @@ def built(place):
         "3",
         "--resize-mode",
         "squash",
+        "--min-agreement",
+        "0",
     ]
     return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
 
 
 def test_stdout_holds_the_object_alone_though_the_model_prints(built):
-    assert built.returncode in (0, 1), built.stderr  # random weights may fail the check of decisions
+    assert built.returncode == 0, built.stderr
     assert "checks" in json.loads(built.stdout)
     for word in ("loading", "made", "by descriptor"):
         assert word in built.stderr
 
 
 def test_the_resize_mode_of_the_build_is_in_the_bundle(place, built, capfd):
-    if not (place / "B").is_dir():
-        stages.bundle(stages.Work(place / "B.work"), place / "B", place / "train", None, "test", force=False)
     found = manifest.load(place / "B" / "manifest.json")
     assert (found.preprocess.mode, found.preprocess.resize) == ("squash", 40)
     config = found.created_by["config"]
@@ -127,13 +127,11 @@ def test_the_resize_mode_of_the_build_is_in_the_bundle(place, built, capfd):
 def test_verification_takes_the_resize_mode_of_the_calibration(place, built):
     work, seen = stages.Work(place / "B.work"), []
     work.log = seen.append
-    stages.verify(work, place / "train", stages.VERIFY_IMAGES, 0, None)
+    stages.verify(work, place / "train", stages.VERIFY_IMAGES, 0, None, 0.0)
     assert seen == ["verify: unchanged, kept"]
 
 
 def test_versions_of_a_bundle_name_what_made_it(place, built):
-    if not (place / "B").is_dir():
-        stages.bundle(stages.Work(place / "B.work"), place / "B", place / "train", None, "test", force=False)
     found = manifest.load(place / "B" / "manifest.json").versions
     assert {"torch", "timm", "litert-torch", "ai-edge-litert", "numpy", "qhyvit"} <= set(found)
 

@@ -1,10 +1,12 @@
 """Sweeps: specs and their mistakes, jobs on two workers, one of them killed, results made once and gathered."""
 
+import contextlib
 import csv
 import json
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import replace
 from itertools import pairwise
@@ -255,12 +257,56 @@ def test_another_version_is_refused(tmp_path, monkeypatch):
         jobs.run_in_child(job(1), str(tmp_path), 1)
 
 
+@contextlib.contextmanager
+def locked_elsewhere(path):
+    """Another thread holds the lock."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with files.lock(path):
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def test_a_lock_is_held_by_one(tmp_path):
     again = files.lock(tmp_path / "lock", wait=False)
-    with files.lock(tmp_path / "lock"), pytest.raises(OutputError, match="another process"):
+    with locked_elsewhere(tmp_path / "lock"), pytest.raises(OutputError, match="another process"):
         again.__enter__()
     with files.lock(tmp_path / "lock", wait=False):
         pass
+
+
+def listening():
+    """Addresses on which this process and its children listen, as /proc writes them."""
+    family = {os.getpid()}
+    stats = [p.read_text().rpartition(")") for p in Path("/proc").glob("[0-9]*/stat") if p.exists()]
+    parents = {int(head.split()[0]): int(rest.split()[1]) for head, _, rest in stats}
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    sockets = set()
+    for pid in family:
+        for entry in Path(f"/proc/{pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                sockets.add(os.readlink(entry))
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_pool_listens_on_loopback_alone(tmp_path):
+    found = []
+    Pool(workers=1).run([job(1)], tmp_path, lambda *_: found.extend(listening()))
+    assert found
+    assert {address.partition(":")[0] for address in found} == {"0100007F"}
 
 
 # ---- whole sweeps
@@ -359,7 +405,7 @@ def test_an_image_in_both_folders_is_refused(place):
 
 
 def test_two_sweeps_in_one_folder_are_refused(place):
-    with files.lock(place / "out" / "lock"), pytest.raises(OutputError, match="another process is at work"):
+    with locked_elsewhere(place / "out" / "lock"), pytest.raises(OutputError, match="another process is at work"):
         sweep(place / "s.toml", place / "out", Pool(workers=1), quiet, quiet)
 
 

@@ -1,13 +1,18 @@
 """Work directories: damaged files are one line with the remedy, and stages run again where code or tools changed."""
 
 import json
+import shutil
+import subprocess
+import sys
+import threading
 
 import pytest
 
-from qhyvit import cli, work
-from qhyvit.errors import InputError
+from qhyvit import cli, stages, work
+from qhyvit.errors import InputError, OutputError
 from qhyvit.stages import plan_of, solved
 from qhyvit.work import CONSTANTS, FACTS, FLOAT, MODEL, PLAN, STATE, VERIFY, Work
+from qhyvit_device import manifest as manifests
 
 WRECKS = [b"", b"{", b"[]", b"3", b"null", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"passed": 3}', b"NaN"]
 
@@ -137,3 +142,122 @@ def test_what_ran_is_told_by_version():
     found = work.versions()
     assert {"torch", "timm", "litert-torch", "ai-edge-litert", "numpy"} <= set(found)
     assert "none" not in found.values()
+
+
+@pytest.fixture(scope="module")
+def verified(tmp_path_factory, small_v1, pictures):
+    """A work directory that is verified, with its images beside it."""
+    from PIL import Image
+
+    place = tmp_path_factory.mktemp("verified")
+    images = place / "images"
+    images.mkdir()
+    for i, pixels in enumerate(pictures):
+        Image.fromarray(pixels).save(images / f"{i}.png")
+    made = Work(place / "w")
+    made.folder.mkdir()
+    (made.folder / FLOAT).write_bytes(small_v1.tflite)
+    (made.folder / FACTS).write_text(json.dumps(small_v1.facts))
+    stages.calibrate(made, images, "percentile", 8, 0, {}, "squash")
+    stages.convert(made)
+    stages.verify(made, images, 2, 0, "squash", 0.0)
+    return place
+
+
+def bundled(place, folder):
+    stages.bundle(Work(folder), place / "out", place / "images", None, "test", force=True)
+
+
+def test_a_bundle_holds_what_was_verified(verified):
+    bundled(verified, verified / "w")
+    found = manifests.read_bundle(verified / "out")
+    assert found.files["model.tflite"] == (verified / "w" / MODEL).read_bytes()
+    assert found.manifest.created_by["plan_sha256"] == Work(verified / "w").hash(PLAN)
+    assert found.manifest.created_by["verified"] is True
+
+
+@pytest.mark.parametrize("name", [FLOAT, "folded.tflite", CONSTANTS, PLAN, MODEL])
+def test_what_was_changed_behind_its_verdict_is_not_bundled(verified, tmp_path, name, capsys):
+    shutil.copytree(verified / "w", tmp_path / "w")
+    content = bytearray((tmp_path / "w" / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "w" / name).write_bytes(content)
+    images, out = verified / "images", tmp_path / "out"
+    code, lines = said(capsys, "bundle", "--work", tmp_path / "w", "--images", images, "--out", out)
+    assert code == 2
+    assert lines == [f"qhyvit: error: {tmp_path / 'w' / VERIFY} is about another {name}: run verify again"]
+    assert not out.exists()
+
+
+def test_a_later_build_is_not_bundled_with_an_earlier_verdict(verified, tmp_path):
+    shutil.copytree(verified / "w", tmp_path / "w")
+    later = Work(tmp_path / "w")
+    stages.calibrate(later, verified / "images", "minmax", 8, 0, {}, "squash")
+    stages.convert(later)
+    with pytest.raises(InputError, match="run verify again"):
+        stages.bundle(later, tmp_path / "out", verified / "images", None, "test", force=False)
+
+
+@pytest.mark.parametrize("change", [
+    lambda verdict: verdict.update(passed=False), lambda verdict: verdict["checks"][0].update(passed=False),
+])  # fmt: skip
+def test_what_failed_is_not_bundled(verified, tmp_path, change, capsys):
+    shutil.copytree(verified / "w", tmp_path / "w")
+    verdict = json.loads((tmp_path / "w" / VERIFY).read_text())
+    change(verdict)
+    (tmp_path / "w" / VERIFY).write_text(json.dumps(verdict))
+    images, out = verified / "images", tmp_path / "out"
+    code, lines = said(capsys, "bundle", "--work", tmp_path / "w", "--images", images, "--out", out)
+    assert code == 1
+    assert "verification failed" in lines[0]
+    assert not out.exists()
+
+
+def test_two_processes_never_work_in_one_directory(verified, tmp_path, capsys):
+    shutil.copytree(verified / "w", tmp_path / "w")
+    hold = (
+        "import sys; from pathlib import Path; from qhyvit.work import Work\n"
+        "with Work(Path(sys.argv[1])).lock():\n    print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / "w")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        images = ("--images", verified / "images")
+        for args in (
+            ("convert",), ("calibrate", *images), ("verify", *images), ("bundle", *images, "--out", tmp_path / "out"),
+            ("export", "mobilevit_xxs", "--random-weights"),
+            ("build", "mobilevit_xxs", "--random-weights", *images, "--out", tmp_path / "out"),
+        ):  # fmt: skip
+            code, lines = said(capsys, *args, "--work", tmp_path / "w")
+            assert code == 2
+            assert "another process is at work in" in lines[-1], args
+        other.kill()
+    stages.convert(Work(tmp_path / "w"))  # the system freed the lock of the killed one
+
+
+def test_threads_of_one_process_exclude_each_other_and_stages_nest(tmp_path):
+    place, seen = Work(tmp_path), []
+
+    def other():
+        try:
+            with Work(tmp_path).lock():
+                seen.append("held")
+        except OutputError as error:
+            seen.append(str(error))
+
+    with place.lock(), place.lock():
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    other()
+    assert ["at work in" in seen[0], seen[1]] == [True, "held"]
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    left = [tmp_path / f".{name}.0123abcd" for name in (MODEL, FLOAT, PLAN, STATE)]
+    others = [tmp_path / name for name in (".model.tflite.mine", ".notes.0123abcd", MODEL)]
+    for path in (*left, *others):
+        path.write_bytes(b"half")
+    with Work(tmp_path).lock():
+        assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in others)

@@ -7,7 +7,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-OUTSIDE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docker/README.md")
+OUTSIDE = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docker/README.md")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from qhyvit_device import DeviceError, Model
+from qhyvit_device.errors import InputError
 from qhyvit_device.sources import frames
 
 SURE = 0.4  # least probability
@@ -30,7 +31,10 @@ def main() -> int:
         for name, image in pictures:
             if isinstance(image, DeviceError):
                 continue  # a picture that cannot be read rings no bell
-            best = model.classify(image, top=1)[0]
+            try:
+                best = model.classify(image, top=1)[0]
+            except InputError:
+                continue
             if best.label in wanted and best.probability >= SURE:
                 print(f"\a{name}: {best.label}, {best.probability:.0%}", flush=True)
     except DeviceError as error:

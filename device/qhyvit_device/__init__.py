@@ -9,10 +9,11 @@ from qhyvit_device.manifest import Manifest
 from qhyvit_device.preprocess import Preprocess
 
 if TYPE_CHECKING:
+    from qhyvit_device.live import LiveModel
     from qhyvit_device.runner import Model, Prediction
 
 __version__ = "0.1.0"
-__all__ = ["DeviceError", "Manifest", "Model", "Prediction", "Preprocess", "__version__"]
+__all__ = ["DeviceError", "LiveModel", "Manifest", "Model", "Prediction", "Preprocess", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from qhyvit_device import runner
 
         return getattr(runner, name)
+    if name == "LiveModel":
+        from qhyvit_device import live
+
+        return live.LiveModel
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ import numpy as np
 
 from qhyvit_device import __version__, board, trust
 from qhyvit_device.errors import DeviceError, InputError
-from qhyvit_device.preprocess import load_image
+from qhyvit_device.pictures import load_image
 from qhyvit_device.runner import Model, TfliteFile
 from qhyvit_device.statistics import Summary, ratio, summarize
 
@@ -79,7 +80,7 @@ class Subject:
 def _bundle(path: Path, threads: int) -> tuple[TfliteFile, tuple[Any, Any, Any], Path]:
     """A bundle with its test picture, decoded: resizing and codes, inference, probabilities of the best classes."""
     model = Model.load(path, threads)
-    picture = load_image(model.bundle / model.manifest.test.image_file)
+    picture = load_image(io.BytesIO(model.picture))
     steps = (lambda: model.prepare(picture), model.run, lambda codes: model.top(codes, 5))
     return model.file, steps, path / model.manifest.model_file
 
@@ -190,7 +191,7 @@ def _result(subject: Subject, *, memory: bool, threads: int) -> dict[str, Any]:
     phases = {p: summarize(x).to_json() for p, x in subject.samples.items() if x}
     return {
         "model": subject.name, "path": str(subject.path), "file": str(subject.model_file),
-        "size_bytes": subject.model_file.stat().st_size,
+        "size_bytes": subject.file.size_bytes,
         "runtime": f"{subject.file.runtime} {subject.file.runtime_version}",
         "delegate_partitions": subject.file.delegate_partitions,
         "init_ms": round(subject.init_ms, 3), "first_inference_ms": round(subject.first_ms, 3), **phases,

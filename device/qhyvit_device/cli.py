@@ -6,17 +6,21 @@ import argparse
 import json
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from qhyvit_device import __version__
-from qhyvit_device.errors import DeviceError, InputError, said
+from qhyvit_device.errors import DeviceError, InputError
 from qhyvit_device.preprocess import MODES, images_in
 from qhyvit_device.runner import MOST_THREADS, Model
+from qhyvit_device.terminal import complain, guarded, shown
 
+if TYPE_CHECKING:
+    from qhyvit_device.live import LiveModel
+
+PROGRAM = "qhyvit-device"
 MOST_TIME = 1e6  # seconds, minutes
 EXAMPLES = """examples:
   qhyvit-device classify BUNDLE photo.jpg --top 3
@@ -24,12 +28,25 @@ EXAMPLES = """examples:
   qhyvit-device classify BUNDLE --watch incoming/ --json
   qhyvit-device bench BUNDLE float.tflite --threads 1,4 --json out.json
   qhyvit-device info BUNDLE
+  qhyvit-device update BUNDLE NEW
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and end."""
+        raise DeviceError(f"{message}; {self.prog} --help")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help and version; argparse passes over a stream that cannot be written."""
+        (file or sys.stdout).write(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "qhyvit-device", description="Run integer TFLite bundles on a device.",
+    parser = _Parser(
+        PROGRAM, description="Run integer TFLite bundles on a device.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=__version__)
@@ -44,10 +61,17 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--frames", type=_none_or_more, default=0, help="end --watch after so many (default: never)")
     classify.add_argument("--top", type=_count, default=5, help="classes to show (default 5)")
     classify.add_argument("--resize-mode", choices=MODES, help="override how the bundle resizes images")
+    classify.add_argument("--trust", choices=("always", "once"), default="always",
+                          help="once: start the model in a process of its own first, which it may end")  # fmt: skip
     info = commands.add_parser("info", help="this machine; with BUNDLE: check it and run its self test")
     info.add_argument("bundle", type=Path, nargs="?")
     bench = _add_bench(commands)
-    for command in (classify, info, bench):
+    update = commands.add_parser("update", help="replace a bundle in one step, while programs use it")
+    update.add_argument("folder", type=Path, help="folder of the bundle; the old one is kept as FOLDER.previous")
+    update.add_argument("bundle", type=Path, nargs="?", help="the new bundle; its self test has to pass")
+    update.add_argument("--downgrade", action="store_true", help="take a bundle that an older qhyvit made")
+    update.add_argument("--back", action="store_true", help="exchange FOLDER for FOLDER.previous")
+    for command in (classify, info, bench, update):
         command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     for command in (classify, info):
         command.add_argument("--threads", type=_threads, default=1, help="interpreter threads (default 1)")
@@ -129,13 +153,16 @@ def _paths(given: Sequence[Path]) -> Iterator[Path]:
 
 
 def _classify(args: argparse.Namespace) -> int:
+    from qhyvit_device.live import LiveModel
     from qhyvit_device.sources import stdin_image
+    from qhyvit_device.trial import load as tried
 
     if bool(args.images) == bool(args.watch):
         raise DeviceError("give images to classify, or --watch SOURCE")
-    model = Model.load(args.bundle, args.threads)
+    load = tried if args.trust == "once" else Model.load
     if args.watch:
-        return _watch(args, model)
+        return _watch(args, LiveModel(args.bundle, args.threads, load))
+    model = load(args.bundle, args.threads)
     results: list[dict[str, Any]] = []
     errors: list[dict[str, str]] = []
     for path in list(_paths(args.images)):
@@ -147,34 +174,42 @@ def _classify(args: argparse.Namespace) -> int:
             continue
         results.append({"image": str(path), "predictions": [asdict(p) for p in found]})
         if not args.json:
-            print(path)
+            print(shown(path))
             for p in found:
-                print(f"  {100 * p.probability:5.1f} %  {p.label} ({p.index})")
+                print(f"  {100 * p.probability:5.1f} %  {shown(p.label)} ({p.index})")
     if args.json:
         print(json.dumps({"model": model.manifest.model, "results": results, "errors": errors}))
     for failed in errors:
-        print(f"qhyvit-device: error: {failed['error']}", file=sys.stderr)
+        complain(PROGRAM, failed["error"])
     return 0 if not errors else 1 if results else 2
 
 
-def _watch(args: argparse.Namespace, model: Model) -> int:
+def _watch(args: argparse.Namespace, live: LiveModel) -> int:
     """One line an image, flushed, for people or (--json) for programs; what cannot be read is said and passed over."""
     from qhyvit_device.sources import frames
 
     source = frames(args.watch)
-    print(f"watching {args.watch}; Ctrl-C ends it", file=sys.stderr, flush=True)
+    refused: DeviceError | None = None
+    print(f"watching {shown(args.watch)}; Ctrl-C ends it", file=sys.stderr, flush=True)
     for count, (name, image) in enumerate(source, 1):
-        if isinstance(image, DeviceError):
-            print(f"qhyvit-device: error: {image}", file=sys.stderr, flush=True)
-        else:
+        try:
+            if isinstance(image, DeviceError):
+                raise image
             started = time.perf_counter()
-            found = model.classify(image, args.top, args.resize_mode)
+            found = live.classify(image, args.top, args.resize_mode)
             ms = 1000 * (time.perf_counter() - started)
+        except InputError as error:
+            complain(PROGRAM, str(error))
+        else:
             if args.json:
                 line = json.dumps({"image": name, "ms": round(ms, 2), "predictions": [asdict(p) for p in found]})
             else:
-                line = f"{name}  " + ", ".join(f"{p.label} {100 * p.probability:.0f} %" for p in found)
+                line = f"{shown(name)}  " + ", ".join(f"{shown(p.label)} {100 * p.probability:.0f} %" for p in found)
             print(line, flush=True)
+        del image  # two large ones would be there at once
+        if live.refused is not refused and live.refused is not None:
+            complain(PROGRAM, f"{live.refused}; the bundle before is used")
+        refused = live.refused
         if count == args.frames:
             break
     return 0
@@ -188,8 +223,21 @@ def _info(args: argparse.Namespace) -> int:
         print(json.dumps(facts))
         return 0
     for key, value in facts.items():
-        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        print(f"{key.replace('_', ' '):20s} {shown}")
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        print(f"{key.replace('_', ' '):20s} {shown(text)}")
+    return 0
+
+
+def _update(args: argparse.Namespace) -> int:
+    from qhyvit_device.update import go_back, update
+
+    if (args.bundle is None) != args.back:
+        raise DeviceError("give a bundle, or --back")
+    if args.back:
+        go_back(args.folder)
+    else:
+        update(args.folder, args.bundle, downgrade=args.downgrade)
+    print(shown(args.folder))
     return 0
 
 
@@ -221,20 +269,18 @@ def _bench(args: argparse.Namespace) -> int:
     return 0
 
 
+def _run(given: Sequence[str]) -> int:
+    try:
+        args = _parser().parse_args(given)
+    except SystemExit as ended:  # --help and --version
+        return int(ended.code or 0)
+    return {"classify": _classify, "bench": _bench, "info": _info, "update": _update}[args.command](args)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0 done, 1 a check failed, 2 could not do it, 130 interrupted."""
-    args = _parser().parse_args(argv)
-    try:
-        return {"classify": _classify, "bench": _bench, "info": _info}[args.command](args)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        return 0
-    except Exception as error:  # whatever it is, one line
-        if args.debug:
-            traceback.print_exc()
-        print(f"qhyvit-device: error: {said(error)}", file=sys.stderr)
-        return error.exit_code if isinstance(error, DeviceError) else 2
+    given = list(sys.argv[1:] if argv is None else argv)
+    return guarded(PROGRAM, lambda: _run(given), debug="--debug" in given)
 
 
 if __name__ == "__main__":

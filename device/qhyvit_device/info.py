@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from qhyvit_device.errors import CheckFailedError
 from qhyvit_device.runner import Model, find_interpreter
+from qhyvit_device.trial import load
 from qhyvit_device.trust import why_slow
 
 # Codes. arm64's SOFTMAX kernel and x86's differ by one code in 3,000, and what comes behind makes more of it.
@@ -37,7 +39,7 @@ def self_test(model: Model) -> dict[str, Any]:
     simulated = here == "aarch64" != test.machine and bool(test.arm64_codes)
     expected = np.array(test.arm64_codes if simulated else test.codes, np.int64)
     # the stored image has the input's size already: "squash" leaves its pixels as they are
-    found = model.run(model.prepare(model.bundle / test.image_file, mode="squash")).astype(np.int64)
+    found = model.run(model.prepare(io.BytesIO(model.picture), mode="squash")).astype(np.int64)
     if found.shape != expected.shape:
         raise CheckFailedError(f"self test: {found.size} outputs, the manifest holds {expected.size}")
     worst = int(np.abs(found - expected).max())
@@ -62,13 +64,13 @@ def describe(bundle: Path, threads: int = 1) -> dict[str, Any]:
     Raises:
         DeviceError: the bundle cannot be loaded, or its self test fails.
     """
-    model = Model.load(bundle, threads)
-    facts, manifest = environment(), model.manifest
+    model, facts = load(bundle, threads), environment()
+    manifest = model.manifest
     partitions = model.file.delegate_partitions
     facts |= {
         "model": manifest.model, "profile": manifest.profile, "input": [int(s) for s in model.file.input["shape"]],
         "input_dtype": manifest.input.dtype, "classes": manifest.output.classes,
-        "size_bytes": (bundle / manifest.model_file).stat().st_size, "delegate_partitions": partitions,
+        "size_bytes": model.file.size_bytes, "delegate_partitions": partitions,
         "self_test": self_test(model),
     }  # fmt: skip
     if partitions == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from qhyvit_device import files
 from qhyvit_device.errors import InputError, ManifestError
 from qhyvit_device.preprocess import Preprocess
 
@@ -19,6 +21,9 @@ FILE_NAME = "manifest.json"
 MAX_BYTES = 4 << 20
 MAX_SIDE = 4096  # pixels
 MAX_CLASSES = 1 << 20
+MAX_NUMBER = 1 << 53  # whole numbers up to it are exact in JSON
+MAX_NAME = 255  # bytes
+MAX_FILE = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Manifest:
         if self.schema_version != SCHEMA_VERSION:
             raise ManifestError(f"manifest: schema_version is {self.schema_version}, need {SCHEMA_VERSION}")
         for name in (self.model_file, self.labels_file, self.test.image_file, *self.checksums):
-            if not name or Path(name).name != name or name in (".", "..") or "\\" in name:
+            if Path(name).name != name or name in (".", "..", "") or "\\" in name or not _is_storable(name):
                 raise ManifestError(f"manifest: {name!r} is not a plain file name")
         for name in (self.model_file, self.labels_file, self.test.image_file):
             if name not in self.checksums:
@@ -92,6 +97,14 @@ class Manifest:
             raise ManifestError(f"manifest: input is {self.input.layout} {self.input.channel_order}, need NHWC RGB")
 
 
+def _is_storable(name: str) -> bool:
+    """Whether a file can have this name."""
+    try:
+        return "\0" not in name and len(name.encode()) <= MAX_NAME
+    except UnicodeEncodeError:
+        return False
+
+
 def _matches(value: Any, kind: Any) -> bool:
     origin = typing.get_origin(kind)
     if kind is Any:
@@ -101,10 +114,10 @@ def _matches(value: Any, kind: Any) -> bool:
     if origin is not None and issubclass(origin, Mapping):
         of_key, of_value = typing.get_args(kind)
         return isinstance(value, dict) and all(_matches(k, of_key) and _matches(v, of_value) for k, v in value.items())
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    if kind is float:  # a whole number may be too large to become one
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
     return isinstance(value, kind)
 
 
@@ -149,24 +162,23 @@ def dumps(manifest: Manifest) -> str:
     return json.dumps({k: v for k, v in asdict(manifest).items() if k in known}, indent=1, default=dict) + "\n"
 
 
-def load(path: Path) -> Manifest:
-    """Read a manifest file.
+def load(path: Path, folder: int | None = None) -> Manifest:
+    """Read a manifest file; ``folder``: see :func:`qhyvit_device.files.open_regular`.
 
     Raises:
-        InputError: missing or unreadable.
-        ManifestError: too large, no JSON, or against the schema.
+        InputError: missing, unreadable, too large, a link, or no regular file.
+        ManifestError: no JSON, or against the schema.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ManifestError(f"{path}: a manifest of more than {MAX_BYTES >> 20} MB is refused")
-        text = path.read_text()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; is this a bundle folder?") from error
+        content = files.read(path, MAX_BYTES, folder=folder)
+    except InputError as error:
+        hint = "" if path.exists() else "; is this a bundle folder?"
+        raise InputError(f"{error}{hint}") from error
+    try:
+        return from_dict(json.loads(content.decode()))
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: not text") from error
-    try:
-        return from_dict(json.loads(text))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number of too many digits as well
         raise ManifestError(f"{path}: not JSON: {error}") from error
 
 
@@ -174,23 +186,63 @@ def sha256(path: Path) -> str:
     """Checksum of a file.
 
     Raises:
-        InputError: missing, a link, or unreadable.
+        InputError: missing, a link, no regular file, too large, or unreadable.
     """
-    if path.is_symlink():
-        raise InputError(f"{path}: links are refused in a bundle")
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
+    return hashlib.sha256(files.read(path, MAX_FILE)).hexdigest()
 
 
-def verify_files(bundle: Path, manifest: Manifest) -> None:
-    """Check every checksum.
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle as it was read: these very bytes have the checksums of its manifest.
+
+    Args:
+        folder: where it lies.
+        manifest: what it says.
+        files: content of model, labels and test image by name.
+    """
+
+    folder: Path
+    manifest: Manifest
+    files: Mapping[str, bytes]
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read every file of a bundle once, and check its checksum.
 
     Raises:
-        InputError: a file is missing, a link, or not the one that the bundle was made with.
+        InputError: a file is missing, a link, no regular file, too large, or not the one that the bundle was made with.
+        ManifestError: see :func:`load`.
     """
+    while True:
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except (OSError, ValueError):
+            return _read_bundle(folder, None)  # says what is wrong
+        try:
+            return _read_bundle(folder, handle)
+        except InputError:
+            if _is_still(folder, handle):  # else it was updated, and the old one is being removed
+                raise
+        finally:
+            os.close(handle)
+
+
+def _is_still(folder: Path, handle: int) -> bool:
+    """Whether a name means the folder that is open."""
+    try:
+        return os.path.samestat(os.stat(folder), os.fstat(handle))
+    except OSError:
+        return True
+
+
+def _read_bundle(folder: Path, handle: int | None) -> Bundle:
+    manifest = load(folder / FILE_NAME, handle)
+    needed = {manifest.model_file, manifest.labels_file, manifest.test.image_file}
+    found = {}
     for name, expected in manifest.checksums.items():
-        if sha256(bundle / name) != expected:
-            raise InputError(f"{bundle / name}: checksum differs, the file was damaged or replaced; copy it again")
+        content = files.read(folder / name, MAX_FILE, folder=handle)
+        if hashlib.sha256(content).hexdigest() != expected:
+            raise InputError(f"{folder / name}: checksum differs, the file was damaged or replaced; copy it again")
+        if name in needed:
+            found[name] = content
+    return Bundle(folder, manifest, found)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from qhyvit_device.errors import InputError
+from qhyvit_device.pictures import Upright
+from qhyvit_device.pictures import as_rgb as as_rgb
+from qhyvit_device.pictures import load_image as load_image
+from qhyvit_device.pictures import reason as _reason
 
 MODES = ("crop", "squash")
 FILTERS = {
@@ -22,9 +25,10 @@ FILTERS = {
 }
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm")
 FOLDER_FILE = "preprocess.json"
-BACKGROUND = (255, 255, 255)  # what shows where a picture is transparent: white, as on a page
 WORDS = {str: "a text", int: "a whole number"}
-MOST_ASPECT = 1000  # a side to the other; to resize a narrower one to its input takes gigabytes
+MOST_BETWEEN = 1 << 21  # pixels of a picture whose columns are scaled and whose rows are not
+MOST_SCALED = 8192  # columns or rows that are made of a whole picture, before the window is cut out
+Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -50,92 +54,66 @@ class Preprocess:
             raise InputError(f"resize mode {self.mode!r} is unknown; known: {', '.join(MODES)}")
         if self.interpolation not in FILTERS:
             raise InputError(f"interpolation {self.interpolation!r} is unknown; known: {', '.join(FILTERS)}")
-        good = 1 <= self.resize <= 8192 and len(self.mean) == len(self.std) == 3 and all(s > 0 for s in self.std)
-        if not good:
+        good = 1 <= self.resize <= 8192 and len(self.mean) == len(self.std) == 3
+        if not (good and all(abs(m) <= 1e6 for m in self.mean) and all(1e-6 <= s <= 1e6 for s in self.std)):
             raise InputError("preprocess: resize, mean or std is out of bounds")
 
 
-def load_image(source: Path | str | IO[bytes]) -> Image.Image:
-    """The picture of a file, see :func:`as_rgb`.
-
-    Raises:
-        InputError: missing, no image, truncated, too large to be one, or see :func:`as_rgb`.
-    """
-    if not isinstance(source, str | Path) and not hasattr(source, "read"):
-        got = type(source).__name__
-        raise InputError(f"a {got} is no picture: give a path, a file or a PIL image (of an array: Image.fromarray)")
-    name = source if isinstance(source, str | Path) else getattr(source, "name", "image")
-    try:
-        with warnings.catch_warnings(), Image.open(source) as image:
-            warnings.simplefilter("ignore")  # of damaged metadata, which is no part of the picture
-            image.load()
-            return as_rgb(image)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name}: not an image that can be read (JPEG, PNG, BMP, WebP, PPM)") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{name}: refused, the image has too many pixels") from error
-    except Exception as error:  # decoders raise anything on damaged files: OSError, SyntaxError, struct.error, ...
-        raise InputError(f"{name}: cannot read image: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """What an exception says, in one line."""
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(said).splitlines()[0]
-
-
-def as_rgb(image: Image.Image) -> Image.Image:
-    """The picture as RGB that is meant by an image of any mode: in memory the same as in a file.
-
-    It is turned as its EXIF says. Transparent parts show white (``BACKGROUND``). Gray of 16 bits (modes I and I;16)
-    covers 0 to 65535 and is rounded to 8 bits; mode F covers 0 to 255.
-
-    Raises:
-        InputError: no pixels, too narrow, or values whose meaning is not known.
-    """
-    if min(image.size) < 1:
-        raise InputError(f"an image of {image.width}x{image.height} has no pixels")
-    if max(image.size) > MOST_ASPECT * min(image.size):
-        raise InputError(f"{image.width}x{image.height} pixels are too narrow for a picture")
-    try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            return _from_gray(image)
-        if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-            over = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), over).convert("RGB")
-        return image.convert("RGB")
-    except (OSError, ValueError) as error:
-        raise InputError(f"an image of mode {image.mode} cannot be read: {_reason(error)}") from error
-
-
-def _from_gray(image: Image.Image) -> Image.Image:
-    """RGB of gray values that are wider than 8 bits."""
-    values = np.asarray(image).astype(np.float64)
-    most = 255 if image.mode == "F" else 65535
-    if not (values.min() >= 0 and values.max() <= most):
-        raise InputError(f"gray values of mode {image.mode} are {values.min():g} to {values.max():g}, not 0..{most}")
-    if image.mode == "F" and 0 < values.max() <= 1:
-        raise InputError("gray values of mode F are 0..1, not 0..255: multiply them by 255")
-    gray = np.rint(values * (255 / most)).astype(np.uint8)
-    gray[values == image.info.get("transparency", -1)] = BACKGROUND[0]
-    return Image.fromarray(gray).convert("RGB")
-
-
 def to_pixels(image: Image.Image, height: int, width: int, how: Preprocess) -> np.ndarray:
-    """[H, W, 3] uint8 of the input's size, as timm's evaluation transform makes it in mode "crop"."""
-    resample = FILTERS[how.interpolation]
+    """[H, W, 3] uint8 of the input's size, as timm's evaluation transform makes it in mode "crop".
+
+    Args:
+        image: of any mode, see :class:`qhyvit_device.pictures.Upright`.
+        height: of the input, pixels.
+        width: of the input, pixels.
+        how: mode, resize and interpolation.
+
+    Raises:
+        InputError: see :class:`qhyvit_device.pictures.Upright`.
+    """
+    picture = Upright(image)
     if how.mode == "squash":
-        return np.asarray(image.resize((width, height), resample))
-    short, long = min(image.size), max(image.size)
-    scaled = int(how.resize * long / short)  # torchvision rounds the long side down
-    size = (how.resize, scaled) if image.width <= image.height else (scaled, how.resize)
-    if size != image.size:
-        image = image.resize(size, resample)
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-    return np.asarray(image.crop((left, top, left + width, top + height)))
+        scaled, start = (width, height), (0, 0)
+    else:
+        short, long = sorted((picture.width, picture.height))
+        side = int(how.resize * long / short)  # torchvision rounds the long side down
+        scaled = (how.resize, side) if picture.width <= picture.height else (side, how.resize)
+        start = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
+    resample = FILTERS[how.interpolation]
+    if width * picture.height <= max(MOST_BETWEEN, height * picture.width):
+        return np.asarray(_window(picture, scaled, start, (width, height), resample))
+    # so tall that scaling its columns first, as Pillow does, would take much memory: rows first
+    picture = Upright(image, transposed=True)
+    found = _window(picture, scaled[::-1], start[::-1], (height, width), resample)
+    return np.asarray(found.transpose(Image.Transpose.TRANSPOSE))
+
+
+def _window(picture: Upright, scaled: Pair, start: Pair, size: Pair, resample: Image.Resampling) -> Image.Image:
+    """Part of a picture that is scaled to ``scaled``: ``size`` pixels from ``start`` on, [columns, rows].
+
+    What lies outside is black. Columns are scaled before rows, each to 8 bits, like in Pillow's own resize, but a strip
+    of rows at a time, of which only the window's columns are kept.
+    """
+    columns = Image.new("RGB", (size[0], picture.height))
+    for first, strip in picture.strips():
+        columns.paste(_along(0, strip, scaled[0], start[0], size[0], resample), (0, first))
+    return _along(1, columns, scaled[1], start[1], size[1], resample)
+
+
+def _along(
+    axis: int, image: Image.Image, total: int, first: int, count: int, resample: Image.Resampling
+) -> Image.Image:
+    """``count`` columns (axis 0) or rows (1) from ``first`` on, of an image that is scaled to ``total`` of them."""
+    size, box = list(image.size), [0.0, 0.0, *image.size]
+    if total > MOST_SCALED:  # only the window is made, whose weights may differ in their last bit
+        step = image.size[axis] / total
+        size[axis], box[axis], box[axis + 2] = count, first * step, (first + count) * step
+        return image.resize((size[0], size[1]), resample, (box[0], box[1], box[2], box[3]))
+    size[axis] = total
+    image = image if image.size[axis] == total else image.resize((size[0], size[1]), resample)
+    corners = [0, 0, *image.size]
+    corners[axis], corners[axis + 2] = first, first + count
+    return image.crop((corners[0], corners[1], corners[2], corners[3]))
 
 
 def normalize(pixels: np.ndarray, how: Preprocess) -> np.ndarray:

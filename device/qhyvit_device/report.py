@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from qhyvit_device.terminal import shown
+
 BAR, OPS = 30, 12  # characters; slowest kinds of ops that are shown
 
 
@@ -20,6 +22,7 @@ def progress(what: str, share: float) -> None:
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows in columns, the first to the left, the others to the right."""
+    rows = [[shown(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -55,7 +58,7 @@ def _machine(found: dict[str, Any]) -> str:
         parts.append(f"governor {after['governor']}")
     threads = settings["threads"]
     parts += [f"{threads} thread{'s' if threads > 1 else ''}", found["models"][0]["runtime"]]
-    return "; ".join(p for p in parts if p)
+    return "; ".join(shown(p) for p in parts if p)
 
 
 def table(found: dict[str, Any], *, mlperf: bool = False) -> str:
@@ -74,7 +77,7 @@ def table(found: dict[str, Any], *, mlperf: bool = False) -> str:
             parts.append(_ops(model))
     if found.get("sustained"):
         parts.append(_sustained(found["sustained"]))
-    parts += [f"warning: {w}" for w in found["warnings"]]
+    parts += [f"warning: {shown(w)}" for w in found["warnings"]]
     return "\n".join(parts) + "\n"
 
 
@@ -83,7 +86,7 @@ def _ops(model: dict[str, Any]) -> str:
     rows += [
         [o["op"], o["kernel"], str(o["count"]), f"{o['us']:.0f}", f"{100 * o['share']:.1f}"] for o in model["ops"][:OPS]
     ]
-    return f"\n{model['model']}, time by op\n{columns(rows)}"
+    return f"\n{shown(model['model'])}, time by op\n{columns(rows)}"
 
 
 def _sustained(windows: Sequence[dict[str, Any]]) -> str:

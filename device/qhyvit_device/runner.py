@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
-import warnings
+import threading
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -13,11 +16,12 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from qhyvit_device import flat
+from qhyvit_device import files, flat
 from qhyvit_device import manifest as manifests
 from qhyvit_device.errors import DeviceError, InputError
-from qhyvit_device.manifest import Manifest
-from qhyvit_device.preprocess import as_rgb, load_image, normalize, quantize, to_pixels
+from qhyvit_device.manifest import Bundle, Input, Manifest, Output
+from qhyvit_device.pictures import DRAFT_BYTES, decoded, named
+from qhyvit_device.preprocess import normalize, quantize, to_pixels
 
 MAX_MODEL_BYTES = 1 << 30
 MOST_THREADS = 256
@@ -29,6 +33,8 @@ RUNTIMES = (  # name, module, distributions
     ("tflite-runtime", "tflite_runtime.interpreter", ("tflite-runtime", "tflite-runtime-nightly")),
 )
 _broken: dict[str, str] = {}  # runtimes that are installed and do not work here, with the reason
+_starting = threading.RLock()  # stderr is set aside meanwhile, for all threads
+_files: weakref.WeakSet[TfliteFile] = weakref.WeakSet()
 
 
 def find_interpreter() -> tuple[Any, str, str]:
@@ -41,6 +47,11 @@ def find_interpreter() -> tuple[Any, str, str]:
     """
     if sys.maxsize < 2**32:
         raise DeviceError("32-bit Python: int8 models crash there in the optimized kernels; use a 64-bit system")
+    with _starting:
+        return _first_that_works()
+
+
+def _first_that_works() -> tuple[Any, str, str]:
     from importlib import import_module, metadata
 
     for name, module, distributions in RUNTIMES:
@@ -75,6 +86,9 @@ def _one_line(error: BaseException) -> str:
 class TfliteFile:
     """One model in an interpreter; input and output are single tensors.
 
+    Threads may share it: one inference runs at a time. A forked process gets an interpreter of its own when it first
+    runs one; pickled (for a spawned process) it is made again from its bytes.
+
     Attributes:
         input, output: interpreter details (dtype, shape, quantization).
         runtime, runtime_version: which interpreter runs it.
@@ -84,42 +98,68 @@ class TfliteFile:
         if not 1 <= threads <= MOST_THREADS:
             raise InputError(f"{threads} threads: must be 1 to {MOST_THREADS}")
         flat.check(data, name)
-        self._start(data, name, threads)
-        inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        self._arguments = data, name, threads
+        self._lock = threading.Lock()
+        self._started: Any = None
+        self._left: Any = None  # a parent's: to end it would wait for threads that a fork leaves behind
+        with self._refusing():
+            inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if len(inputs) != 1 or len(outputs) != 1:
             raise InputError(f"{name}: the model has {len(inputs)} inputs and {len(outputs)} outputs, need one of each")
         self.input: dict[str, Any] = inputs[0]
         self.output: dict[str, Any] = outputs[0]
+        _files.add(self)
+
+    def __reduce__(self) -> tuple[Callable[..., TfliteFile], tuple[bytes, str, int]]:
+        return TfliteFile, self._arguments
+
+    def forked(self) -> None:
+        """In a forked process: a lock may be held by a thread that is not there."""
+        self._lock, self._left, self._started = threading.Lock(), self._started, None
+
+    @property
+    def _interpreter(self) -> Any:
+        if self._started is None:
+            self._start(*self._arguments)
+        return self._started
+
+    @contextlib.contextmanager
+    def _refusing(self) -> Iterator[None]:
+        """What an interpreter says of a model, in one line."""
+        try:
+            yield
+        except (ValueError, RuntimeError, IndexError) as error:
+            reason = _one_line(error).partition(": ")[2]
+            raise InputError(f"{self._arguments[1]}: {self.runtime} refuses the model: {reason}") from error
 
     def _start(self, data: bytes, name: str, threads: int) -> None:
         """The first interpreter that works: an extension built for another numpy may fail only here."""
         while True:
             interpreter, self.runtime, self.runtime_version = find_interpreter()
             try:
-                with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-                    warnings.simplefilter("ignore")
-                    self._interpreter = interpreter(model_content=data, num_threads=threads)
-                    self._interpreter.allocate_tensors()
+                with _starting, contextlib.redirect_stderr(io.StringIO()), self._refusing():
+                    started = interpreter(model_content=data, num_threads=threads)
+                    started.allocate_tensors()
+                self._started = started
                 return
-            except (ValueError, RuntimeError) as error:
-                reason = _one_line(error).partition(": ")[2]
-                raise InputError(f"{name}: {self.runtime} refuses the model: {reason}") from error
+            except InputError:
+                raise
             except Exception as error:  # what no model causes: SystemError, ImportError, AttributeError
                 _broken[self.runtime] = _one_line(error)
 
     @staticmethod
     def load(path: Path, threads: int = 1) -> TfliteFile:
-        """Read a file.
+        """Read a file; a link to it is followed.
 
         Raises:
-            InputError: missing, too large, or no model.
+            InputError: missing, too large, no regular file, or no model.
         """
-        try:
-            if path.stat().st_size > MAX_MODEL_BYTES:
-                raise InputError(f"{path}: a model of more than 1 GB is refused")
-            return TfliteFile(path.read_bytes(), str(path), threads)
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from error
+        return TfliteFile(files.read(path, MAX_MODEL_BYTES, links=True), str(path), threads)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the file."""
+        return len(self._arguments[0])
 
     @property
     def delegate_partitions(self) -> int | None:
@@ -149,16 +189,36 @@ class TfliteFile:
         """Input of the model's dtype, [H, W, 3] or [1, H, W, 3] -> output [classes] as the model gives it.
 
         Raises:
-            InputError: another shape or dtype.
+            InputError: another shape or dtype, or the interpreter cannot run the model.
         """
         shape, dtype = tuple(self.input["shape"]), self.input["dtype"]
         array = array[None] if array.ndim == len(shape) - 1 else array
         if array.shape != shape or array.dtype != dtype:
             got = f"{array.dtype} {list(array.shape)}"
             raise InputError(f"input must be {np.dtype(dtype).name} {list(shape)}, got {got}")
-        self._interpreter.set_tensor(self.input["index"], array)
-        self._interpreter.invoke()
-        return np.array(self._interpreter.get_tensor(self.output["index"])).ravel()
+        with self._lock, self._refusing():
+            self._interpreter.set_tensor(self.input["index"], array)
+            self._interpreter.invoke()
+            return np.array(self._interpreter.get_tensor(self.output["index"])).ravel()
+
+
+def _after_fork() -> None:
+    global _starting
+    _starting = threading.RLock()
+    for file in list(_files):
+        file.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _agrees(said: Input | Output, details: dict[str, Any]) -> bool:
+    """Whether type, scale and zero point of a manifest are those of a tensor of the model."""
+    dtype, (scale, zero_point) = np.dtype(details["dtype"]), details["quantization"]
+    if dtype.kind == "f":
+        return (said.dtype, said.scale, said.zero_point) == (dtype.name, None, None)
+    return (said.dtype, said.scale, said.zero_point) == (dtype.name, float(scale), int(zero_point)) and scale > 0
 
 
 @dataclass(frozen=True)
@@ -171,10 +231,22 @@ class Prediction:
 
 
 class Model:
-    """A bundle ready to run; every file is checked against its checksum first."""
+    """A bundle ready to run; every file is checked against its checksum first.
 
-    def __init__(self, bundle: Path, manifest: Manifest, file: TfliteFile, labels: list[str]) -> None:
-        self.bundle, self.manifest, self.file, self.labels = bundle, manifest, file, labels
+    Threads may share it, see :class:`TfliteFile`; it may be forked with its process, and pickled.
+
+    Attributes:
+        bundle: its folder.
+        manifest: what its files are.
+        file: the model in its interpreter.
+        labels: class names.
+        picture: content of the self test's image.
+    """
+
+    def __init__(
+        self, bundle: Path, manifest: Manifest, file: TfliteFile, labels: list[str], picture: bytes = b""
+    ) -> None:
+        self.bundle, self.manifest, self.file, self.labels, self.picture = bundle, manifest, file, labels, picture
 
     @staticmethod
     def load(bundle: str | Path, threads: int = 1) -> Model:
@@ -183,28 +255,43 @@ class Model:
         Raises:
             InputError, ManifestError: see :mod:`qhyvit_device.manifest`; or the model is not what it says.
         """
-        folder = Path(bundle)
-        manifest = manifests.load(folder / manifests.FILE_NAME)
-        manifests.verify_files(folder, manifest)
-        file = TfliteFile.load(folder / manifest.model_file, threads)
+        return Model.of(manifests.read_bundle(Path(bundle)), threads)
+
+    @staticmethod
+    def of(bundle: Bundle, threads: int = 1) -> Model:
+        """A bundle that is read and checked already.
+
+        Raises:
+            InputError: the model is not what the manifest says.
+        """
+        manifest, folder = bundle.manifest, bundle.folder
+        file = TfliteFile(bundle.files[manifest.model_file], str(folder / manifest.model_file), threads)
         expected = (1, manifest.input.height, manifest.input.width, 3)
-        if tuple(file.input["shape"]) != expected or np.dtype(file.input["dtype"]).name != manifest.input.dtype:
+        if tuple(file.input["shape"]) != expected or not _agrees(manifest.input, file.input):
             raise InputError(f"{folder}: the model's input is not the one that its manifest describes")
-        labels = (folder / manifest.labels_file).read_text("utf-8-sig", errors="replace").splitlines()
-        if len(labels) != manifest.output.classes or int(file.output["shape"][-1]) != len(labels):
-            raise InputError(f"{folder}: {len(labels)} labels for {file.output['shape'][-1]} classes")
-        return Model(folder, manifest, file, labels)
+        if not _agrees(manifest.output, file.output):
+            raise InputError(f"{folder}: the model's output is not the one that its manifest describes")
+        labels = bundle.files[manifest.labels_file].decode("utf-8-sig", errors="replace").splitlines()
+        shape = [int(v) for v in file.output["shape"]]
+        if len(labels) != manifest.output.classes or shape[-1:] != [len(labels)] or np.prod(shape) != len(labels):
+            raise InputError(f"{folder}: {len(labels)} labels for {shape[-1] if shape else 1} classes")
+        return Model(folder, manifest, file, labels, bundle.files[manifest.test.image_file])
 
     def prepare(self, image: Image.Image | Path | str | IO[bytes], mode: str | None = None) -> np.ndarray:
         """The model's input for one image, [H, W, 3]; ``mode`` overrides the bundle's resize mode.
 
         Raises:
-            InputError: see :func:`qhyvit_device.preprocess.load_image` and ``as_rgb``; an unknown mode.
+            InputError: see :func:`qhyvit_device.pictures.decoded`, which may take ``DRAFT_BYTES``, and ``Upright``; an
+                unknown mode.
         """
         facts = self.manifest
         how = facts.preprocess if mode is None else replace(facts.preprocess, mode=mode)
-        image = as_rgb(image) if isinstance(image, Image.Image) else load_image(image)
-        pixels = to_pixels(image, facts.input.height, facts.input.width, how)
+        if isinstance(image, Image.Image):
+            pixels = to_pixels(image, facts.input.height, facts.input.width, how)
+        else:
+            stored = decoded(image, DRAFT_BYTES)
+            with named(image):
+                pixels = to_pixels(stored, facts.input.height, facts.input.width, how)
         if facts.input.scale is None or facts.input.zero_point is None:
             return normalize(pixels, how)
         return quantize(pixels, how, facts.input.scale, facts.input.zero_point, facts.input.dtype)

@@ -5,8 +5,9 @@ Cameras need a package that the user has: OpenCV for V4L2 devices (USB cameras),
 
 from __future__ import annotations
 
-import io
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,70 +17,104 @@ import numpy as np
 from PIL import Image
 
 from qhyvit_device.errors import DeviceError, InputError
-from qhyvit_device.preprocess import is_image_name, load_image
+from qhyvit_device.pictures import DRAFT_BYTES, Upright, decoded, named
+from qhyvit_device.preprocess import is_image_name
 
 POLL_SECONDS = 0.25
+BUSY_SHARE = 10  # pauses are so many times as long as a look: thousands of files must not take a core
+MOST_FORGOTTEN = 100_000  # names that are gone and remembered: a stick may come back
 MOST_STDIN_BYTES = 256 << 20
 CAMERAS = ("camera", "picamera2")
 Frame = tuple[str, "Image.Image | InputError"]
-Stamp = tuple[int, int]
+Stamp = tuple[int, ...]  # size, times of change, number of the file: a name may be used again
 
 
 def watch_folder(folder: Path) -> Iterator[Frame]:
-    """Images that appear in ``folder``, each once its size has stayed the same from one look to the next; for ever.
+    """Images that appear in ``folder``, each once it has stayed the same from one look to the next; for ever.
 
-    What lies there at the call is left out. One that cannot be read comes as its error.
+    What lies there at the call is left out. One that cannot be read comes as its error; so does, once, a folder that
+    has gone, which is waited for.
 
     Raises:
         InputError: no such folder.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder to watch")
-    return _appearing(folder, {p.name: _stamp(p) for p in folder.iterdir()})
+    try:
+        return _appearing(folder, _images(folder))
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}") from error
 
 
 def _appearing(folder: Path, done: dict[str, Stamp]) -> Iterator[Frame]:
     growing: dict[str, Stamp] = {}
+    gone = False
     while True:
-        for path in sorted(folder.iterdir()):
-            stamp = _stamp(path)
-            if not is_image_name(Path(path.name)) or done.get(path.name) == stamp:
-                continue
-            if growing.get(path.name) != stamp:
-                growing[path.name] = stamp
-                continue
-            done[path.name] = stamp
-            growing.pop(path.name)
-            yield str(path), _loaded(path)
-        time.sleep(POLL_SECONDS)
+        started = time.monotonic()
+        try:
+            found = _images(folder)
+        except OSError as error:
+            if not gone:
+                yield str(folder), InputError(f"{folder}: {error.strerror}; waiting for it")
+            gone = True
+            time.sleep(POLL_SECONDS)
+            continue
+        gone, looked = False, time.monotonic() - started
+        ready = sorted(name for name, stamp in found.items() if growing.get(name) == stamp)
+        growing = {n: s for n, s in found.items() if done.get(n) != s and growing.get(n) != s}
+        if len(done) > len(found) + MOST_FORGOTTEN:
+            done = {n: s for n, s in done.items() if n in found}
+        for name in ready:
+            done[name] = found[name]
+            yield str(folder / name), _loaded(folder / name)
+        time.sleep(max(POLL_SECONDS, BUSY_SHARE * looked))
 
 
-def _stamp(path: Path) -> Stamp:
-    """Size and time of change; of a file that has just gone, nothing."""
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0)
-    return found.st_size, found.st_mtime_ns
+def _images(folder: Path) -> dict[str, Stamp]:
+    """Regular image files by name.
+
+    Raises:
+        OSError: the folder is gone, or cannot be read.
+    """
+    found: dict[str, Stamp] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not is_image_name(Path(entry.name)):
+                continue
+            try:
+                if entry.is_file():
+                    s = entry.stat()
+                    found[entry.name] = (s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
+            except OSError:  # it has just gone
+                continue
+    return found
 
 
 def _loaded(path: Path) -> Image.Image | InputError:
     try:
-        return load_image(path)
+        image = decoded(path, DRAFT_BYTES)
+        with named(path):
+            Upright(image)
+        return image
     except InputError as error:
         return error
 
 
 def stdin_image() -> Image.Image:
-    """The image that standard input holds.
+    """The image that standard input holds, decoded.
 
     Raises:
         InputError: none, or too large to be one.
     """
-    data = sys.stdin.buffer.read(MOST_STDIN_BYTES + 1)
-    if len(data) > MOST_STDIN_BYTES:
-        raise InputError("standard input: more than 256 MB is no image")
-    return load_image(io.BytesIO(data))
+    if sys.stdin is None:
+        raise InputError("standard input is closed")
+    with tempfile.TemporaryFile() as file:  # a picture is sought in, and all of it may not fit into memory
+        while piece := sys.stdin.buffer.read(1 << 20):
+            if file.tell() + len(piece) > MOST_STDIN_BYTES:
+                raise InputError(f"standard input: more than {MOST_STDIN_BYTES >> 20} MB is no image")
+            file.write(piece)
+        file.seek(0)
+        return decoded(file, DRAFT_BYTES)
 
 
 def camera(name: str) -> Iterator[Frame]:

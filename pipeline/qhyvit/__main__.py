@@ -9,9 +9,13 @@ def main() -> None:
         from qhyvit.cli import main as run
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
-            raise
+            print(f"qhyvit: error: cannot start: {error}", file=sys.stderr)
+            sys.exit(2)
         print("qhyvit: error: the host stage is not installed; pip install 'qhyvit[pipeline]'. "
               "The device stage is qhyvit-device.", file=sys.stderr)  # fmt: skip
+        sys.exit(2)
+    except (ImportError, MemoryError, OSError) as error:  # a library that cannot be mapped
+        print(f"qhyvit: error: cannot start: {' '.join(str(error).split()) or 'out of memory'}", file=sys.stderr)
         sys.exit(2)
     run()
 

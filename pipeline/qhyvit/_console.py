@@ -12,6 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
+
+from qhyvit_device.terminal import shown
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False, soft_wrap=True)
@@ -35,8 +38,8 @@ class Talk:
         self._bars.update(self._tasks[what], completed=share, visible=True)
 
     def log(self, line: str, share: float = 0.0) -> None:
-        """One line."""
-        (self._bars.console if self._bars is not None else err).print(line, markup=False, soft_wrap=True)
+        """One line; names of files and layers may hold control characters."""
+        (self._bars.console if self._bars is not None else err).print(shown(line), markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -75,5 +78,5 @@ def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> 
     for i, column in enumerate(columns):
         grid.add_column(column, justify="left" if i == 0 else "right")
     for row in rows:
-        grid.add_row(*[str(v) for v in row])
+        grid.add_row(*[Text(shown(v)) for v in row])
     out.print(grid)

@@ -146,14 +146,15 @@ def build(
     files.check_free(output.out, force=force)
     _checked(config, verify=True)
     work = stages.Work(output.work or output.out.with_name(output.out.name + ".work"), progress, log, force)
-    stages.export(work, config.model, seed, pictures)
-    label_names(output.labels, work.json(stages.FACTS)["classes"])
-    stages.calibrate(work, config.data, config.method, config.target)
-    stages.convert(work)
-    stages.verify(work, pictures, stages.VERIFY_IMAGES, seed, config.data.resize_mode, output.min_agreement)
-    verdict = work.json(stages.VERIFY)
-    if verdict["passed"]:
-        stages.bundle(work, output.out, pictures, output.labels, command, force=force)
+    with work.lock():
+        stages.export(work, config.model, seed, pictures)
+        label_names(output.labels, work.json(stages.FACTS)["classes"])
+        stages.calibrate(work, config.data, config.method, config.target)
+        stages.convert(work)
+        stages.verify(work, pictures, stages.VERIFY_IMAGES, seed, config.data.resize_mode, output.min_agreement)
+        verdict = work.json(stages.VERIFY)
+        if verdict["passed"]:
+            stages.bundle(work, output.out, pictures, output.labels, command, force=force)
     return Built(output.out if verdict["passed"] else None, work.folder, verdict)
 
 

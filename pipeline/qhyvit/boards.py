@@ -39,7 +39,8 @@ class Board:
     host: str
 
     def __post_init__(self) -> None:
-        if not self.host or self.host.startswith("-"):
+        # ssh hands the host to a ProxyCommand's shell, and the rest of the line to the board's
+        if not re.fullmatch(r"[A-Za-z0-9_\[][A-Za-z0-9_.:@%/\[\]+-]*", self.host):
             raise UsageError(f"--ssh {self.host!r}: a host as ssh takes it, like pi@board1")
 
     def run(self, command: str, *, feed: bytes | None = None) -> bytes:
@@ -48,7 +49,7 @@ class Board:
         Raises:
             BoardError: unreachable, or the command failed; with the last line that it said.
         """
-        options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}"]
+        options = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}", "--"]
         try:
             done = subprocess.run(["ssh", *options, self.host, command], input=feed, capture_output=True, check=False)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from qhyvit import files
-from qhyvit.errors import InputError
+from qhyvit.errors import CheckFailedError, InputError
+from qhyvit.plan import QuantPlan
 from qhyvit_device import manifest as manifests
 from qhyvit_device.manifest import Input, Manifest, Output, SelfTest
 from qhyvit_device.preprocess import Preprocess, load_image, quantize, to_pixels
@@ -49,6 +51,39 @@ def _quantization(details: Mapping[str, Any]) -> tuple[str, float | None, int | 
     return (dtype, None, None) if dtype.startswith("float") else (dtype, float(scale), int(zero_point))
 
 
+def check_verdict(path: Path, verified: Mapping[str, Any], hashes: Mapping[str, str]) -> None:
+    """Refuse to ship what a verdict does not name, or what failed.
+
+    Args:
+        path: of the verdict.
+        verified: its content.
+        hashes: of the files that are there, by name.
+
+    Raises:
+        InputError: the verdict is about other files than these.
+        CheckFailedError: a check failed.
+    """
+    for name, found in hashes.items():
+        if verified["files"].get(name) != found:
+            raise InputError(f"{path} is about another {name}: run verify again")
+    failed = [check["name"] for check in verified["checks"] if not check["passed"]]
+    if failed or not verified["passed"]:
+        raise CheckFailedError(f"verification failed: {'; '.join(failed)}; nothing is bundled")
+
+
+def created_by(
+    command: str, facts: Mapping[str, Any], plan: QuantPlan, verified: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a bundle says of how it was made; a bundle is made of what passed alone."""
+    return {
+        "command": command, "method": plan.method, "options": dict(plan.options), "seed": plan.seed,
+        "weights": facts["weights"], "weights_sha256": facts.get("weights_sha256"), "folds": len(plan.folds),
+        "calibration_images": plan.image_count, "calibration_image_hashes": list(plan.image_hashes),
+        "verified": True, "measure": plan.measure, "against_float": verified["against_float"],
+        "oldest_runtime": verified["census"]["oldest_runtime"],
+    }  # fmt: skip
+
+
 def write_bundle(
     out: Path, model: bytes, how: Preprocess, test_image: Path, labels: Sequence[str], facts: Mapping[str, Any],
     *, on_arm64: Callable[[np.ndarray], Sequence[int]] | None = None, force: bool = False,
@@ -76,10 +111,13 @@ def write_bundle(
     pixels = to_pixels(load_image(test_image), height, width, how)
     codes = file.run(quantize(pixels, how, scale, zero_point, dtype))
     with files.new_folder(out, force=force) as folder:
-        (folder / "model.tflite").write_bytes(model)
-        (folder / "labels.txt").write_text("\n".join(labels) + "\n")
-        Image.fromarray(pixels).save(folder / TEST_IMAGE)
-        names = ("model.tflite", "labels.txt", TEST_IMAGE)
+        picture = io.BytesIO()
+        Image.fromarray(pixels).save(picture, "PNG")
+        content = {
+            "model.tflite": model, "labels.txt": ("\n".join(labels) + "\n").encode(), TEST_IMAGE: picture.getvalue(),
+        }  # fmt: skip
+        for name, data in content.items():
+            (folder / name).write_bytes(data)
         manifest = Manifest(
             model=str(facts["model"]),
             profile=str(facts["profile"]),
@@ -93,7 +131,7 @@ def write_bundle(
                 f"{file.runtime} {file.runtime_version}",
                 () if on_arm64 is None else tuple(int(c) for c in on_arm64(pixels)),
             ),
-            checksums={name: manifests.sha256(folder / name) for name in names},
+            checksums={name: files.sha256(data) for name, data in content.items()},
             versions=dict(facts["versions"]),
             created_by=dict(facts["created_by"]),
         )

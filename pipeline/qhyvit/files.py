@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import io
 import os
+import re
+import secrets
 import shutil
 import tempfile
 import zipfile
@@ -13,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,18 +47,26 @@ def write_bytes(target: Path, data: bytes) -> None:
     """
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        name = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less what the user's umask forbids
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.chmod(name, 0o644)
             os.replace(name, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name)
             raise
+
+
+def remove_temporaries(folder: Path, names: Collection[str]) -> None:
+    """Remove what killed processes left in ``folder`` of the files ``names``; nobody else may write there meanwhile."""
+    for path in folder.glob(".*"):
+        name, _, end = path.name[1:].rpartition(".")
+        if name in names and re.fullmatch("[0-9a-f]{8}", end):
+            path.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -88,14 +100,52 @@ def new_folder(
     check_free(target, force=force, ours=ours)
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        try:
-            yield folder
-            folder.chmod(0o755)
-            _put(folder, target)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with _held_folder(target) as folder:
+            try:
+                yield folder
+                with _flocked(target.parent, wait=True):
+                    _put(folder, target)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+
+
+@contextlib.contextmanager
+def _held_folder(target: Path) -> Iterator[Path]:
+    """A new temporary folder beside ``target``, locked while it is made; those of killed processes are removed."""
+    with contextlib.ExitStack() as held:
+        with _flocked(target.parent, wait=True):  # between making a folder and locking it nobody else looks
+            for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
+                # an old one that was moved aside is kept until a new one is in its place
+                if path.is_dir() and (target.exists() or not any(path.glob(glob.escape(target.name)))):
+                    _remove_if_left(path)
+            folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+            folder.mkdir()
+            held.enter_context(_flocked(folder, wait=True))
+        yield folder
+
+
+def _remove_if_left(folder: Path) -> None:
+    with contextlib.suppress(OSError), _flocked(folder, wait=False):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _flocked(folder: Path, *, wait: bool) -> Iterator[None]:
+    """Lock a folder itself, where its file system can; BlockingIOError where another process has it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(ImportError):
+            import fcntl
+
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except OSError:
+                if not wait:
+                    raise
+        yield
+    finally:
+        os.close(handle)
 
 
 def _put(folder: Path, target: Path) -> None:
@@ -204,7 +254,7 @@ def unpack_arrays(data: bytes, what: str) -> dict[str, NDArray[Any]]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as found:
             return {str(name): found[str(i)] for i, name in enumerate(found["names"])}
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{what} is damaged: {error}; calibrate again") from error
 
 
@@ -212,17 +262,19 @@ def unpack_arrays(data: bytes, what: str) -> dict[str, NDArray[Any]]:
 def lock(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a lock file while the block runs; the system frees it when the process ends, however it ends.
 
-    Raises:
-        OutputError: another process holds it and ``wait`` is False, or it cannot be written.
-    """
-    import fcntl
+    A thread that holds it already may take it again.
 
+    Raises:
+        OutputError: another process or thread holds it and ``wait`` is False, or it cannot be written.
+    """
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a")
-    with stream:
+        held = filelock.FileLock(path.resolve(), is_singleton=True)
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
+            held.acquire(timeout=-1 if wait else 0)
+        except filelock.Timeout as error:
             raise OutputError(f"another process is at work in {path.parent}; wait for it, or end it") from error
+    try:
         yield
+    finally:
+        held.release()

@@ -28,7 +28,7 @@ from qhyvit.work import PLAN as PLAN
 from qhyvit.work import SAMPLES as SAMPLES
 from qhyvit.work import VERIFY as VERIFY
 from qhyvit.work import Work as Work
-from qhyvit.work import code_digest, state_digest, versions
+from qhyvit.work import alone, code_digest, state_digest, versions
 from qhyvit.work import default_preprocess as default_preprocess
 from qhyvit_device.preprocess import images_in, normalize, quantize
 
@@ -44,9 +44,11 @@ if TYPE_CHECKING:
 
 EXPORT_IMAGES = 4  # real ones that the exported file is compared with the user's module on
 SAMPLE_COUNT = 16  # calibration images that the work directory keeps, for the report
+JUDGED = (FLOAT, FOLDED, CONSTANTS, PLAN, MODEL)  # what a verdict is about
 PIECES = "calibrate.part"  # finished pieces of a calibration that goes on
 
 
+@alone
 def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = None) -> None:
     """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models._source.open_source`).
 
@@ -139,6 +141,7 @@ def latency_of(path: Path | None) -> LatencyProfile:
     return default_profile() if path is None else load(path)
 
 
+@alone
 def calibrate(
     work: Work, images: DataConfig, method: MethodConfig, target: TargetConfig = TargetConfig()
 ) -> None:
@@ -276,6 +279,7 @@ def lowered(work: Work) -> Lowered:
     return lower(found.shipped, found.plan)
 
 
+@alone
 def convert(work: Work) -> None:
     """Stage 3: ``model.tflite``."""
     key = {name: work.hash(name) for name in (FOLDED, CONSTANTS, PLAN)}
@@ -296,6 +300,7 @@ def runtimes_here() -> list[str]:
     return ["litert", *(["tensorflow"] if find_spec("tensorflow") else [])]
 
 
+@alone
 def verify(
     work: Work, images: Path, count: int, seed: int, mode: str | None, least: float | None = None
 ) -> Report | None:
@@ -307,12 +312,11 @@ def verify(
     """
     from qhyvit.verify.against_float import FloatFile
 
-    facts = work.json(FACTS)
-    plan = plan_of(work)
+    facts, plan = work.json(FACTS), plan_of(work)
     paths = data.verification_images(images, plan.image_hashes, count, seed)
     how = data.preprocess_for(images, default_preprocess(facts, plan.resize_mode), mode)
-    key: dict[str, Any] = {name: work.hash(name) for name in (FLOAT, MODEL, PLAN)}
-    key |= {"images": data.hash_files(paths), "how": asdict(how), "least": least}
+    hashes = {name: work.hash(name) for name in JUDGED}
+    key = {"files": hashes, "images": data.hash_files(paths), "how": asdict(how), "least": least}
     outcome: list[Report] = []
 
     def make() -> None:
@@ -321,40 +325,36 @@ def verify(
         from qhyvit.verify.report import verify as check
 
         work.progress("verify", 0.0)
-        found = solved(work)
+        found, model = solved(work), work.read(MODEL)
         pixels = data.load_pixels(paths, facts["input_size"], how)
         entry = plan.tensors[found.folded.tensors[found.folded.inputs[0]].name]
         codes = [quantize(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pixels]
         floats = torch.from_numpy(normalize(pixels, how))
-        model = work.read(MODEL)
         reference = FloatFile(work.read(FLOAT), facts, least)
         outcome.append(
             check(found.folded, plan, lowered(work), model, floats, codes, runtimes_here(), reference=reference)
         )
-        files.write_text(work.folder / VERIFY, json.dumps(outcome[0].to_json(), indent=1) + "\n")
+        verdict = {**outcome[0].to_json(), "files": {**hashes, MODEL: files.sha256(model)}}
+        files.write_text(work.folder / VERIFY, json.dumps(verdict, indent=1) + "\n")
 
     work.stage("verify", key, (VERIFY,), make)
-    return outcome[0] if outcome else None
+    return next(iter(outcome), None)
 
 
+@alone
 def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: str, *, force: bool) -> None:
-    """Stage 5: the folder that ships."""
-    from qhyvit.bundle import label_names, write_bundle
+    """Stage 5: the folder that ships; see :func:`qhyvit.bundle.check_verdict`."""
+    from qhyvit.bundle import check_verdict, created_by, label_names, write_bundle
 
-    facts, plan = work.json(FACTS), plan_of(work)
-    verified = work.json(VERIFY)
-    created = {
-        "command": command, "method": plan.method, "options": dict(plan.options), "seed": plan.seed,
-        "weights": facts["weights"], "weights_sha256": facts.get("weights_sha256"), "folds": len(plan.folds),
-        "calibration_images": plan.image_count, "calibration_image_hashes": list(plan.image_hashes),
-        "float_sha256": work.hash(FLOAT), "plan_sha256": work.hash(PLAN), "verified": verified["passed"],
-        "measure": plan.measure, "against_float": verified["against_float"],
-        "oldest_runtime": verified["census"]["oldest_runtime"],
-        "config": work.json(CONFIG) if (work.folder / CONFIG).is_file() else {},
-    }  # fmt: skip
+    facts, verified, model = work.json(FACTS), work.json(VERIFY), work.read(MODEL)
+    hashes = {name: files.sha256(model) if name == MODEL else work.hash(name) for name in JUDGED}
+    check_verdict(work.folder / VERIFY, verified, hashes)
+    plan = plan_of(work)
+    created = created_by(command, facts, plan, verified) | {"float_sha256": hashes[FLOAT], "plan_sha256": hashes[PLAN]}
+    created["config"] = work.json(CONFIG) if (work.folder / CONFIG).is_file() else {}
     made_with = {**versions(), **facts["versions"], "qhyvit": __version__, "python": platform.python_version()}
     write_bundle(
-        out, work.read(MODEL), default_preprocess(facts, plan.resize_mode), images_in(images)[0],
+        out, model, default_preprocess(facts, plan.resize_mode), images_in(images)[0],
         label_names(labels, facts["classes"]),
         {"model": facts["model"], "profile": plan.profile, "versions": made_with, "created_by": created},
         on_arm64=_on_arm64(work) if plan.profile == "integer" and not plan.int16 else None, force=force,

@@ -36,7 +36,7 @@ class Store:
         if self.folder is None:
             return
         mark = self.folder / KEY
-        if not mark.is_file() or mark.read_text() != key:
+        if not mark.is_file() or mark.read_text(errors="replace") != key:
             self.close()
             files.write_text(mark, key)
 

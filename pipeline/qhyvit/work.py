@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, wraps
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -22,6 +24,8 @@ from qhyvit.progress import Log, Progress, silent
 from qhyvit_device.preprocess import Preprocess
 
 T = TypeVar("T")
+P = ParamSpec("P")
+LOCK = "lock"
 FLOAT, FACTS, FOLDED, PLAN, CONSTANTS, MODEL, VERIFY, STATE, SAMPLES, LATENCY = (
     "float.tflite", "export.json", "folded.tflite", "plan.json", "plan.npz", "model.tflite", "verify.json",
     "state.json", "samples.npz", "latency.json",
@@ -35,7 +39,7 @@ TOOLS = ("torch", "timm", "litert-torch", "ai-edge-litert", "numpy", "pillow")
 KEYS: dict[str, dict[str, Any]] = {  # of the JSON files: what has to be in them
     FACTS: {"model": str, "classes": int, "input_size": int | list, "preprocess": dict, "weights": str,
             "versions": dict},
-    VERIFY: {"passed": bool, "checks": list, "census": dict, "sqnr_db": dict},
+    VERIFY: {"passed": bool, "checks": list, "census": dict, "sqnr_db": dict, "files": dict},
     STATE: {},
 }
 
@@ -106,6 +110,24 @@ class Work:
     log: Log = field(default=silent)
     force: bool = False
 
+    @contextlib.contextmanager
+    def lock(self, *, wait: bool = False) -> Iterator[None]:
+        """Work alone in the directory while the block runs; what killed processes left there is removed.
+
+        Where the block makes nothing, there is no directory behind it that was not there before.
+
+        Raises:
+            OutputError: another process is at work there and ``wait`` is False.
+        """
+        existed = self.folder.exists()
+        with files.lock(self.folder / LOCK, wait=wait):
+            files.remove_temporaries(self.folder, MADE_BY)
+            try:
+                yield
+            finally:
+                if not existed and files.only(self.folder, (LOCK,)):
+                    shutil.rmtree(self.folder, ignore_errors=True)
+
     def read(self, name: str) -> bytes:
         """A stage's file.
 
@@ -174,6 +196,17 @@ class Work:
     def hash(self, name: str) -> str:
         """Hash of a stage's file."""
         return files.sha256(self.read(name))
+
+
+def alone(stage: Callable[Concatenate[Work, P], T]) -> Callable[Concatenate[Work, P], T]:
+    """A stage that holds the lock of its work directory, see :meth:`Work.lock`."""
+
+    @wraps(stage)
+    def locked(work: Work, *args: P.args, **kwargs: P.kwargs) -> T:
+        with work.lock():
+            return stage(work, *args, **kwargs)
+
+    return locked
 
 
 def state_digest(module: Any) -> str:

@@ -1,6 +1,8 @@
 """Manifests and model files are untrusted: everything hostile is refused with its reason."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from qhyvit_device import flat, info, manifest
 from qhyvit_device.errors import CheckFailedError, InputError, ManifestError
 from qhyvit_device.manifest import Input, Manifest, Output, SelfTest
 from qhyvit_device.preprocess import Preprocess
+from qhyvit_device.runner import Model
 
 GOOD = Manifest(
     "m", "integer", Input(8, 8, "int8", 0.01, -128), Output(3, "int8", 0.1, 0), Preprocess("crop", 9, "bilinear"),
@@ -97,19 +100,52 @@ def test_files_of_a_manifest(tmp_path):
     with pytest.raises(ManifestError):
         manifest.load(path)
     path.write_bytes(b" " * (manifest.MAX_BYTES + 1))
-    with pytest.raises(ManifestError, match="MB"):
+    with pytest.raises(InputError, match="more than 4 MB"):
         manifest.load(path)
 
 
-def test_links_and_changed_files_are_refused(tmp_path):
+def test_changed_files_are_refused(tmp_path):
     for name in GOOD.checksums:
         (tmp_path / name).write_text("x")
+    (tmp_path / "manifest.json").write_text(manifest.dumps(GOOD))
     with pytest.raises(InputError, match="checksum differs"):
-        manifest.verify_files(tmp_path, GOOD)
-    (tmp_path / "model.tflite").unlink()
-    (tmp_path / "model.tflite").symlink_to("labels.txt")
-    with pytest.raises(InputError, match="links are refused"):
-        manifest.verify_files(tmp_path, GOOD)
+        manifest.read_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda path: path.symlink_to("same"), "links are refused"),
+    (lambda path: path.symlink_to("/dev/zero"), "links are refused"),
+    (lambda path: path.symlink_to(path), "links are refused"),
+    (os.mkfifo, "not a regular file"),
+    (lambda path: path.mkdir(), "a folder, not a file"),
+    (lambda path: None, "No such file"),
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["model.tflite", "labels.txt", "test.png", "manifest.json"])
+def test_what_is_no_regular_file_is_refused_and_never_waited_for(bundle, tmp_path, name, make, words):
+    shutil.copytree(bundle, tmp_path / "b")
+    (tmp_path / "b" / name).rename(tmp_path / "b" / "same")
+    make(tmp_path / "b" / name)
+    with pytest.raises(InputError, match=words):
+        manifest.read_bundle(tmp_path / "b")
+
+
+def test_the_bytes_that_were_hashed_are_the_ones_that_run(monkeypatch, tmp_path, bundle):
+    """Whoever replaces a file between the check and the load changes nothing: there is one read."""
+    shutil.copytree(bundle, tmp_path / "b")
+    read = manifest.files.read
+    seen = []
+
+    def replaced_behind(path, most, **options):
+        content = read(path, most, **options)
+        seen.append(path.name)
+        path.write_bytes(b"another")
+        return content
+
+    monkeypatch.setattr(manifest.files, "read", replaced_behind)
+    model = Model.load(tmp_path / "b")
+    assert info.self_test(model)["equal_codes"] == 1.0
+    assert len(model.labels) == 10
+    assert sorted(seen) == sorted(p.name for p in bundle.iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +225,7 @@ def on_machine(machine, outcome, monkeypatch, **changes):
     test = SelfTest("test.png", (10, 50, 20), "x86_64", "litert 1", **changes)
     file = SimpleNamespace(runtime="litert", runtime_version="1")
     model = SimpleNamespace(
-        manifest=SimpleNamespace(test=test), bundle=Path("b"), file=file, prepare=lambda *a, **k: None,
+        manifest=SimpleNamespace(test=test), picture=b"", file=file, prepare=lambda *a, **k: None,
         run=lambda x: np.array(outcome),
     )  # fmt: skip
     monkeypatch.setattr(info.platform, "machine", lambda: machine)

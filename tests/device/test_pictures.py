@@ -52,9 +52,8 @@ LOSSLESS = {
     "RGBA as WebP": (RGBA, "WEBP"),
     "I;16": (Image.fromarray(GRAY.astype(np.uint16) * 257), "PNG"),
     "I": (Image.fromarray(GRAY.astype(np.int32) * 257), "PNG"),
-    "I as TIFF": (Image.fromarray(GRAY.astype(np.int32) * 257), "TIFF"),
-    "F": (Image.fromarray(GRAY.astype(np.float32)), "TIFF"),
-    "CMYK": (Image.fromarray(COLOURS).convert("CMYK"), "TIFF"),
+    "I as PGM": (Image.fromarray(GRAY.astype(np.int32) * 257), "PPM"),
+    "F": (Image.fromarray(GRAY.astype(np.float32)), "PPM"),
     "turned by EXIF": (turned(), "PNG"),
 }  # fmt: skip
 

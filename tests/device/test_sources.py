@@ -1,7 +1,9 @@
 """Watched folders, standard input and cameras, and the example program."""
 
+import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -194,3 +196,112 @@ def test_the_example_rings_for_what_was_asked(bundle, tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+def watched(folder, monkeypatch, *steps):
+    """What a watch gives after each step: names of pictures, and errors as they are."""
+    monkeypatch.setattr(sources, "POLL_SECONDS", 0.0)
+    looks = iter(steps)
+
+    def pause(_):
+        try:
+            next(looks)()
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(sources, "time", SimpleNamespace(sleep=pause, monotonic=lambda: 0.0))
+    found = []
+    with contextlib.suppress(KeyboardInterrupt):
+        for name, image in sources.watch_folder(folder):
+            found.append(str(image) if isinstance(image, InputError) else Path(name).name)
+    return found
+
+
+def nothing():
+    pass
+
+
+def test_a_folder_that_goes_and_comes_back_is_watched_on(tmp_path, monkeypatch):
+    folder, away = tmp_path / "in", tmp_path / "away"
+    folder.mkdir()
+    picture(folder / "old.png", 0)
+    found = watched(
+        folder, monkeypatch, lambda: folder.rename(away), nothing, nothing, lambda: away.rename(folder), nothing,
+        lambda: picture(folder / "new.png", 1), nothing, nothing, lambda: folder.rename(away), nothing,
+    )  # fmt: skip
+    gone = f"{folder}: No such file or directory; waiting for it"
+    assert found == [gone, "new.png", gone]
+
+
+def test_what_is_no_regular_file_is_passed_over(tmp_path, monkeypatch):
+    def put():
+        os.mkfifo(tmp_path / "a.jpg")
+        (tmp_path / "b.jpg").symlink_to("/dev/zero")
+        (tmp_path / "c.jpg").symlink_to("nothing")
+        (tmp_path / "d.jpg").mkdir()
+        (tmp_path / "e.jpg").symlink_to(tmp_path / "e.jpg")
+        picture(tmp_path / "z.png", 0)
+
+    assert watched(tmp_path, monkeypatch, put, nothing, nothing) == ["z.png"]
+
+
+def test_a_name_that_is_used_again_is_another_picture(tmp_path, monkeypatch):
+    path, stamp = tmp_path / "x.bmp", (1_700_000_000, 1_700_000_000)
+
+    def put(colour):
+        path.unlink(missing_ok=True)
+        Image.new("RGB", (20, 20), colour).save(path)
+        os.utime(path, stamp)
+
+    found = watched(
+        tmp_path, monkeypatch, lambda: put("red"), nothing, nothing, path.unlink, nothing, lambda: put("blue"), nothing,
+        nothing, lambda: put("green"), nothing, nothing,
+    )  # fmt: skip
+    assert found == ["x.bmp"] * 3
+
+
+def test_twenty_thousand_files_take_a_small_share_of_a_core(tmp_path, monkeypatch):
+    for i in range(20_000):
+        (tmp_path / f"{i}.jpg").touch()
+    clock, pauses = [0.0], []
+    images = sources._images
+
+    def looked(folder):
+        clock[0] += 0.5  # seconds that a look takes
+        return images(folder)
+
+    monkeypatch.setattr(sources, "_images", looked)
+
+    def pause(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 1:
+            picture(tmp_path / "n.png", 0)
+
+    monkeypatch.setattr(sources, "time", SimpleNamespace(sleep=pause, monotonic=lambda: clock[0]))
+    frames = sources.watch_folder(tmp_path)
+    assert Path(next(frames)[0]).name == "n.png"
+    assert min(pauses) >= 9 * 0.5
+
+
+def test_names_that_are_gone_are_forgotten_in_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MOST_FORGOTTEN", 3)
+    done = {f"{i}.jpg": (i,) for i in range(10)}
+    picture(tmp_path / "a.png", 0)
+    frames = sources._appearing(tmp_path, done)
+    monkeypatch.setattr(sources, "POLL_SECONDS", 0.0)
+    assert Path(next(frames)[0]).name == "a.png"
+    assert set(frames.gi_frame.f_locals["done"]) == {"a.png"}
+
+
+def test_a_fifo_is_refused_where_it_is_named(bundle, tmp_path):
+    os.mkfifo(tmp_path / "x.jpg")
+    done = device("classify", bundle, tmp_path / "x.jpg")
+    assert done.returncode == 2
+    assert b"x.jpg: not a regular file" in done.stderr
+
+
+def test_standard_input_that_is_too_large_is_refused(bundle, monkeypatch):
+    monkeypatch.setattr(sources, "MOST_STDIN_BYTES", 2 << 20)
+    monkeypatch.setattr(sources.sys, "stdin", SimpleNamespace(buffer=io.BytesIO(bytes(3 << 20))))
+    with pytest.raises(InputError, match="more than 2 MB is no image"):
+        sources.stdin_image()

@@ -35,7 +35,7 @@ def costs_of(graph: Graph, folder: Path):
     (folder / FLOAT).write_bytes(serialize(graph))
     found = method("minmax").search(Problem(graph, IMAGES), method("minmax").defaults)
     names = [t.name for t in graph.tensors.values()]
-    verified = {"passed": True, "checks": [], "census": {"oldest_runtime": "2.5"},
+    verified = {"passed": True, "checks": [], "files": {}, "census": {"oldest_runtime": "2.5"},
                 "sqnr_db": dict.fromkeys(names, 40.0)}  # fmt: skip
     (folder / VERIFY).write_text(json.dumps(verified))
     (folder / LATENCY).write_text(default_profile().to_json())

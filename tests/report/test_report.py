@@ -53,7 +53,7 @@ def bundle(tmp_path_factory, small_v1, pictures) -> Path:
         (work.folder / stages.FACTS).write_text(json.dumps(small_v1.facts))
         stages.calibrate(work, DataConfig(images, 8, "squash"), MethodConfig(method))
         stages.convert(work)
-        stages.verify(work, images, 2, 0, "squash")
+        stages.verify(work, images, 2, 0, "squash", 0.0)
         names = place / "names.txt"
         names.write_text("\n".join([HOSTILE, *(f"class {i}" for i in range(1, 10))]))
         stages.bundle(work, place / method, images, names, "qhyvit build m --method minmax --out B", force=True)

@@ -9,10 +9,10 @@ import traceback
 import typer
 from typer.exceptions import TyperException
 
-from qhyvit import _console
 from qhyvit.cli import _boards, _build, _look  # noqa: F401 - their commands join the application
 from qhyvit.cli._app import app as app
 from qhyvit.errors import QhyvitError
+from qhyvit_device import terminal
 from qhyvit_device.errors import said
 
 DEBUG = "--debug"
@@ -36,17 +36,20 @@ def main(argv: list[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if argv is None else argv)
     try:
+        terminal.prepare()
         code = app([word for word in given if word != DEBUG], standalone_mode=False)
+        terminal.flush()
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except (Exception, SystemExit) as error:
-        if isinstance(error.__context__, BrokenPipeError):  # whoever reads has enough: typer ends the program
+        if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+            terminal.forget(sys.stdout)  # whoever reads has enough: typer ends the program
             sys.exit(0)
         if DEBUG in given:
             traceback.print_exc()
         exit_code, line = _failure(error)
         if line:
-            plain = " ".join(ESCAPES.sub("", line).split())
-            _console.err.print(f"qhyvit: error: {plain}", markup=False, soft_wrap=True)
+            terminal.complain("qhyvit", " ".join(ESCAPES.sub("", line).split()))
+        terminal.forget(sys.stdout)
         sys.exit(exit_code)
     sys.exit(code if isinstance(code, int) else 0)

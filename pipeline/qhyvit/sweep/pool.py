@@ -74,7 +74,7 @@ class Pool:
         workers = self.workers or len(os.sched_getaffinity(0))
         with (
             distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0",
+                n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
                 silence_logs=logging.CRITICAL,
             ) as cluster,
             distributed.Client(cluster) as client,

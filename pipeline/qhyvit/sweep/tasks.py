@@ -23,7 +23,7 @@ SUBSET_SEED = 0  # of evaluation images, where a count is given: the same ones f
 def export(folder: str, model: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The float file of a model (:class:`ModelConfig`) and its facts, in ``folder``; one process at a time."""
     work = stages.Work(Path(folder))
-    with files.lock(work.folder / "lock"):
+    with work.lock(wait=True):
         stages.export(work, ModelConfig.parse(model, "the model"), seed)
     facts = work.json(stages.FACTS)
     return {name: facts[name] for name in ("classes", "input_size", "float_error")}

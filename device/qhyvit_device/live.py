@@ -1,0 +1,70 @@
+"""A model that follows its bundle: an update of the folder is picked up between two pictures."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from PIL import Image
+
+from qhyvit_device.errors import DeviceError
+from qhyvit_device.manifest import FILE_NAME
+from qhyvit_device.runner import Model, Prediction
+
+Identity = tuple[int, ...]
+
+
+def _identity(bundle: Path) -> Identity:
+    """Which folder and manifest a name stands for now."""
+    try:
+        folder, manifest = os.stat(bundle), os.stat(bundle / FILE_NAME)
+    except OSError:
+        return ()
+    return folder.st_dev, folder.st_ino, manifest.st_ino, manifest.st_mtime_ns
+
+
+class LiveModel:
+    """A bundle's model, loaded again where ``qhyvit-device update`` has replaced the folder.
+
+    One that cannot be loaded is passed over, and the one before goes on. Threads may share it.
+
+    Args:
+        bundle: its folder.
+        threads: of the interpreter.
+        load: opens a bundle; :func:`qhyvit_device.trial.load` starts its model in a process of its own first.
+
+    Attributes:
+        refused: why the newest bundle is not used; None where it is.
+
+    Raises:
+        DeviceError: see :meth:`qhyvit_device.runner.Model.load`.
+    """
+
+    def __init__(
+        self, bundle: str | Path, threads: int = 1, load: Callable[[Path, int], Model] = Model.load
+    ) -> None:
+        self._bundle, self._threads, self._load, self._lock = Path(bundle), threads, load, threading.Lock()
+        self._seen = _identity(self._bundle)
+        self._model = load(self._bundle, threads)
+        self.refused: DeviceError | None = None
+
+    def current(self) -> Model:
+        """The model of the bundle that is there now; who holds it goes on with it whatever is updated."""
+        with self._lock:
+            found = _identity(self._bundle)
+            if found and found != self._seen:
+                self._seen = found
+                try:
+                    self._model, self.refused = self._load(self._bundle, self._threads), None
+                except DeviceError as error:
+                    self.refused = error
+            return self._model
+
+    def classify(
+        self, image: Image.Image | Path | str | IO[bytes], top: int = 5, mode: str | None = None
+    ) -> list[Prediction]:
+        """See :meth:`qhyvit_device.runner.Model.classify`."""
+        return self.current().classify(image, top, mode)

@@ -1,0 +1,90 @@
+"""Every command of ``qhyvit`` where streams, locale, folders and names are hostile: one line at most."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from qhyvit import cli
+
+ARGUMENTS = {  # what a command needs before it looks at files
+    "build": "mobilevit_xxs --random-weights --images {x} --out out", "bundle": "--work {x} --images {x} --out out",
+    "calibrate": "--work {x} --images {x}", "compare": "{x} {x}", "convert": "--work {x}",
+    "evaluate": "{x} --images {x}", "export": "mobilevit_xxs --weights {x} --work out", "inspect": "{x}",
+    "latency-profile": "{x} --out out", "methods": "", "models": "", "report": "{x}", "sweep": "{x} --out out",
+    "verify": "--work {x} --images {x}", "wheelhouse": "--out {x}/out --machine {x}", "bench": "{x} --ssh {x}",
+    "bundle-image": "{x} --out out", "bundle-tarball": "{x} --out out",
+}  # fmt: skip
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+LISTS = ("models", "methods")  # write to stdout without any file
+EVIL = os.fsdecode(b"no\xff\x1b]0;pwn\x07\x1b[2J\nqhyvit: all is well")
+
+
+def arguments(command, x):
+    return [word.format(x=x) for word in [command, *ARGUMENTS[command].split()]]
+
+
+def test_every_command_is_walked():
+    assert sorted(ARGUMENTS) == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_hostile_name_is_one_harmless_line(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments(command, EVIL))
+    out, err = capsys.readouterr()
+    assert ended.value.code == (0 if command in LISTS else 2)
+    assert len(err.splitlines()) == (0 if command in LISTS else 1), err
+    assert all(c == "\n" or c.isprintable() for c in out + err)
+    assert list(tmp_path.iterdir()) == []
+
+
+SURROUNDINGS = {
+    "full stdout": "{} > /dev/full", "closed stdout": "{} >&-", "closed stdin": "{} <&-", "closed stderr": "{} 2>&-",
+    "full stderr": "{} 2> /dev/full", "nothing open": "{} <&- >&- 2>&-",
+    "ASCII": "export LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0; {}", "no HOME": "unset HOME; {}",
+    "no temporary folder": "export TMPDIR=/nowhere; {}",
+}  # fmt: skip
+
+
+def run(folder, surroundings, words):
+    line = SURROUNDINGS[surroundings].format(f'{sys.executable} -m qhyvit "$@"')
+    given = [os.fsencode(word) for word in words]
+    return subprocess.run(["/bin/sh", "-c", line, "sh", *given], cwd=folder, capture_output=True, check=False)
+
+
+def check(done, command, surroundings):
+    assert done.returncode in (0, 2), done.stderr
+    assert b"Traceback" not in done.stdout + done.stderr
+    assert b"Exception ignored" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 1, done.stderr
+    if command in LISTS:
+        assert (done.returncode == 2) == (surroundings in ("full stdout", "closed stdout", "nothing open"))
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+def test_lists_go_where_they_can_or_end_in_one_line(surroundings, tmp_path):
+    check(run(tmp_path, surroundings, ["models"]), "models", surroundings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_command_ends_in_a_traceback(command, surroundings, tmp_path):
+    check(run(tmp_path, surroundings, arguments(command, EVIL)), command, surroundings)
+
+
+def test_too_little_memory_to_start_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "qhyvit", "models"]
+    limit = 120 << 20
+
+    def small():
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, preexec_fn=small)
+    assert done.returncode in (0, 2), done.stderr[-300:]
+    assert b"Traceback" not in done.stderr
