@@ -15,7 +15,6 @@ from qhyvit.lowering.profiles import with_profile
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
-from qhyvit.passes import float_sums_of_squares
 from qhyvit.plan import QuantPlan, Scheme
 from qhyvit.tflite import _flat
 from qhyvit.tflite.serialize import serialize
@@ -137,8 +136,8 @@ def test_right_operands_are_symmetric_in_the_plan(solved):
 
 def test_right_operands_never_hold_the_lowest_code_however_far_they_are_clipped(small, inputs, codes):
     """Cortex-A53 and A72 have kernels that add two products in 16 bits: -128 * -128 twice is one too much."""
-    graph, minmax = small.graph, method("minmax")
-    tensors = dict(minmax.search(Problem(graph, inputs[:4]), minmax.defaults).tensors)
+    solution = method("minmax").search(Problem(small.graph, inputs[:4]))
+    graph, tensors = solution.graph, dict(solution.tensors)
     right = {graph.tensors[n.inputs[1]].name for n in graph.nodes if n.op == "BATCH_MATMUL"}
     for group in groups(graph):
         names = [graph.tensors[t].name for t in group.members]
@@ -196,7 +195,7 @@ def test_smaller_grids_are_kept_by_the_file(small_v1, inputs, bits):
 def test_the_cpu_profile_has_float_islands_and_nothing_else_in_float(small, inputs, enlarged):
     graph = with_profile(small.graph, "cpu", enlarged)
     solution = method("minmax").search(Problem(graph, inputs[:4]), {"observer": "minmax"})
-    plan = QuantPlan(solution.tensors, "minmax", profile="cpu")
+    graph, plan = solution.graph, QuantPlan(solution.tensors, "minmax", profile="cpu")
     data = quantized_file(graph, plan)
     q = plan.tensors[graph.tensors[graph.inputs[0]].name]
     codes = [
@@ -207,8 +206,7 @@ def test_the_cpu_profile_has_float_islands_and_nothing_else_in_float(small, inpu
     assert not failed
     found = census(data)
     islands = {op for op, dtype in found.ops if dtype == "FLOAT32"}
-    written = float_sums_of_squares.apply(graph)
-    assert islands == {n.op for n in written.nodes if not n.is_int8} | {"DEQUANTIZE"}
+    assert islands == {n.op for n in graph.nodes if not n.is_int8} | {"DEQUANTIZE"}
     assert islands >= {"SOFTMAX", "RSQRT", "ADD"}  # with the eps
     assert set(found.not_delegated) <= {"SOFTMAX"}  # roots run in XNNPACK now, and softmax but for the shortest rows
 

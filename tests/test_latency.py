@@ -21,6 +21,7 @@ from qhyvit.latency import Kernel, LatencyProfile, Work, default_profile
 from qhyvit.latency import fit as fitting
 from qhyvit.latency.profile import LARGE, LARGE_NS, packaged
 from qhyvit.latency.work import LANES, TABLE, TABLE_OPS, is_sum_of_squares, work
+from qhyvit.lowering import placement
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.lowering.placement import Times, Worth, place, times
 from qhyvit.lowering.profiles import ids_of, with_islands, with_profile
@@ -33,7 +34,6 @@ from qhyvit.ops import spec
 from qhyvit.passes import float_sums_of_squares, prepared
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.run import Executor
-from qhyvit.tflite import placement
 from qhyvit.tflite.read import read
 from qhyvit.verify.census import census
 from qhyvit.verify.report import verify
@@ -551,7 +551,7 @@ def scaled(factor, *names):
 
 def built(graph, inputs):
     solution = method("minmax").search(Problem(graph, inputs[:4]), {"observer": "minmax"})
-    plan = QuantPlan(solution.tensors, "minmax", profile="cpu")
+    graph, plan = solution.graph, QuantPlan(solution.tensors, "minmax", profile="cpu")
     data = quantized_file(graph, plan)
     entry = plan.tensors[graph.tensors[graph.inputs[0]].name]
     codes = [

@@ -5,11 +5,11 @@ import torch
 
 from benchmarks import accuracy, plots
 from benchmarks._files import have_rows, write_rows
-from qhyvit.lowering.lower import quantized_file
+from qhyvit.lowering.lower import lower
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
 from qhyvit.plan import QuantPlan
-from qhyvit.sim.run import Executor
+from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.probe import make_interpreter, run
 from qhyvit_device.preprocess import Preprocess
 from qhyvit_device.preprocess import quantize as codes_of
@@ -37,21 +37,20 @@ def test_a_row_that_is_there_is_found_by_its_values(tmp_path):
     assert not have_rows(path, {"row": "a", "seed": 1})
 
 
-def test_the_exact_simulation_is_far_nearer_to_the_file_than_to_float(small_v1, pictures, inputs):
-    chosen = method("minmax")
-    solution = chosen.search(Problem(small_v1.graph, inputs[:4]), chosen.defaults)
-    model = quantized_file(solution.shipped, QuantPlan(solution.tensors, "minmax"))
+def test_the_typed_graph_gives_the_files_logits(small_v1, pictures):
+    inputs = torch.from_numpy(pictures[:4].astype(np.float32) / 255)
+    solution = method("minmax").search(Problem(small_v1.graph, inputs))
+    typed = lower(solution.shipped, QuantPlan(solution.tensors, "minmax")).graph
+    model = serialize(typed)
     how = Preprocess("squash", 128, "bicubic", (0.0,) * 3, (1.0,) * 3)
-    logits = accuracy.simulated(solution.shipped, solution.tensors, pictures[:4], how, exact=True)
+    logits = accuracy.as_the_file(typed, pictures[:4], how)
     graph = solution.graph
     first, last = (solution.tensors[graph.tensors[t].name] for t in (graph.inputs[0], graph.outputs[0]))
     interpreter = make_interpreter(model, "litert")
-    with torch.no_grad():
-        floats = Executor(graph).logits(inputs[:4]).numpy()
-    for picture, found, plain in zip(pictures[:4], logits, floats, strict=True):
+    for picture, found in zip(pictures[:4], logits, strict=True):
         codes = run(interpreter, codes_of(picture, how, first.scale[0], first.zero_point[0], "int8")[None]).ravel()
         expected = (codes.astype(np.float64) - last.zero_point[0]) * last.scale[0]
-        assert np.abs(found - expected).mean() < 0.25 * np.abs(found - plain).mean()
+        assert np.array_equal(found, expected)
 
 
 def test_mean_sqnr_falls_with_fewer_bits(small_v1, inputs):
