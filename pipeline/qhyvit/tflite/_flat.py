@@ -63,18 +63,6 @@ def op_name(model: Any, operator: Any) -> str:
     return BUILTIN.get(number, f"BUILTIN_{number}")
 
 
-def code_index(model: Any, op: str, version: int = 1) -> int:
-    """Index of the operator code of a builtin op, added in this version where it is missing."""
-    wanted = BUILTIN_CODE[op]
-    for i, code in enumerate(model.operatorCodes):
-        if code.builtinCode == wanted:
-            return i
-    code = schema.OperatorCodeT()
-    code.builtinCode, code.deprecatedBuiltinCode, code.version = wanted, min(wanted, 127), version
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
-
-
 def text(value: Any) -> str:
     """Strings of the schema come as bytes."""
     return value.decode() if isinstance(value, bytes) else (value or "")
