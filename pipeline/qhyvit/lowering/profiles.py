@@ -7,7 +7,7 @@ may write int16, with a step of 1/65536, before a QUANTIZE: then its int8 codes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from qhyvit.errors import UsageError
@@ -20,6 +20,10 @@ from qhyvit.ops import spec
 from qhyvit.plan import PROFILES
 
 ISLANDS = {"integer": INT16, "cpu": FLOAT}  # the type of each profile's islands
+
+
+TYPES = ((FLOAT, FLOAT), (INT16, INT16), (INT8, INT16))  # what nodes outside int8 read and write
+GATES = "gates"
 
 
 def check_profile(profile: str) -> None:
@@ -70,6 +74,23 @@ def with_gates(graph: Graph, names: Iterable[str]) -> Graph:
     gates = [bool(wanted.intersection(n.outputs)) for n in graph.nodes]
     nodes = (n if n.gate == gate else replace(n, gate=gate) for n, gate in zip(graph.nodes, gates, strict=True))
     return replace(graph, nodes=tuple(nodes))
+
+
+def marks(graph: Graph) -> dict[str, list[str]]:
+    """What the nodes of a float graph say beyond a float file, as names of what they write."""
+    kinds = ((f"{reads}>{writes}", reads, writes) for reads, writes in TYPES)
+    found = {
+        label: [graph.tensors[t].name for n in graph.nodes if (n.reads, n.writes) == (reads, writes) for t in n.outputs]
+        for label, reads, writes in kinds
+    }
+    return {**found, GATES: [graph.tensors[t].name for t in sorted(graph.gates)]}
+
+
+def marked(graph: Graph, names: Mapping[str, Iterable[str]]) -> Graph:
+    """The graph with what :func:`marks` gave."""
+    for reads, writes in TYPES:
+        graph = edit.computed_in(graph, ids_of(graph, names[f"{reads}>{writes}"]), reads, writes)
+    return with_gates(graph, names[GATES])
 
 
 def may_be_float(graph: Graph, tensor: int) -> bool:
