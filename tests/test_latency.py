@@ -28,7 +28,7 @@ from qhyvit.lowering.profiles import ids_of, with_islands, with_profile
 from qhyvit.methods import _islands, method
 from qhyvit.methods._islands import GAIN_PER_TIME, GAIN_PER_TIME_FAR, gain_per_ms
 from qhyvit.methods._problem import Problem
-from qhyvit.methods.qhyvit import _resume
+from qhyvit.methods._range_search import ranges_behind
 from qhyvit.observers._histogram import Histogram
 from qhyvit.ops import spec
 from qhyvit.passes import float_sums_of_squares, prepared
@@ -737,7 +737,7 @@ def test_a_range_that_a_float_kernel_read_is_mended_for_the_int8_one():
     """RSQRT takes nothing below its lowest code; a mean that a float root read had zero point 0: no file was made."""
     graph = line("GELU", "RSQRT")
     keep = {t.name: TensorQuant((0.1,), (0,)) for t in graph.activations()}
-    chosen = _resume(Problem(graph, torch.zeros(1, ELEMENTS)), keep, {})
+    chosen = ranges_behind(Problem(graph, torch.zeros(1, ELEMENTS)), keep, {})
     by_name = {graph.tensors[g.members[0]].name: q for g, q in chosen.items()}
     assert by_name["t1"].zero_point == (-128,)
     assert by_name["t1"].scale[0] * 255 == pytest.approx(12.7)

@@ -16,9 +16,9 @@ from qhyvit.methods._observe import observe
 from qhyvit.methods._patterns import before
 from qhyvit.methods._pixels import pixel_quant
 from qhyvit.methods._problem import Problem
+from qhyvit.methods._range_search import ranges_behind
 from qhyvit.methods._ranges import group_quant
 from qhyvit.methods._weights import search_weight
-from qhyvit.methods.qhyvit import _resume
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
@@ -75,10 +75,10 @@ def test_folds_are_made_only_where_the_objective_gains(problem, solutions):
 
 
 def test_behind_folds_only_what_a_sigmoid_alone_reads_is_clipped(problem, monkeypatch):
-    monkeypatch.setattr("qhyvit.methods.qhyvit.SIGMOID_FLAT", 1e-3)  # every range is wider
+    monkeypatch.setattr("qhyvit.methods._range_search.SIGMOID_FLAT", 1e-3)  # every range is wider
     graph = problem.graph
     seen = observe(problem, groups(graph), "percentile")
-    for group, quant in _resume(problem, {}, {}).items():
+    for group, quant in ranges_behind(problem, {}, {}).items():
         low, high = seen[group]
         if graph.inputs[0] in group.members:
             assert quant == pixel_quant(problem.images)
