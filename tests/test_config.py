@@ -200,9 +200,9 @@ def test_a_config_has_all_settings_and_none_stand_beside_it(tmp_path):
         qhyvit.calibrate(config)
 
 
-def test_a_profile_has_its_bits_however_parts_come_together():
-    method_, target = MethodConfig(bits=6), TargetConfig("cpu")
-    for make in (lambda: check_bits(method_, target), lambda: stages.calibrate(None, None, method_, target),
+def test_a_profile_has_its_bits_however_parts_come_together(tmp_path):
+    method_, target, work = MethodConfig(bits=6), TargetConfig("cpu"), stages.Work(tmp_path)
+    for make in (lambda: check_bits(method_, target), lambda: stages.calibrate(work, None, method_, target),
                  lambda: BuildConfig(ModelConfig("m"), DataConfig("i"), method_, target)):  # fmt: skip
         with pytest.raises(UsageError, match="--bits 6 needs --profile integer"):
             make()

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from qhyvit import cli, stages, work
+from qhyvit.config import DataConfig, MethodConfig
 from qhyvit.errors import InputError, OutputError
 from qhyvit.stages import plan_of, solved
 from qhyvit.work import CONSTANTS, FACTS, FLOAT, MODEL, PLAN, STATE, VERIFY, Work
@@ -158,7 +159,7 @@ def verified(tmp_path_factory, small_v1, pictures):
     made.folder.mkdir()
     (made.folder / FLOAT).write_bytes(small_v1.tflite)
     (made.folder / FACTS).write_text(json.dumps(small_v1.facts))
-    stages.calibrate(made, images, "percentile", 8, 0, {}, "squash")
+    stages.calibrate(made, DataConfig(images, 8, "squash"), MethodConfig("percentile"))
     stages.convert(made)
     stages.verify(made, images, 2, 0, "squash", 0.0)
     return place
@@ -192,7 +193,7 @@ def test_what_was_changed_behind_its_verdict_is_not_bundled(verified, tmp_path, 
 def test_a_later_build_is_not_bundled_with_an_earlier_verdict(verified, tmp_path):
     shutil.copytree(verified / "w", tmp_path / "w")
     later = Work(tmp_path / "w")
-    stages.calibrate(later, verified / "images", "minmax", 8, 0, {}, "squash")
+    stages.calibrate(later, DataConfig(verified / "images", 8, "squash"), MethodConfig("minmax"))
     stages.convert(later)
     with pytest.raises(InputError, match="run verify again"):
         stages.bundle(later, tmp_path / "out", verified / "images", None, "test", force=False)
