@@ -45,9 +45,10 @@ fuzz: setup     ## ten thousand mutated bundles, models, images and manifests ea
 coverage: setup  ## every variant through all stages, random weights; writes benchmarks/results/coverage.csv
 	$(PY) -m benchmarks.coverage
 
-lint: setup     ## ruff and mypy
+lint: setup     ## ruff, mypy and the floors of imports
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(dir $(PY))lint-imports --no-cache
 
 clean:          ## remove what was made
 	rm -rf .venv .venv-docs build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache
