@@ -10,18 +10,13 @@ from qhyvit.ops import all_ops
 from qhyvit.passes import channel_factors, flat_layers, padded_columns, quotients
 from qhyvit.passes._signs import is_nonnegative
 from tests._graphs import Builder
+from tests._plans import graph_of
 from tests.test_passes_values import check_same
 
 
 @pytest.fixture
 def made() -> Builder:
     return Builder(np.random.default_rng(0))
-
-
-def graph_of(b: Builder, *outputs: int) -> Graph:
-    graph = Graph({t.id: t for t in b.tensors}, tuple(b.nodes), (b.input,), outputs)
-    graph.check()
-    return graph
 
 
 def number(b: Builder, value: float) -> int:
