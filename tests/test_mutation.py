@@ -64,12 +64,19 @@ def test_a_longer_draw_begins_as_a_shorter_one(mutants):
     assert few != list(itertools.islice(mutants.drawn(folder, 6), 3))
 
 
-@pytest.mark.parametrize(("new", "first"), [("high < low", ""), ("high < high", REFUSED)])
-def test_tests_import_the_changed_module(tmp_path, new, first):
+@pytest.mark.parametrize(
+    ("old", "new", "first"),
+    [
+        ("high < low)", "high < low)", ""),
+        ("high < low)", "high < high)", REFUSED),
+        ("SCALE_FLOOR = 1e-7", "SCALE_FLOOR = 1 / 0", "tests/test_affine.py"),  # nothing can be collected
+    ],
+)
+def test_tests_import_the_changed_module(tmp_path, old, new, first):
     """The first test that fails is named; none does on the original."""
     source, answer = AFFINE.read_text(), tmp_path / "answer.txt"
-    assert source.count("high < low)") == 1
+    assert source.count(old) == 1
     subprocess.run([sys.executable, "-c", RUN, AFFINE, answer, FINE, REFUSED], cwd=ROOT, check=True, text=True,
-                   input=source.replace("high < low)", f"{new})"), env={**os.environ, "PYTHONPATH": str(TOOLS)},
+                   input=source.replace(old, new), env={**os.environ, "PYTHONPATH": str(TOOLS)},
                    timeout=300)  # fmt: skip
     assert answer.read_text() == first
