@@ -243,6 +243,20 @@ def test_sums_along_any_axis_of_the_weight_are_exact(
     assert found.ravel().tolist() == [127 * (-255 * (LONG - 1) - 254)]
 
 
+@pytest.mark.parametrize("kernel", Kernel)
+@pytest.mark.parametrize("factor", [0.011, 0.0031, 0.0007])
+def test_computed_weights_are_summed_up_on_every_processor(kernel: Kernel, factor: float) -> None:
+    """Within a code of the real result, whichever builtin kernel it is and however that rounds."""
+    rng, op = np.random.default_rng(3), spec("FULLY_CONNECTED")
+    x, w, bias = rng.integers(-128, 128, (1, 5, 8)), rng.integers(-127, 128, (1, 4, 8)), rng.integers(-900, 900, 4)
+    quants = Quants((Quantization((0.5,), 3), Quantization((0.25,)), Quantization((0.125,), bits=32)),
+                    (Quantization((0.125 / factor,), -7),))  # fmt: skip
+    (found,) = op.integer([x, w, bias], quants, op.attrs(keep_num_dims=True), kernel)
+    exact = ((x[0] - 3) @ w[0].T + bias) * factor - 7
+    assert np.abs(found[0] - np.clip(exact, -128, 127)).max() <= 1
+    assert len(set(found.ravel().tolist())) > 3
+
+
 @pytest.mark.parametrize("exponent", range(-20, 8))
 def test_steps_times_a_float32_are_rounded_half_up(exponent: int) -> None:
     rng = np.random.default_rng(exponent + 100)
