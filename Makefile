@@ -1,6 +1,8 @@
 # All targets run in .venv, which `make setup` makes once and re-uses.
 PY := .venv/bin/python
-.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker release-check docs fuzz coverage lint clean
+MUTANTS ?= 300
+SEED ?= 0
+.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker release-check docs fuzz coverage mutation lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -45,9 +47,14 @@ fuzz: setup     ## ten thousand mutated bundles, models, images and manifests ea
 coverage: setup  ## every variant through all stages, random weights; writes benchmarks/results/coverage.csv
 	$(PY) -m benchmarks.coverage
 
-lint: setup     ## ruff and mypy
+mutation: setup  ## how many of MUTANTS small changes of ops, passes and lowering the tests see; takes up what is done
+	@$(PY) -m pip --disable-pip-version-check install --quiet -r requirements/mutation.txt
+	OMP_NUM_THREADS=1 nice -n 15 $(PY) tools/mutation.py --mutants $(MUTANTS) --seed $(SEED)
+
+lint: setup     ## ruff, mypy and the floors of imports
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(dir $(PY))lint-imports --no-cache
 
 clean:          ## remove what was made
 	rm -rf .venv .venv-docs build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -196,6 +196,13 @@ def op_times() -> str:
     return _markdown(["ms", "ops", "all", *parts, "layers / stock float"], rows)
 
 
+def mutation() -> str:
+    """Mutants that a test tells from the original, by folder."""
+    rows = [[f"`{r['folder']}/`", *(r[k] for k in ("mutants", "killed", "no_test", "score_percent"))]
+            for r in _rows("mutation.csv")]  # fmt: skip
+    return _markdown(["", "mutants", "killed", "run by no test", "**score, %**"], rows)
+
+
 def _emphasized(kinds: list[str]) -> list[str]:
     return [f"**{k}**" if k.split()[0] in ("integer", "cpu") else k for k in kinds]
 
@@ -203,7 +210,8 @@ def _emphasized(kinds: list[str]) -> list[str]:
 TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
-        stock, methods, ablation, families, coverage, own_models, variants, latency, turns, op_times, instructions
+        stock, methods, ablation, families, coverage, own_models, variants, latency, turns, op_times, instructions,
+        mutation,
     )
 }  # fmt: skip
 

@@ -114,7 +114,7 @@ def test_a_floor_that_is_a_value_stays(made):
     assert quotients.apply(graph) is graph
 
 
-@pytest.mark.parametrize("power", [2.0, 3.0, 0.5, 1.5, -1.0, -0.5, -2.0, 1.0])
+@pytest.mark.parametrize("power", [2.0, 3.0, 4.0, 0.5, 1.5, 2.5, 3.5, -1.0, -0.5, -1.5, -2.0, -4.0, 1.0])
 def test_powers_by_constants(made, power):
     y = made.add("ADD", made.add("ABS", made.x), scalar(made, 0.5))
     graph = finished(made, made.add("POW", y, scalar(made, power)))

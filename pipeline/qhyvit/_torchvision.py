@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.machinery
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ def declare() -> None:
     except ImportError:
         return
     if not _declared and not hasattr(torch.ops.torchvision, OPERATORS[0]) and not _loads(torch):
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        made: Callable[..., Any] = torch.library.Library  # torch leaves it untyped
+        library = made("torchvision", "FRAGMENT")
         for name in OPERATORS:
             library.define(name + SCHEMA)
         _declared.append(library)

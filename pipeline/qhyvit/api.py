@@ -203,7 +203,7 @@ def run(graph: Graph, images: np.ndarray, plan: QuantPlan | None = None) -> np.n
         steps: np.ndarray = simulated_codes(typed, [x[None] for x in codes]) - end.zero_point
         return steps * end.scale[0]
     executor = Executor(graph, torch.float64, exact=True)
-    feeds = torch.from_numpy(np.asarray(images, np.float64)).split(AT_ONCE)
+    feeds = torch.split(torch.from_numpy(np.asarray(images, np.float64)), AT_ONCE)
     with torch.no_grad():
         found: np.ndarray = torch.cat([executor.logits(x) for x in feeds]).numpy()
     return found

@@ -142,7 +142,7 @@ class Board:
 
 def cached(target: Target, log: Log) -> Path:
     """The host's wheelhouse for such a board, made once for each version of the project."""
-    from qhyvit import __version__
+    from qhyvit_device import __version__
 
     folder = CACHE.expanduser() / f"{__version__}-{target.machine}-{target.python}"
     if not folder.is_dir():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qhyvit import __version__, data, files
+from qhyvit import data, files
 from qhyvit.config import CONFIG, DataConfig, MethodConfig, ModelConfig, TargetConfig, check_bits
 from qhyvit.data import VERIFY_IMAGES as VERIFY_IMAGES
 from qhyvit.errors import InputError
@@ -30,6 +30,7 @@ from qhyvit.work import VERIFY as VERIFY
 from qhyvit.work import Work as Work
 from qhyvit.work import alone, code_digest, state_digest, versions
 from qhyvit.work import default_preprocess as default_preprocess
+from qhyvit_device import __version__
 from qhyvit_device.preprocess import images_in, normalize, quantize
 
 if TYPE_CHECKING:

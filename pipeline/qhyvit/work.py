@@ -202,7 +202,7 @@ def alone(stage: Callable[Concatenate[Work, P], T]) -> Callable[Concatenate[Work
     """A stage that holds the lock of its work directory, see :meth:`Work.lock`."""
 
     @wraps(stage)
-    def locked(work: Work, *args: P.args, **kwargs: P.kwargs) -> T:
+    def locked(work: Work, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with work.lock():
             return stage(work, *args, **kwargs)
 

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterable
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from ai_edge_litert.interpreter import OpResolverType
 
 from qhyvit.errors import GraphError
 from qhyvit.ops import all_ops, spec
+from qhyvit.ops._fixed_point import of_float32
 from qhyvit.ops._spec import Kernel, Quantization, Quants
 
 KINDS = {Kernel.X86: OpResolverType.BUILTIN, Kernel.REFERENCE: OpResolverType.BUILTIN_REF}
@@ -211,6 +213,57 @@ def test_sums_too_large_for_float32_are_exact(terms: int) -> None:
     op = spec("FULLY_CONNECTED")
     (found,) = op.integer([x, w], quants, op.attrs(keep_num_dims=True), Kernel.REFERENCE)
     assert np.array_equal(found[0], (x[0] - 127) @ w.T)
+
+
+LONG = 2000  # terms that no float32 sums up
+FEW_OUTPUTS = [  # (op, shape of the data, shape of the weight): the sums are long, and the other axes short
+    ("FULLY_CONNECTED", (1, LONG), (1, LONG)),
+    ("CONV_2D", (1, 1, 1, LONG), (1, 1, 1, LONG)),
+    ("CONV_2D", (1, LONG, 1, 1), (1, LONG, 1, 1)),
+    ("CONV_2D", (1, 1, LONG, 1), (1, 1, LONG, 1)),
+    ("DEPTHWISE_CONV_2D", (1, LONG, 1, 1), (1, LONG, 1, 1)),
+    ("DEPTHWISE_CONV_2D", (1, 1, LONG, 1), (1, 1, LONG, 1)),
+    ("TRANSPOSE_CONV", (1, 1, 1, LONG), (1, 1, 1, LONG)),
+]
+
+
+@pytest.mark.parametrize(("name", "shape", "weights"), FEW_OUTPUTS)
+def test_sums_along_any_axis_of_the_weight_are_exact(
+    name: str, shape: tuple[int, ...], weights: tuple[int, ...]
+) -> None:
+    """255 * 127 is odd, so that float32 would lose the last bit of a sum beyond 2^24."""
+    op, out = spec(name), np.array([1, 1, 1, 1])
+    given = {op.data_input: np.full((1, *shape), -128), op.weight_input: np.full(weights, 127)}
+    given[op.data_input].flat[-1] = -127
+    reads = {op.data_input: Quantization((1.0,), 127), op.weight_input: Quantization((1.0,))}
+    positions = range(max(given) + 1)
+    attrs = op.attrs(keep_num_dims=True) if name == "FULLY_CONNECTED" else op.attrs(padding="VALID")
+    quants = Quants(tuple(reads.get(i) for i in positions), (Quantization((1.0,), bits=32),))
+    (found,) = op.integer([given.get(i, out) for i in positions], quants, attrs, Kernel.REFERENCE)
+    assert found.ravel().tolist() == [127 * (-255 * (LONG - 1) - 254)]
+
+
+@pytest.mark.parametrize("kernel", Kernel)
+@pytest.mark.parametrize("factor", [0.011, 0.0031, 0.0007])
+def test_computed_weights_are_summed_up_on_every_processor(kernel: Kernel, factor: float) -> None:
+    """Within a code of the real result, whichever builtin kernel it is and however that rounds."""
+    rng, op = np.random.default_rng(3), spec("FULLY_CONNECTED")
+    x, w, bias = rng.integers(-128, 128, (1, 5, 8)), rng.integers(-127, 128, (1, 4, 8)), rng.integers(-900, 900, 4)
+    quants = Quants((Quantization((0.5,), 3), Quantization((0.25,)), Quantization((0.125,), bits=32)),
+                    (Quantization((0.125 / factor,), -7),))  # fmt: skip
+    (found,) = op.integer([x, w, bias], quants, op.attrs(keep_num_dims=True), kernel)
+    exact = ((x[0] - 3) @ w[0].T + bias) * factor - 7
+    assert np.abs(found[0] - np.clip(exact, -128, 127)).max() <= 1
+    assert len(set(found.ravel().tolist())) > 3
+
+
+@pytest.mark.parametrize("exponent", range(-20, 8))
+def test_steps_times_a_float32_are_rounded_half_up(exponent: int) -> None:
+    rng = np.random.default_rng(exponent + 100)
+    steps = rng.integers(-(255**2), 255**2 + 1, 50)
+    for factor in (*np.ldexp(rng.uniform(1.0, 2.0, 20), exponent).astype(np.float32), np.float32(2.0**exponent)):
+        exact = [Fraction(int(x)) * Fraction(float(factor)) for x in steps]
+        assert of_float32(steps, factor).tolist() == [math.floor(x + Fraction(1, 2)) for x in exact]
 
 
 @KERNELS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,38 @@ def test_name_and_options_are_those_of_the_schema(op: OpSpec) -> None:
     named = {camel(f.name) for f in fields(op.attrs)}
     assert named <= known
     assert known - named <= IGNORED, "an option that changes the result is neither read nor refused"
+
+
+@OPS
+def test_attributes_are_frozen_and_know_their_equals(op: OpSpec) -> None:
+    made = op.attrs()
+    assert hash(made) == hash(op.attrs())
+    assert made == op.attrs()
+    for field in fields(made):
+        with pytest.raises(FrozenInstanceError):
+            setattr(made, field.name, getattr(made, field.name))
+
+
+# a layer, the shapes that it reads, and what its kernel multiplies: for each output value, the terms of its sum
+MACS = [
+    ("FULLY_CONNECTED", [(3, 5), (4, 5)], (3, 4), 3 * 4 * 5),
+    ("CONV_2D", [(1, 8, 6, 5), (7, 3, 2, 5)], (1, 8, 6, 7), 8 * 6 * 7 * 3 * 2 * 5),
+    ("DEPTHWISE_CONV_2D", [(1, 8, 6, 5), (1, 3, 2, 10)], (1, 8, 6, 10), 8 * 6 * 10 * 3 * 2),
+    ("TRANSPOSE_CONV", [(4,), (7, 3, 2, 5), (1, 4, 6, 5)], (1, 8, 12, 7), 4 * 6 * 5 * 7 * 3 * 2),
+    ("BATCH_MATMUL", [(2, 3, 5), (2, 5, 4)], (2, 3, 4), 2 * 3 * 4 * 5),
+]
+
+
+@pytest.mark.parametrize(("name", "shapes", "out", "expected"), MACS)
+def test_multiplications_are_counted(name: str, shapes, out, expected: int) -> None:
+    assert spec(name).macs(shapes, out) == expected
+    assert spec(name).factors == ((2, 1) if name == "TRANSPOSE_CONV" else (0, 1))
+
+
+def test_every_op_that_sums_products_is_counted() -> None:
+    named = {name for name, *_ in MACS}
+    assert {op.name for op in all_ops().values() if op.macs is not None} == named
+    assert {op.name for op in all_ops().values() if op.factors is not None} == named | {"MUL"}
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from qhyvit import __version__
 from qhyvit.config import keywords
 from qhyvit.errors import UsageError
+from qhyvit_device import __version__
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False,

@@ -94,7 +94,8 @@ def last_axis(r: Scale, what: str) -> np.ndarray:
     flat = r.reshape(-1, r.shape[-1])
     if not np.allclose(flat, flat[:1], rtol=1e-9):
         raise CannotScaleError(f"{what}: the scale varies along more than the channels")
-    return flat[0]
+    found: np.ndarray = flat[0]
+    return found
 
 
 def row_shape(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from qhyvit.methods._pixels import PIXELS
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import finish
 from qhyvit.plan import Scheme, TensorQuant
-from qhyvit.sim.fakequant import LearnedUniform, fake_quantize, rounds
+from qhyvit.sim.fakequant import fake_quantize, learned_uniform, rounds
 from qhyvit.sim.run import Executor
 
 SCALE_RATE, ZERO_RATE = 3e-2, 0.075  # of the logarithm of a scale; in codes
@@ -54,9 +54,9 @@ class _Quantizers:
 
     def start(self) -> None:
         """Take the vectors as they are now; once before every pass."""
-        self.scales = self.log_scale.exp().split(1)
+        self.scales = torch.split(self.log_scale.exp(), 1)
         # a zero point that its readers or the scheme fix gets no gradient
-        self.zeros = torch.where(self.free, self.zero, self.zero.detach()).split(1)
+        self.zeros = torch.split(torch.where(self.free, self.zero, self.zero.detach()), 1)
 
     def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
         """See :data:`qhyvit.sim.run.Hook`."""
@@ -67,8 +67,7 @@ class _Quantizers:
         if not rounds(node):
             return x
         limits = self.quants[tensor.name].limits
-        found: torch.Tensor = LearnedUniform.apply(x, self.scales[i], self.zeros[i], *limits)
-        return found
+        return learned_uniform(x, self.scales[i], self.zeros[i], *limits)
 
     def found(self) -> dict[str, TensorQuant]:
         """Quantizations with what was learned."""
@@ -97,7 +96,7 @@ def learn(problem: Problem, graph: Graph, quants: Mapping[str, TensorQuant], ste
         outputs = executor.logits(problem.images[now], hook)
         loss = problem.measure.distance(problem.targets[now], outputs).mean()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
     return finish(graph, hook.found())

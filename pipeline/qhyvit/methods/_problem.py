@@ -88,11 +88,11 @@ class Problem:
 
     def batches(self) -> Iterator[torch.Tensor]:
         """Images, ``batch`` at a time."""
-        yield from self.images.split(self.batch)
+        yield from torch.split(self.images, self.batch)
 
     def pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Images and their reference outputs, ``batch`` at a time."""
-        yield from zip(self.batches(), self.targets.split(self.batch), strict=True)
+        yield from zip(self.batches(), torch.split(self.targets, self.batch), strict=True)
 
     @cached_property
     def batch_count(self) -> int:
@@ -104,7 +104,7 @@ def outputs_of(graph: Graph, images: torch.Tensor, batch: int = 4) -> torch.Tens
     """Outputs [N, outputs] of a float graph on images [N, H, W, C], its gates exact."""
     executor = Executor(graph, exact=True)
     with torch.no_grad():
-        return torch.cat([executor.logits(x) for x in images.split(batch)])
+        return torch.cat([executor.logits(x) for x in torch.split(images, batch)])
 
 
 @dataclass(frozen=True)

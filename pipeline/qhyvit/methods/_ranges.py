@@ -75,7 +75,8 @@ def weight_scales(data: np.ndarray, axis: int, shrink: np.ndarray | float = 1.0,
     """Symmetric scale of each output channel: max |w| * shrink / (2^(bits - 1) - 1), floored."""
     other = tuple(i for i in range(data.ndim) if i != axis)
     scale = np.abs(data.astype(np.float64)).max(axis=other) * shrink / affine.grid(bits).qmax
-    return np.maximum(scale, affine.SCALE_FLOOR).astype(np.float32).astype(np.float64)
+    found: np.ndarray = np.maximum(scale, affine.SCALE_FLOOR).astype(np.float32).astype(np.float64)
+    return found
 
 
 def weight_quant(scales: np.ndarray, axis: int, observer: str, bits: int = 8) -> TensorQuant:

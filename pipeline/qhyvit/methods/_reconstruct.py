@@ -94,7 +94,8 @@ def ridge(w: torch.Tensor, gram: Gram, strength: float) -> torch.Tensor:
     # few samples say little: the pull towards the float weights grows with K / samples
     pull = strength * level * (1 + 50.0 * xx.shape[1] / gram.effective) + least
     system = xx + torch.diag_embed(pull[:, None].expand(-1, xx.shape[1]))
-    return w + torch.linalg.solve(system, rx.transpose(1, 2)).transpose(1, 2)
+    found: torch.Tensor = w + torch.linalg.solve(system, rx.transpose(1, 2)).transpose(1, 2)
+    return found
 
 
 def round_with_care(w: torch.Tensor, scale: torch.Tensor, gram: Gram, limit: int) -> torch.Tensor:
@@ -124,6 +125,7 @@ def _cholesky(system: torch.Tensor) -> torch.Tensor:
     """Lower factor of [G, K, K]; what rounding leaves indefinite gets a larger diagonal, ten times at a time."""
     level = system.diagonal(dim1=1, dim2=2).abs().mean(dim=1) + 1e-30
     share = 1e-8
+    factor: torch.Tensor
     factor, failed = torch.linalg.cholesky_ex(system)
     while bool(failed.any()) and share < 10:
         damped = system + torch.diag_embed((share * level)[:, None].expand(-1, system.shape[1]))

@@ -53,7 +53,7 @@ def learn_alpha(layer: Sampled, bits: int, steps: int) -> tuple[torch.Tensor, fl
         if float(loss) < least:
             least, kept = float(loss), a.detach().clone()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         schedule.step()
     return kept, least / max(first, 1e-30)
@@ -67,14 +67,16 @@ def _rounded(x: torch.Tensor, bits: int) -> torch.Tensor:
     zero = torch.round(-low / scale)
     steps = x / scale
     steps = steps + (torch.round(steps) - steps).detach()
-    return (torch.clamp(steps + zero, 0, top) - zero) * scale
+    found: torch.Tensor = (torch.clamp(steps + zero, 0, top) - zero) * scale
+    return found
 
 
 def _rounded_weights(w: torch.Tensor, bits: int) -> torch.Tensor:
     top = 2 ** (bits - 1) - 1
     scale = w.abs().amax(dim=2, keepdim=True).clamp_min(1e-8) / top
     steps = w / scale
-    return (steps + (torch.round(steps) - steps).detach()).clamp(-top, top) * scale
+    found: torch.Tensor = (steps + (torch.round(steps) - steps).detach()).clamp(-top, top) * scale
+    return found
 
 
 def _scaled(problem: Problem, layers: Sequence[Sampled], start: Mapping[Group, TensorQuant], steps: int) -> tuple[

@@ -138,7 +138,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[1, C, H, W] -> [1, C', H', W']."""
-        y = self.conv3_1x1(self.conv2_kxk(self.conv1_1x1(x)))
+        y: torch.Tensor = self.conv3_1x1(self.conv2_kxk(self.conv1_1x1(x)))
         return x + y if self.shortcut else y
 
 
@@ -187,7 +187,8 @@ class Backbone(nn.Module):
         """[1, H, W, 3] -> [1, classes]."""
         x = self.stem(x.permute(0, 3, 1, 2))  # [1, H, W, 3] -> [1, 3, H, W]
         x = self.final_conv(self.stages(x)).permute(0, 2, 3, 1)
-        return self.head(x.mean(dim=(1, 2)))  # [1, H, W, C] -> [1, C]
+        logits: torch.Tensor = self.head(x.mean(dim=(1, 2)))  # [1, H, W, C] -> [1, C]
+        return logits
 
 
 def rewrite_stages(source: Any, kind: str, make: Any, input_size: int) -> nn.Sequential:

@@ -47,8 +47,8 @@ def _largest(x: torch.Tensor, output_size: Any, return_indices: bool = False) ->
 
 def _pair(size: Any) -> Sequence[Any]:
     """Height and width of one number, of a list of one, or of two."""
-    size = tuple(size) if isinstance(size, list | tuple) else (size,)
-    return size * (2 // len(size))
+    sides = tuple(size) if isinstance(size, list | tuple) else (size,)
+    return sides * (2 // len(sides))
 
 
 def _identity(n: int, m: int | None = None, *, dtype: Any = None, **where: Any) -> torch.Tensor:
@@ -104,7 +104,8 @@ def _each_repeated(x: torch.Tensor, repeats: Any, dim: int | None = None, **size
 
 def _taken_off(x: torch.Tensor, other: Any, *, alpha: float = 1) -> torch.Tensor:
     """other - alpha * x; the converter exchanges a constant on the left with what is on the right."""
-    return x * -alpha + other
+    found: torch.Tensor = x * -alpha + other
+    return found
 
 
 def _plus(x: Any, other: Any, *, alpha: float = 1) -> torch.Tensor:
@@ -117,12 +118,14 @@ def _minus(x: Any, other: Any, *, alpha: float = 1) -> torch.Tensor:
     """x - alpha * other; see :func:`_plus` and :func:`_taken_off`."""
     if not isinstance(x, torch.Tensor):
         return _taken_off(other, x, alpha=alpha)
-    return x - (other if alpha == 1 else other * alpha)
+    found: torch.Tensor = x - (other if alpha == 1 else other * alpha)
+    return found
 
 
 def _divided_by(x: torch.Tensor, other: Any = 1.0) -> torch.Tensor:
     """other / x; see :func:`_taken_off`."""
-    return x.pow(-1.0) * other
+    found: torch.Tensor = x.pow(-1.0) * other
+    return found
 
 
 def _softplus(x: torch.Tensor, beta: float = 1.0, threshold: float = 20.0) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,7 +41,8 @@ def pointwise(conv: nn.Conv2d, norm: Any, order: torch.Tensor | None = None) -> 
     """A 1x1 convolution with its norm folded, as a dense linear; ``order``: a shuffle of its input."""
     folded, groups = folded_conv(conv, norm), conv.groups
     # [g * o, i, 1, 1] -> g blocks [o, i] -> [O, I]: zeros cost less than a grouped convolution and a transpose
-    weight = torch.block_diag(*folded.weight.detach().flatten(1).chunk(groups))
+    block_diag: Callable[..., torch.Tensor] = torch.block_diag  # torch leaves it untyped
+    weight = block_diag(*folded.weight.detach().flatten(1).chunk(groups))
     if order is not None:
         weight = weight[:, order.argsort()]
     return linear(weight, folded.bias)
@@ -204,5 +206,5 @@ class Lite(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[1, H, W, C] -> [1, H', W', C']."""
-        y = self.conv2(self.conv1(x))
+        y: torch.Tensor = self.conv2(self.conv1(x))
         return x + y if self.shortcut else y

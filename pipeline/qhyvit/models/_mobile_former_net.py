@@ -77,7 +77,7 @@ class ChannelShuffle(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
         # [B, g * n, H, W] -> [B, g, n, H, W] -> [B, n, g, H, W] -> [B, n * g, H, W]
-        return x.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
+        return torch.unflatten(x, 1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
 class DyReLU(nn.Module):
@@ -99,9 +99,9 @@ class DyReLU(nn.Module):
 def attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, heads: int) -> torch.Tensor:
     """Multi-head attention of [B, N, C] on [B, M, C]; gives [B, N, C]."""
     # [B, N, h * d] -> [B, N, h, d] -> [B, h, N, d]
-    q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, keys, values))
+    q, k, v = (torch.unflatten(x, 2, (heads, -1)).transpose(1, 2) for x in (query, keys, values))
     scores = torch.softmax(q @ k.transpose(2, 3) * q.shape[-1] ** -0.5, dim=-1)
-    return (scores @ v).transpose(1, 2).flatten(2)
+    return torch.matmul(scores, v).transpose(1, 2).flatten(2)
 
 
 class MobileToFormer(nn.Module):
@@ -118,7 +118,8 @@ class MobileToFormer(nn.Module):
         """[B, C, H, W], [B, T, Ct] -> [B, T, Ct]."""
         pixels = features.flatten(2).transpose(1, 2)  # [B, C, H, W] -> [B, H * W, C]
         mixed = attend(self.q(tokens), pixels, pixels, BRIDGE_HEADS) * (2 * self.alpha(tokens))
-        return self.layer_norm(tokens + self.proj(mixed))
+        found: torch.Tensor = self.layer_norm(tokens + self.proj(mixed))
+        return found
 
 
 class Former(nn.Module):
@@ -136,7 +137,8 @@ class Former(nn.Module):
         """[B, T, Ct] -> [B, T, Ct]."""
         mixed = attend(self.q(tokens), tokens, tokens, FORMER_HEADS)
         tokens = self.layer_norm(tokens + self.channel_mlp(mixed))
-        return self.ffn_norm(tokens + self.ffn(tokens))
+        found: torch.Tensor = self.ffn_norm(tokens + self.ffn(tokens))
+        return found
 
 
 class FormerToMobile(nn.Module):
@@ -151,7 +153,7 @@ class FormerToMobile(nn.Module):
         """[B, C, H, W], [B, T, Ct] -> [B, C, H, W]."""
         pixels = features.flatten(2).transpose(1, 2)  # [B, C, H, W] -> [B, H * W, C]
         read = attend(pixels, self.k(tokens), self.proj(tokens), BRIDGE_HEADS)
-        return features + read.transpose(1, 2).unflatten(2, features.shape[2:])
+        return features + torch.unflatten(read.transpose(1, 2), 2, features.shape[2:])
 
 
 def conv_bn(channels: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -217,8 +219,8 @@ class MobileFormerBlock(HybridBlock):
     def mobile(self, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """[B, C, H, W] -> [B, C', H, W]."""
         y = self.hyper1(self.conv1(x), tokens)
-        y = self.conv3(self.hyper2(self.conv2(y), tokens))
-        return x + y if self.shortcut else y
+        z: torch.Tensor = self.conv3(self.hyper2(self.conv2(y), tokens))
+        return x + z if self.shortcut else z
 
 
 class DownBlock(HybridBlock):
@@ -238,7 +240,8 @@ class DownBlock(HybridBlock):
     def mobile(self, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """[B, C, H, W] -> [B, C', H / 2, W / 2]."""
         x = self.conv2(self.hyper1(self.conv1(x), tokens))
-        return x + self.conv4(self.hyper3(self.conv3(x), tokens))
+        found: torch.Tensor = x + self.conv4(self.hyper3(self.conv3(x), tokens))
+        return found
 
 
 class Classifier(nn.Module):
@@ -256,7 +259,8 @@ class Classifier(nn.Module):
     def forward(self, x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """[B, C, H, W], [B, T, Ct] -> [B, classes]."""
         pooled = F.hardswish(self.conv(x).mean(dim=(2, 3)))
-        return self.classifier(self.fc(torch.cat((pooled, tokens[:, 0]), dim=1)))
+        logits: torch.Tensor = self.classifier(self.fc(torch.cat((pooled, tokens[:, 0]), dim=1)))
+        return logits
 
 
 class MobileFormer(nn.Module):
@@ -279,7 +283,8 @@ class MobileFormer(nn.Module):
         x, tokens = self.stem(x), self.tokens.weight.expand(x.shape[0], -1, -1)
         for block in self.features:
             x, tokens = block(x, tokens)
-        return self.classifier(x, self.local_global(x, tokens))
+        logits: torch.Tensor = self.classifier(x, self.local_global(x, tokens))
+        return logits
 
 
 def make_block(word: str, channels: int, config: Config) -> tuple[nn.Module, int]:

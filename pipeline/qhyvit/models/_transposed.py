@@ -18,7 +18,7 @@ FUNCTIONS = {nn.ConvTranspose1d: F.conv_transpose1d, nn.ConvTranspose2d: F.conv_
 
 def _kernel(module: Any) -> torch.Tensor:
     """The weight [I, O / groups, *kernel] with zeros for dilation and output padding."""
-    weight = module.weight.detach()
+    weight: torch.Tensor = module.weight.detach()
     for axis, (dilation, more) in enumerate(zip(module.dilation, module.output_padding, strict=True), start=2):
         size = (weight.shape[axis] - 1) * dilation + 1 + more
         spaced = weight.new_zeros((*weight.shape[:axis], size, *weight.shape[axis + 1 :]))

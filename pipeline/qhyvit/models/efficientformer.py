@@ -58,10 +58,10 @@ class Pooling(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[1, C, H, W] -> [1, C, H, W]."""
         rows = F.conv2d(x, self.edge.transpose(2, 3), stride=(self.stride, 1), groups=self.channels)
-        top, bottom = rows.split(1, dim=2)
+        top, bottom = torch.split(rows, 1, dim=2)
         x = torch.cat((top, x, bottom), dim=2)
         columns = F.conv2d(x, self.edge, stride=(1, self.stride), groups=self.channels)
-        left, right = columns.split(1, dim=3)
+        left, right = torch.split(columns, 1, dim=3)
         mixed: torch.Tensor = self.mix(torch.cat((left, x, right), dim=3))
         return mixed
 
@@ -78,7 +78,8 @@ class PoolingBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[1, C, H, W] -> [1, C, H, W]."""
         x = self.pooling(x)
-        return x + self.fc2(F.gelu(self.fc1(x)))
+        found: torch.Tensor = x + self.fc2(F.gelu(self.fc1(x)))
+        return found
 
 
 class Attention(nn.Module):
@@ -109,7 +110,8 @@ class Attention(nn.Module):
         scores = torch.einsum("hnd,hmd->hnm", query, key) + self.bias
         mixed = torch.bmm(torch.softmax(scores, dim=-1), value)
         # [h, N, d] -> [N, h, d] -> [N, h * d]
-        return self.proj(mixed.permute(1, 0, 2).reshape(x.shape[0], -1))
+        found: torch.Tensor = self.proj(mixed.permute(1, 0, 2).reshape(x.shape[0], -1))
+        return found
 
 
 class AttentionBlock(nn.Module):
@@ -126,7 +128,8 @@ class AttentionBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[N, C] -> [N, C]."""
         x = x + self.attention(self.norm1(x))
-        return x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        found: torch.Tensor = x + self.fc2(F.gelu(self.fc1(self.norm2(x))))
+        return found
 
 
 class Flatten(nn.Module):
@@ -182,11 +185,13 @@ class EfficientFormer(nn.Module):
         """[1, H, W, 3] -> [1, classes]."""
         x = x.permute(0, 3, 1, 2)  # [1, H, W, 3] -> [1, 3, H, W]
         x = F.relu(self.conv2(F.relu(self.conv1(x))))
-        return self.head(self.norm(self.stages(x)).mean(dim=0, keepdim=True))  # [N, C] -> [1, C]
+        logits: torch.Tensor = self.head(self.norm(self.stages(x)).mean(dim=0, keepdim=True))  # [N, C] -> [1, C]
+        return logits
 
 
 def _build(variant: Variant, classes: int) -> nn.Module:
-    return import_timm().create_model(variant.name, pretrained=False, num_classes=classes)
+    model: nn.Module = import_timm().create_model(variant.name, pretrained=False, num_classes=classes)
+    return model
 
 
 def _rewrite(module: nn.Module, input_size: int) -> nn.Module:

@@ -34,7 +34,8 @@ def _map(x: torch.Tensor, size: int) -> torch.Tensor:
 
 def _gathered(source: Any) -> torch.Tensor:
     """The table of attention biases for every pair of tokens, [h, N, M]."""
-    return source.attention_biases.detach()[:, source.attention_bias_idxs]
+    found: torch.Tensor = source.attention_biases.detach()[:, source.attention_bias_idxs]
+    return found
 
 
 class Attention(nn.Module):
@@ -82,7 +83,8 @@ class Attention(nn.Module):
         y = _map(torch.bmm(mixed, _tokens(value, self.heads)), self.size) + self.v_local(value)
         if self.has_stride:
             y = F.interpolate(y, scale_factor=2.0, mode="bilinear")
-        return self.proj(F.gelu(y))
+        found: torch.Tensor = self.proj(F.gelu(y))
+        return found
 
 
 class AttentionDownsample(nn.Module):
@@ -108,7 +110,8 @@ class AttentionDownsample(nn.Module):
         # [h, N, kd] x [h, M, kd]^T -> [h, N, M]
         scores = torch.softmax(torch.einsum("hnc,hmc->hnm", query, key) + self.bias, dim=-1)
         y = _map(torch.bmm(scores, _tokens(value, self.heads)), self.size) + self.v_local(value)
-        return self.proj(F.gelu(y))
+        found: torch.Tensor = self.proj(F.gelu(y))
+        return found
 
 
 def _with_subsampling(source: nn.Conv2d) -> nn.Conv2d:
@@ -133,7 +136,8 @@ class Block(nn.Module):
         """[1, C, H, W] -> [1, C, H, W]."""
         if self.attention is not None:
             x = x + self.attention(x)
-        return x + self.fc2(F.gelu(self.mid(F.gelu(self.fc1(x)))))
+        found: torch.Tensor = x + self.fc2(F.gelu(self.mid(F.gelu(self.fc1(x)))))
+        return found
 
 
 class Stage(nn.Module):
@@ -151,7 +155,8 @@ class Stage(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[1, C, H, W] -> [1, C', H', W']."""
         y = self.downsample(x)
-        return self.blocks(y if self.attention is None else self.attention(x) + y)
+        found: torch.Tensor = self.blocks(y if self.attention is None else self.attention(x) + y)
+        return found
 
 
 class EfficientFormerV2(nn.Module):
@@ -173,11 +178,13 @@ class EfficientFormerV2(nn.Module):
         x = x.permute(0, 3, 1, 2)  # [1, H, W, 3] -> [1, 3, H, W]
         x = F.gelu(self.conv2(F.gelu(self.conv1(x))))
         x = self.stages(x).permute(0, 2, 3, 1)
-        return self.head(x.mean(dim=(1, 2)))  # [1, H, W, C] -> [1, C]
+        logits: torch.Tensor = self.head(x.mean(dim=(1, 2)))  # [1, H, W, C] -> [1, C]
+        return logits
 
 
 def _build(variant: Variant, classes: int) -> nn.Module:
-    return import_timm().create_model(variant.name, pretrained=False, num_classes=classes)
+    model: nn.Module = import_timm().create_model(variant.name, pretrained=False, num_classes=classes)
+    return model
 
 
 def _rewrite(module: nn.Module, input_size: int) -> nn.Module:

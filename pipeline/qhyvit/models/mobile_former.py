@@ -79,7 +79,8 @@ class Carry(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """[T, Ct] -> [T, Ct]."""
-        return self.linear(tokens)
+        found: torch.Tensor = self.linear(tokens)
+        return found
 
 
 class MobileToFormer(nn.Module):
@@ -103,7 +104,8 @@ class MobileToFormer(nn.Module):
         scores = torch.softmax(query @ features.t(), dim=-1)
         mixed = (scores @ features).reshape(tokens.shape[0], -1)  # [T * h, C] -> [T, h * C]
         update = self.proj(mixed * F.relu6(self.alpha(tokens)))
-        return self.norm(self.carry(tokens) + update)
+        found: torch.Tensor = self.norm(self.carry(tokens) + update)
+        return found
 
 
 class FirstMobileToFormer(nn.Module):
@@ -132,7 +134,8 @@ class FirstMobileToFormer(nn.Module):
         scores = torch.softmax(self.query @ features.t(), dim=-1)
         mixed = scores @ features * self.alpha
         # [T * h, C] -> [T, h * C]
-        return self.norm(self.tokens + self.proj(mixed.reshape(self.tokens.shape[0], -1)))
+        found: torch.Tensor = self.norm(self.tokens + self.proj(mixed.reshape(self.tokens.shape[0], -1)))
+        return found
 
 
 class Former(nn.Module):
@@ -160,7 +163,8 @@ class Former(nn.Module):
         scores = torch.softmax(self.query(tokens) @ heads.transpose(1, 2), dim=-1)
         mixed = (scores @ heads).sum(dim=0)  # [h, T, Ct] -> [T, Ct]
         tokens = self.norm1(self.carry1(tokens) + self.channel_mlp(mixed))
-        return self.norm2(self.carry2(tokens) + self.fc2(F.gelu(self.fc1(tokens))))
+        found: torch.Tensor = self.norm2(self.carry2(tokens) + self.fc2(F.gelu(self.fc1(tokens))))
+        return found
 
 
 class FormerToMobile(nn.Module):
@@ -182,7 +186,8 @@ class FormerToMobile(nn.Module):
         # [T, C] x [h, 1, C] -> [h, T, C] -> [h * T, C]: one product sums over the heads as well
         key, value = ((x * self.mask).flatten(0, 1) for x in (self.key(tokens), self.value(tokens)))
         scores = (features @ key.t()).reshape(-1, self.mask.shape[0], tokens.shape[0])  # [H * W, h, T]
-        return features + torch.softmax(scores, dim=-1).flatten(1) @ value
+        found: torch.Tensor = features + torch.softmax(scores, dim=-1).flatten(1) @ value
+        return found
 
 
 class HybridBlock(nn.Module):
@@ -224,7 +229,8 @@ class Classifier(nn.Module):
         """[H * W, C], [1, Ct] -> [1, classes]."""
         pooled = F.relu6(self.conv(x)).mean(dim=0, keepdim=True)  # [H * W, C] -> [1, C]
         y = self.fc(torch.cat((pooled * F.relu6(pooled + 3), token), dim=1))
-        return self.classifier(y * F.relu6(y + 3))
+        logits: torch.Tensor = self.classifier(y * F.relu6(y + 3))
+        return logits
 
 
 class Equivalent(nn.Module):
@@ -253,7 +259,8 @@ class Equivalent(nn.Module):
         size, x, tokens = x.shape[1], x.reshape(-1, x.shape[3]), self.tokens  # [1, H, W, C] -> [H * W, C]
         for block in self.features:
             x, tokens, size = block(x, tokens, size)
-        return self.classifier(x, self.local_global(x, tokens[:1]))  # the head reads no other token
+        logits: torch.Tensor = self.classifier(x, self.local_global(x, tokens[:1]))  # the head reads no other token
+        return logits
 
 
 def _build(variant: Variant, classes: int) -> nn.Module:

@@ -83,7 +83,8 @@ class Attention(nn.Module):
         scores = torch.einsum("hpnd,hpmd->hpnm", query, key)
         mixed = torch.einsum("hpnm,hpmd->hpnd", torch.softmax(scores, dim=-1), value)
         # [h, P, N, d] -> [P, d, N, h], as a convolution reads it
-        return self.proj(mixed.permute(1, 3, 2, 0)).permute(0, 2, 3, 1)
+        found: torch.Tensor = self.proj(mixed.permute(1, 3, 2, 0)).permute(0, 2, 3, 1)
+        return found
 
 
 class TransformerBlock(nn.Module):
@@ -99,7 +100,8 @@ class TransformerBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[P, N, 1, C] -> [P, N, 1, C]."""
         x = x + self.attn(self.norm1(x))
-        return x + self.fc2(silu(self.fc1(self.norm2(x))))
+        found: torch.Tensor = x + self.fc2(silu(self.fc1(self.norm2(x))))
+        return found
 
 
 class MobileVitBlock(nn.Module):
@@ -128,7 +130,8 @@ class MobileVitBlock(nn.Module):
         width = y.shape[-1]
         y = y.reshape(2, 2, self.patch_rows, self.patch_rows, width).permute(2, 0, 3, 1, 4)
         y = y.reshape(1, self.size, self.size, width).permute(0, 3, 1, 2)
-        return self.conv_fusion(torch.cat((x, y), dim=1))
+        found: torch.Tensor = self.conv_fusion(torch.cat((x, y), dim=1))
+        return found
 
 
 def _eps(source: Any) -> float:
@@ -145,7 +148,8 @@ def _eps(source: Any) -> float:
 
 
 def _build(variant: Variant, classes: int) -> nn.Module:
-    return import_timm().create_model(variant.name, pretrained=False, num_classes=classes)
+    model: nn.Module = import_timm().create_model(variant.name, pretrained=False, num_classes=classes)
+    return model
 
 
 def _rewrite(module: nn.Module, input_size: int) -> nn.Module:

@@ -66,7 +66,8 @@ class LinearTransformerBlock(nn.Module):
         # scores sum to 1, so the mean of keys is the key of the mean: one row a position instead of N
         context = self.key(torch.bmm(scores, y))  # [P, 1, N] x [P, N, C] -> [P, 1, C]
         x = x + self.out_proj(F.relu(self.value(y)) * context)
-        return x + self.fc2(silu(self.fc1(self.norm2(x))))
+        found: torch.Tensor = x + self.fc2(silu(self.fc1(self.norm2(x))))
+        return found
 
 
 class MobileVitV2Block(nn.Module):
@@ -97,7 +98,8 @@ class MobileVitV2Block(nn.Module):
 
 
 def _build(variant: Variant, classes: int) -> nn.Module:
-    return import_timm().create_model(variant.name, pretrained=False, num_classes=classes)
+    model: nn.Module = import_timm().create_model(variant.name, pretrained=False, num_classes=classes)
+    return model
 
 
 def _rewrite(module: nn.Module, input_size: int) -> nn.Module:

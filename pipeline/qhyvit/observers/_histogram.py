@@ -42,7 +42,8 @@ class Row:
         s0, s1, s2 = self._running
         of_code = [np.diff(s[index], axis=1, prepend=0.0, append=s[-1]) for s in (s0, s1)]
         error: np.ndarray = s2[-1] - (2 * value * of_code[1] - value * value * of_code[0]).sum(axis=1)
-        return np.maximum(error, 0.0)
+        found: np.ndarray = np.maximum(error, 0.0)
+        return found
 
     @cached_property
     def _running(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

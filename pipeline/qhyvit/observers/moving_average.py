@@ -18,7 +18,7 @@ class MovingAverage:
 
     def update(self, x: torch.Tensor) -> None:
         """Take the images of a batch one after the other."""
-        for image in x.detach().split(1):
+        for image in torch.split(x.detach(), 1):
             ends = torch.stack(list(rows(image, self.axis).aminmax(dim=1)))
             self.ends = ends if self.ends is None else MOMENTUM * self.ends + (1 - MOMENTUM) * ends
 

@@ -18,7 +18,7 @@ def to_nchw(x: torch.Tensor) -> torch.Tensor:
 
 def to_nhwc(x: torch.Tensor, batch: int) -> torch.Tensor:
     """[B * N, C, H, W] -> [B, N, H, W, C]."""
-    return x.permute(0, 2, 3, 1).unflatten(0, (batch, -1))
+    return torch.unflatten(x.permute(0, 2, 3, 1), 0, (batch, -1))
 
 
 def out_size(size: int, kernel: int, stride: int, dilation: int, padding: str) -> int:
@@ -91,6 +91,6 @@ def window_sums(x: torch.Tensor, weight: torch.Tensor, attrs: Any) -> torch.Tens
         for j in range(width):
             top, left, tap = i * dilation[0], j * dilation[1], taps[:, :, i, j]
             below, right = top + (rows - 1) * stride_h + 1, left + (columns - 1) * stride_w + 1
-            seen = padded[:, top:below:stride_h, left:right:stride_w].unflatten(-1, (groups, inputs))
+            seen = torch.unflatten(padded[:, top:below:stride_h, left:right:stride_w], -1, (groups, inputs))
             total += seen * tap[..., 0] if inputs == 1 else torch.einsum("nhwgi,goi->nhwgo", seen, tap)
-    return total.flatten(-2).unflatten(0, (x.shape[0], -1))
+    return torch.unflatten(total.flatten(-2), 0, (x.shape[0], -1))

@@ -18,23 +18,27 @@ Whole = TypeVar("Whole", int, np.ndarray)
 def high_product(a: Whole, b: Any) -> Whole:
     """The high half of 2ab, to the nearest, half a step up."""
     doubled: Any = a * b
-    return ((abs(doubled) + (1 << 30) - (doubled < 0)) >> 31) * (1 - 2 * (doubled < 0))
+    found: Whole = ((abs(doubled) + (1 << 30) - (doubled < 0)) >> 31) * (1 - 2 * (doubled < 0))
+    return found
 
 
 def halved(x: Whole, times: Any) -> Whole:
     """x / 2^times, rounded half away from zero."""
     mask = (1 << times) - 1
-    return (x >> times) + ((x & mask) > (mask >> 1) + (x < 0))
+    found: Whole = (x >> times) + ((x & mask) > (mask >> 1) + (x < 0))
+    return found
 
 
 def rounded_up(x: Whole, times: Any) -> Whole:
     """x / 2^times, rounded half up."""
-    return (x + ((1 << times) >> 1)) >> times
+    found: Whole = (x + ((1 << times) >> 1)) >> times
+    return found
 
 
 def scaled(x: Whole, multiplier: Any, shift: Any) -> Whole:
     """x * multiplier / 2^31 * 2^shift; rounds twice where ``shift`` is negative."""
-    return halved(high_product(x * (1 << np.maximum(shift, 0)), multiplier), np.maximum(-shift, 0))
+    whole: Whole = x * (1 << np.maximum(shift, 0))
+    return halved(high_product(whole, multiplier), np.maximum(-shift, 0))
 
 
 def widened(raw: int, bits: int) -> int:

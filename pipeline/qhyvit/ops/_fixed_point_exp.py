@@ -17,11 +17,12 @@ EIGHTH = 1 << 28  # 1/8 in Q0.31
 
 def _shifted(x: np.ndarray, bits: int) -> np.ndarray:
     """x * 2^bits, saturating in 32 bits."""
-    return np.clip(x << bits, -HIGHEST - 1, HIGHEST)
+    found: np.ndarray = np.clip(x << bits, -HIGHEST - 1, HIGHEST)
+    return found
 
 
 def _constant(value: float, fraction_bits: int = 31) -> int:
-    return round(value * 2**fraction_bits)
+    return round(math.ldexp(value, fraction_bits))
 
 
 def _near_zero(x: np.ndarray) -> np.ndarray:
@@ -31,7 +32,8 @@ def _near_zero(x: np.ndarray) -> np.ndarray:
     cube, fourth = high_product(square, y), high_product(square, square)
     rest = halved(high_product(halved(fourth, 2) + cube, _constant(1 / 3)) + square, 1)
     middle = _constant(math.exp(-1 / 8))
-    return middle + high_product(y + rest, middle)
+    found: np.ndarray = middle + high_product(y + rest, middle)
+    return found
 
 
 def exponential(x: np.ndarray) -> np.ndarray:

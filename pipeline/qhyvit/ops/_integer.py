@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -23,15 +23,17 @@ EXACT_IN_FLOAT32 = 2**24
 ENDS: dict[str, tuple[float | None, float | None]] = {
     FusedActivation.RELU: (0.0, None), FusedActivation.RELU6: (0.0, 6.0), FusedActivation.RELU_N1_TO_1: (-1.0, 1.0)
 }  # fmt: skip
+Real = TypeVar("Real", float, np.ndarray)
 Axes: TypeAlias = Callable[[Any], tuple[int, ...]]
 FINER = {8: 20, 16: 15}  # bits by which the builtin sums of such tensors are finer than their operands
 
 # --- from real results to codes ---
 
 
-def half_away(steps: Any) -> Any:
+def half_away(steps: Real) -> Real:
     """The nearest integers, ties away from 0."""
-    return np.trunc(steps + np.copysign(0.5, steps))
+    whole: Real = np.trunc(steps + np.copysign(0.5, steps))
+    return whole
 
 
 def saturated(codes: np.ndarray, quant: Quantization, attrs: Any = None, kernel: Kernel = Kernel.X86) -> np.ndarray:
@@ -49,7 +51,8 @@ def saturated(codes: np.ndarray, quant: Quantization, attrs: Any = None, kernel:
         reference = kernel is Kernel.REFERENCE
         edge = int(half_away(steps) + quant.zero_point if reference else np.rint(steps + quant.zero_point))
         low, high = (bound(low, edge), high) if bound is max else (low, bound(high, edge))
-    return np.clip(codes, low, high).astype(np.int64)
+    found: np.ndarray = np.clip(codes, low, high).astype(np.int64)
+    return found
 
 
 # --- what ops compute with ---
@@ -206,8 +209,11 @@ def clamped(top: float | None) -> Integer:
     """Builtin RELU kernels: the steps on the output's grid by a 31-bit multiplier, not below 0, not above ``top``."""
 
     def steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
-        found = np.maximum(requantized(x, float(ratio(read, write))), 0)
-        return found if top is None else np.minimum(found, half_away(float(np.float32(top) / scale(write))))
+        least = np.maximum(requantized(x, float(ratio(read, write))), 0)
+        found: np.ndarray = (
+            least if top is None else np.minimum(least, half_away(float(np.float32(top) / scale(write))))
+        )
+        return found
 
     return looked_up(steps)
 

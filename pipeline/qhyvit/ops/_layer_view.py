@@ -52,7 +52,7 @@ def reshaped(rows: torch.Tensor, shape: Shape) -> torch.Tensor:
 
 def grouped(columns: torch.Tensor, taps: int, groups: int) -> torch.Tensor:
     """What ``F.unfold`` gives, [N, C * taps, L] -> [G, N * L, taps * C / G]: taps before channels, as weights are."""
-    columns = columns.unflatten(1, (groups, -1, taps))  # [N, G, C / G, taps, L]
+    columns = torch.unflatten(columns, 1, (groups, -1, taps))  # [N, G, C / G, taps, L]
     return columns.permute(1, 0, 4, 3, 2).reshape(groups, -1, taps * columns.shape[2])
 
 

@@ -20,7 +20,7 @@ def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
     batch = many // int(high * wide)
     split = x.reshape(images, high, wide, batch, rows, columns, channels).permute(0, 3, 4, 1, 5, 2, 6)
     height, width = int(rows * high), int(columns * wide)
-    whole = split.reshape(images, batch, height, width, channels)
+    whole: torch.Tensor = split.reshape(images, batch, height, width, channels)
     return whole[:, :, int(top) : height - int(bottom), int(left) : width - int(right)]
 
 

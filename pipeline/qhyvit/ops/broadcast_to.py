@@ -12,7 +12,8 @@ from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
 
 
 def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
-    x, target = inputs[0], [int(v) for v in inputs[1]]
+    x: torch.Tensor = inputs[0]
+    target = [int(v) for v in inputs[1]]
     ones = [1] * (len(target) - (x.dim() - 1))
     return x.reshape(x.shape[0], *ones, *x.shape[1:]).expand(-1, *target)
 

@@ -17,7 +17,8 @@ def _axis(axis_input: Any, rank: int) -> int:
 
 
 def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
-    return inputs[0].unsqueeze(_axis(inputs[1], inputs[0].dim() - 1) + 1)
+    x: torch.Tensor = inputs[0]
+    return x.unsqueeze(_axis(inputs[1], x.dim() - 1) + 1)
 
 
 def _shape(shapes: Sequence[Shape], attrs: NoAttrs, constants: Sequence[Any]) -> Shape:

@@ -27,7 +27,8 @@ class GatherAttrs:
 
 
 def _forward(inputs: Sequence[Any], attrs: GatherAttrs) -> torch.Tensor:
-    x, indices = inputs[0], np.asarray(inputs[1])
+    x: torch.Tensor = inputs[0]
+    indices = np.asarray(inputs[1])
     axis = attrs.axis % (x.dim() - 1) + 1
     picked = x.index_select(axis, torch.as_tensor(indices.ravel().astype(np.int64), device=x.device))
     # [.., count, ..] -> [.., *shape of the indices, ..]

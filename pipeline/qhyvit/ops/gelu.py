@@ -33,7 +33,8 @@ def _gelu(x: np.ndarray, attrs: GeluAttrs) -> np.ndarray:
         inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
         return half * (np.float32(1) + in_float64(np.tanh)(inner))
     below = torch.from_numpy((x * -np.float32(math.sqrt(0.5))).astype(np.float64))
-    return half * torch.special.erfc(below).numpy().astype(np.float32)
+    found: np.ndarray = half * torch.special.erfc(below).numpy().astype(np.float32)
+    return found
 
 
 OP = OpSpec(

@@ -26,7 +26,8 @@ AT_ONCE = 8  # elements that one of arm64's vectors holds
 
 
 def _clamped(x: np.ndarray) -> np.ndarray:
-    return np.clip(x, -MOST - 1, MOST)
+    found: np.ndarray = np.clip(x, -MOST - 1, MOST)
+    return found
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class _Instructions:
 
 
 def _towards_zero(x: np.ndarray) -> np.ndarray:
-    return (np.abs(x) >> 15) * np.sign(x)
+    found: np.ndarray = (np.abs(x) >> 15) * np.sign(x)
+    return found
 
 
 SCALAR = _Instructions(

@@ -21,7 +21,8 @@ class MirrorPadAttrs:
 
 
 def _forward(inputs: Sequence[Any], attrs: MirrorPadAttrs) -> torch.Tensor:
-    x, edge = inputs[0], 0 if attrs.mode == "SYMMETRIC" else 1
+    x: torch.Tensor = inputs[0]
+    edge = 0 if attrs.mode == "SYMMETRIC" else 1
     for axis, (before, behind) in enumerate(inputs[1].tolist(), start=1):
         size = x.shape[axis]
         order = [*range(edge + before - 1, edge - 1, -1), *range(size),

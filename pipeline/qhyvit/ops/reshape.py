@@ -25,7 +25,8 @@ def _target(attrs: ReshapeAttrs, shape_input: Any) -> list[int]:
 
 def _forward(inputs: Sequence[Any], attrs: ReshapeAttrs) -> torch.Tensor:
     target = _target(attrs, inputs[1] if len(inputs) > 1 else None)
-    return inputs[0].reshape(inputs[0].shape[0], *target)
+    x: torch.Tensor = inputs[0]
+    return x.reshape(x.shape[0], *target)
 
 
 def _shape(shapes: Sequence[Shape], attrs: ReshapeAttrs, constants: Sequence[Any]) -> Shape:

@@ -32,7 +32,8 @@ def _positions(size: int, new_size: int, attrs: ResizeAttrs, dtype: Any) -> NDAr
     """[new_size]: where each new pixel lies among the old ones."""
     distance = dtype(step(size, new_size, attrs))
     offset = dtype(0.5) * distance - dtype(0.5) if attrs.half_pixel_centers else dtype(0)
-    return (pixels(new_size).astype(dtype) * distance + offset).clip(0, size - 1)
+    found: NDArray[Any] = (pixels(new_size).astype(dtype) * distance + offset).clip(0, size - 1)
+    return found
 
 
 def _real(size: int, new_size: int, attrs: ResizeAttrs) -> NDArray[np.float64]:

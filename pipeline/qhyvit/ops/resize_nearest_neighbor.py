@@ -22,7 +22,8 @@ def _source(size: int, new_size: int, attrs: ResizeAttrs, like: torch.Tensor) ->
 
 
 def _forward(inputs: Sequence[Any], attrs: ResizeAttrs) -> torch.Tensor:
-    x, (height, width) = inputs[0], (int(v) for v in inputs[1])
+    x: torch.Tensor = inputs[0]
+    height, width = (int(v) for v in inputs[1])
     rows, columns = _source(x.shape[2], height, attrs, x), _source(x.shape[3], width, attrs, x)
     return x.index_select(2, rows).index_select(3, columns)
 

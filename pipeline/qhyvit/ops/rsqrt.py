@@ -62,7 +62,8 @@ def _int8_steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.nd
 
 
 def _rounded(x: np.ndarray) -> np.ndarray:
-    return np.trunc(x + np.copysign(np.float32(0.5), x))
+    found: np.ndarray = np.trunc(x + np.copysign(np.float32(0.5), x))
+    return found
 
 
 @cache
@@ -76,7 +77,8 @@ def _int16_table(in_scale: float, out_scale: float) -> np.ndarray:
 
     def steps(v: np.ndarray) -> np.ndarray:
         root = np.float32(1.0) / np.sqrt(np.where(v > 0, v, np.float32(1.0)))
-        return np.where(v > 0, root, writes[1]) * per_unit
+        found: np.ndarray = np.where(v > 0, root, writes[1]) * per_unit
+        return found
 
     ends, middles = steps(x), _rounded(steps(x[:-1] + step / np.float32(2)))
     between = _rounded((ends[1:] + _rounded(ends[:-1])) / np.float32(2))

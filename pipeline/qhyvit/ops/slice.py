@@ -17,7 +17,8 @@ def _sizes(shape: Sequence[int], begin: Any, size: Any) -> Shape:
 
 
 def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
-    x, begin, size = inputs
+    x: torch.Tensor = inputs[0]
+    begin, size = inputs[1:]
     sizes = _sizes(x.shape[1:], begin, size)
     return x[(slice(None), *(slice(int(b), int(b) + s) for b, s in zip(begin, sizes, strict=True)))]
 

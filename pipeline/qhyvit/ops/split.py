@@ -25,8 +25,9 @@ def _axis(axis_input: Any, rank: int) -> int:
 
 
 def _forward(inputs: Sequence[Any], attrs: SplitAttrs) -> tuple[torch.Tensor, ...]:
-    axis = _axis(inputs[0], inputs[1].dim() - 1) + 1
-    return inputs[1].split(inputs[1].shape[axis] // attrs.num_splits, dim=axis)
+    x: torch.Tensor = inputs[1]
+    axis = _axis(inputs[0], x.dim() - 1) + 1
+    return torch.split(x, x.shape[axis] // attrs.num_splits, dim=axis)
 
 
 def _shape(shapes: Sequence[Shape], attrs: SplitAttrs, constants: Sequence[Any]) -> tuple[Shape, ...]:

@@ -21,7 +21,8 @@ def _forward(x: torch.Tensor) -> torch.Tensor:
 
 
 def _steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
-    return np.trunc(np.sqrt(np.maximum(x, 0).astype(np.float32) * scale(read)) / scale(write))
+    found: np.ndarray = np.trunc(np.sqrt(np.maximum(x, 0).astype(np.float32) * scale(read)) / scale(write))
+    return found
 
 
 OP = OpSpec(

@@ -25,7 +25,7 @@ def _squeezed(shape: Sequence[int], attrs: SqueezeAttrs) -> Shape:
 
 
 def _forward(inputs: Sequence[Any], attrs: SqueezeAttrs) -> torch.Tensor:
-    x = inputs[0]
+    x: torch.Tensor = inputs[0]
     return x.reshape(x.shape[0], *_squeezed(x.shape[1:], attrs))
 
 

@@ -53,7 +53,7 @@ def _picks(shape: Sequence[int], attrs: StridedSliceAttrs, constants: Sequence[A
 
 
 def _forward(inputs: Sequence[Any], attrs: StridedSliceAttrs) -> torch.Tensor:
-    x = inputs[0]
+    x: torch.Tensor = inputs[0]
     picks = _picks(x.shape[1:], attrs, inputs)
     for axis in reversed(range(len(picks))):  # from the last, so that vanishing axes move no other
         pick = picks[axis]

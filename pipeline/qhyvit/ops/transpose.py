@@ -12,7 +12,8 @@ from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
 
 
 def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
-    return inputs[0].permute(0, *(int(p) + 1 for p in inputs[1]))
+    x: torch.Tensor = inputs[0]
+    return x.permute(0, *(int(p) + 1 for p in inputs[1]))
 
 
 def _shape(shapes: Sequence[Shape], attrs: NoAttrs, constants: Sequence[Any]) -> Shape:

@@ -71,7 +71,7 @@ def _sums(steps: Sequence[Any], attrs: TransposeConvAttrs) -> torch.Tensor:
                 x @ weight[:, i, j].T
             )
     (top, bottom), (left, right) = _cuts(steps[2].shape, out, weight.shape[1:3], attrs)
-    return F.pad(whole, (0, 0, -left, -right, -top, -bottom)).unflatten(0, (len(steps[2]), -1))
+    return torch.unflatten(F.pad(whole, (0, 0, -left, -right, -top, -bottom)), 0, (len(steps[2]), -1))
 
 
 def _shape(shapes: Sequence[Shape], attrs: TransposeConvAttrs, constants: Sequence[Any]) -> Shape:
@@ -94,7 +94,7 @@ def _patches(x: torch.Tensor, weight: Shape, out: Shape, attrs: TransposeConvAtt
     ))  # fmt: skip
     columns = F.unfold(F.pad(spaced, (left, right, top, bottom)), kernel)
     taps = kernel[0] * kernel[1]
-    turned = columns.unflatten(1, (-1, taps)).flip(2).flatten(1, 2)
+    turned = torch.unflatten(columns, 1, (-1, taps)).flip(2).flatten(1, 2)
     return grouped(turned, taps, groups)
 
 

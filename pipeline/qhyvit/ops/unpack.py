@@ -21,7 +21,8 @@ class UnpackAttrs:
 
 
 def _forward(inputs: Sequence[Any], attrs: UnpackAttrs) -> tuple[torch.Tensor, ...]:
-    return inputs[0].unbind(attrs.axis % (inputs[0].dim() - 1) + 1)
+    x: torch.Tensor = inputs[0]
+    return x.unbind(attrs.axis % (x.dim() - 1) + 1)
 
 
 def _shape(shapes: Sequence[Shape], attrs: UnpackAttrs, constants: Sequence[Any]) -> tuple[Shape, ...]:

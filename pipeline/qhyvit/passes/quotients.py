@@ -110,9 +110,10 @@ def apply(graph: Graph) -> Graph:
 
 def _without_ones(graph: Graph) -> Graph:
     """No product with a constant of ones that is as it is without: 1 / sqrt(s) was a quotient."""
-    for node in graph.nodes:
-        pair = _operands(graph, node) if node.op == "MUL" and node.outputs[0] not in graph.outputs else None
-        if pair is None or getattr(node.attrs, "fused_activation_function", "NONE") != "NONE":
+    for t in [n.outputs[0] for n in graph.nodes if n.op == "MUL" and n.outputs[0] not in graph.outputs]:
+        node = graph.producer(t)  # as it is now: what it reads may have been one of those products
+        pair = None if node is None else _operands(graph, node)
+        if node is None or pair is None or getattr(node.attrs, "fused_activation_function", "NONE") != "NONE":
             continue
         same = graph.tensors[pair[0]].shape == graph.tensors[node.outputs[0]].shape
         if same and (graph.constant(pair[1]) == 1).all():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,10 @@ class LearnedUniform(torch.autograd.Function):
         return inside, d_scale.reshape(1), d_zero.reshape(1), None, None
 
 
+_uniform: Callable[..., torch.Tensor] = _Uniform.apply  # torch leaves both untyped
+learned_uniform: Callable[..., torch.Tensor] = LearnedUniform.apply
+
+
 def fake_quantize(x: torch.Tensor, quant: TensorQuant) -> torch.Tensor:
     """Round to the grid and back; gradient 1 inside the range, 0 outside (straight-through).
 
@@ -99,8 +103,7 @@ def fake_quantize(x: torch.Tensor, quant: TensorQuant) -> torch.Tensor:
         return _straight_through(x, _log_codes(x, quant))
     low, high = quant.limits
     if quant.axis is None:
-        rounded: torch.Tensor = _Uniform.apply(x, quant.scale[0], quant.zero_point[0], low, high)
-        return rounded
+        return _uniform(x, quant.scale[0], quant.zero_point[0], low, high)
     scale = torch.tensor(quant.scale, dtype=torch.float32, device=x.device)
     zero = torch.tensor(quant.zero_point, dtype=torch.int32, device=x.device)
     return torch.fake_quantize_per_channel_affine(x, scale, zero, quant.axis + 1, low, high)

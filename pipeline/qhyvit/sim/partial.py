@@ -43,7 +43,8 @@ def _axis(graph: Graph, tensor: int, axis: int) -> int:
     axis = _axis(graph, node.inputs[0], axis)
     before, after = (graph.tensors[t].shape for t in (node.inputs[0], tensor))
     if node.op == "TRANSPOSE":
-        return graph.constant(node.inputs[1]).tolist().index(axis)
+        where: int = graph.constant(node.inputs[1]).tolist().index(axis)
+        return where
     for i, size in enumerate(after):
         if size == before[axis] and np.prod(after[i + 1 :]) == np.prod(before[axis + 1 :]):
             return i

@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qhyvit import __version__, files
+from qhyvit import files
 from qhyvit.errors import QhyvitError, UsageError
+from qhyvit_device import __version__
 from qhyvit_device.board import peak_memory_mib
 from qhyvit_device.errors import DeviceError
 

@@ -13,9 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from qhyvit import __version__, files
+from qhyvit import files
 from qhyvit.errors import QhyvitError
 from qhyvit.work import toolchain
+from qhyvit_device import __version__
 
 RESULTS, LOGS = "results", "logs"
 DIGEST_LENGTH = 16  # hex digits of a file name

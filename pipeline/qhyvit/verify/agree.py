@@ -108,7 +108,8 @@ def _compare(executor: IntegerExecutor, node: Node, values: dict[int, Array], re
 def _difference(tensor: Tensor, found: Array, expected: Array) -> Array:
     """In codes; of float tensors in steps of what float32 may differ by."""
     if tensor.quantization is not None:
-        return np.abs(found - expected)
+        difference: Array = np.abs(found - expected)
+        return difference
     step = FLOAT_STEP * max(float(np.abs(expected).max(initial=0.0)), 1e-30)
     return np.floor(np.abs(found.astype(np.float64) - expected) / step)
 
