@@ -122,6 +122,8 @@ def _elementwise() -> list[Case]:
     ]
     for op in ("MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE"):
         found += [case(op, x, act(1, 4, 5, 6)), case(op, x, const()), case(op, act(1, 7, 6), act(1, 7, 1))]
+        found.append(case(op, act(7, 6), act(1, 4, 7, 6)))
+    found.append(case("DIV", act(7, 6), act(1, 4, 7, 6, low=0.5)))
     found.append(case("MAXIMUM", x, np.array(-np.inf, np.float32)))
     found += [case("POW", positive, const()), case("POW", positive, const(6))]
     mask = np.arange(6) % 2 == 0

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from qhyvit.ops import spec
 from qhyvit.ops._spec import Fixed, OpSpec, Tied, activate
 
-VERSIONS = {"FULLY_CONNECTED": 5, "BROADCAST_TO": 3, "TRANSPOSE_CONV": 4}  # the rest: 1, which has int8 too
 TYPES = {"float32": 0, "int32": 2, "int64": 4, "bool": 6, "int16": 7, "int8": 9}
 ENUMS = {"padding": schema.Padding, "fused_activation_function": schema.ActivationFunctionType,
          "mode": schema.MirrorPadMode}  # fmt: skip
@@ -295,7 +294,7 @@ def build(case: Case, quantized: Quantized | None = None, honest: bool = True) -
     operator.opcodeIndex, operator.inputs, operator.outputs = 0, inputs, outputs
     operator.builtinOptionsType, operator.builtinOptions = _options(case)
     code.builtinCode = getattr(schema.BuiltinOperator, case.op)
-    code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), VERSIONS.get(case.op, 1)
+    code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), case.spec.version
     subgraph.tensors, subgraph.operators, subgraph.name = builder.tensors, [operator], "main"
     subgraph.inputs = [inputs[i] for i, o in enumerate(case.operands) if isinstance(o, Activation)]
     subgraph.outputs = outputs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -29,7 +31,7 @@ from ai_edge_litert.interpreter import OpResolverType
 import qhyvit.ops
 from qhyvit.errors import GraphError
 from qhyvit.ops import all_ops, spec
-from qhyvit.ops._spec import FREE, Fixed, OpSpec, Tied, activate
+from qhyvit.ops._spec import FREE, Copies, Fixed, Nonnegative, OpSpec, Tied, activate
 from qhyvit.ops.fully_connected import FullyConnectedAttrs
 from qhyvit.ops.gather import GatherAttrs
 from qhyvit.ops.strided_slice import StridedSliceAttrs
@@ -107,6 +109,83 @@ def _outside_xnnpack(case: Case) -> bool:
 def test_xnnpack_takes_the_op_where_the_facts_say_so(case: Case) -> None:
     taken = delegated(interpreter(_natural(case).file(), OpResolverType.BUILTIN))
     assert taken == (case.spec.delegate == "" and not _outside_xnnpack(case))
+
+
+# --- what an op does with values ---
+
+
+def _with_values(case: Case, values: list[np.ndarray | None]) -> list[np.ndarray]:
+    """The results where float operands hold ``values``, flat."""
+    given = [o if x is None else torch.tensor(x).reshape(1, *o.shape)
+             for o, x in zip(case.operands, values, strict=True)]  # fmt: skip
+    found = case.spec.forward(given, case.attrs)
+    return [y.numpy().ravel() for y in (found if isinstance(found, tuple) else (found,))]
+
+
+def _floats(case: Case) -> list[int]:
+    """How many values each float operand has, 0 for the others."""
+    return [math.prod(o.shape) if isinstance(o, Activation) or (o is not None and o.dtype == np.float32) else 0
+            for o in case.operands]  # fmt: skip
+
+
+def _copies(case: Case) -> Copies | None:
+    """What of its operands' values a case writes, found with values that all differ; None: it writes others."""
+    starts = np.cumsum([0, *_floats(case)])
+
+    def results(values: np.ndarray) -> list[np.ndarray]:
+        return _with_values(case, [values[a:b] if b > a else None for a, b in itertools.pairwise(starts)])
+
+    rng = np.random.default_rng(0)
+    values, other = rng.normal(size=(2, starts[-1]))
+    outputs, order = results(values), np.argsort(values)
+    found = np.concatenate(outputs)
+    places = order[np.searchsorted(values, found, sorter=order).clip(max=len(values) - 1)]
+    if not np.array_equal(values[places], found) or not np.array_equal(other[places], np.concatenate(results(other))):
+        return None
+    each = np.bincount(places, minlength=len(values))
+    if 0 in each or len(outputs) > 1 or np.count_nonzero(_floats(case)) > 1:
+        return Copies.SOME
+    return Copies.REPEATED if each.max() > 1 else Copies.ONCE
+
+
+@OPS
+def test_an_op_says_which_values_it_copies(op: OpSpec) -> None:
+    found = {_copies(c) for c in CASES if c.op == op.name and c.spec.weight_input < 0}
+    least = next((k for k in (None, Copies.SOME, Copies.REPEATED, Copies.ONCE) if k in found), None)
+    assert op.copies is least
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.spec.nonnegative is not None], ids=str)
+def test_results_are_not_negative_where_the_op_says_so(case: Case) -> None:
+    rng, sizes = np.random.default_rng(0), _floats(case)
+    everything = range(len(sizes))
+    which = {Nonnegative.ALWAYS: [()], Nonnegative.OF_ALL: [everything], Nonnegative.OF_ANY: [(i,) for i in everything]}
+    for positive in which[case.spec.nonnegative]:
+        positive = everything if case.op in ("SQRT", "RSQRT") else positive  # of negative numbers there is none
+        values = [rng.normal(size=n) if n else None for n in sizes]
+        values = [abs(v) if v is not None and i in positive else v for i, v in enumerate(values)]
+        assert min(y.min() for y in _with_values(case, values)) >= 0
+
+
+@OPS
+def test_an_op_says_whether_a_scale_passes_through_it(op: OpSpec) -> None:
+    rng, alike = np.random.default_rng(0), []
+    for case in (c for c in CASES if c.op == op.name and len(c.operands) == 1 and op.copies is None):
+        size = math.prod(case.operands[0].shape)
+        x, r = rng.normal(size=size), rng.uniform(0.1, 9, size)
+        if case.op in ("SQRT", "RSQRT", "LOG"):
+            x = np.abs(x)
+        (plain,), (scaled,) = _with_values(case, [x]), _with_values(case, [r * x])
+        alike.append(scaled.size == size and np.allclose(scaled, r * plain))
+    assert op.homogeneous == (bool(alike) and all(alike))
+
+
+@OPS
+def test_pairwise_ops_broadcast_two_operands(op: OpSpec) -> None:
+    cases = [c for c in CASES if c.op == op.name]
+    if op.pairwise:
+        assert {len(c.operands) for c in cases} == {2}
+        assert {len(c.operands[0].shape) == len(c.operands[1].shape) for c in cases} == {True, False}
 
 
 # --- ops without ``integer``: no int8 kernel is right ---

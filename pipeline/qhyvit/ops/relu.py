@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from qhyvit.ops._integer import clamped
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._spec import Nonnegative, OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
 OP = OpSpec(
@@ -14,4 +14,7 @@ OP = OpSpec(
     forward=unary(torch.relu),
     integer=clamped(None),
     delegate="XNNPACK has no int8 RELU alone: fuse it",
+    nonnegative=Nonnegative.ALWAYS,
+    homogeneous=True,
+    xnnpack=("Clamp",),
 )

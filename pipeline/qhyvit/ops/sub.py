@@ -15,4 +15,6 @@ OP = OpSpec(
     infer_shape=broadcast_shape,
     forward=binary(operator.sub),
     integer=sums(-1),
+    pairwise=True,
+    xnnpack=("Subtract",),
 )
