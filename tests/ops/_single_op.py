@@ -87,6 +87,23 @@ class Case:
         return tuple(activate(y, getattr(self.attrs, "fused_activation_function", "NONE")) for y in outputs)
 
 
+def act(*shape: int, low: float = -3.0, high: float = 3.0) -> Activation:
+    return Activation(shape, low, high)
+
+
+def const(*shape: int, low: float = -2.0, high: float = 2.0) -> np.ndarray:
+    rng = np.random.default_rng(sum(shape) + 17 * len(shape))
+    return rng.uniform(low, high, shape).astype(np.float32)
+
+
+def ints(*values: Any) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+def case(op: str, *operands: Operand, **options: Any) -> Case:
+    return Case(op, operands, options)
+
+
 def _short(operand: Any) -> str:
     if operand is None:
         return "-"
