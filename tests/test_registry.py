@@ -54,3 +54,12 @@ def test_a_faulty_package_is_named_in_one_line(tmp_path: Path, code: str, messag
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("qhyvit: error: ")
     assert message in done.stderr
+
+
+def test_the_hash_of_the_code_sees_what_others_add(tmp_path: Path) -> None:
+    folder, ask = installed(tmp_path, OBSERVER.format(name="theirs")), "from qhyvit.work import code; print(code())"
+    first, again = (run(folder, "-c", ask).stdout for _ in range(2))
+    (folder / "theirs.py").write_text(OBSERVER.format(name="other"))
+    changed = run(folder, "-c", ask).stdout
+    assert len({first, again, changed}) == 2
+    assert first == again

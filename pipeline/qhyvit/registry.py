@@ -6,15 +6,18 @@ Other packages add theirs by entry points, whose group is the name of the folder
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from qhyvit.errors import UsageError, near
 
 T = TypeVar("T")
+GROUPS = tuple(f"qhyvit.{folder}" for folder in ("ops", "passes", "observers", "folds", "methods", "models"))
 
 
 def discover(package: ModuleType, constant: str, kind: type[T]) -> dict[str, T]:
@@ -53,6 +56,17 @@ def _installed(group: str) -> Iterator[tuple[str, ModuleType]]:
         except Exception as error:  # whatever the other package's code raises
             said = f"{type(error).__name__}: {error}"
             raise UsageError(f"{where} cannot be loaded for {group} ({said}); mend or uninstall it") from error
+
+
+def extensions() -> list[Path]:
+    """The folders of the packages that add something, or the files of lone modules."""
+    found: set[Path] = set()
+    for point in (p for group in GROUPS for p in entry_points(group=group)):
+        base = importlib.util.find_spec(point.module.partition(".")[0])
+        if base is not None:
+            places = base.submodule_search_locations or ([base.origin] if base.origin else [])
+            found.update(map(Path, places))
+    return sorted(found)
 
 
 def pick(table: dict[str, T], name: str, what: str) -> T:
