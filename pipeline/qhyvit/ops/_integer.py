@@ -202,12 +202,12 @@ def largest_sum(data: torch.Tensor, weight: torch.Tensor, summed: tuple[int, ...
     return float(data.abs().max()) * float(sizes.max())
 
 
-def clamped(top: float | None) -> Integer:
-    """Builtin RELU kernels: the steps on the output's grid by a 31-bit multiplier, not below 0, not above ``top``."""
+def clamped(low: float, top: float | None) -> Integer:
+    """Builtin RELU kernels: steps on the output's grid by a 31-bit multiplier, within those of ``low`` and ``top``."""
 
     def steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
-        found = np.maximum(requantized(x, float(ratio(read, write))), 0)
-        return found if top is None else np.minimum(found, half_away(float(np.float32(top) / scale(write))))
+        ends = (None if end is None else half_away(float(np.float32(end) / scale(write))) for end in (low, top))
+        return np.clip(requantized(x, float(ratio(read, write))), *ends)
 
     return looked_up(steps)
 

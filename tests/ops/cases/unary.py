@@ -7,7 +7,8 @@ from _single_op import Case, act, case, const
 
 def _unary() -> list[Case]:
     x = act(1, 4, 5, 6, low=-6.0, high=6.0)
-    names = ("LOGISTIC", "TANH", "RELU", "RELU6", "EXP", "ABS", "NEG", "SQUARE", "HARD_SWISH")
+    names = ("LOGISTIC", "TANH", "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "EXP", "ABS", "NEG", "SQUARE",
+             "HARD_SWISH")  # fmt: skip
     found = [case(op, x) for op in names] + [case(op, act(7, 6)) for op in names]
     positive = act(1, 4, 5, 6, low=0.25, high=5.0)
     found += [case(op, positive) for op in ("SQRT", "RSQRT")] + [case("RSQRT", act(7, 1, low=0.25))]
