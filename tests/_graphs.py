@@ -214,6 +214,8 @@ PIECES: dict[str, Piece] = {
     **{f"{name} {op}": _operand(SHAPES[name], op, left=True) for op in SUMS for name in ("whole", "row")},
     **{f"{op} another": lambda b, x, op=op: b.add(op, x, b.as_wide_as(x)) for op in SUMS},
     **{f"another {op}": lambda b, x, op=op: b.add(op, b.as_wide_as(x), x) for op in SUMS},
+    **{f"{op} {name}": _operand(SHAPES[name], op) for op in ("MAXIMUM", "MINIMUM") for name in ("row", "scalar")},
+    "largest of two": lambda b, x: b.add("MAXIMUM", x, b.as_wide_as(x)),
     **{f"{op} itself": _same_twice(op) for op in ("ADD", "MUL")},
     "residual": lambda b, x: b.add("ADD", x, b.linear(x, b.shape(x)[-1])),
     "two readers": lambda b, x: b.add("ADD", b.linear(x, 5), b.linear(x, 5)),

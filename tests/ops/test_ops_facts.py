@@ -32,6 +32,7 @@ import qhyvit.ops
 from qhyvit.errors import GraphError
 from qhyvit.ops import all_ops, spec
 from qhyvit.ops._spec import FREE, Copies, Fixed, Nonnegative, OpSpec, Tied, activate
+from qhyvit.ops._unary import same_shape
 from qhyvit.ops.fully_connected import FullyConnectedAttrs
 from qhyvit.ops.gather import GatherAttrs
 from qhyvit.ops.strided_slice import StridedSliceAttrs
@@ -175,16 +176,22 @@ def test_results_are_not_negative_where_the_op_says_so(case: Case) -> None:
         assert lowest >= 0, f"a result of {lowest}: mend OpSpec.nonnegative"
 
 
+def _is_plain(case: Case) -> bool:
+    """Whether all operands are floats."""
+    return all(_floats(case))
+
+
 @OPS
 def test_an_op_says_whether_a_scale_passes_through_it(op: OpSpec) -> None:
     rng, alike = np.random.default_rng(0), []
-    for case in (c for c in CASES if c.op == op.name and len(c.operands) == 1 and op.copies is None):
-        size = math.prod(case.operands[0].shape)
-        x, r = rng.normal(size=size), rng.uniform(0.1, 9, size)
+    is_elementwise = op.infer_shape is same_shape or op.pairwise
+    for case in (c for c in CASES if c.op == op.name and is_elementwise and _is_plain(c)):
+        values = [rng.normal(size=n) for n in _floats(case)]
         if case.op in ("SQRT", "RSQRT", "LOG"):
-            x = np.abs(x)
-        (plain,), (scaled,) = _with_values(case, [x]), _with_values(case, [r * x])
-        alike.append(scaled.size == size and np.allclose(scaled, r * plain))
+            values = [np.abs(x) for x in values]
+        r = rng.uniform(0.1, 9, len(values[0])) if len(values) == 1 else 3.7
+        (plain,), (scaled,) = _with_values(case, values), _with_values(case, [r * x for x in values])
+        alike.append(np.allclose(scaled, r * plain))
     found = bool(alike) and all(alike)
     assert op.homogeneous == found, f"OpSpec.homogeneous has to be {found}"
 

@@ -31,13 +31,14 @@ def _weighted(scaling: Scaling, node: Node) -> None:
         scaling.scale_constant(layer.weight, factor)
 
 
-def _elementwise(scaling: Scaling, node: Node) -> None:
-    """ADD and SUB: all operands and the result carry one scale."""
-    known = [t for t in (*node.inputs, *node.outputs) if t in scaling.tensors]
+def _homogeneous(scaling: Scaling, node: Node, operands: int | None = None) -> None:
+    """Sums, the largest of two, absolute values: the first ``operands``, else all, and the result carry one scale."""
+    read = node.inputs[:operands]
+    known = [t for t in (*read, *node.outputs) if t in scaling.tensors]
     shape = scaling.graph.tensors[node.outputs[0]].shape
     r = np.broadcast_to(scaling.tensors[known[0]], shape)
     scaling.want(node.outputs[0], r)
-    for t in node.inputs:
+    for t in read:
         scaling.want(t, narrow(r, scaling.graph.tensors[t].shape))
 
 
@@ -230,22 +231,13 @@ def _prelu(scaling: Scaling, node: Node) -> None:
     """PRELU: a positive scale of x passes; alpha has none."""
     if scaling.scale_of(node.inputs[1]) is not None:
         raise CannotScaleError("PRELU with a scaled alpha")
-    _homogeneous(scaling, node)
-
-
-def _homogeneous(scaling: Scaling, node: Node) -> None:
-    source, out = node.inputs[0], node.outputs[0]
-    r = scaling.tensors[source] if source in scaling.tensors else scaling.tensors[out]
-    scaling.want(source, r)
-    scaling.want(out, r)
+    _homogeneous(scaling, node, 1)
 
 
 RULES: dict[str, Callable[[Scaling, Node], None]] = {
     **{name: _weighted for name, op in all_ops().items() if op.layer is not None},
     **{name: _copy for name, op in all_ops().items() if op.copies is not None},
     **{name: _homogeneous for name, op in all_ops().items() if op.homogeneous},
-    "ADD": _elementwise,
-    "SUB": _elementwise,
     "MUL": _product,
     "PAD": _pad,
     "CONCATENATION": _parts,

@@ -147,7 +147,7 @@ class OpSpec:
             REPEATED reads one activation, its first input.
         nonnegative: where no result is below 0, whatever the attributes; None: that does not show. Results that are
             :class:`Tied` are not where their operands are not.
-        homogeneous: f(r x) = r f(x) of its one operand, for every r > 0 of its own for each value.
+        homogeneous: elementwise, and f(r x) = r f(x) of one operand, f(r x, r y) = r f(x, y) of two, for every r > 0.
         pairwise: elementwise with two operands that broadcast; XNNPACK calls its kernel for each run without a repeat.
         table: elementwise with one operand; between a DEQUANTIZE and a QUANTIZE XNNPACK looks int8 codes up in a
             table of 256 and computes no float.

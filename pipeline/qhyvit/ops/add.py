@@ -16,6 +16,7 @@ OP = OpSpec(
     forward=binary(operator.add),
     integer=sums(1),
     nonnegative=Nonnegative.OF_ALL,
+    homogeneous=True,
     pairwise=True,
     xnnpack=("Add (",),
 )

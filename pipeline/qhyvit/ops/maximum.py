@@ -19,6 +19,7 @@ OP = OpSpec(
     out=Tied(None),
     delegate="XNNPACK has no int8 MAXIMUM",
     nonnegative=Nonnegative.OF_ANY,
+    homogeneous=True,
     pairwise=True,
     xnnpack=("Clamp", "Maximum"),
 )

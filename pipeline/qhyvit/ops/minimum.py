@@ -19,6 +19,7 @@ OP = OpSpec(
     out=Tied(None),
     delegate="XNNPACK has no int8 MINIMUM",
     nonnegative=Nonnegative.OF_ALL,
+    homogeneous=True,
     pairwise=True,
     xnnpack=("Clamp", "Minimum"),
 )
