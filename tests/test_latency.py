@@ -21,6 +21,7 @@ from qhyvit.latency import Kernel, LatencyProfile, Work, default_profile
 from qhyvit.latency import fit as fitting
 from qhyvit.latency.profile import LARGE, LARGE_NS, packaged
 from qhyvit.latency.work import LANES, TABLE, is_sum_of_squares, work
+from qhyvit.lowering import placement
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.lowering.placement import Times, Worth, place, times
 from qhyvit.lowering.profiles import ids_of, with_islands, with_profile
@@ -33,7 +34,6 @@ from qhyvit.ops import all_ops, spec
 from qhyvit.passes import float_sums_of_squares, prepared
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.run import Executor
-from qhyvit.tflite import placement
 from qhyvit.tflite.read import read
 from qhyvit.verify.census import census
 from qhyvit.verify.report import verify
