@@ -36,12 +36,12 @@ from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.fit import fit, samples, slowdown
 from qhyvit.latency.profile import DEFAULT, LatencyProfile, default_profile
-from qhyvit.latency.work import TABLE_OPS
 from qhyvit.lowering.lower import quantized_file
 from qhyvit.lowering.placement import times
 from qhyvit.lowering.profiles import with_islands
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
+from qhyvit.ops import all_ops
 from qhyvit.plan import QuantPlan
 from qhyvit_device import bench
 from qhyvit_device.preprocess import images_in, normalize
@@ -50,7 +50,7 @@ from qhyvit_device.runner import TfliteFile
 
 MODELS = ("mobilevit_xxs", "mobilevitv2_050", "efficientformer_l1", "efficientformerv2_s0", "mobile_former_26m")
 CALIBRATION = 4
-FLOAT_OPS = ("SOFTMAX", *TABLE_OPS)
+FLOAT_OPS = ("SOFTMAX", *(name for name, op in all_ops().items() if op.table))
 COUNTED_RUNS = 2  # each takes as many instructions
 COUNTED = "instructions counted by QEMU, no times"
 

@@ -214,6 +214,8 @@ PIECES: dict[str, Piece] = {
     **{f"{name} {op}": _operand(SHAPES[name], op, left=True) for op in SUMS for name in ("whole", "row")},
     **{f"{op} another": lambda b, x, op=op: b.add(op, x, b.as_wide_as(x)) for op in SUMS},
     **{f"another {op}": lambda b, x, op=op: b.add(op, b.as_wide_as(x), x) for op in SUMS},
+    **{f"{op} {name}": _operand(SHAPES[name], op) for op in ("MAXIMUM", "MINIMUM") for name in ("row", "scalar")},
+    "largest of two": lambda b, x: b.add("MAXIMUM", x, b.as_wide_as(x)),
     **{f"{op} itself": _same_twice(op) for op in ("ADD", "MUL")},
     "residual": lambda b, x: b.add("ADD", x, b.linear(x, b.shape(x)[-1])),
     "two readers": lambda b, x: b.add("ADD", b.linear(x, 5), b.linear(x, 5)),
@@ -221,12 +223,24 @@ PIECES: dict[str, Piece] = {
     "silu": lambda b, x: b.add("MUL", x, b.add("LOGISTIC", x)),
     "silu of layer": lambda b, x: (lambda y: b.add("MUL", y, b.add("LOGISTIC", y)))(b.linear(x, 5)),
     "relu": lambda b, x: b.add("RELU", x),
+    "abs": lambda b, x: b.add("ABS", x),
+    "leaky relu": lambda b, x: b.add("LEAKY_RELU", x, alpha=0.25),
     "fused relu": lambda b, x: b.linear(x, 5, fused_activation_function="RELU"),
     "fused relu6": lambda b, x: b.linear(x, 5, fused_activation_function="RELU6"),
     "add relu": lambda b, x: b.add("ADD", x, b.constant(b.shape(x)[-1]), fused_activation_function="RELU"),
     "linear": lambda b, x: b.linear(x, 7),
     "tokens": lambda b, x: b.tokens(x),
     "turn": lambda b, x: b.add("TRANSPOSE", b.tokens(x), b.integers(0, 2, 1)),
+    "reversed": lambda b, x: b.add("REVERSE_V2", x, b.integers(len(b.shape(x)) - 1)),
+    "one more axis": lambda b, x: b.add("SQUEEZE", b.add("EXPAND_DIMS", x, b.integers(0)), squeeze_dims=(0,)),
+    "gathered": lambda b, x: b.add("GATHER", x, b.integers(0, 2, 2), axis=len(b.shape(x)) - 1),
+    "every second": lambda b, x: b.add("STRIDED_SLICE", x, *(b.integers(*v) for v in (
+        (0,) * len(b.shape(x)), b.shape(x), (*(1,) * (len(b.shape(x)) - 1), 2)))),
+    "spread": lambda b, x: b.add(
+        "BROADCAST_TO", b.add("MEAN", x, b.integers(0), keep_dims=True), b.integers(*b.shape(x))),
+    "mirrored": _on_map(lambda b, x: b.add("MIRROR_PAD", x, b.tensor("pads", (4, 2), "INT32", np.array(
+        [[0, 0], [1, 0], [0, 1], [0, 0]], np.int32)), mode="REFLECT")),
+    "nearest": _on_map(lambda b, x: b.add("RESIZE_NEAREST_NEIGHBOR", x, b.integers(8, 8))),
     "pad": _on_map(lambda b, x: b.add("PAD", x, b.tensor("pads", (4, 2), "INT32", np.array(
         [[0, 0], [1, 0], [0, 1], [0, 0]], np.int32)))),
     "conv": _on_map(lambda b, x: b.conv(x, 5, 3)),

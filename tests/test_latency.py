@@ -20,7 +20,7 @@ from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.latency import Kernel, LatencyProfile, Work, default_profile
 from qhyvit.latency import fit as fitting
 from qhyvit.latency.profile import LARGE, LARGE_NS, packaged
-from qhyvit.latency.work import LANES, TABLE, TABLE_OPS, is_sum_of_squares, work
+from qhyvit.latency.work import LANES, TABLE, is_sum_of_squares, work
 from qhyvit.lowering import placement
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.lowering.placement import Times, Worth, place, times
@@ -30,7 +30,7 @@ from qhyvit.methods._islands import GAIN_PER_TIME, GAIN_PER_TIME_FAR, gain_per_m
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._range_search import ranges_behind
 from qhyvit.observers._histogram import Histogram
-from qhyvit.ops import spec
+from qhyvit.ops import all_ops, spec
 from qhyvit.passes import float_sums_of_squares, prepared
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.run import Executor
@@ -645,7 +645,7 @@ def test_names_bring_islands_back(small_v1):
     assert again.latency == "Pi"
 
 
-@pytest.mark.parametrize("op", TABLE_OPS)
+@pytest.mark.parametrize("op", sorted(name for name, op in all_ops().items() if op.table))
 def test_xnnpack_looks_codes_up_where_an_elementwise_op_is_alone(tmp_path, op):
     from qhyvit.plan import Choice, TensorQuant
     from qhyvit_device.profile import profile

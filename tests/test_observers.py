@@ -93,9 +93,12 @@ def test_merged_rows_give_the_error_in_the_values_own_units():
     assert found.error == pytest.approx(((x - back) ** 2).sum(), rel=0.05)
 
 
-def test_every_observer_answers_and_refuses_to_guess():
-    for name in all_observers():
-        low, high = fed(name)
-        assert low < high
-        with pytest.raises(ValueError, match="observed"):
-            observer(name).new(None).range()
+@pytest.mark.parametrize("name", all_observers())
+def test_every_observer_answers_and_refuses_to_guess(name):
+    low, high = fed(name)
+    assert low < high
+    by_channel = fed(name, 2)
+    assert [ends.shape for ends in by_channel] == [(6,), (6,)]
+    assert (by_channel[0] < by_channel[1]).all()
+    with pytest.raises(ValueError, match="observed"):
+        observer(name).new(None).range()

@@ -2,6 +2,8 @@
 
 import sys
 
+from qhyvit.errors import QhyvitError
+
 
 def main() -> None:
     """Entry point; exit codes as :func:`qhyvit.cli.main` has them."""
@@ -14,6 +16,9 @@ def main() -> None:
         print("qhyvit: error: the host stage is not installed; pip install 'qhyvit[pipeline]'. "
               "The device stage is qhyvit-device.", file=sys.stderr)  # fmt: skip
         sys.exit(2)
+    except QhyvitError as error:  # what others have installed is looked for while modules are imported
+        print(f"qhyvit: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except (ImportError, MemoryError, OSError) as error:  # a library that cannot be mapped
         print(f"qhyvit: error: cannot start: {' '.join(str(error).split()) or 'out of memory'}", file=sys.stderr)
         sys.exit(2)

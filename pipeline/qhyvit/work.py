@@ -21,6 +21,7 @@ import qhyvit_device
 from qhyvit import files
 from qhyvit.errors import InputError, QhyvitError
 from qhyvit.progress import Log, Progress, silent
+from qhyvit.registry import extensions
 from qhyvit_device.preprocess import Preprocess
 
 T = TypeVar("T")
@@ -58,10 +59,10 @@ def versions() -> dict[str, str]:
 
 @cache
 def code() -> str:
-    """Hash of this package's own code, host and device stage."""
+    """Hash of this package's own code, host and device stage, and of what other packages add to it."""
     total = hashlib.sha256()
-    for folder in (Path(__file__).parent, Path(qhyvit_device.__file__).parent):
-        for path in sorted(folder.rglob("*.py")):
+    for folder in (Path(__file__).parent, Path(qhyvit_device.__file__).parent, *extensions()):
+        for path in [folder] if folder.is_file() else sorted(folder.rglob("*.py")):
             total.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()
 

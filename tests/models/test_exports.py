@@ -62,8 +62,8 @@ def test_exports_small_and_equal(name):
     assert len(exported.nodes) <= MOST_EXPORTED.get(name, MOST_EXPORTED.get(family.name, len(exported.nodes)))
     graph = prepared(exported)
     assert made.facts["float_error"] < FLOAT_TOLERANCE
-    assert len(graph.nodes) <= MOST_OPS[name if name in MOST_OPS else family.name]
-    assert all(spec(n.op).int8_kernel for n in graph.nodes)
+    assert len(graph.nodes) <= MOST_OPS.get(name, MOST_OPS.get(family.name, len(graph.nodes)))
+    assert all(spec(n.op).integer for n in graph.nodes)
     sides = [b.entry for b in bridges(graph)]
     expected = BRIDGES.get(name, BRIDGES.get(family.name))
     assert expected is None or (sum(sides), len(sides) - sum(sides)) == expected

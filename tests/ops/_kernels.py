@@ -15,7 +15,7 @@ from qhyvit.ops._spec import Fixed, FusedActivation, Kernel, Quantization, Quant
 
 IMAGES = 4
 FULL = {8: (-128, 127), 16: (-(2**15), 2**15 - 1), 32: (-(2**31), 2**31 - 1)}
-TOPS = {FusedActivation.RELU6: 6.0, FusedActivation.RELU_N1_TO_1: 1.0}
+TOPS = {FusedActivation.RELU6: 6.0, FusedActivation.RELU_N1_TO_1: 1.0, "RELU_0_TO_1": 1.0}
 GROWTH = {"MUL": 2.0, "BATCH_MATMUL": 2.0, "SQUARED_DIFFERENCE": 2.0, "RSQRT": -0.5, "SQRT": 0.5, "LOG": 0.0,
           "SOFTMAX": 0.0}  # fmt: skip
 ALL_PAIRS = [case(op, act(256, 1), act(1, 256))

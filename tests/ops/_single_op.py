@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from qhyvit.ops import spec
 from qhyvit.ops._spec import Fixed, OpSpec, Tied, activate
 
-VERSIONS = {"FULLY_CONNECTED": 5, "BROADCAST_TO": 3, "TRANSPOSE_CONV": 4}  # the rest: 1, which has int8 too
 TYPES = {"float32": 0, "int32": 2, "int64": 4, "bool": 6, "int16": 7, "int8": 9}
 ENUMS = {"padding": schema.Padding, "fused_activation_function": schema.ActivationFunctionType,
          "mode": schema.MirrorPadMode}  # fmt: skip
@@ -86,6 +85,23 @@ class Case:
         result = self.spec.forward(operands, self.attrs)
         outputs = result if isinstance(result, tuple) else (result,)
         return tuple(activate(y, getattr(self.attrs, "fused_activation_function", "NONE")) for y in outputs)
+
+
+def act(*shape: int, low: float = -3.0, high: float = 3.0) -> Activation:
+    return Activation(shape, low, high)
+
+
+def const(*shape: int, low: float = -2.0, high: float = 2.0) -> np.ndarray:
+    rng = np.random.default_rng(sum(shape) + 17 * len(shape))
+    return rng.uniform(low, high, shape).astype(np.float32)
+
+
+def ints(*values: Any) -> np.ndarray:
+    return np.array(values, np.int32)
+
+
+def case(op: str, *operands: Operand, **options: Any) -> Case:
+    return Case(op, operands, options)
 
 
 def _short(operand: Any) -> str:
@@ -295,7 +311,7 @@ def build(case: Case, quantized: Quantized | None = None, honest: bool = True) -
     operator.opcodeIndex, operator.inputs, operator.outputs = 0, inputs, outputs
     operator.builtinOptionsType, operator.builtinOptions = _options(case)
     code.builtinCode = getattr(schema.BuiltinOperator, case.op)
-    code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), VERSIONS.get(case.op, 1)
+    code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), case.spec.version
     subgraph.tensors, subgraph.operators, subgraph.name = builder.tensors, [operator], "main"
     subgraph.inputs = [inputs[i] for i, o in enumerate(case.operands) if isinstance(o, Activation)]
     subgraph.outputs = outputs

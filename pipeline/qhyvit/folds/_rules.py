@@ -8,9 +8,11 @@ import numpy as np
 
 from qhyvit.folds._scale import CannotScaleError, Scale, Scaling, along, last_axis, narrow
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops import all_ops
+from qhyvit.ops import all_ops, spec
+from qhyvit.ops._copies import copied, copied_back
 from qhyvit.ops._layer import layer_of
 from qhyvit.ops._reduce import axes_of
+from qhyvit.ops._spec import Copies
 
 
 def _weighted(scaling: Scaling, node: Node) -> None:
@@ -29,13 +31,14 @@ def _weighted(scaling: Scaling, node: Node) -> None:
         scaling.scale_constant(layer.weight, factor)
 
 
-def _elementwise(scaling: Scaling, node: Node) -> None:
-    """ADD and SUB: all operands and the result carry one scale."""
-    known = [t for t in (*node.inputs, *node.outputs) if t in scaling.tensors]
+def _homogeneous(scaling: Scaling, node: Node, operands: int | None = None) -> None:
+    """Sums, the largest of two, absolute values: the first ``operands``, else all, and the result carry one scale."""
+    read = node.inputs[:operands]
+    known = [t for t in (*read, *node.outputs) if t in scaling.tensors]
     shape = scaling.graph.tensors[node.outputs[0]].shape
     r = np.broadcast_to(scaling.tensors[known[0]], shape)
     scaling.want(node.outputs[0], r)
-    for t in node.inputs:
+    for t in read:
         scaling.want(t, narrow(r, scaling.graph.tensors[t].shape))
 
 
@@ -80,34 +83,27 @@ def _end(scaling: Scaling, node: Node) -> None:
         scaling.scale_constant(constant, narrow(scaling.tensors[source], shape))
 
 
-Move = Callable[[Node, Graph, np.ndarray], np.ndarray]
+def _copy(scaling: Scaling, node: Node) -> None:
+    """What only copies values: results have the scales of what they copy; some values alone say nothing of the rest."""
+    graph, source = scaling.graph, [t for t in node.inputs if t >= 0 and scaling.graph.tensors[t].dtype == "FLOAT32"]
+    if len(source) != 1:
+        raise CannotScaleError(f"{node.op} of several operands does not let a channel scale pass")
+    if source[0] in scaling.tensors:
+        for out, part in zip(node.outputs, copied(graph, node, scaling.tensors[source[0]]), strict=True):
+            scaling.want(out, part)
+    elif spec(node.op).copies is Copies.ONCE:
+        scaling.want(source[0], copied_back(graph, node, scaling.tensors[node.outputs[0]]))
+    else:
+        raise CannotScaleError("a scale on a part of a tensor")
 
 
-def _copy(move: Move, back: Move) -> Callable[[Scaling, Node], None]:
-    def rule(scaling: Scaling, node: Node) -> None:
-        source, out = node.inputs[0], node.outputs[0]
-        if source in scaling.tensors:
-            scaling.want(out, move(node, scaling.graph, scaling.tensors[source]))
-        else:
-            scaling.want(source, back(node, scaling.graph, scaling.tensors[out]))
-
-    return rule
-
-
-def _reshape_to(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
-    return r.reshape(graph.tensors[node.outputs[0]].shape)
-
-
-def _reshape_back(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
-    return r.reshape(graph.tensors[node.inputs[0]].shape)
-
-
-def _transpose_to(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
-    return r.transpose(graph.constant(node.inputs[1]))
-
-
-def _transpose_back(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
-    return r.transpose(np.argsort(graph.constant(node.inputs[1])))
+def _pad(scaling: Scaling, node: Node) -> None:
+    """PAD: zeros have any scale."""
+    source, out = node.inputs[0], node.outputs[0]
+    if source in scaling.tensors:
+        scaling.want(out, _pad_to(node, scaling.graph, scaling.tensors[source]))
+    else:
+        scaling.want(source, _pad_back(node, scaling.graph, scaling.tensors[out]))
 
 
 def _pad_to(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
@@ -117,28 +113,6 @@ def _pad_to(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
 def _pad_back(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
     pads = graph.constant(node.inputs[1])
     return r[tuple(slice(int(a), n - int(b)) for (a, b), n in zip(pads, r.shape, strict=True))]
-
-
-def _slice_to(node: Node, graph: Graph, r: np.ndarray) -> np.ndarray:
-    begin = graph.constant(node.inputs[1])
-    return r[tuple(slice(int(b), int(b) + n) for b, n in zip(begin, graph.tensors[node.outputs[0]].shape, strict=True))]
-
-
-def _slice(scaling: Scaling, node: Node) -> None:
-    """SLICE: the part takes its channels' scale; a part alone says nothing of the whole."""
-    if node.inputs[0] not in scaling.tensors:
-        raise CannotScaleError("a scale on a part of a tensor")
-    scaling.want(node.outputs[0], _slice_to(node, scaling.graph, scaling.tensors[node.inputs[0]]))
-
-
-def _split(scaling: Scaling, node: Node) -> None:
-    """SPLIT: the same for all parts."""
-    axis_id, source = node.inputs
-    if source not in scaling.tensors:
-        raise CannotScaleError("a scale on a part of a tensor")
-    axis = int(scaling.graph.constant(axis_id).item())
-    for out, part in zip(node.outputs, np.split(scaling.tensors[source], len(node.outputs), axis), strict=True):
-        scaling.want(out, part)
 
 
 def _parts(scaling: Scaling, node: Node) -> None:
@@ -257,30 +231,18 @@ def _prelu(scaling: Scaling, node: Node) -> None:
     """PRELU: a positive scale of x passes; alpha has none."""
     if scaling.scale_of(node.inputs[1]) is not None:
         raise CannotScaleError("PRELU with a scaled alpha")
-    _relu(scaling, node)
-
-
-def _relu(scaling: Scaling, node: Node) -> None:
-    source, out = node.inputs[0], node.outputs[0]
-    r = scaling.tensors[source] if source in scaling.tensors else scaling.tensors[out]
-    scaling.want(source, r)
-    scaling.want(out, r)
+    _homogeneous(scaling, node, 1)
 
 
 RULES: dict[str, Callable[[Scaling, Node], None]] = {
     **{name: _weighted for name, op in all_ops().items() if op.layer is not None},
-    "ADD": _elementwise,
-    "SUB": _elementwise,
+    **{name: _copy for name, op in all_ops().items() if op.copies is not None},
+    **{name: _homogeneous for name, op in all_ops().items() if op.homogeneous},
     "MUL": _product,
-    "RESHAPE": _copy(_reshape_to, _reshape_back),
-    "TRANSPOSE": _copy(_transpose_to, _transpose_back),
-    "PAD": _copy(_pad_to, _pad_back),
-    "SLICE": _slice,
-    "SPLIT": _split,
+    "PAD": _pad,
     "CONCATENATION": _parts,
     "MEAN": _mean,
     "BATCH_MATMUL": _matmul,
-    "RELU": _relu,
     "PRELU": _prelu,
 }
 # what is looked at again at the end

@@ -2,9 +2,9 @@
 
 The scale travels as an array of the tensor's full shape, so that RESHAPE and TRANSPOSE move it like the data. It
 ends at weights: a producer divides its output channels by r, a consumer multiplies its input channels. In between
-pass: copies and parts, ADD and SUB (all operands scaled alike), MUL (one operand scaled, or a square), MEAN over axes
-where r is constant, BATCH_MATMUL (a free axis, or the contracted one with the inverse on the other operand), positive
-fused RELU.
+pass: copies and parts, sums and other homogeneous ops (all operands scaled alike), MUL (one operand scaled, or a
+square), MEAN over axes where r is constant, BATCH_MATMUL (a free axis, or the contracted one with the inverse on the
+other operand), fused RELU.
 
 A node is met once from each of its scaled tensors. So a rule asks for scales and never multiplies: an operand that is
 asked for the same scale again, constant or not, stays as it is, and one that is asked for another refuses. At the end

@@ -23,11 +23,13 @@ from qhyvit.folds._scaling import CannotScaleError, Scaling, seeds, solve
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import FLOAT, INT8, Work, kernel_name, work, work_of
+from qhyvit.ops import copying
 from qhyvit.ops._elementwise import ElementwiseAttrs
 from qhyvit.ops._reduce import axes_of
+from qhyvit.ops._spec import Copies
 from qhyvit.ops.fully_connected import FullyConnectedAttrs
 
-COPIES = ("RESHAPE", "TRANSPOSE", "PAD")
+COPIES = copying(Copies.ONCE) | {"PAD"}
 
 
 @dataclass(frozen=True)

@@ -99,11 +99,13 @@ def own_constant(graph: Graph, node: Node, position: int) -> tuple[Graph, Node]:
     return replace_node(graph, node, new), new
 
 
-def times_constant(graph: Graph, node: Node, position: int, factor: float) -> tuple[Graph, Node]:
+def times_constant(
+    graph: Graph, node: Node, position: int, factor: float | NDArray[Any]
+) -> tuple[Graph, Node]:
     """``node`` with the constant that it reads at ``position`` multiplied, for it alone."""
     graph, node = own_constant(graph, node, position)
     t = node.inputs[position]
-    return with_constants(graph, {t: graph.constant(t) * np.float32(factor)}), node
+    return with_constants(graph, {t: graph.constant(t) * np.asarray(factor, np.float32)}), node
 
 
 def remove_node(graph: Graph, node: Node) -> Graph:

@@ -20,26 +20,10 @@ from numpy.typing import NDArray
 from qhyvit import files
 from qhyvit.errors import InputError
 from qhyvit.latency.profile import Kernel, LatencyProfile, default_profile, from_json, packaged
-from qhyvit.latency.work import TABLE, TABLE_OPS, Work, role, work
+from qhyvit.latency.work import TABLE, Work, role, work
 from qhyvit.ops import all_ops
 
-# Beginnings of the names of XNNPACK's operators, and the ops that they compute
-OPERATORS: Mapping[str, tuple[str, ...]] = {
-    "Absolute Value": ("ABS",), "Add (": ("ADD",), "Average Pooling": ("AVERAGE_POOL_2D",),
-    "Batch Matrix Multiply": ("BATCH_MATMUL",), "Clamp": ("RELU", "RELU6", "MINIMUM", "MAXIMUM"),
-    "Constant Pad": ("PAD",), "Convert": ("QUANTIZE", "DEQUANTIZE"),
-    "Convolution": ("CONV_2D", "DEPTHWISE_CONV_2D"), "Copy": ("CONCATENATION",),
-    "Deconvolution": ("TRANSPOSE_CONV",), "Divide": ("DIV",),
-    "Exp": ("EXP",), "Fully Connected": ("FULLY_CONNECTED", "CONV_2D"), "GELU": ("GELU",),
-    "HardSwish": ("HARD_SWISH",), "Hard Swish": ("HARD_SWISH",), "Invalid Unary Op": ("LOGISTIC", "TANH", TABLE),
-    "Leaky ReLU": ("LEAKY_RELU",), "Max Pooling": ("MAX_POOL_2D",), "Maximum": ("MAXIMUM",), "Mean": ("MEAN",),
-    "Minimum": ("MINIMUM",), "Multiply": ("MUL",), "Negate": ("NEG",),
-    "PReLU": ("PRELU",), "Reciprocal Square Root": ("RSQRT",),
-    "Resize Bilinear": ("RESIZE_BILINEAR",), "Sigmoid": ("LOGISTIC",), "Slice": ("SLICE", "STRIDED_SLICE"),
-    "Softmax": ("SOFTMAX",), "Square (": ("MUL", "SQUARE"), "Square Root": ("SQRT",),
-    "Squared Difference": ("SQUARED_DIFFERENCE",), "Static Reshape": ("RESHAPE", "EXPAND_DIMS", "SQUEEZE"),
-    "Subtract": ("SUB",), "Sum": ("SUM",), "Tanh": ("TANH",), "Transpose": ("TRANSPOSE",),
-}  # fmt: skip
+TABLE_NAMES = ("Invalid Unary Op",)  # of XNNPACK's operators that look codes up
 ROUNDS, LEAST_OFF = 30, 1e-6  # of reweighted squares
 CLEAR_US = 1.0  # the clock counts whole microseconds: below, ratios say little
 CUT_US = 0.5  # of each op's time: XNNPACK cuts off what is less than a microsecond
@@ -69,8 +53,9 @@ def benches(raw: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _fits(nodes: Sequence[str], events: Sequence[tuple[str, int | None]]) -> list[list[bool]]:
     """Whether event j can be that of node i, [nodes][events]."""
-    ops = {name: {op for start, of in OPERATORS.items() if name.startswith(start) for op in of} for name, _ in events}
-    return [[n == i if n is not None else op in ops[name] for name, n in events] for i, op in enumerate(nodes)]
+    starts = {name: op.xnnpack for name, op in all_ops().items()} | {TABLE: TABLE_NAMES}
+    own = [starts.get(op, ()) for op in nodes]
+    return [[n == i if n is not None else name.startswith(own[i]) for name, n in events] for i in range(len(nodes))]
 
 
 def align(nodes: Sequence[str], events: Sequence[tuple[str, int | None]]) -> list[int | None]:
@@ -119,6 +104,10 @@ def execution_order(nodes: Sequence[tuple[str, Sequence[int], Sequence[int]]], b
     return found
 
 
+def _is_table(op: str) -> bool:
+    return op in all_ops() and all_ops()[op].table
+
+
 def tables(nodes: Sequence[tuple[str, Sequence[int], Sequence[int]]]) -> set[int]:
     """Indices of the nodes that are a table of codes for XNNPACK: elementwise, between DEQUANTIZE and QUANTIZE."""
     made = {t: op for op, _, outputs in nodes for t in outputs}
@@ -128,7 +117,7 @@ def tables(nodes: Sequence[tuple[str, Sequence[int], Sequence[int]]]) -> set[int
             readers[t].append(op)
     return {
         i for i, (op, inputs, outputs) in enumerate(nodes)
-        if op in TABLE_OPS and made.get(inputs[0]) == "DEQUANTIZE" and readers[outputs[0]] == ["QUANTIZE"]
+        if _is_table(op) and made.get(inputs[0]) == "DEQUANTIZE" and readers[outputs[0]] == ["QUANTIZE"]
     }  # fmt: skip
 
 

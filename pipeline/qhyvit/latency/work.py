@@ -10,11 +10,7 @@ from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
 
 INT8, INT16, FLOAT = "int8", "int16", "float32"
-# Elementwise ops: between a DEQUANTIZE and a QUANTIZE, XNNPACK looks int8 codes up in a table of 256 and computes no
-# float, whatever the op is
-TABLE_OPS = ("EXP", "GELU", "HARD_SWISH", "RSQRT", "SQRT", "TANH")
-TABLE = "TABLE int8"
-PAIRWISE_OPS = ("ADD", "DIV", "MAXIMUM", "MINIMUM", "MUL", "SUB")
+TABLE = "TABLE int8"  # the kernel of ops that have ``OpSpec.table``
 LANES = 16
 FEW_ROWS = "few"  # products in which packing the right operand takes longer than multiplying
 Inputs = Sequence[int]
@@ -75,7 +71,7 @@ def work(
     own = [s for i, s in enumerate(shapes) if i not in (facts.weight_input, facts.bias_input)]
     elements = max(math.prod(s) for s in (*own, out))
     calls = math.prod(out[:-1]) if op == "SOFTMAX" and out[-1] % LANES else 0
-    if op in PAIRWISE_OPS:
+    if facts.pairwise:
         calls = runs(own, out)
     return Work(kernel_name(op, as_what, *types), elements, facts.macs(shapes, out) if facts.macs else calls)
 

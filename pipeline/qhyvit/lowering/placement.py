@@ -16,7 +16,7 @@ import networkx as nx
 
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.profile import LatencyProfile
-from qhyvit.latency.work import FLOAT, INT8, TABLE, TABLE_OPS, Work, float_work, is_sum_of_squares, role_of, work_of
+from qhyvit.latency.work import FLOAT, INT8, TABLE, Work, float_work, is_sum_of_squares, role_of, work_of
 from qhyvit.lowering.contracts import groups
 from qhyvit.lowering.int16_roots import ops_before_root
 from qhyvit.ops import spec
@@ -122,7 +122,7 @@ def times(graph: Graph, latency: LatencyProfile, *, int16: bool = False) -> Time
             wide = max(wide or 0.0, narrow or 0.0)
         int8[t], floats[t] = math.inf if must or narrow is None else narrow, wide or 0.0
         looked_up = latency.ms(Work(TABLE, work_of(graph, node, INT8, INT8).elements))
-        if node.op in TABLE_OPS and looked_up is not None and t not in whole:
+        if spec(node.op).table and looked_up is not None and t not in whole:
             table[t] = looked_up
     borders = {}
     for name, types in (("DEQUANTIZE", f"{INT8}>{FLOAT}"), ("QUANTIZE", f"{FLOAT}>{INT8}")):

@@ -1,9 +1,9 @@
 """Bridge blocks from the structure: where a spatial map becomes tokens that mix globally, or such tokens a map again.
 
-A bridge tensor is one that is rounded on one side and read, through RESHAPE and TRANSPOSE that only copy codes, in the
-other layout: a spatial map [_, H, W, C] read as tokens on their way to a product of two activations (attention), an
-entry; or tokens that come from such a product read as a map, an exit. Between the bridge and the product nothing
-spatial lies: no convolution with a kernel larger than 1, no pool, no resize.
+A bridge tensor is one that is rounded on one side and read, through RESHAPE, TRANSPOSE and others that only move codes,
+in the other layout: a spatial map [_, H, W, C] read as tokens on their way to a product of two activations
+(attention), an entry; or tokens that come from such a product read as a map, an exit. Between the bridge and the
+product nothing spatial lies: no convolution with a kernel larger than 1, no pool, no resize.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops import spec
+from qhyvit.ops import copying, spec
 from qhyvit.ops._layer import layer_of
+from qhyvit.ops._spec import Copies
 from qhyvit.sim.partial import counted
 
-COPIES = ("RESHAPE", "TRANSPOSE")
+COPIES = copying(Copies.ONCE)
 READS_MAP = (
     "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "CONCATENATION", "ADD", "MUL", "LOGISTIC", "PRELU", "PAD", "MEAN",
 )  # fmt: skip
@@ -50,7 +51,7 @@ def _looks_around(graph: Graph, node: Node) -> bool:
     layer = layer_of(graph, node)
     if layer is not None:
         return layer.weight_shape[1:-1] not in ((), (1, 1))
-    return node.op in ("AVERAGE_POOL_2D", "MAX_POOL_2D", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
+    return spec(node.op).local
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _global(graph: Graph) -> _Global:
 
 
 def _copies(graph: Graph, tensor: int) -> list[int]:
-    """Everything that RESHAPE and TRANSPOSE make of ``tensor``."""
+    """Everything that ops which only move codes make of ``tensor``."""
     found = []
     for user in graph.users(tensor):
         if user.op in COPIES:

@@ -25,13 +25,13 @@ from qhyvit.latency.work import INT8, work_of
 from qhyvit.methods._islands import gain_per_ms
 from qhyvit.methods._patterns import is_layer, layers_behind
 from qhyvit.methods._problem import Problem
-from qhyvit.ops import spec
-from qhyvit.ops._spec import FusedActivation
+from qhyvit.ops import copying, spec
+from qhyvit.ops._spec import Copies, FusedActivation
 from qhyvit.sim.checked import Edit
 from qhyvit.sim.replay import Replay
 from qhyvit.sim.run import GATE_SLOPE, Executor
 
-COPIES = ("RESHAPE", "TRANSPOSE", "PAD")
+COPIES = copying(Copies.ONCE) | {"PAD"}
 
 
 def candidates(graph: Graph) -> list[Node]:

@@ -11,7 +11,7 @@ from qhyvit.lowering.contracts import Group
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import constant_ranges
 from qhyvit.observers import observer
-from qhyvit.observers._base import State
+from qhyvit.observers._base import Observer, State
 from qhyvit.observers._histogram import Histogram, share
 from qhyvit.sim.run import Executor
 
@@ -35,16 +35,21 @@ class _Watch:
 Ranges = dict[Group, tuple[float, float]]
 
 
-def observe(problem: Problem, all_groups: Sequence[Group], name: str) -> Ranges:
-    """Range of every group by the observer ``name``: the widest of its roots'."""
-    return observe_all(problem, all_groups, (name,))[name]
+def observe(problem: Problem, all_groups: Sequence[Group], by: str | Observer) -> Ranges:
+    """Range of every group by an observer, or the one of that name: the widest of its roots'."""
+    chosen = observer(by) if isinstance(by, str) else by
+    return _observed(problem, all_groups, (chosen,))[chosen.name]
 
 
 def observe_all(problem: Problem, all_groups: Sequence[Group], names: Sequence[str]) -> dict[str, Ranges]:
-    """The same for several observers in one pass."""
+    """The same for several observers in one pass, by their names."""
+    return _observed(problem, all_groups, [observer(name) for name in names])
+
+
+def _observed(problem: Problem, all_groups: Sequence[Group], observers: Sequence[Observer]) -> dict[str, Ranges]:
     graph = problem.graph
     watched = [t for g in all_groups for t in g.roots if not graph.tensors[t].is_constant]
-    states = {t: [observer(name).new(None) for name in names] for t in watched}
+    states = {t: [o.new(None) for o in observers] for t in watched}
     executor, watch = Executor(graph), _Watch(states)
     with torch.no_grad():
         for done, images in enumerate(problem.batches()):
@@ -53,7 +58,8 @@ def observe_all(problem: Problem, all_groups: Sequence[Group], names: Sequence[s
     for found in states.values():
         share([s for s in found if isinstance(s, Histogram)])
     return {
-        name: _ranges(problem, all_groups, {t: found[i] for t, found in states.items()}) for i, name in enumerate(names)
+        o.name: _ranges(problem, all_groups, {t: found[i] for t, found in states.items()})
+        for i, o in enumerate(observers)
     }
 
 

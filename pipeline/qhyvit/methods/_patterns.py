@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import copying
 from qhyvit.ops._layer import layer_of
+from qhyvit.ops._spec import Copies
 
-COPIES = ("RESHAPE", "TRANSPOSE", "BROADCAST_TO")
+COPIES = copying(Copies.ONCE, Copies.REPEATED)
 
 
 @dataclass(frozen=True)

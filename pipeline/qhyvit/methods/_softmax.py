@@ -28,15 +28,15 @@ from qhyvit.lowering.placement import must_be_float
 from qhyvit.lowering.profiles import with_profile
 from qhyvit.methods._patterns import layers_behind
 from qhyvit.methods._problem import Problem
-from qhyvit.ops import spec
+from qhyvit.ops import copying, spec
+from qhyvit.ops._spec import Copies
 from qhyvit.sim.checked import Edit
 from qhyvit.sim.run import Executor
 
 LEAST_ELEMENTS = 1 << 15  # below, one kernel is as fast as eight
 LEAST_ROWS = 128  # below, three ops take as long as one
 LARGEST_SCORE = 60.0  # ranges may get wider than what was seen, up to LARGEST_EXPONENT
-COPIES = ("RESHAPE", "TRANSPOSE")
-PRODUCTS = ("BATCH_MATMUL", "MUL")
+PASSED = copying(Copies.ONCE) | {"BATCH_MATMUL", "MUL"}
 
 
 def candidates(graph: Graph) -> list[Node]:
@@ -54,7 +54,7 @@ def candidates(graph: Graph) -> list[Node]:
 
 def _next_layer(graph: Graph, tensor: int) -> Node | None:
     """The only layer that reads ``tensor``, through copies and products; None: there is none."""
-    layers = layers_behind(graph, tensor, (*COPIES, *PRODUCTS))
+    layers = layers_behind(graph, tensor, PASSED)
     return layers[0] if layers is not None and len(layers) == 1 else None
 
 

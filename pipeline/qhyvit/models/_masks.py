@@ -12,13 +12,15 @@ import numpy as np
 from qhyvit.errors import GraphError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import copying
+from qhyvit.ops._spec import Copies
 from qhyvit.passes import padded_pools
 from qhyvit.tflite.serialize import serialize
 
 MASKED = -1e4  # what is as low as this is a mask
 BOUNDLESS = 1e30  # no limit at all, to a clamp
 BELOW = 20.0
-PASSING = ("ADD", "SUB", "RESHAPE", "TRANSPOSE", "SELECT_V2", "SQUEEZE", "EXPAND_DIMS")  # on the way to a softmax
+PASSING = copying(Copies.ONCE) | {"ADD", "SUB", "SELECT_V2"}  # on the way to a softmax
 
 
 def finite(graph: Graph) -> Graph:

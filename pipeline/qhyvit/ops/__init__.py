@@ -6,7 +6,7 @@ import sys
 from functools import cache
 
 from qhyvit.errors import GraphError
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._spec import Copies, OpSpec
 from qhyvit.registry import discover
 
 
@@ -26,3 +26,8 @@ def spec(name: str) -> OpSpec:
     if name not in table:
         raise GraphError(f"op {name} is not supported; supported: {', '.join(sorted(table))}")
     return table[name]
+
+
+def copying(*kinds: Copies) -> frozenset[str]:
+    """Names of the ops that only copy values, of these kinds; none given: of all."""
+    return frozenset(name for name, op in all_ops().items() if op.copies in (kinds or tuple(Copies)))

@@ -205,14 +205,14 @@ def largest_sum(data: torch.Tensor, weight: torch.Tensor, summed: tuple[int, ...
     return float(data.abs().max()) * float(sizes.max())
 
 
-def clamped(top: float | None) -> Integer:
-    """Builtin RELU kernels: the steps on the output's grid by a 31-bit multiplier, not below 0, not above ``top``."""
+def clamped(low: float, top: float | None) -> Integer:
+    """Builtin RELU kernels: steps on the output's grid by a 31-bit multiplier, within those of ``low`` and ``top``."""
 
     def steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
-        least = np.maximum(requantized(x, float(ratio(read, write))), 0)
-        found: np.ndarray = (
-            least if top is None else np.minimum(least, half_away(float(np.float32(top) / scale(write))))
+        least, most = (
+            None if end is None else half_away(float(np.float32(end) / scale(write))) for end in (low, top)
         )
+        found: np.ndarray = np.clip(requantized(x, float(ratio(read, write))), least, most)
         return found
 
     return looked_up(steps)

@@ -78,6 +78,22 @@ OutputContract = Free | Tied | Fixed
 FREE = Free()
 
 
+class Copies(StrEnum):
+    """What of the values that it reads an op writes, computing none: each once, each at least once, or some."""
+
+    ONCE = "once"
+    REPEATED = "repeated"
+    SOME = "some"
+
+
+class Nonnegative(StrEnum):
+    """Where no result is below 0: always, if all operands are not, or if one is not."""
+
+    ALWAYS = "always"
+    OF_ALL = "of all"
+    OF_ANY = "of any"
+
+
 @dataclass(frozen=True)
 class NoAttrs:
     """Attributes of an op that has none."""
@@ -120,13 +136,24 @@ class OpSpec:
         input_zero_point: zero point that an input must have for the kernel to be right (RSQRT: -128), or None.
         delegate: "" if XNNPACK takes the op in int8 (exceptions stand in the op's docstring), else the reason why
             not.
-        since_runtime: oldest TFLite release known to have the int8 kernel, "" if unknown.
+        after_2_14: TFLite 2.14.0, the oldest release that was tried, lacks the int8 kernel.
         macs: (input shapes, output shape) -> multiply-accumulates, for reports; None counts output elements.
         integer: (codes of the inputs, their quantizations and the outputs', attrs, kernel) -> codes of the outputs,
             as :mod:`qhyvit.ops._integer` says; None where no integer kernel is right.
         lacking: kernels that do not have the op: a file with it does not load there.
         floor: what many results are exactly, and none is below (ELU: -1); it has to stay on the grid.
         factors: positions of the two inputs whose products the kernel sums up in an integer; None: it does not.
+        copies: which values of its operands it writes without computing any; None: it computes. What has ONCE or
+            REPEATED reads one activation, its first input.
+        nonnegative: where no result is below 0, whatever the attributes; None: that does not show. Results that are
+            :class:`Tied` are not where their operands are not.
+        homogeneous: elementwise, and f(r x) = r f(x) of one operand, f(r x, r y) = r f(x, y) of two, for every r > 0.
+        pairwise: elementwise with two operands that broadcast; XNNPACK calls its kernel for each run without a repeat.
+        table: elementwise with one operand; between a DEQUANTIZE and a QUANTIZE XNNPACK looks int8 codes up in a
+            table of 256 and computes no float.
+        local: without weights, and each result depends on neighbouring positions of a map (pools, resizes).
+        version: of the op code, where a pass brings an op that the export did not have.
+        xnnpack: beginnings of the names of XNNPACK's operators that compute it, as profiles by op tell them.
     """
 
     name: str
@@ -144,12 +171,20 @@ class OpSpec:
     symmetric_inputs: tuple[int, ...] = ()
     input_zero_point: int | None = None
     delegate: str = ""
-    since_runtime: str = ""
+    after_2_14: bool = False
     macs: Callable[[Sequence[Shape], Shape], int] | None = None
     integer: Integer | None = None
     lacking: tuple[Kernel, ...] = ()
     floor: float | None = None
     factors: tuple[int, int] | None = None
+    copies: Copies | None = None
+    nonnegative: Nonnegative | None = None
+    homogeneous: bool = False
+    pairwise: bool = False
+    table: bool = False
+    local: bool = False
+    version: int = 1
+    xnnpack: tuple[str, ...] = ()
 
 
 def activate(y: torch.Tensor, fused: str) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from qhyvit.graph.ir import Quantization
 from qhyvit.ops._fixed_point import requantized
 from qhyvit.ops._integer import looked_up, ratio
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._spec import Nonnegative, OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
 _forward = unary(torch.abs)
@@ -26,4 +26,7 @@ OP = OpSpec(
     forward=_forward,
     integer=looked_up(_steps),
     delegate="XNNPACK has no int8 ABS",
+    nonnegative=Nonnegative.ALWAYS,
+    homogeneous=True,
+    xnnpack=("Absolute Value",),
 )

@@ -6,7 +6,7 @@ import operator
 
 from qhyvit.ops._elementwise import ElementwiseAttrs, binary, broadcast_shape
 from qhyvit.ops._integer import sums
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._spec import Nonnegative, OpSpec
 
 OP = OpSpec(
     name="ADD",
@@ -15,4 +15,8 @@ OP = OpSpec(
     infer_shape=broadcast_shape,
     forward=binary(operator.add),
     integer=sums(1),
+    nonnegative=Nonnegative.OF_ALL,
+    homogeneous=True,
+    pairwise=True,
+    xnnpack=("Add (",),
 )

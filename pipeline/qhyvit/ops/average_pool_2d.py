@@ -41,4 +41,6 @@ OP = OpSpec(
     out=Tied(rounds=True),
     delegate="XNNPACK has no int8 AVERAGE_POOL_2D: write it as a depthwise convolution",
     integer=_integer,
+    local=True,
+    xnnpack=("Average Pooling",),
 )

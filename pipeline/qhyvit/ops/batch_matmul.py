@@ -13,7 +13,7 @@ import torch
 from qhyvit.ops._elementwise import align
 from qhyvit.ops._fixed_point import product_steps
 from qhyvit.ops._integer import accumulates, in_steps, saturated, scale
-from qhyvit.ops._spec import Codes, Kernel, OpSpec, Quants, Shape
+from qhyvit.ops._spec import Codes, Kernel, Nonnegative, OpSpec, Quants, Shape
 
 
 @dataclass(frozen=True)
@@ -71,4 +71,6 @@ OP = OpSpec(
     macs=_macs,
     factors=(0, 1),
     integer=_integer,
+    nonnegative=Nonnegative.OF_ALL,
+    xnnpack=("Batch Matrix Multiply",),
 )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
+from qhyvit.ops._spec import Copies, NoAttrs, OpSpec, Shape, Tied
 
 
 def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
@@ -30,4 +30,6 @@ OP = OpSpec(
     integer=moves(_forward),
     out=Tied(),
     delegate="XNNPACK has no int8 BROADCAST_TO: let the reader broadcast",
+    copies=Copies.REPEATED,
+    version=3,
 )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import FusedActivation, OpSpec, Shape, Tied
+from qhyvit.ops._spec import Copies, FusedActivation, OpSpec, Shape, Tied
 
 
 @dataclass(frozen=True)
@@ -39,4 +39,6 @@ OP = OpSpec(
     forward=_forward,
     integer=moves(_forward),
     out=Tied(None),
+    copies=Copies.SOME,
+    xnnpack=("Copy",),
 )

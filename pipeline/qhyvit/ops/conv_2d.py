@@ -58,4 +58,5 @@ OP = OpSpec(
     macs=_macs,
     factors=(0, 1),
     integer=accumulates(_sums, 0, 1, 2, summed=lambda attrs: (-3, -2, -1)),
+    xnnpack=("Convolution", "Fully Connected"),
 )

@@ -8,4 +8,11 @@ from __future__ import annotations
 from qhyvit.ops._spec import OpSpec
 from qhyvit.ops._unary import real_values, same_shape, unary
 
-OP = OpSpec(name="DEQUANTIZE", options="DequantizeOptions", infer_shape=same_shape, forward=unary(real_values))
+OP = OpSpec(
+    name="DEQUANTIZE",
+    options="DequantizeOptions",
+    infer_shape=same_shape,
+    forward=unary(real_values),
+    version=2,
+    xnnpack=("Convert",),
+)

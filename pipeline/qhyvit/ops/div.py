@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 
 from qhyvit.ops._elementwise import ElementwiseAttrs, binary, broadcast_shape
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._spec import Nonnegative, OpSpec
 
 OP = OpSpec(
     name="DIV",
@@ -19,4 +19,7 @@ OP = OpSpec(
     infer_shape=broadcast_shape,
     forward=binary(operator.truediv),
     delegate="the int8 DIV kernel makes small quotients huge: rewrite it, for example as SOFTMAX",
+    nonnegative=Nonnegative.OF_ALL,
+    pairwise=True,
+    xnnpack=("Divide",),
 )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
+from qhyvit.ops._spec import Copies, NoAttrs, OpSpec, Shape, Tied
 
 
 def _axis(axis_input: Any, rank: int) -> int:
@@ -34,4 +34,6 @@ OP = OpSpec(
     integer=moves(_forward),
     out=Tied(),
     delegate="XNNPACK has no int8 EXPAND_DIMS: write it as RESHAPE",
+    copies=Copies.ONCE,
+    xnnpack=("Static Reshape",),
 )

@@ -87,4 +87,6 @@ OP = OpSpec(
     macs=_macs,
     factors=(0, 1),
     integer=_integer,
+    version=5,
+    xnnpack=("Fully Connected",),
 )

@@ -11,7 +11,7 @@ import torch
 
 from qhyvit.errors import GraphError
 from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import OpSpec, Shape, Tied
+from qhyvit.ops._spec import Copies, OpSpec, Shape, Tied
 
 
 @dataclass(frozen=True)
@@ -49,4 +49,5 @@ OP = OpSpec(
     integer=moves(_forward),
     out=Tied(),
     delegate="XNNPACK has no int8 GATHER",
+    copies=Copies.SOME,
 )

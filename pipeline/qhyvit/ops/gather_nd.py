@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
+from qhyvit.ops._spec import Copies, NoAttrs, OpSpec, Shape, Tied
 
 
 def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
@@ -31,4 +31,5 @@ OP = OpSpec(
     integer=moves(_forward),
     out=Tied(),
     delegate="XNNPACK has no int8 GATHER_ND",
+    copies=Copies.SOME,
 )

@@ -45,4 +45,6 @@ OP = OpSpec(
     forward=_forward,
     integer=tabulated(_gelu, builtin=True),
     delegate="XNNPACK has no int8 GELU",
+    table=True,
+    xnnpack=("GELU",),
 )

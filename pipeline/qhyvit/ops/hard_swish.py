@@ -85,4 +85,6 @@ OP = OpSpec(
     forward=unary(F.hardswish),
     delegate="XNNPACK has no int8 HARD_SWISH: rewrite it as ADD with RELU6, MUL, MUL",
     integer=_integer,
+    table=True,
+    xnnpack=("HardSwish", "Hard Swish"),
 )

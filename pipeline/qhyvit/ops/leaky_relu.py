@@ -56,4 +56,6 @@ OP = OpSpec(
     infer_shape=same_shape,
     forward=_forward,
     integer=_integer,
+    homogeneous=True,
+    xnnpack=("Leaky ReLU",),
 )

@@ -32,4 +32,5 @@ OP = OpSpec(
     forward=unary(_log),
     integer=looked_up(_steps),
     delegate="XNNPACK has no int8 LOG",
+    after_2_14=True,
 )

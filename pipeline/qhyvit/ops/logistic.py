@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from qhyvit.ops._integer import in_float64, tabulated
-from qhyvit.ops._spec import Codes, Fixed, Kernel, NoAttrs, OpSpec, Quants
+from qhyvit.ops._spec import Codes, Fixed, Kernel, NoAttrs, Nonnegative, OpSpec, Quants
 from qhyvit.ops._unary import same_shape, unary
 
 HALF = np.float32(0.5)
@@ -43,4 +43,6 @@ OP = OpSpec(
     forward=unary(torch.sigmoid),
     out=Fixed(1 / 256, -128),
     integer=_integer,
+    nonnegative=Nonnegative.ALWAYS,
+    xnnpack=("Invalid Unary Op", "Sigmoid"),
 )

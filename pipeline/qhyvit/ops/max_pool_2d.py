@@ -27,4 +27,6 @@ OP = OpSpec(
     forward=_forward,
     integer=moves(_forward),
     out=Tied(),
+    local=True,
+    xnnpack=("Max Pooling",),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from qhyvit.ops._reduce import ReducerAttrs, reduced_shape, reduction, sums_up
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._spec import Nonnegative, OpSpec
 
 OP = OpSpec(
     name="MEAN",
@@ -14,4 +14,6 @@ OP = OpSpec(
     infer_shape=reduced_shape,
     forward=reduction(torch.mean),
     integer=sums_up(mean=True),
+    nonnegative=Nonnegative.OF_ALL,
+    xnnpack=("Mean",),
 )

@@ -6,7 +6,7 @@ import torch
 
 from qhyvit.ops._elementwise import binary, broadcast_shape
 from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import OpSpec, Tied
+from qhyvit.ops._spec import Nonnegative, OpSpec, Tied
 
 _forward = binary(torch.minimum)
 
@@ -18,4 +18,8 @@ OP = OpSpec(
     integer=moves(_forward),
     out=Tied(None),
     delegate="XNNPACK has no int8 MINIMUM",
+    nonnegative=Nonnegative.OF_ALL,
+    homogeneous=True,
+    pairwise=True,
+    xnnpack=("Clamp", "Minimum"),
 )

@@ -10,7 +10,7 @@ import torch
 
 from qhyvit.ops._integer import moves
 from qhyvit.ops._pad import padded_shape
-from qhyvit.ops._spec import OpSpec, Tied
+from qhyvit.ops._spec import Copies, OpSpec, Tied
 
 
 @dataclass(frozen=True)
@@ -40,4 +40,5 @@ OP = OpSpec(
     integer=moves(_forward),
     out=Tied(),
     delegate="XNNPACK has no int8 MIRROR_PAD",
+    copies=Copies.REPEATED,
 )

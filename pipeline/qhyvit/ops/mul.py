@@ -10,7 +10,7 @@ import numpy as np
 from qhyvit.ops._elementwise import ElementwiseAttrs, binary, broadcast_shape
 from qhyvit.ops._fixed_point import of_float32, requantized
 from qhyvit.ops._integer import accumulates, aligned, saturated, scale, within
-from qhyvit.ops._spec import Codes, Kernel, OpSpec, Quants
+from qhyvit.ops._spec import Codes, Kernel, Nonnegative, OpSpec, Quants
 
 _forward = binary(operator.mul)
 _by_float = accumulates(_forward, 0, 1, summed=lambda attrs: ())
@@ -42,4 +42,7 @@ OP = OpSpec(
     forward=_forward,
     factors=(0, 1),
     integer=_integer,
+    nonnegative=Nonnegative.OF_ALL,
+    pairwise=True,
+    xnnpack=("Multiply", "Square ("),
 )

@@ -13,4 +13,6 @@ OP = OpSpec(
     infer_shape=same_shape,
     forward=unary(torch.neg),
     delegate="the int8 NEG kernel negates codes: write SUB(0, x)",
+    xnnpack=("Negate",),
+    homogeneous=True,
 )

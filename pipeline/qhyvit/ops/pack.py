@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import OpSpec, Shape, Tied
+from qhyvit.ops._spec import Copies, OpSpec, Shape, Tied
 
 
 @dataclass(frozen=True)
@@ -39,4 +39,5 @@ OP = OpSpec(
     integer=moves(_forward),
     out=Tied(None),
     delegate="XNNPACK has no int8 PACK",
+    copies=Copies.SOME,
 )

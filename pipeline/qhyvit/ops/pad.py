@@ -17,5 +17,11 @@ def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
 
 
 OP = OpSpec(
-    name="PAD", options="PadOptions", infer_shape=padded_shape, forward=_forward, integer=moves(_forward), out=Tied()
+    name="PAD",
+    options="PadOptions",
+    infer_shape=padded_shape,
+    forward=_forward,
+    integer=moves(_forward),
+    out=Tied(),
+    xnnpack=("Constant Pad",),
 )

@@ -9,7 +9,7 @@ import torch
 
 from qhyvit.ops._integer import moves
 from qhyvit.ops._pad import padded_shape, with_zeros
-from qhyvit.ops._spec import NoAttrs, OpSpec, Tied
+from qhyvit.ops._spec import Copies, NoAttrs, OpSpec, Tied
 
 
 def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
@@ -26,4 +26,5 @@ OP = OpSpec(
     integer=moves(_forward),
     out=Tied((0, 2)),
     delegate="XNNPACK has no PADV2",
+    copies=Copies.SOME,
 )

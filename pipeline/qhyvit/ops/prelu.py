@@ -38,4 +38,5 @@ OP = OpSpec(
     forward=binary(_prelu),
     delegate="XNNPACK has no int8 PRELU",
     integer=_integer,
+    xnnpack=("PReLU",),
 )

@@ -36,5 +36,11 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: NoAttrs, kernel: Ker
 
 
 OP = OpSpec(
-    name="QUANTIZE", options="QuantizeOptions", infer_shape=same_shape, forward=unary(real_values), integer=_integer
+    name="QUANTIZE",
+    options="QuantizeOptions",
+    infer_shape=same_shape,
+    forward=unary(real_values),
+    integer=_integer,
+    version=2,
+    xnnpack=("Convert",),
 )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import torch
 
 from qhyvit.ops._integer import clamped
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._spec import Nonnegative, OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
 OP = OpSpec(
     name="RELU",
     infer_shape=same_shape,
     forward=unary(torch.relu),
-    integer=clamped(None),
+    integer=clamped(0, None),
     delegate="XNNPACK has no int8 RELU alone: fuse it",
+    nonnegative=Nonnegative.ALWAYS,
+    homogeneous=True,
+    xnnpack=("Clamp",),
 )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch.nn.functional as F
 
 from qhyvit.ops._integer import clamped
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._spec import Nonnegative, OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
 OP = OpSpec(
     name="RELU6",
     infer_shape=same_shape,
     forward=unary(F.relu6),
-    integer=clamped(6),
+    integer=clamped(0, 6),
     delegate="XNNPACK has no int8 RELU6 alone: fuse it",
+    nonnegative=Nonnegative.ALWAYS,
+    xnnpack=("Clamp",),
 )

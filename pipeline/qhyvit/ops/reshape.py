@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import OpSpec, Shape, Tied
+from qhyvit.ops._spec import Copies, OpSpec, Shape, Tied
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,6 @@ OP = OpSpec(
     forward=_forward,
     integer=moves(_forward),
     out=Tied(),
+    copies=Copies.ONCE,
+    xnnpack=("Static Reshape",),
 )

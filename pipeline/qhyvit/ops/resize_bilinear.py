@@ -90,4 +90,6 @@ OP = OpSpec(
     forward=_forward,
     out=Tied(rounds=True),
     integer=_integer,
+    local=True,
+    xnnpack=("Resize Bilinear",),
 )

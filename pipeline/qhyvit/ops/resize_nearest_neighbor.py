@@ -10,7 +10,7 @@ import torch
 
 from qhyvit.ops._integer import moves
 from qhyvit.ops._resize import ResizeAttrs, pixels, resized_shape, step
-from qhyvit.ops._spec import OpSpec, Tied
+from qhyvit.ops._spec import Copies, OpSpec, Tied
 
 
 def _source(size: int, new_size: int, attrs: ResizeAttrs, like: torch.Tensor) -> torch.Tensor:
@@ -37,4 +37,6 @@ OP = OpSpec(
     integer=moves(_forward),
     out=Tied(),
     delegate="XNNPACK has no int8 RESIZE_NEAREST_NEIGHBOR",
+    local=True,
+    copies=Copies.SOME,
 )

@@ -9,7 +9,7 @@ import torch
 
 from qhyvit.ops._integer import moves
 from qhyvit.ops._reduce import axes_of
-from qhyvit.ops._spec import NoAttrs, OpSpec, Tied
+from qhyvit.ops._spec import Copies, NoAttrs, OpSpec, Tied
 from qhyvit.ops._unary import same_shape
 
 
@@ -25,4 +25,5 @@ OP = OpSpec(
     integer=moves(_forward),
     out=Tied(),
     delegate="XNNPACK has no REVERSE_V2",
+    copies=Copies.ONCE,
 )

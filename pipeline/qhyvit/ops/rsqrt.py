@@ -17,7 +17,7 @@ import torch
 from qhyvit.graph.ir import Quantization
 from qhyvit.ops._fixed_point import HIGHEST, halved, high_product, multiplier_of, scaled, widened
 from qhyvit.ops._integer import looked_up, saturated, scale
-from qhyvit.ops._spec import Codes, Kernel, NoAttrs, OpSpec, Quants
+from qhyvit.ops._spec import Codes, Kernel, NoAttrs, Nonnegative, OpSpec, Quants
 from qhyvit.ops._unary import same_shape, unary
 
 # A square that rounds to code 0 is 0: the kernel then gives its highest code. Here it must stay finite, or its
@@ -107,4 +107,7 @@ OP = OpSpec(
     input_zero_point=-128,
     delegate="XNNPACK has no int8 RSQRT",
     integer=_integer,
+    nonnegative=Nonnegative.ALWAYS,
+    table=True,
+    xnnpack=("Reciprocal Square Root",),
 )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
+from qhyvit.ops._spec import Copies, NoAttrs, OpSpec, Shape, Tied
 
 
 def _sizes(shape: Sequence[int], begin: Any, size: Any) -> Shape:
@@ -28,5 +28,12 @@ def _shape(shapes: Sequence[Shape], attrs: NoAttrs, constants: Sequence[Any]) ->
 
 
 OP = OpSpec(
-    name="SLICE", options="SliceOptions", infer_shape=_shape, forward=_forward, integer=moves(_forward), out=Tied()
+    name="SLICE",
+    options="SliceOptions",
+    infer_shape=_shape,
+    forward=_forward,
+    integer=moves(_forward),
+    out=Tied(),
+    copies=Copies.SOME,
+    xnnpack=("Slice",),
 )

@@ -21,7 +21,7 @@ from qhyvit.graph.ir import Quantization
 from qhyvit.ops._fixed_point import halved, high_product, multiplier_of, requantized
 from qhyvit.ops._fixed_point_exp import exponential, reciprocal
 from qhyvit.ops._integer import saturated, scale
-from qhyvit.ops._spec import Codes, Fixed, Kernel, OpSpec, Quants
+from qhyvit.ops._spec import Codes, Fixed, Kernel, Nonnegative, OpSpec, Quants
 from qhyvit.ops._unary import same_shape
 
 ARM64_ONE = 65535  # 1 in arm64's table
@@ -90,4 +90,6 @@ OP = OpSpec(
     wide=Fixed(1 / 65536, -32768),
     delegate="XNNPACK has no int8 SOFTMAX",
     integer=_integer,
+    nonnegative=Nonnegative.ALWAYS,
+    xnnpack=("Softmax",),
 )

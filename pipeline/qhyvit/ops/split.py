@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import OpSpec, Shape, Tied
+from qhyvit.ops._spec import Copies, OpSpec, Shape, Tied
 
 
 @dataclass(frozen=True)
@@ -44,4 +44,5 @@ OP = OpSpec(
     forward=_forward,
     integer=moves(_forward),
     out=Tied((1,)),
+    copies=Copies.SOME,
 )

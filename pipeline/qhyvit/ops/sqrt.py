@@ -10,7 +10,7 @@ import torch
 
 from qhyvit.graph.ir import Quantization
 from qhyvit.ops._integer import looked_up, scale
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._spec import Nonnegative, OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
 LEAST = 1e-20  # sqrt has no finite gradient at 0
@@ -30,6 +30,9 @@ OP = OpSpec(
     infer_shape=same_shape,
     forward=unary(_forward),
     delegate="XNNPACK has no int8 SQRT",
-    since_runtime="2.17.0",
+    after_2_14=True,
     integer=looked_up(_steps),
+    nonnegative=Nonnegative.ALWAYS,
+    table=True,
+    xnnpack=("Square Root",),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._spec import Nonnegative, OpSpec
 from qhyvit.ops._unary import same_shape, unary
 
 OP = OpSpec(
@@ -13,4 +13,6 @@ OP = OpSpec(
     infer_shape=same_shape,
     forward=unary(torch.square),
     delegate="there is no int8 SQUARE kernel: write MUL(x, x)",
+    nonnegative=Nonnegative.ALWAYS,
+    xnnpack=("Square (",),
 )

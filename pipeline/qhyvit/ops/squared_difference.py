@@ -10,7 +10,7 @@ import torch
 from qhyvit.ops._elementwise import binary, broadcast_shape
 from qhyvit.ops._fixed_point import requantized
 from qhyvit.ops._integer import aligned, saturated
-from qhyvit.ops._spec import Codes, Kernel, NoAttrs, OpSpec, Quants
+from qhyvit.ops._spec import Codes, Kernel, NoAttrs, Nonnegative, OpSpec, Quants
 
 FINER = 7  # bits by which the kernel's difference is finer than its operands
 
@@ -37,4 +37,6 @@ OP = OpSpec(
     forward=_forward,
     integer=_integer,
     delegate="XNNPACK has no int8 SQUARED_DIFFERENCE: rewrite it as SUB and MUL",
+    nonnegative=Nonnegative.ALWAYS,
+    xnnpack=("Squared Difference",),
 )

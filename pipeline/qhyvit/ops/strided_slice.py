@@ -13,7 +13,7 @@ import torch
 
 from qhyvit.errors import GraphError
 from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import OpSpec, Shape, Tied
+from qhyvit.ops._spec import Copies, OpSpec, Shape, Tied
 
 
 @dataclass(frozen=True)
@@ -76,4 +76,6 @@ OP = OpSpec(
     forward=_forward,
     integer=moves(_forward),
     out=Tied(),
+    copies=Copies.SOME,
+    xnnpack=("Slice",),
 )

@@ -15,4 +15,7 @@ OP = OpSpec(
     infer_shape=broadcast_shape,
     forward=binary(operator.sub),
     integer=sums(-1),
+    homogeneous=True,
+    pairwise=True,
+    xnnpack=("Subtract",),
 )

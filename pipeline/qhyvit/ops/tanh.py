@@ -18,4 +18,6 @@ OP = OpSpec(
     forward=unary(torch.tanh),
     integer=tabulated(lambda x, attrs: in_float64(np.tanh)(x)),
     out=Fixed(1 / 128, 0),
+    table=True,
+    xnnpack=("Invalid Unary Op", "Tanh"),
 )

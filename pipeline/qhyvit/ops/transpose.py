@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
+from qhyvit.ops._spec import Copies, NoAttrs, OpSpec, Shape, Tied
 
 
 def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:
@@ -27,4 +27,6 @@ OP = OpSpec(
     forward=_forward,
     integer=moves(_forward),
     out=Tied(),
+    copies=Copies.ONCE,
+    xnnpack=("Transpose",),
 )

@@ -112,4 +112,6 @@ OP = OpSpec(
     macs=_macs,
     factors=(2, 1),
     integer=accumulates(_sums, 2, 1, 3, summed=lambda attrs: (-3, -2, -1)),
+    version=4,
+    xnnpack=("Deconvolution",),
 )

@@ -6,10 +6,7 @@ from collections.abc import Callable
 
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
-from qhyvit.ops._spec import Tied
-
-ALWAYS = ("RELU", "RELU6", "LOGISTIC", "SOFTMAX", "EXP", "ABS", "SQUARE", "SQUARED_DIFFERENCE", "SQRT", "RSQRT")
-OF_ALL = ("ADD", "DIV", "BATCH_MATMUL", "MINIMUM", "SUM", "MEAN")  # where no operand is negative
+from qhyvit.ops._spec import FusedActivation, Nonnegative, Tied
 
 
 def is_nonnegative(graph: Graph, tensor: int) -> bool:
@@ -25,12 +22,10 @@ def _of_node(graph: Graph, node: Node) -> bool:
     def each(where: Callable[..., bool]) -> bool:
         return where(is_nonnegative(graph, t) for t in node.inputs if t >= 0)
 
-    fused = getattr(node.attrs, "fused_activation_function", "NONE")
-    if node.op in ALWAYS or fused in ("RELU", "RELU6"):
+    op, fused = spec(node.op), getattr(node.attrs, "fused_activation_function", FusedActivation.NONE)
+    is_square = node.op == "MUL" and node.inputs[0] == node.inputs[1]
+    if is_square or op.nonnegative is Nonnegative.ALWAYS or fused in (FusedActivation.RELU, FusedActivation.RELU6):
         return True
-    if node.op == "MAXIMUM":
+    if op.nonnegative is Nonnegative.OF_ANY:
         return each(any)
-    if node.op == "MUL":
-        return node.inputs[0] == node.inputs[1] or each(all)
-    moves = isinstance(spec(node.op).out, Tied)
-    return (node.op in OF_ALL or moves) and each(all)
+    return (op.nonnegative is Nonnegative.OF_ALL or isinstance(op.out, Tied)) and each(all)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import spec
 from qhyvit.passes._pass import Pass, Phase
-
-BROADCASTING = ("ADD", "MUL", "SUB")
 
 
 def _adds_ones(graph: Graph, node: Node) -> bool:
@@ -19,7 +18,7 @@ def _adds_ones(graph: Graph, node: Node) -> bool:
 def _has_rank(graph: Graph, node: Node, tensor: int) -> bool:
     """Whether another operand of an elementwise op has as many axes as ``tensor`` gives it."""
     rank = len(graph.tensors[tensor].shape)
-    return node.op in BROADCASTING and any(len(graph.tensors[t].shape) == rank for t in node.inputs if t != tensor)
+    return spec(node.op).pairwise and any(len(graph.tensors[t].shape) == rank for t in node.inputs if t != tensor)
 
 
 def apply(graph: Graph) -> Graph:

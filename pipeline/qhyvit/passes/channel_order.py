@@ -15,19 +15,11 @@ import torch
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import spec
 from qhyvit.passes._pass import Pass, Phase
 from qhyvit.passes._values import results_of
 
-CHANNELWISE = ("ADD", "SUB", "MUL", "DIV")
-MOVES = (
-    "TRANSPOSE", "RESHAPE", "GATHER", "GATHER_ND", "REVERSE_V2", "SPLIT", "CONCATENATION", "PACK", "UNPACK", "SLICE",
-    "STRIDED_SLICE", "SQUEEZE", "EXPAND_DIMS",
-)  # fmt: skip
 LONGEST = 16  # ops between the map and the convolution
-
-
-def _moves(node: Node | None) -> bool:
-    return node is not None and node.op in MOVES
 
 
 def _origin(graph: Graph, tensor: int) -> tuple[int, list[Node]] | None:
@@ -37,7 +29,7 @@ def _origin(graph: Graph, tensor: int) -> tuple[int, list[Node]] | None:
     while waiting and len(nodes) <= LONGEST:
         t = waiting.pop()
         node = graph.producer(t)
-        if node is None or not _moves(node):
+        if node is None or spec(node.op).copies is None:
             sources.add(t)
         elif node not in nodes:
             nodes.append(node)
@@ -69,7 +61,7 @@ def _behind(graph: Graph, tensor: int) -> list[Node]:
         return [*_behind(graph, node.inputs[0]), node]
     known = [t for t in node.inputs if graph.tensors[t].is_constant]
     fits = [_last(graph, t) in ((), (1,), _last(graph, tensor)) for t in known]
-    if node.op not in CHANNELWISE or fits != [True]:
+    if not spec(node.op).pairwise or fits != [True]:
         return []
     return [*_behind(graph, next(t for t in node.inputs if t not in known)), node]
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import torch
 
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import copying
 from qhyvit.ops._chain import Chain
+from qhyvit.ops._spec import Copies
 from qhyvit.passes._pass import Pass, Phase
 from qhyvit.passes._values import EQUAL, depends_on, results_of
 
-MOVES = ("RESHAPE", "TRANSPOSE")
+MOVES = copying(Copies.ONCE)
 
 
 def _behind_moves(graph: Graph) -> Graph:

@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops import spec
+from qhyvit.ops import copying, spec
+from qhyvit.ops._spec import Copies
 from qhyvit.passes._pass import Pass
 
-COPIES = ("RESHAPE", "TRANSPOSE")
+COPIES = copying(Copies.ONCE)
 CHEAP = ("ADD", "SUB")
 
 

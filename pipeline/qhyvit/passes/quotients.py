@@ -11,13 +11,15 @@ import numpy as np
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import copying
 from qhyvit.ops._chain import Chain
+from qhyvit.ops._spec import Copies
 from qhyvit.passes._pass import Pass
 
 # of the square of a norm; a smaller constant would be lost in float32 and have no grid
 LEAST_EPS = 1e-12
 LARGEST_FLOOR = 1e-4  # of a norm; above, it is no guard against zero, but a value
-MOVES = ("RESHAPE", "BROADCAST_TO", "EXPAND_DIMS", "SQUEEZE", "TRANSPOSE")
+MOVES = copying(Copies.ONCE, Copies.REPEATED)
 
 
 def _operands(graph: Graph, node: Node) -> tuple[int, int] | None:

@@ -14,11 +14,13 @@ import numpy as np
 from qhyvit.errors import GraphError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops import spec
+from qhyvit.ops import copying, spec
+from qhyvit.ops._copies import copied
+from qhyvit.ops._spec import Copies
 from qhyvit.ops.reshape import ReshapeAttrs
 from qhyvit.plan import TensorQuant
 
-COPIES = ("RESHAPE", "TRANSPOSE")
+COPIES = copying(Copies.ONCE)
 
 
 def _origin(graph: Graph, tensor: int) -> int:
@@ -41,14 +43,11 @@ def _axis(graph: Graph, tensor: int, axis: int) -> int:
     if node is None or node.op not in COPIES:
         return axis
     axis = _axis(graph, node.inputs[0], axis)
-    before, after = (graph.tensors[t].shape for t in (node.inputs[0], tensor))
-    if node.op == "TRANSPOSE":
-        where: int = graph.constant(node.inputs[1]).tolist().index(axis)
-        return where
-    for i, size in enumerate(after):
-        if size == before[axis] and np.prod(after[i + 1 :]) == np.prod(before[axis + 1 :]):
+    (places,) = copied(graph, node, np.indices(graph.tensors[node.inputs[0]].shape)[axis])
+    for i, own in enumerate(np.indices(places.shape)):
+        if np.array_equal(places, own):
             return i
-    raise GraphError(f"{graph.tensors[tensor].name}: channels with scales of their own are mixed by a RESHAPE")
+    raise GraphError(f"{graph.tensors[tensor].name}: channels with scales of their own are mixed by a {node.op}")
 
 
 def _quant_of(graph: Graph, quants: Mapping[str, TensorQuant], tensor: int) -> TensorQuant | None:

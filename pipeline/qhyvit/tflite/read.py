@@ -20,7 +20,7 @@ FROM_TORCH = {
     "STABLEHLO_SORT": "sort, argsort, topk or median", "STABLEHLO_REDUCE_WINDOW": "pooling without the padding",
     "STABLEHLO_IOTA": "affine_grid or an index", "STABLEHLO_SCATTER": "scatter or index assignment",
     "STABLEHLO_COMPOSITE": "a fused function", "STABLEHLO_WHILE": "a loop", "WHILE": "a loop", "IF": "a condition",
-    "GATHER_ND": "grid_sample, adaptive pooling or indexing", "REVERSE_V2": "flip", "CONV_3D": "conv3d",
+    "CONV_3D": "conv3d",
 }  # fmt: skip
 
 

@@ -13,8 +13,6 @@ from qhyvit.graph.ir import Graph, Node, Quantization, Tensor
 from qhyvit.ops import spec
 from qhyvit.tflite import _flat
 
-VERSIONS = {"QUANTIZE": 2, "DEQUANTIZE": 2}  # of op codes that no export had; from these on they take int8
-
 
 def _options(node: Node) -> tuple[int, Any]:
     """Flatbuffer options of a node, from its attributes by field name."""
@@ -61,7 +59,7 @@ def _operator_codes(graph: Graph) -> dict[str, tuple[int, Any]]:
         code = schema.OperatorCodeT()
         code.builtinCode = _flat.BUILTIN_CODE[op]
         code.deprecatedBuiltinCode = min(code.builtinCode, 127)
-        code.version = versions.get(op, VERSIONS.get(op, 1))
+        code.version = versions.get(op, spec(op).version)
         codes[op] = (len(codes), code)
     return codes
 

@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from qhyvit.ops import all_ops
 from qhyvit.tflite import _flat
 
-# Int8 files of these ops ran on tflite-runtime 2.14.0; it lacks some int16 kernels, int8 SQRT and int8 LOG.
+# Int8 files ran on tflite-runtime 2.14.0; it lacks some int16 kernels, and the int8 ones of which the ops say so.
 OLDEST_INT8, NEWER = "2.14.0", "newer than 2.14.0"
-NEWER_OPS = ("SQRT", "LOG")
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def census(data: bytes) -> Census:
     produced = {int(t) for o in subgraph.operators for t in o.outputs}
     wide = tuple(name[i] for i in sorted(produced) if dtype[i] == "INT16")
     partitions, left = _delegation(data, model)
-    newer = wide or any(op in NEWER_OPS for op, _ in ops)
+    known = all_ops()
+    newer = wide or any(op in known and known[op].after_2_14 for op, _ in ops)
     oldest = f"TFLite {NEWER if newer else OLDEST_INT8} (releases before 2.14.0 were not tried)"
     return Census(dict(ops), floats, wide, partitions, left, len(data), oldest)

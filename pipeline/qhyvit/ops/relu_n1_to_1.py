@@ -1,0 +1,16 @@
+"""RELU_N1_TO_1: values kept between -1 and 1 (where that could not be fused)."""
+
+from __future__ import annotations
+
+from qhyvit.ops._integer import clamped
+from qhyvit.ops._spec import OpSpec
+from qhyvit.ops._unary import same_shape, unary
+
+OP = OpSpec(
+    name="RELU_N1_TO_1",
+    infer_shape=same_shape,
+    forward=unary(lambda x: x.clamp(-1, 1)),
+    integer=clamped(-1, 1),
+    delegate="XNNPACK has no int8 RELU_N1_TO_1 alone",
+    xnnpack=("Clamp",),
+)
