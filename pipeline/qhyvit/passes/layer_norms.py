@@ -106,4 +106,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass("layer_norms", "norms take the mean off first", apply)
+PASS = Pass("layer_norms", "norms take the mean off first", apply, after=("quotients",))

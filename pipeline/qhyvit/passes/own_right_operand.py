@@ -84,5 +84,5 @@ PASS = Pass(
     "own_right_operand",
     "symmetric right operands do not force their range on other readers",
     apply,
-    after=("bias_in_layer", "layer_norms", "matrix_product", "prescribed_ranges"),
+    after=("bias_in_layer", "few_rows", "layer_norms", "matrix_product", "prescribed_ranges", "rectifiers"),
 )
