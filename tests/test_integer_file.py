@@ -17,10 +17,11 @@ from qhyvit.methods._problem import Problem
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, Scheme
 from qhyvit.tflite import _flat
+from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.census import census
 from qhyvit.verify.probe import every_tensor, make_interpreter
-from qhyvit.verify.report import verify
+from qhyvit.verify.report import first_difference, verify
 
 QUICK = {"rounds": 2, "learn": 8, "int16_ms": 0}
 
@@ -245,3 +246,30 @@ def test_a_layer_that_was_zero_on_all_images_does_not_keep_the_file_from_loading
     found = next(every_tensor(make_interpreter(data, all_tensors=True), [np.full((1, 5, 4), 127, np.int8)]))
     assert census(data).partitions == 1
     assert set(found["flat"].ravel()) == {solution.tensors["flat"].zero_point[0]}
+
+
+def with_tensor(graph, name, **changes):
+    tensor = graph.by_name[name]
+    return replace(graph, tensors={**graph.tensors, tensor.id: replace(tensor, **changes)})
+
+
+def test_a_file_that_is_another_graph_than_planned_is_told_by_its_first_difference(solved):
+    graph, plan, data = solved
+    typed, file = lower(graph, plan).graph, read(data)
+    assert first_difference(typed, file) is None
+    layer = next(n for n in file.nodes if n.op == "CONV_2D")
+    weight, out = (file.tensors[t] for t in (layer.inputs[1], layer.outputs[0]))
+    bent = weight.data.copy()
+    bent.flat[0] += 1
+    grid = out.quantization
+    moved = replace(grid, zero_point=grid.zero_point + 1)
+    others = {
+        "other values": with_tensor(file, weight.name, data=bent),
+        "quantization": with_tensor(file, out.name, quantization=replace(grid, scale=(grid.scale[0] * 2,))),
+        "another shape, type or": with_tensor(file, out.name, quantization=moved),
+        "is not the planned": replace(file, nodes=(replace(file.nodes[0], op="TANH"), *file.nodes[1:])),
+        "planned are": replace(file, nodes=file.nodes[1:]),
+        "inputs and outputs": replace(file, outputs=layer.outputs),
+    }
+    for words, other in others.items():
+        assert words in first_difference(typed, other)

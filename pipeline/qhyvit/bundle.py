@@ -118,22 +118,16 @@ def write_bundle(
         }  # fmt: skip
         for name, data in content.items():
             (folder / name).write_bytes(data)
+        test = SelfTest(
+            TEST_IMAGE, tuple(int(c) for c in codes), platform.machine(), f"{file.runtime} {file.runtime_version}",
+            () if on_arm64 is None else tuple(int(c) for c in on_arm64(pixels)),
+        )  # fmt: skip
         manifest = Manifest(
-            model=str(facts["model"]),
-            profile=str(facts["profile"]),
+            model=str(facts["model"]), profile=str(facts["profile"]),
             input=Input(height, width, dtype, scale, zero_point),
-            output=Output(len(labels), out_dtype, out_scale, out_zero),
-            preprocess=how,
-            test=SelfTest(
-                TEST_IMAGE,
-                tuple(int(c) for c in codes),
-                platform.machine(),
-                f"{file.runtime} {file.runtime_version}",
-                () if on_arm64 is None else tuple(int(c) for c in on_arm64(pixels)),
-            ),
+            output=Output(len(labels), out_dtype, out_scale, out_zero), preprocess=how, test=test,
             checksums={name: files.sha256(data) for name, data in content.items()},
-            versions=dict(facts["versions"]),
-            created_by=dict(facts["created_by"]),
-        )
+            versions=dict(facts["versions"]), created_by=dict(facts["created_by"]),
+        )  # fmt: skip
         (folder / manifests.FILE_NAME).write_text(manifests.dumps(manifest))
     return manifest

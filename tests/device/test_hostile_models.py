@@ -164,8 +164,16 @@ def test_what_ends_the_interpreter_is_one_line(network, monkeypatch, harm, later
     assert "\n" not in str(caught.value)
 
 
-def test_a_good_model_starts_in_a_child(network):
+def test_a_good_model_starts_in_a_child(network, monkeypatch):
+    codes, run = [], trial.subprocess.run
+
+    def noted(*args, **options):
+        codes.append(run(*args, **options))
+        return codes[-1]
+
+    monkeypatch.setattr(trial.subprocess, "run", noted)
     trial.start_in_child(network, "m.tflite")
+    assert [done.returncode for done in codes] == [0]
 
 
 @pytest.mark.parametrize("seed", range(16))

@@ -1,4 +1,4 @@
-"""EXPAND_DIMS: a new axis of size 1; left float by the quantizer."""
+"""EXPAND_DIMS: a new axis of size 1."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQUEEZE: axes of size 1 vanish (all of them where none is named); left float by the quantizer."""
+"""SQUEEZE: axes of size 1 vanish (all of them where none is named)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A product with a constant for each matrix of a batch is a convolution with groups: one group a matrix.
 
-As an operand the constant would have one scale for all, and ai-edge-quantizer refuses it; a convolution's weights have
+As an operand the constant would have one scale for all; a convolution's weights have
 a scale a channel. With one matrix for all it is a layer.
 """
 

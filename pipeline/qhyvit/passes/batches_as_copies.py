@@ -1,6 +1,6 @@
 """SPACE_TO_BATCH_ND and BATCH_TO_SPACE_ND as RESHAPE, TRANSPOSE and RESHAPE, with PAD in front or SLICE behind.
 
-XNNPACK has kernels for these, the quantizer knows them, and scales move through them.
+XNNPACK has kernels for these, and scales move through them.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from qhyvit.errors import GraphError
 from qhyvit.graph.ir import Graph, Node, Quantization
 from qhyvit.ops import spec
 from qhyvit.ops._spec import Kernel, Quants, activate
-from qhyvit.sim.run import walk
+from qhyvit.sim.run import fed_tensor, walk
 
 Array = NDArray[Any]
 
@@ -38,10 +38,7 @@ class IntegerExecutor:
         Raises:
             GraphError: the codes do not fit the graph's input.
         """
-        graph = self.graph
-        source = graph.tensors[graph.inputs[0]]
-        if tuple(codes.shape[1:]) != source.shape[1:]:
-            raise GraphError(f"input must be [B, {', '.join(map(str, source.shape[1:]))}], got {list(codes.shape)}")
+        graph, source = self.graph, fed_tensor(self.graph, codes.shape)
         values: dict[int, Array] = {source.id: codes.astype(np.int64)[:, None]}
         for node in walk(graph, values, keep=keep):
             values.update(zip(node.outputs, self.outputs(node, values), strict=True))

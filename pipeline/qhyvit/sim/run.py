@@ -48,6 +48,18 @@ def walk(graph: Graph, *states: dict[int, Any], keep: Collection[int] = (), star
                     values.pop(unrounded(t), None)
 
 
+def fed_tensor(graph: Graph, shape: Sequence[int]) -> Tensor:
+    """The graph's input, which a batch of this shape is fed to.
+
+    Raises:
+        GraphError: the batch does not fit it.
+    """
+    source = graph.tensors[graph.inputs[0]]
+    if tuple(shape[1:]) != source.shape[1:]:
+        raise GraphError(f"input must be [B, {', '.join(map(str, source.shape[1:]))}], got {list(shape)}")
+    return source
+
+
 class Executor:
     """A graph ready to run: constants converted once.
 
@@ -115,10 +127,7 @@ class Executor:
         Raises:
             GraphError: the feed does not fit the graph's input.
         """
-        graph = self.graph
-        source = graph.tensors[graph.inputs[0]]
-        if tuple(feed.shape[1:]) != source.shape[1:]:
-            raise GraphError(f"input must be [B, {', '.join(map(str, source.shape[1:]))}], got {list(feed.shape)}")
+        graph, source = self.graph, fed_tensor(self.graph, tuple(feed.shape))
         x = feed.to(self.device, self.dtype).unsqueeze(1)  # [B, H, W, C] -> [B, 1, H, W, C]
         values = {source.id: x if hook is None else hook(source, x, None)}
         for node in walk(graph, values, keep=keep):

@@ -1,1 +1,1 @@
-"""Reading and writing ``.tflite``: the only place that knows flatbuffers and the quantizer."""
+"""Reading and writing ``.tflite``: the only place that knows flatbuffers."""

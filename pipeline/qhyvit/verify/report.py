@@ -106,6 +106,9 @@ def first_difference(a: Graph, b: Graph) -> str | None:
     used = {t for node in a.nodes for t in (*node.inputs, *node.outputs) if t >= 0} | {*a.inputs, *a.outputs}
     if len(a.nodes) != len(b.nodes):
         return f"{len(b.nodes)} ops, planned are {len(a.nodes)}"
+    ends = [[g.tensors[t].name for t in (*g.inputs, *g.outputs)] for g in (a, b)]
+    if ends[0] != ends[1]:
+        return f"inputs and outputs are {', '.join(ends[1])}, planned are {', '.join(ends[0])}"
     for x, y in zip(a.nodes, b.nodes, strict=True):
         names = [[g.tensors[t].name if t >= 0 else "" for t in (*n.inputs, *n.outputs)] for g, n in ((a, x), (b, y))]
         if (x.op, x.attrs) != (y.op, y.attrs) or names[0] != names[1]:
