@@ -109,3 +109,20 @@ def test_images_that_verification_takes_are_checked_too(folder):
     data.check_images(folder, 1, 0, verify=False)
     with pytest.raises(InputError, match=f"{other.name}: not an image"):
         data.check_images(folder, 1, 0, verify=True)
+
+
+def test_crops_are_parts_of_the_mirrored_image(tmp_path):
+    """Brightness rises from left to right in the image, so that it falls in every view; a view spans 0.6 to 0.9 of it."""
+    ramp = np.broadcast_to(np.linspace(0, 255, 200).astype(np.uint8)[None, :, None], (120, 200, 3))
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path in paths:
+        Image.fromarray(ramp).save(path)
+    how = Preprocess("squash", 32, "bilinear")
+    views = data.mirrored_crops(paths, 32, how, 7)
+    assert views.shape == (4, 32, 32, 3)
+    rows = views[:, 16, 2:-2, 0].astype(int)
+    assert (np.diff(rows, axis=1) <= 0).all()
+    spans = rows.max(axis=1) - rows.min(axis=1)
+    assert ((spans > 0.45 * 255) & (spans < 0.95 * 255)).all()
+    assert len({view.tobytes() for view in views}) == 4
+    assert (data.mirrored_crops(paths, 32, how, 7) == views).all()

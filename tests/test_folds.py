@@ -111,15 +111,18 @@ def test_the_product_that_restores_a_sigmoids_input_computes_as_it_does(small_v2
 
 @pytest.mark.parametrize("bits", [8, 6])
 def test_what_the_silu_split_multiplies_by_is_exact_in_the_file(small_v2, bits):
-    from qhyvit.methods._folding import _scales
+    from qhyvit.methods._folding import _all_together, _scales
     from qhyvit.methods._hessian import Statistics
     from qhyvit.methods._ranges import constant_ranges, group_quant, groups
 
     fold, graph = all_folds()["silu_split"], small_v2.graph
     place = fold.places(graph)[0]
     statistics = Statistics(place.tensors, ())
-    statistics.peak[place.tensors[-1]] = torch.from_numpy(scale_of(place.channels, seed=5))
-    for r in _scales(statistics, place, bits):
+    for i, t in enumerate(place.divided):
+        channels = graph.tensors[t].shape[-1]
+        statistics.peak[t] = torch.from_numpy(scale_of(channels, seed=5 + i))
+        statistics.weight[t] = torch.from_numpy(scale_of(channels, seed=50 + i))
+    for r in _scales(statistics, place, _all_together(place, {}, statistics), bits):
         folded = fold.apply(graph, place, r)
         name = f"{place.name}.restore:factor"
         constant = next(t for t in folded.tensors.values() if t.name == name)
@@ -170,15 +173,18 @@ def test_a_scaled_stream_makes_no_new_op_where_squares_are_averaged(small_v1):
 @pytest.mark.parametrize("bits", [8, 6, 4])
 @pytest.mark.parametrize("fixture", ["small_v1", "small_v2"])
 def test_what_norms_give_back_is_exact_on_the_weights_grid(request, fixture, bits):
-    from qhyvit.methods._folding import _scales
+    from qhyvit.methods._folding import _all_together, _scales
     from qhyvit.methods._hessian import Statistics
 
     graph = request.getfixturevalue(fixture).graph
     fold = all_folds()["stream_scale"]
     place = fold.places(graph)[0]
     statistics = Statistics(place.tensors, ())
-    statistics.peak[place.tensors[-1]] = torch.from_numpy(scale_of(place.channels, seed=5))
-    for r in _scales(statistics, place, bits):
+    for i, t in enumerate(place.divided):
+        channels = graph.tensors[t].shape[-1]
+        statistics.peak[t] = torch.from_numpy(scale_of(channels, seed=5 + i))
+        statistics.weight[t] = torch.from_numpy(scale_of(channels, seed=50 + i))
+    for r in _scales(statistics, place, _all_together(place, {}, statistics), bits):
         folded = fold.apply(graph, place, r)
         means = [
             folded.constant(n.inputs[1]) for n in folded.nodes

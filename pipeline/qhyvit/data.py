@@ -21,6 +21,7 @@ from qhyvit_device.preprocess import Preprocess, folder_preprocess, images_in, l
 
 T = TypeVar("T")
 VERIFY_IMAGES = 100  # by default
+CROPPED = 0.6, 0.9  # how long a crop's sides are, as a share of the image's
 
 
 def hash_files(paths: Sequence[Path]) -> list[str]:
@@ -120,6 +121,24 @@ def load_pixels(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray
         InputError: some of them cannot be read; all of these are named.
     """
     return np.stack(_each(paths, lambda image: to_pixels(image, size, size, how)))
+
+
+def mirrored_crops(paths: Sequence[Path], size: int, how: Preprocess, seed: int) -> np.ndarray:
+    """A part of each image as its mirror shows it, [N, H, W, 3] uint8: where and how large is drawn by the seed.
+
+    Raises:
+        InputError: some of them cannot be read; all of these are named.
+    """
+    random = np.random.default_rng(seed)
+
+    def view(image: Image.Image) -> np.ndarray:
+        share, x, y = (random.uniform(*ends) for ends in (CROPPED, (0, 1), (0, 1)))
+        width, height = (max(1, round(share * side)) for side in image.size)
+        left, top = round(x * (image.width - width)), round(y * (image.height - height))
+        part = image.crop((left, top, left + width, top + height)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return to_pixels(part, size, size, how)
+
+    return np.stack(_each(paths, view))
 
 
 def _each(paths: Sequence[Path], do: Callable[[Image.Image], T]) -> list[T]:

@@ -27,11 +27,14 @@ class Measure:
         name: how the user calls it.
         summary: one line.
         distance: (reference [B, N], outputs [B, N]) -> distance of each image [B], differentiable, 0 where equal.
+        thorough: a search sees all images, and a mirrored crop of each: where every output counts, rare large values
+            of single channels decide, and a few images show few of them.
     """
 
     name: str
     summary: str
     distance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    thorough: bool = False
 
 
 def kl(reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
@@ -61,7 +64,9 @@ def correlations(reference: np.ndarray, outputs: np.ndarray) -> np.ndarray:
 
 
 DECISIONS = Measure("decisions", "KL of the class probabilities; the best class of each image", kl)
-CORRELATION = Measure("correlation", "squared error of all outputs; their correlation for each image", squared_error)
+CORRELATION = Measure(
+    "correlation", "squared error of all outputs; their correlation for each image", squared_error, thorough=True
+)
 MEASURES = {m.name: m for m in (DECISIONS, CORRELATION)}
 
 

@@ -17,9 +17,13 @@ INT16_TOP = 2**15 - 1
 class Place:
     """Where a fold can act.
 
-    ``tensors``: ids whose channels will be divided by r (their last axis), all by the same r, the last one being what r
-    is made for; ``adds``, ``saves``: the ops that come and go, as a latency profile counts them; ``exact_power``: r to
-    this power has to lie on the 8-bit grid, 0: r is free.
+    Args:
+        name: of the tensor where it acts.
+        tensors: ids whose channels will be divided by r (their last axis), the last one being what r is made for.
+        channels: length of r.
+        adds, saves: the ops that come and go, as a latency profile counts them.
+        exact_power: r to this power has to lie on the 8-bit grid, 0: r is free.
+        parts: other tensors that r divides: their ids, and the position in r of each of their channels, -1: none.
     """
 
     name: str
@@ -28,6 +32,12 @@ class Place:
     adds: tuple[Work, ...] = ()
     saves: tuple[Work, ...] = ()
     exact_power: int = 0
+    parts: tuple[tuple[int, tuple[int, ...]], ...] = ()
+
+    @property
+    def divided(self) -> tuple[int, ...]:
+        """Ids of all tensors that r divides."""
+        return (*self.tensors, *(t for t, _ in self.parts))
 
 
 def on_int16_grid(factor: np.ndarray) -> np.ndarray:

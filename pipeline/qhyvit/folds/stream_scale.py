@@ -227,7 +227,7 @@ def places(graph: Graph) -> list[Place]:
         tensor = node.outputs[0]
         channels = graph.tensors[tensor].shape[-1]
         try:
-            scaling = _spread(ready, ends, tensor, np.linspace(1.0, 2.0, channels))
+            scaling = _spread(ready, ends, tensor, np.linspace(1.5, 2.0, channels))
             scaling.result()
         except CannotScaleError:
             continue
@@ -254,7 +254,22 @@ def _place(graph: Graph, scaling: Scaling, seed: Node, norms: Sequence[StreamNor
     power = 0 if not inside else 1 if all(n.is_summed for n in inside) else 2
     name, channels = graph.tensors[seed.outputs[0]].name, graph.tensors[seed.outputs[0]].shape[-1]
     adds, saves = _ops_of(graph, norms, channels)
-    return Place(name, tuple(tensors), channels, adds, saves, power)
+    others = [n.outputs[0] for n in graph.nodes if n.op not in COPIES and n.outputs[0] not in tensors]
+    positions = {t: _positions(scaling.tensors[t], r) for t in others if t in scaling.tensors}
+    parts = tuple((t, position) for t, position in positions.items() if position is not None)
+    return Place(name, tuple(tensors), channels, adds, saves, power, parts)
+
+
+def _positions(scale: np.ndarray, r: np.ndarray) -> tuple[int, ...] | None:
+    """Where in ``r``, whose numbers differ, each channel has its scale from, -1 for 1; None: not from there alone."""
+    rows = scale.reshape(-1, scale.shape[-1])
+    if not np.allclose(rows, rows[:1], rtol=1e-9):
+        return None
+    distance = np.abs(rows[0][:, None] - r[None])
+    nearest, free = distance.argmin(axis=1), np.isclose(rows[0], 1.0, rtol=1e-9)
+    if not (free | np.isclose(r[nearest], rows[0], rtol=1e-9)).all() or free.all():
+        return None
+    return tuple(int(i) for i in np.where(free, -1, nearest))
 
 
 def _ops_of(graph: Graph, norms: Sequence[StreamNorm], channels: int) -> tuple[tuple[Work, ...], tuple[Work, ...]]:

@@ -35,7 +35,7 @@ class Worth:
     Args:
         free: of an output that gets a range of its own where its kernel prescribes one in int8.
         unrounded: of a tensor that is never rounded: its writer and all its readers compute in float, and all readers
-            of its copies.
+            of its copies. Where some of the readers do, their share.
     """
 
     free: Mapping[int, float] = field(default_factory=dict)
@@ -207,14 +207,11 @@ def _ends(graph: Graph, tensor: int) -> tuple[int | None, list[int]]:
     return None if made is None else made.outputs[0], [u.outputs[0] for u in graph.users(tensor)]
 
 
-def _through_copies(graph: Graph, tensor: int) -> list[int]:
-    """First outputs of all that reads the values of ``tensor``: an int8 reader of a copy rounds them just as well."""
-    found = []
-    for reader in graph.users(tensor):
-        found.append(reader.outputs[0])
-        contract = spec(reader.op).out
-        if isinstance(contract, Tied) and not contract.rounds:
-            found += [r for t in reader.outputs for r in _through_copies(graph, t)]
+def _values_behind(graph: Graph, reader: Node) -> list[int]:
+    """First outputs of ``reader`` and, if it copies, of all that reads its copies: int8 there rounds just as well."""
+    found, contract = [reader.outputs[0]], spec(reader.op).out
+    if isinstance(contract, Tied) and not contract.rounds:
+        found += [end for t in reader.outputs for user in graph.users(t) for end in _values_behind(graph, user)]
     return found
 
 
@@ -246,9 +243,11 @@ def _network(graph: Graph, cost: Times, worth: Worth) -> nx.DiGraph:
             lost(("dequantize", tensor.id), reader)
             lost(reader, ("quantize", tensor.id))
         if tensor.id in worth.unrounded:
-            lost(("whole", tensor.id), FLOAT_SIDE, worth.unrounded[tensor.id])
-            for end in (source, *_through_copies(graph, tensor.id)):
-                lost(end, ("whole", tensor.id))
+            for user in graph.users(tensor.id):  # each of them has its part of what rounding costs
+                whole = ("whole", tensor.id, user.outputs[0])
+                lost(whole, FLOAT_SIDE, worth.unrounded[tensor.id] / len(readers))
+                for end in (source, *_values_behind(graph, user)):
+                    lost(end, whole)
     return net
 
 

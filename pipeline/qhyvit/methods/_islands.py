@@ -8,7 +8,7 @@ import numpy as np
 
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile
-from qhyvit.lowering.placement import Worth, fastest_ms
+from qhyvit.lowering.placement import LONGEST, Worth, fastest_ms
 from qhyvit.methods._hessian import Statistics
 from qhyvit.methods._wide import prescribed_loss
 from qhyvit.ops import spec
@@ -37,20 +37,21 @@ def is_far(distance: float) -> bool:
     return distance > FAR_FROM
 
 
-def gain_per_ms(graph: Graph, latency: LatencyProfile, distance: float = 0.0) -> float:
+def gain_per_ms(graph: Graph, latency: LatencyProfile, *, far: bool = False) -> float:
     """The share of the objective that a millisecond must gain: the same on a slow board, and in a small network."""
-    share = GAIN_PER_TIME_FAR if is_far(distance) else GAIN_PER_TIME
+    share = GAIN_PER_TIME_FAR if far else GAIN_PER_TIME
     return share / max(fastest_ms(graph, latency), LEAST_MS)
 
 
 def worth(graph: Graph, statistics: Statistics, quants: Mapping[str, TensorQuant], per_ms: float) -> Worth:
-    """What the objective loses at each tensor, in milliseconds.
+    """What the objective loses at each tensor, in milliseconds; of those in islands nothing is known: they stay there.
 
     Args:
         quants: grids of the tensors, by name; ``per_ms``: the part of the objective that buys a millisecond.
     """
     per_ms = max(per_ms, LEAST_OBJECTIVE)
-    free, unrounded, prescribed_there = {}, {}, candidates(graph)
+    prescribed_there, inside = candidates(graph), graph.islands
+    free, unrounded = dict.fromkeys(inside, LONGEST), dict.fromkeys(inside, LONGEST)
     for t in statistics.peak:
         quant = quants.get(graph.tensors[t].name)
         loss = prescribed_loss(graph, t, statistics) if t in prescribed_there else None

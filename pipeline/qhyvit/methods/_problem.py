@@ -80,6 +80,10 @@ class Problem:
         order = picked.sort().values
         return replace(self, images=self.images[order], reference=self.targets[order])
 
+    def searched(self, count: int) -> Problem:
+        """The same problem on the images that a search sees: all where the measure is thorough, else ``count``."""
+        return self if self.measure.thorough else self.some(count)
+
     @property
     def targets(self) -> torch.Tensor:
         """The reference, [N, outputs]."""

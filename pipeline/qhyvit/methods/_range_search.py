@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from qhyvit import affine
 from qhyvit.graph.ir import Graph
 from qhyvit.lowering.contracts import Group, groups
 from qhyvit.methods._hessian import Statistics
@@ -15,12 +16,13 @@ from qhyvit.methods._pixels import PIXELS, pixel_quant
 from qhyvit.methods._problem import Problem
 from qhyvit.methods._ranges import ends, grid_for, group_quant, suits
 from qhyvit.observers._histogram import Row, merge
-from qhyvit.observers._search import Found, extremes, search
+from qhyvit.observers._search import Found, extremes, search, widened
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.run import Executor
 
 Chosen = dict[Group, TensorQuant]
 NEAR = 0.99  # of a floor
+WIDER = 0.05  # of a group's mean part of the objective: what a range without clipping may cost
 SIGMOID_FLAT = 8.0  # beyond, the sigmoid is within a code of 0 or 1
 
 
@@ -48,8 +50,8 @@ class RangeSearch:
     joint: bool = False
     scheme: str = "search"
 
-    def best(self, group: Group, statistics: Statistics) -> tuple[Found, bool] | None:
-        """Range and scheme with the least weighted error over all roots; True: symmetric; None without gradients."""
+    def best(self, group: Group, statistics: Statistics) -> _Best | None:
+        """Range and scheme with the least weighted error over all roots; None without gradients."""
         seen = [t for t in group.roots if t in statistics.peak]
         rows = [row for t in seen for row in statistics.histograms[t].channels() if row.s0.sum() > 0]
         if group.fixed is not None or not rows:
@@ -57,26 +59,44 @@ class RangeSearch:
         row = rows[0] if len(rows) == 1 else merge(rows, [1.0] * len(rows))
         joint, scheme = self.joint, self.scheme
         centred = grid_for(self.bits, symmetric=True, right=group.symmetric)
-        symmetric = search(row, centred, symmetric=True, joint=joint)
+        symmetric = _Best(row, search(row, centred, symmetric=True, joint=joint), centred, is_symmetric=True)
         if group.symmetric or (scheme == "symmetric" and not group.low_at_zero):
-            return symmetric, True
-        pin = _pinned(group, row)
-        free = search(row, grid_for(self.bits, symmetric=False), pin_low=pin, joint=joint)
+            return symmetric
+        pin, grid = _pinned(group, row), grid_for(self.bits, symmetric=False)
+        free = _Best(row, search(row, grid, pin_low=pin, joint=joint), grid, pin)
         either = scheme == "search" and pin is None
-        return (symmetric, True) if either and symmetric.error < free.error else (free, False)
+        return symmetric if either and symmetric.found.error < free.found.error else free
 
     def all(self, all_groups: Sequence[Group], statistics: Statistics, start: Chosen) -> tuple[Chosen, float]:
         """One round: the best range of every group that carries gradients; the objective of the whole."""
-        chosen, total = dict(start), 0.0
-        for group in all_groups:
-            best = None if start[group].choice.observer == PIXELS else self.best(group, statistics)
-            if best is not None:
-                found, symmetric = best
-                total += found.error
-                chosen[group] = group_quant(
-                    group, found.low, found.high, "hessian", found.error, symmetric=symmetric, bits=self.bits
-                )
+        best = {group: self.best(group, statistics) for group in all_groups if start[group].choice.observer != PIXELS}
+        known = {group: each for group, each in best.items() if each is not None}
+        total = sum(each.found.error for each in known.values())
+        allowance = 0.0 if self.joint else WIDER * total / max(len(known), 1)
+        chosen = dict(start)
+        for group, each in known.items():
+            found = each.widened(allowance)
+            chosen[group] = group_quant(
+                group, found.low, found.high, "hessian", found.error, symmetric=each.is_symmetric, bits=self.bits
+            )
         return chosen, total
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The best range of a group, what it was found on, and how."""
+
+    row: Row
+    found: Found
+    grid: affine.Grid
+    pin: float | None = None
+    is_symmetric: bool = False
+
+    def widened(self, allowance: float) -> Found:
+        """See :func:`qhyvit.observers._search.widened`."""
+        if allowance == 0:
+            return self.found
+        return widened(self.row, self.found, allowance, self.grid, symmetric=self.is_symmetric, pin_low=self.pin)
 
 
 def first_ranges(problem: Problem) -> Chosen:

@@ -48,12 +48,13 @@ class Round:
 
     def __call__(self, problem: Problem, state: State) -> State:
         """Better ranges and weights for the graph, or an edited graph with ranges to begin with."""
-        problem = problem.some(self.options.search_images).on(state.graph)
+        problem = problem.searched(self.options.search_images).on(state.graph)
         statistics = self._statistics(problem, state)
         search = RangeSearch(problem.bits, self.options.ends == "joint", self.options.scheme)
         chosen, total = search.all(list(state.chosen), statistics, state.chosen)
         problem.log(f"round {self.number + 1}: distance before {statistics.distance:.4f}, objective {total:.4g}")
-        edits = self._wanted(problem, statistics, chosen, total)
+        far = state.far or (self.number == FOLD_ROUNDS[0] and _islands.is_far(statistics.distance))
+        edits = self._wanted(problem, statistics, chosen, total, far=far)
         graph, notes = problem.graph, state.notes
         if edits is not None:
             graph, chosen, made = self._edited(problem, edits, chosen, total)
@@ -61,7 +62,8 @@ class Round:
         energies = {} if edits and edits.folds else {t: e.double().numpy() for t, e in statistics.energy.items()}
         weights = search_weights(graph, energies, problem.bits)
         tried = () if edits is not None else (*state.tried, (statistics.distance, state.quants))
-        return replace(state, graph=graph, quants={**spread(graph, chosen), **weights}, notes=notes, tried=tried)
+        quants = {**spread(graph, chosen), **weights}
+        return replace(state, graph=graph, quants=quants, notes=notes, tried=tried, far=far)
 
     @property
     def _folds(self) -> list[str]:
@@ -77,7 +79,7 @@ class Round:
 
     def _statistics(self, problem: Problem, state: State) -> Statistics:
         graph = problem.graph
-        by_channel = {t for _, place in self._places(graph) for t in place.tensors}
+        by_channel = {t for _, place in self._places(graph) for t in place.divided}
         blocks = bridge_blocks(graph) if self.options.bridge else []
         own = list(_islands.candidates(graph)) if problem.profile == "cpu" else []
         if self._budget(problem):
@@ -86,15 +88,17 @@ class Round:
         quants = finish(graph, state.quants)
         return gather(problem, quants, [*rounded(graph, state.chosen), *own], by_channel, label, blocks)
 
-    def _wanted(self, problem: Problem, statistics: Statistics, chosen: Chosen, total: float) -> _Edits | None:
+    def _wanted(
+        self, problem: Problem, statistics: Statistics, chosen: Chosen, total: float, *, far: bool
+    ) -> _Edits | None:
         """The edits of this round; None where there are none."""
         graph, budget, is_cpu = problem.graph, self._budget(problem), problem.profile == "cpu"
         wide = _wide.choose(graph, statistics, total, budget, problem.latency) if budget else {}
-        # once: of tensors that are float by then, nothing is known
-        needs_int16 = budget > 0 and _islands.is_far(statistics.distance)
         worth, placed = None, graph
-        if self.number == FOLD_ROUNDS[0] and (is_cpu or needs_int16):
-            per_ms = total * _islands.gain_per_ms(graph, problem.latency, statistics.distance)
+        # again behind the first folds only where accuracy is short
+        again = self.number in FOLD_ROUNDS and far and (is_cpu or budget > 0)
+        if again or (self.number == FOLD_ROUNDS[0] and is_cpu):
+            per_ms = total * _islands.gain_per_ms(graph, problem.latency, far=far)
             worth = _islands.worth(graph, statistics, spread(graph, chosen), per_ms)
             placed = with_profile(graph, problem.profile, problem.latency, worth)
         # a norm that becomes float takes a stream's scale in another way
@@ -115,7 +119,7 @@ class Round:
         graph = folded.graph
         lost = {t for t in graph.islands if not may_be_float(graph, t)}  # a mean became a linear layer
         graph = edit.computed_in(graph, lost, INT8, INT8)
-        if edits.worth is not None and is_cpu:  # behind the folds: what they put in has a choice too
+        if edits.worth is not None and is_cpu and self.number == FOLD_ROUNDS[0]:  # what folds put in has a choice too
             graph = with_profile(graph, problem.profile, problem.latency, edits.worth)
         for t in sorted(graph.islands - before.islands):
             problem.log(f"{'float kernel for' if is_cpu else 'island of int16 at'} {graph.tensors[t].name}")
@@ -124,5 +128,8 @@ class Round:
         for t in edits.wide:
             problem.log(f"int16 kernel for {before.tensors[t].name}")
         keep = unchanged(problem, graph, spread(before, chosen))
-        ranges = {t: r for c in edits.folds for t, r in zip(c.place.tensors, c.ranges, strict=True)}
+        made = {(note.fold, note.place) for note in notes}
+        ranges: dict[int, tuple[float, float]] = {}
+        for each in edits.folds:
+            ranges |= each.ranges if (each.fold, each.place.name) in made else {}
         return graph, ranges_behind(problem.on(graph), keep, {**ranges, **edits.wide}), notes

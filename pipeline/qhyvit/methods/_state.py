@@ -31,6 +31,7 @@ class State:
         tried: of each round since the last edit the distance in front of it, and the quantizations there.
         positions: what each position of a layer's output counts in the closed form, [images, positions].
         constants: values that take the place of the graph's own in the file.
+        far: behind the first ranges the outputs were far from float's.
     """
 
     graph: Graph
@@ -39,6 +40,7 @@ class State:
     tried: tuple[tuple[float, Mapping[str, TensorQuant]], ...] = ()
     positions: Mapping[str, np.ndarray] = field(default_factory=dict)
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    far: bool = False
 
     @property
     def chosen(self) -> dict[Group, TensorQuant]:
@@ -56,7 +58,7 @@ class State:
         facts = {
             "quants": quants_to_json(self.quants), "notes": [asdict(note) for note in self.notes],
             "tried": [(distance, quants_to_json(quants)) for distance, quants in self.tried],
-            "marks": marks(self.graph),
+            "marks": marks(self.graph), "far": self.far,
         }  # fmt: skip
         arrays = {GRAPH: np.frombuffer(serialize(self.graph), np.uint8)}
         for prefix, named in ((POSITIONS, self.positions), (CONSTANTS, self.constants)):
@@ -74,7 +76,8 @@ class State:
         tried = tuple((float(distance), quants_from_json(quants)) for distance, quants in facts["tried"])
         graph = marked(read(arrays[GRAPH].tobytes()), facts["marks"])
         notes = tuple(FoldNote(**note) for note in facts["notes"])
-        return State(graph, quants_from_json(facts["quants"]), notes, tried, *named)
+        positions, constants = named
+        return State(graph, quants_from_json(facts["quants"]), notes, tried, positions, constants, facts["far"])
 
 
 @dataclass(frozen=True)

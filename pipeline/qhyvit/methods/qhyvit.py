@@ -40,7 +40,7 @@ class _Ends:
 
         Every group chooses as if the others stayed; where many move at once the network can come out worse.
         """
-        problem, graph = problem.some(self.options.search_images).on(state.graph), state.graph
+        problem, graph = problem.searched(self.options.search_images).on(state.graph), state.graph
         quants = state.quants
         if state.tried:
             seen = [*state.tried, (mean_distance(problem, finish(graph, quants)), quants)]
@@ -60,7 +60,7 @@ class _Ends:
 
         The smaller distance on the calibration images decides: learning must never harm.
         """
-        whole, some = (p.on(state.graph) for p in (problem, problem.some(self.options.search_images)))
+        whole, some = (p.on(state.graph) for p in (problem, problem.searched(self.options.search_images)))
         after = self._solved(problem, state, self._scales(whole, state.solution), "again")
         first, last = (mean_distance(some.on(s.solution.shipped), s.quants) for s in (state, after))
         problem.log(f"distance {first:.4f}, with learned scales {last:.4f}")
@@ -70,7 +70,7 @@ class _Ends:
         wanted = ClosedForm(self.options.ridge, self.options.rounding, self.options.bias)
         if not (wanted.ridge or wanted.rounding or wanted.bias):
             return replace(state, quants=quants)
-        problem, graph = problem.some(self.options.search_images).on(state.graph), state.graph
+        problem, graph = problem.searched(self.options.search_images).on(state.graph), state.graph
         positions = {graph.by_name[name].id: torch.from_numpy(x) for name, x in state.positions.items()}
         constants, found = reconstruct(problem, quants, wanted, pieces, positions)
         return replace(state, quants=found, constants=constants)
@@ -93,7 +93,7 @@ def find(problem: Problem, options: QhyvitOptions) -> Solution:
     phases += [Phase("rounds", ends.best_round), Phase("closed form", ends.closed_form)]
     if options.learn:
         phases.append(Phase("learned", ends.learned))
-    return behind(problem, _first(problem.some(options.search_images)), phases).solution
+    return behind(problem, _first(problem.searched(options.search_images)), phases).solution
 
 
 def _first(problem: Problem) -> State:

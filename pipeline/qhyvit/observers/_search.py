@@ -11,6 +11,7 @@ from qhyvit.observers._histogram import Row
 
 # Each end moves alone: shrink factors of the extreme, geometric (outliers can be 50 times the useful range).
 COARSE = np.geomspace(1.0, 0.02, 20)
+WAY, BEYOND = np.linspace(0.0, 1.0, 9), np.array([1.25, 1.5])  # from an end to its extreme; beyond that
 MULTIPLES = np.linspace(0.01, 1.2, 101)  # of min-max: the paper's candidates
 
 
@@ -78,3 +79,31 @@ def search(
             lows, highs = _pairs(around, np.unique(high * factors))
         step = step**0.5
     return Found(low, high, affine.fit(low, high, g, symmetric=symmetric), error)
+
+
+def widened(
+    row: Row, found: Found, allowance: float, g: affine.Grid, *, symmetric: bool = False, pin_low: float | None = None
+) -> Found:
+    """The widest range whose error is within ``allowance`` of ``found``'s: images to come have larger values.
+
+    What a few images show of a tail is little, and where a wider range costs next to nothing there is no reason to clip
+    what one of them has. Each end goes towards its extreme on its own, and up to half of that beyond.
+    """
+    lowest, highest = extremes(row)
+    ways = []
+    for end, extreme in ((found.low, min(lowest, 0.0)), (found.high, max(highest, 0.0))):
+        outer = max(abs(extreme), abs(end)) * (1 if extreme > 0 or end > 0 else -1)
+        ways.append(np.concatenate([end + (outer - end) * WAY, outer * BEYOND]))
+    lows, highs = ways
+    if symmetric:
+        highs = np.maximum(-lows, highs)
+        lows = -highs
+    else:
+        lows, highs = _pairs(lows if pin_low is None else np.array([found.low]), highs)
+    errors = score(row, lows, highs, g, symmetric=symmetric)
+    fits = errors <= found.error + allowance
+    if not fits.any():
+        return found
+    best = int(np.argmax(np.where(fits, highs - lows, -np.inf)))
+    low, high = float(lows[best]), float(highs[best])
+    return Found(low, high, affine.fit(low, high, g, symmetric=symmetric), float(errors[best]))

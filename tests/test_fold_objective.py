@@ -1,0 +1,138 @@
+"""What a fold would gain: tensors that share a scale are counted together, parts of a stream with their channels."""
+
+import numpy as np
+import pytest
+import torch
+
+from qhyvit import affine
+from qhyvit.folds import all_folds
+from qhyvit.folds._fold import Place
+from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.methods._folding import _all_together, _for_all, _Together, candidates
+from qhyvit.methods._hessian import Statistics, Step
+from qhyvit.observers._histogram import Histogram
+from qhyvit.observers._search import search, widened
+from qhyvit.ops import spec
+from qhyvit.plan import TensorQuant
+from qhyvit.sim.fakequant import fake_quantize
+
+
+def seen(values, seed=0):
+    """Statistics of tensors with these values [rows, C], gradients drawn."""
+    random = torch.Generator().manual_seed(seed)
+    statistics = Statistics(values, values)
+    gradients = {t: torch.randn(x.shape, generator=random) for t, x in values.items()}
+    statistics.add(Step(values, gradients, torch.zeros(1)), 1.0)
+    return statistics, gradients
+
+
+def drawn(channels, peaks, seed):
+    x = torch.randn(400, channels, generator=torch.Generator().manual_seed(seed))
+    return x * torch.as_tensor(peaks, dtype=torch.float32)
+
+
+def test_the_error_of_a_shared_scale_is_that_of_all_who_share_it():
+    """Against the sum of w (x - Q(x / r) r)^2 over the values themselves."""
+    values = {0: drawn(4, [8, 1, 1, 1], 1), 1: drawn(2, [1, 30], 2), 2: drawn(3, [2, 2, 2], 3)}
+    statistics, gradients = seen(values)
+    r = np.array([1.0, 0.2, 0.3, 0.25])
+    position = {0: np.arange(4), 1: np.array([2, -1])}
+    together = _Together(tuple(position.items()), (2,))
+    found = together.best(statistics, r, 8)
+    quant = TensorQuant((float(found.params.scale),), (int(found.params.zero_point),))
+    lost = 0.0
+    for t, x in values.items():
+        p = position.get(t, np.full(x.shape[1], -1))
+        divisor = torch.as_tensor(np.where(p >= 0, r[p], 1.0), dtype=torch.float32)
+        error = fake_quantize(x / divisor, quant) * divisor - x
+        lost += float((gradients[t] ** 2 * error**2).sum())
+    assert found.error == pytest.approx(lost, rel=0.03)
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_one_scale_for_all_tensors_is_the_best_that_can_be_drawn(others):
+    """Convex: no random step away from it loses less, and the deepest tensor's own scale loses more."""
+    random = np.random.default_rng(4)
+    values = {t: drawn(6, random.uniform(0.2, 9, 6), t) for t in range(3 + others)}
+    statistics, _ = seen(values)
+    own = [_Together(((t, np.arange(6)),), (3,) if others and t == 0 else ()) for t in range(3)]
+    peaks = np.stack([statistics.peak[t].numpy() for t in range(3)])
+    weights = np.stack([statistics.weight[t].numpy() for t in range(3)])
+
+    def lost(r):
+        rest = float(statistics.peak[3].max()) if others else 0.0
+        free = float(statistics.weight[3].sum()) if others else 0.0
+        steps = np.maximum((peaks / r).max(axis=1), [rest, 0, 0])
+        return float((steps**2 * ((weights * r**2).sum(axis=1) + np.array([free, 0, 0]))).sum())
+
+    r = _for_all(own, statistics, 6)
+    assert others or r.max() == pytest.approx(1.0)
+    for _ in range(300):
+        assert lost(r * np.exp(random.normal(0, 0.1, 6))) > 0.99 * lost(r)
+    assert lost(r) < lost(peaks[2] / peaks[2].max())
+
+
+def joined_graph():
+    """conv -> a, conv -> b, [a, b] -> conv: int8 has one scale for a and b, and channels of b are 40 times larger."""
+    rng = np.random.default_rng(0)
+
+    def weight(o, i):
+        return rng.normal(size=(o, 1, 1, i)).astype(np.float32)
+
+    data = {10: weight(4, 3), 11: weight(4, 3), 12: weight(5, 8)}
+    shapes = {0: (1, 4, 4, 3), 1: (1, 4, 4, 4), 2: (1, 4, 4, 4), 3: (1, 4, 4, 8), 4: (1, 4, 4, 5)}
+    tensors = {t: Tensor(t, f"t{t}", s, "FLOAT32") for t, s in shapes.items()}
+    tensors |= {t: Tensor(t, f"w{t}", d.shape, "FLOAT32", d) for t, d in data.items()}
+    conv = spec("CONV_2D").attrs(padding="VALID")
+    nodes = (
+        Node("CONV_2D", conv, (0, 10, -1), (1,)), Node("CONV_2D", conv, (0, 11, -1), (2,)),
+        Node("CONCATENATION", spec("CONCATENATION").attrs(axis=3), (1, 2), (3,)),
+        Node("CONV_2D", conv, (3, 12, -1), (4,)),
+    )  # fmt: skip
+    graph = Graph(tensors, nodes, (0,), (4,))
+    graph.check()
+    return graph
+
+
+def test_a_fold_beside_a_shared_scale_fits_what_it_shares_with():
+    """A scale of b's channels gains by what a gets of the shared codes: b's own largest channel cannot stay at r = 1."""
+    graph = joined_graph()
+    values = {1: drawn(4, [1, 1, 1, 1], 1), 2: drawn(4, [40, 1, 1, 1], 2), 4: drawn(5, [1] * 5, 3)}
+    statistics, _ = seen(values)
+    place = next(p for p in all_folds()["channel_scale"].places(graph) if p.tensors == (2,))
+    found = candidates(graph, [("channel_scale", place)], statistics, 1e-9)
+    assert len(found) == 1
+    assert found[0].r[0] > 5
+    assert set(found[0].ranges) == {2}
+    low, high = found[0].ranges[2]
+    assert high - low < 60  # 40 times a normal value would be 240
+
+
+def test_parts_of_a_stream_are_divided_by_its_channels():
+    place = Place("", (0,), 4, parts=((1, (2, -1)),))
+    assert place.divided == (0, 1)
+    statistics, _ = seen({0: drawn(4, [1] * 4, 1), 1: drawn(2, [1] * 2, 2), 2: drawn(3, [1] * 3, 3)})
+    alone = _all_together(place, {}, statistics)
+    assert [[t for t, _ in each.scaled] for each in alone] == [[0], [1]]
+    tied = _all_together(place, {0: (0, 1, 2), 1: (0, 1, 2)}, statistics)
+    assert [([t for t, _ in each.scaled], each.others) for each in tied] == [([0, 1], (2,))]
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_wider_range_costs_no_more_than_it_may(seed, symmetric):
+    rng = np.random.default_rng(seed)
+    values = torch.from_numpy(rng.standard_t(3, 5000) + rng.uniform(-1, 1))
+    weights = torch.from_numpy(rng.uniform(0, 1, 5000) ** 4)
+    histogram = Histogram(None)
+    histogram.update(values, weights)
+    row, grid = histogram.channels()[0], affine.grid(8, centred=symmetric)
+    best = search(row, grid, symmetric=symmetric)
+    before = best
+    for share in (0.0, 0.01, 0.1, 1.0, 1e6):
+        wide = widened(row, best, share * best.error, grid, symmetric=symmetric)
+        assert wide.error <= best.error * (1 + share) * (1 + 1e-9)
+        assert wide.high - wide.low >= (before.high - before.low) * (1 - 1e-9)
+        before = wide
+    assert before.low < float(values.min())  # where nothing speaks against it, what no image has shown yet has room
+    assert before.high > float(values.max())
