@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from qhyvit.errors import GraphError
+from qhyvit.errors import GraphError, InputError
 from qhyvit.graph.ir import Graph, Node, Quantization, Tensor
 from qhyvit.ops import all_ops
 from qhyvit.ops._spec import OpSpec
@@ -120,16 +120,24 @@ def read(data: bytes, modules: Mapping[str, str] | None = None) -> Graph:
         modules: module path of each of the file's tensor names, for short readable names.
 
     Raises:
-        InputError: the bytes are no model.
+        InputError: the bytes are no model, or contradict each other.
         GraphError: more than one subgraph, dynamic shapes, or ops that we do not support.
     """
     model = _flat.load_model(data)
+    try:
+        return _graph(model, data, modules or {})
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        # whole tables may still hold a shape that is not its constant's, a type without a name, options of another op
+        raise InputError(f"the .tflite file is damaged ({type(error).__name__}: {error})") from error
+
+
+def _graph(model: Any, data: bytes, modules: Mapping[str, str]) -> Graph:
     _flat.embed(model, data)
     subgraph, table = model.subgraphs[0], all_ops()
-    _refuse_unknown(model, modules or {})
+    _refuse_unknown(model, modules)
     if len(model.subgraphs) != 1:
         raise GraphError(f"the model has {len(model.subgraphs)} subgraphs; exactly one is supported")
-    names, blocks = _names(model, modules or {})
+    names, blocks = _names(model, modules)
     tensors = {}
     for t, name in names.items():
         raw = subgraph.tensors[t]

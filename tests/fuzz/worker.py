@@ -1,0 +1,190 @@
+"""A process that runs cases one after the other: one that ends it, hangs or grows is a finding, and another takes over."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.fuzz.kind import Case, FindingError, Kind, all_kinds
+from tests.fuzz.place import stand_ins
+
+FORK = multiprocessing.get_context("fork")  # what the parent has imported is there at once
+GRACE = 1.5  # times a case's memory at which it is not waited for
+
+
+@dataclass
+class Result:
+    """What came of a case.
+
+    Args:
+        outcome: of the kind; of a finding its sort and what is known of it.
+        finding: whether a rule does not hold.
+        seconds: processor time.
+        megabytes: that the process grew by, at most.
+    """
+
+    kind: str
+    outcome: str
+    finding: bool = False
+    seconds: float = 0.0
+    megabytes: float = 0.0
+    case: Case = field(default=(), repr=False)
+
+
+def kind_at(seed: int, number: int) -> tuple[Kind, Random]:
+    """The kind of a run's case, and what it is drawn with."""
+    rng = Random(f"{seed}/{number}")
+    kinds = list(all_kinds().values())
+    return rng.choices(kinds, [kind.share for kind in kinds])[0], rng
+
+
+def attempt(kind: Kind, case: Case) -> Result:
+    """Run a case here, in the current folder."""
+    _reset_peak()
+    before, started = _memory("VmRSS"), time.process_time()
+    try:
+        outcome, finding = kind.run(case), False
+    except FindingError as error:
+        outcome, finding = f"rule: {error}", True
+    except BaseException:
+        outcome, finding = f"exception: {traceback.format_exc()[-3000:]}", True
+    seconds, grown = time.process_time() - started, (_memory("VmHWM") - before) / 1024
+    if not finding and grown > kind.megabytes:
+        outcome, finding = f"memory: it grew by {grown:.0f} MB, more than {kind.megabytes}", True
+    return Result(kind.name, outcome, finding, seconds, max(grown, 0.0), case)
+
+
+def _memory(name: str, process: int | str = "self") -> int:
+    """Of /proc/PID/status, kB."""
+    with open(f"/proc/{process}/status") as lines:
+        return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)
+
+
+def _reset_peak() -> None:
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def _serve(pipe: Connection, place: Path, folder: Path) -> None:
+    """Take cases, by number or themselves, until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgid(0, 0)
+    shutil.copytree(place, folder, dirs_exist_ok=True)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nothing, number)
+    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
+    parent = os.getppid()
+    with stand_ins(folder):
+        while True:
+            while not pipe.poll(1):
+                if os.getppid() != parent:  # killed: other workers hold the pipe's other end as well
+                    return
+            try:
+                name, case, seed, number = pipe.recv()
+            except EOFError:
+                return
+            kind = all_kinds()[name]
+            if case is None:
+                _, rng = kind_at(seed, number)
+                case = kind.draw(rng)
+                pipe.send(case)
+            pipe.send(attempt(kind, case))
+
+
+class Worker:
+    """One process, replaced where a case ended it.
+
+    Args:
+        place: folder of originals, of which it has a copy.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self.number = -1
+        self._start()
+
+    def _start(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+        self.pipe, theirs = FORK.Pipe()
+        self._process: Any = FORK.Process(target=_serve, args=(theirs, self._place, self._folder), daemon=False)
+        self._process.start()
+        theirs.close()
+
+    def give(self, kind: Kind, case: Case | None = None, seed: int = 0, number: int = -1) -> None:
+        """Let it run a case, or the one of a number."""
+        self.kind, self.number, self._case, self._since = kind, number, case, time.monotonic()
+        self._drawn = case is not None
+        self.pipe.send((kind.name, case, seed, number))
+
+    def look(self) -> Result | None:
+        """What came of the case, None while it runs."""
+        try:
+            while self.pipe.poll():
+                found = self.pipe.recv()
+                if isinstance(found, Result):
+                    return found
+                self._case = found
+        except (EOFError, ConnectionError):
+            return self._ended()
+        waited = time.monotonic() - self._since
+        if waited > self.kind.seconds + 5 * (not self._drawn):
+            return self._killed(f"hang: no end after {waited:.0f} s")
+        with contextlib.suppress(OSError):
+            grown = _memory("VmRSS", self._process.pid) >> 10
+            if grown > 1200 + GRACE * self.kind.megabytes:
+                return self._killed(f"memory: {grown} MB")
+        return None
+
+    def _ended(self) -> Result:
+        self._process.join()
+        code = self._process.exitcode
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return self._replaced(f"crash: the process ended ({how})")
+
+    def _killed(self, outcome: str) -> Result:
+        self._kill()
+        return self._replaced(outcome)
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # with what it has started
+        self._process.join()
+
+    def _replaced(self, outcome: str) -> Result:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self.pipe.close()
+        self._start()
+        return Result(self.kind.name, outcome, True, case=self._case or ())
+
+    def close(self) -> None:
+        """End it."""
+        self.pipe.close()
+        self._process.join(2)
+        if self._process.is_alive():
+            self._kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def workers(place: Path, count: int) -> Iterator[list[Worker]]:
+    """So many of them, which end with the block."""
+    found = [Worker(place) for _ in range(count)]
+    try:
+        yield found
+    finally:
+        for worker in found:
+            worker.close()
