@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qhyvit.errors import InputError, PlanError
-from qhyvit.plan import Choice, FoldNote, Granularity, QuantPlan, Scheme, TensorQuant, load
+from qhyvit.plan import Choice, FoldNote, Granularity, QuantPlan, Scheme, TensorQuant
 
 scales = st.floats(2.0**-23, 1e4, width=32)
 
@@ -41,8 +41,3 @@ def test_unknown_keys_and_versions_are_refused():
 def test_impossible_quantizations_are_refused(bad):
     with pytest.raises(PlanError):
         TensorQuant(*bad)
-
-
-def test_a_missing_file_is_one_line(tmp_path):
-    with pytest.raises(InputError, match=r"nothing\.json"):
-        load(tmp_path / "nothing.json")

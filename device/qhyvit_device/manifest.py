@@ -105,19 +105,25 @@ def _is_storable(name: str) -> bool:
         return False
 
 
-def _matches(value: Any, kind: Any) -> bool:
-    origin = typing.get_origin(kind)
+def matches(value: Any, kind: Any, most: float = MAX_NUMBER) -> bool:
+    """Whether plain data, tuples or dataclasses have a type, down to their last value; numbers are at most ``most``."""
+    origin, of = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return True
     if origin is types.UnionType:
-        return any(_matches(value, k) for k in typing.get_args(kind))
+        return any(matches(value, k, most) for k in of)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(matches(v, of[0], most) for v in value)
     if origin is not None and issubclass(origin, Mapping):
-        of_key, of_value = typing.get_args(kind)
-        return isinstance(value, dict) and all(_matches(k, of_key) and _matches(v, of_value) for k, v in value.items())
+        good = isinstance(value, dict)
+        return good and all(matches(k, of[0], most) and matches(v, of[1], most) for k, v in value.items())
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return isinstance(value, kind) and all(matches(getattr(value, n), k, most) for n, k in hints.items())  # type: ignore[arg-type]
     if kind is float:  # a whole number may be too large to become one
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= most
     return isinstance(value, kind)
 
 
@@ -138,10 +144,10 @@ def _build(kind: Any, raw: Any, where: str) -> Any:
     if typing.get_origin(kind) is tuple:
         of = typing.get_args(kind)
         good = isinstance(raw, list) and ((len(of) == 2 and of[1] is Ellipsis) or len(raw) == len(of))
-        if not good or not all(_matches(v, of[0]) for v in raw):
+        if not good or not all(matches(v, of[0]) for v in raw):
             raise ManifestError(f"manifest: {where} is no list of the right kind")
         return tuple(raw)
-    if not _matches(raw, kind):
+    if not matches(raw, kind):
         raise ManifestError(f"manifest: {where} has the wrong type {type(raw).__name__}")
     return raw
 

@@ -14,7 +14,7 @@ from qhyvit_device import cli as device_cli
 from tests.fuzz.kind import Case, must
 
 FAULT = "this is a fault of qhyvit"
-OUTS = ("out", "out.work")  # what a command may write
+OUTS = ("out", "out.work", "b.html")  # what a command may write
 
 
 def words_of(case: Case) -> list[str]:

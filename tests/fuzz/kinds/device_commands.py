@@ -7,7 +7,9 @@ from random import Random
 from tests.fuzz.kind import Case, Kind
 from tests.fuzz.programs import case_of, device, words_of
 
-FILES = ("b", "b", "b", "images/0.png", "images", "models/prelu.tflite", "models", "nothing", "net.py", "b/manifest.json", "b.work")
+FILES = (
+    "b", "b", "b", "images/0.png", "images", "models/prelu.tflite", "models", "nothing", "net.py", "b/manifest.json", "b.work",
+)  # fmt: skip
 WORDS = (
     "", "-1", "0", "1", "3", "2,1", "1,,2", "256", "257", "4294967296", "9" * 400, "nan", "inf", "-inf", "1e400", "0x1",
     "١", "é", "\u2028", "\udcff", "crop", "squash", "once", "always", "x=1", "-", "--", "%s", "{}", "\x1b[31m",
@@ -22,8 +24,9 @@ OPTIONS = {
               "--cpus": "any", "--sustained": "nothing", "--profile-ops": "", "--json": "file", "--no-memory": ""},
     "update": {"--downgrade": "", "--back": ""},
 }  # fmt: skip
+GOOD = {"classify": ["b", "images"], "bench": ["b", "models/prelu.tflite"]}
 VALUES = {
-    "any": WORDS, "count": ("0", "1", "2", "-1", "", "x", "1.5", "nan", "-inf", "1e-9", "²"), "nothing": ("0", "-1", "x", "nan"),
+    "any": (*WORDS, *("1", "2", "3", "9") * 5, *("crop", "squash") * 3), "count": ("0", "1", "2", "-1", "", "x", "1.5", "nan", "-inf", "1e-9", "²"), "nothing": ("0", "-1", "x", "nan"),
     "missing": ("nothing", "images/0.png", "", "camera:x", "camera:-1", "\udcff"), "file": ("out", "nothing/x", "", "images"),
 }  # fmt: skip
 
@@ -32,10 +35,12 @@ def draw(rng: Random) -> Case:
     """The words behind the program's name."""
     command = rng.choice((*OPTIONS, "classify", "bench", "nothing"))
     words = [command]
-    for _ in range(rng.randint(0, 3)):
-        words.append(rng.choice(FILES) if rng.random() < 0.8 else rng.choice(WORDS))
+    if rng.random() < 0.5:
+        words += GOOD.get(command, [])
+    else:
+        words += [rng.choice(FILES) if rng.random() < 0.8 else rng.choice(WORDS) for _ in range(rng.randint(0, 3))]
     known = OPTIONS.get(command, {"--json": ""})
-    for option in rng.sample(sorted(known), min(rng.randint(0, 3), len(known))):
+    for option in rng.sample(sorted(known), min(rng.choice((0, 1, 1, 2, 3)), len(known))):
         kind = known[option]
         words += [option] if not kind else [option, rng.choice(VALUES[kind])]
         if rng.random() < 0.03:

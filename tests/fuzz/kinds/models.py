@@ -234,4 +234,4 @@ def in_fork(data: bytes) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-KIND = Kind("models", 16, draw, run, seconds=20)
+KIND = Kind("models", 20, draw, run, seconds=20)

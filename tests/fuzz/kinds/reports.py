@@ -58,4 +58,4 @@ def run(case: Case) -> str:
     return f"{words[0]} exit code {code}"
 
 
-KIND = Kind("reports", 4, draw, run, seconds=60, megabytes=300)
+KIND = Kind("reports", 7, draw, run, seconds=60, megabytes=300)

@@ -1,0 +1,280 @@
+"""The kinds of ``python -m tests.fuzz`` on a few cases each, the cases that were findings once, and the run itself."""
+
+import json
+import os
+import shutil
+import signal
+import time
+import warnings
+from collections import Counter
+from itertools import count
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qhyvit.errors import InputError as HostInputError
+from qhyvit.tflite import _flat
+from qhyvit.tflite.read import read
+from qhyvit.verify.census import census
+from qhyvit_device import flat
+from qhyvit_device.errors import InputError
+from qhyvit_device.preprocess import load_image
+from tests.fuzz import corpus, place
+from tests.fuzz import run as runs
+from tests.fuzz import worker as fuzz_workers
+from tests.fuzz.kind import FindingError, Kind, all_kinds, must
+from tests.fuzz.place import NET
+from tests.fuzz.programs import host
+from tests.fuzz.run import Run, State, shrunk, table, tried
+from tests.fuzz.shrink import smaller
+from tests.fuzz.worker import attempt, workers
+
+CASES = {"pictures": 300, "manifests": 300, "labels": 300, "bundles": 60, "models": 60}
+FEW = 25
+KEPT = [pytest.param(name, case, id=path.stem) for path, name, case in corpus.kept()]
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuzz")
+    place.make(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inside(originals, tmp_path_factory):
+    """The current folder is a copy of the place."""
+    folder = tmp_path_factory.mktemp("inside") / "place"
+    shutil.copytree(originals, folder)
+    with place.stand_ins(folder):
+        yield folder
+
+
+@pytest.mark.parametrize("name", sorted(all_kinds()))
+def test_mutated_inputs_are_taken_or_refused(name, inside):
+    kind, outcomes = all_kinds()[name], Counter()
+    before = set(inside.rglob("*"))
+    for number in range(CASES.get(name, FEW)):
+        case = kind.draw(Random(f"test/{name}/{number}"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what pillow has to say of broken files
+            result = attempt(kind, case)
+        assert not result.finding, (number, result)
+        outcomes[result.outcome] += 1
+    assert len(outcomes) > 1, outcomes  # else nothing was tried
+    left = set(inside.rglob("*")) ^ before
+    assert not {p for p in left if "__pycache__" not in p.parts}
+
+
+@pytest.mark.parametrize(("name", "case"), KEPT)
+def test_what_was_found_once_is_mended(name, case, inside):
+    result = attempt(all_kinds()[name], case)
+    assert not result.finding, result
+
+
+def test_the_corpus_is_small():
+    assert len(KEPT) >= 5
+    assert sum(path.stat().st_size for path, _, _ in corpus.kept()) < 300_000
+
+
+def test_a_case_is_packed_and_unpacked():
+    case = (b"a\n", b"\xff\0", b"")
+    assert corpus.unpacked(json.loads(json.dumps(corpus.packed("k", "o", case)))) == case
+
+
+def _sort(case):
+    """What each word does."""
+    word = case[0].decode(errors="replace")
+    if "crash" in word:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "hang" in word:
+        time.sleep(60)
+    if "grow" in word:
+        bytearray(os.urandom(1) * (80 << 20))
+    must("rule" not in word, "it does not hold | here")
+    return {}["x"] if "raise" in word else "done"
+
+
+WORDS = (b"fine", b"crash", b"hang", b"grow", b"rule", b"raise")
+KIND = Kind("sorts", 1, lambda rng: (rng.choice(WORDS),), _sort, seconds=1.0, megabytes=40)
+
+
+@pytest.fixture
+def kinds(monkeypatch):
+    """One kind, of which a word says what happens."""
+    for module in (runs, fuzz_workers):
+        monkeypatch.setattr(module, "all_kinds", lambda: {KIND.name: KIND})
+
+
+@pytest.fixture
+def empty(tmp_path):
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place"
+
+
+@pytest.mark.parametrize(("word", "starts"), [
+    (b"fine", "done"), (b"crash", "crash: the process ended (SIGKILL)"), (b"hang", "hang: "), (b"grow", "memory: "),
+    (b"rule", "rule: it does not hold"), (b"raise", "exception: "),
+])  # fmt: skip
+def test_whatever_a_case_does_the_run_goes_on(word, starts, kinds, empty):
+    with workers(empty, 1) as (worker,):
+        result = tried(worker, KIND, (word,))
+        assert result.outcome.startswith(starts)
+        assert result.finding == (word != b"fine")
+        assert result.case == (word,)
+        assert tried(worker, KIND, (b"fine",)).outcome == "done"
+
+
+def figures(state):
+    return {name: (f.cases, f.findings, f.outcomes) for name, f in state.kinds.items()}
+
+
+def test_a_stopped_run_goes_on_and_counts_no_case_twice(kinds, empty, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "WORDS", (b"fine", b"crash", b"rule"))
+    told = []
+    whole = Run(empty, tmp_path / "a", State(3), None, told.append).cases(24, 2)
+    path = tmp_path / "state.json"
+    first = Run(empty, tmp_path / "b", State.load(path, 3), path, lambda line: setattr(first, "stopped", True))
+    done = first.cases(24, 2).done
+    assert 0 < done < 24
+    second = Run(empty, tmp_path / "b", State.load(path, 3), path, told.append).cases(24, 2)
+    assert second.done == whole.done == 24
+    assert figures(second) == figures(whole)
+    assert whole.kinds["sorts"].cases == 24
+    assert whole.kinds["sorts"].findings == 24 - whole.kinds["sorts"].outcomes["done"]
+    assert set(whole.kinds["sorts"].outcomes) == {"done", "crash: the process ended (SIGKILL)", "rule: it does not hold"}
+    assert len(list((tmp_path / "a").iterdir())) == 2  # the same case is one file
+    assert "24 cases in" in table(whole)
+    with pytest.raises(ValueError, match="--seed 3"):
+        State.load(path, 4)
+
+
+def test_a_finding_is_made_smaller(kinds, empty):
+    case = (b"a long text before crash and behind",)
+    with workers(empty, 1) as (worker,):
+        found = tried(worker, KIND, case)
+    assert shrunk(empty, KIND, found) == (b"crash",)
+    assert smaller((b"abcdef", b"xyz"), lambda c: b"d" in c[0] and c[1].endswith(b"z")) == (b"d", b"z")
+
+
+def test_a_rule_that_does_not_hold_says_what():
+    must(True, "never")
+    with pytest.raises(FindingError, match="why"):
+        must([], "why")
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_case_is_the_same_for_its_number(number, inside):
+    drawn = [kind.draw(rng) for kind, rng in (fuzz_workers.kind_at(7, number) for _ in range(2))]
+    assert drawn[0] == drawn[1]
+
+
+FACTORIES = [
+    "return Net()",
+    "return None",
+    "return 3",
+    "return Net",
+    "return [Net()]",
+    "return 1 / 0",
+    "return {}['x']",
+    "return undefined",
+    "sys.exit(3)",
+    "sys.exit('bye')",
+    "raise SystemExit",
+    "raise RecursionError",
+    "raise MemoryError",
+    "raise StopIteration",
+    "return make_one()",
+    "import no_such_module",
+    "print('x' * 9); return Net()",
+    "return nn.Identity()",
+    "return nn.Linear(3, 3)",
+    "return Net().head",
+    "net = Net(); net.forward = None; return net",
+    "net = Net(); net.forward = lambda x: 3; return net",
+    "net = Net(); net.forward = lambda x: x; return net",
+    "net = Net(); net.forward = lambda x: sys.exit(5); return net",
+    "net = Net(); net.forward = lambda: x; return net",
+    "import argparse; p = argparse.ArgumentParser(); p.add_argument('x'); p.parse_args(); return Net()",
+    "return torch.jit.script(nn.Conv2d(3, 4, 3))",
+    "return Net().half()",
+    "return Net().double()",
+    "return Net().to('meta')",
+    "def f(): return f()\n    return f()",
+    "sys.stderr.write('noise\\n' * 3); return Net()",
+    "sys.argv.clear(); return Net()",
+    "sys.stdout.close(); return Net()",
+    "return Net(0)",
+    "return",
+    "exit()",
+    "quit(1)",
+    "assert False",
+    "yield Net()",
+]
+NUMBERS = count()
+
+
+@pytest.mark.parametrize("body", FACTORIES)
+def test_factories_that_give_odd_things(inside, body):
+    path = inside / f"odd{next(NUMBERS)}.py"
+    path.write_text(f"{NET}\ndef odd():\n    {body}\n")
+    code, said = host(["build", f"{path.name}:odd", *"--images images --out out --method minmax --count 2".split()])
+    path.unlink()
+    assert code == 2
+    if "exit" in body.lower() or "quit" in body:
+        assert path.name in said or "ended the program" in said
+
+
+def test_the_way_to_the_exporter_is_free(inside):
+    code, said = host("build net.py:make --images images --out out --method minmax --count 2".split())
+    assert code == 2
+    assert "the exporter was reached" in said
+
+
+def model(change):
+    found = _flat.load_model(Path("models", "prelu.tflite").read_bytes())
+    change(found.subgraphs[0])
+    return _flat.pack(found)
+
+
+@pytest.mark.parametrize("change", [
+    lambda g: setattr(g.tensors[int(g.operators[0].inputs[1])], "shape", [7, 5]),  # not that of its constant
+    lambda g: setattr(g.tensors[int(g.operators[0].inputs[1])], "type", 8),  # COMPLEX64
+    lambda g: setattr(g.tensors[int(g.operators[0].outputs[0])], "type", 99),
+    lambda g: setattr(g.operators[0].builtinOptions, "padding", 77),
+], ids=["shape", "complex", "no type", "padding"])  # fmt: skip
+def test_whole_tables_that_contradict_each_other_are_one_line(inside, change):
+    data = model(change)
+    flat.check(data, "m")
+    with pytest.raises(HostInputError, match="is damaged") as caught:
+        read(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_census_refuses_what_the_interpreter_refuses(inside):
+    data = model(lambda g: setattr(g.tensors[int(g.operators[0].outputs[0])], "type", 3))
+    with pytest.raises(HostInputError, match="is damaged") as caught:
+        census(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_are_no_text_become_escapes(inside):
+    data = model(lambda g: setattr(g.tensors[0], "name", b"a\xff"))
+    assert any("a\\xff" in name for name in (t.name for t in read(data).tensors.values()))
+
+
+def test_a_tensor_that_claims_the_memory_of_the_machine_is_refused(inside):
+    data = model(lambda g: setattr(g.tensors[0], "shape", [1, 1 << 15, 1 << 15, 3]))
+    with pytest.raises(InputError, match="claims more than 256 million elements"):
+        flat.check(data, "huge")
+
+
+def test_an_image_bomb_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    path = tmp_path / "bomb.png"
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(path)
+    with pytest.raises(InputError, match="too many pixels"):
+        load_image(path)
