@@ -3,6 +3,7 @@
 ``QHYVIT_ENDURANCE``: how many (``make endurance``: a hundred thousand).
 """
 
+import inspect
 import json
 import os
 import subprocess
@@ -75,7 +76,7 @@ def test_memory_of_very_many_pictures_does_not_grow(tiny, photos):
     code = f"""
 import sys
 from qhyvit_device import Model
-from tests.device.test_endurance import resident
+{inspect.getsource(resident)}
 model, photos = Model.load("b"), sys.argv[1:]
 first = [model.classify(p) for p in photos]
 for _ in range(300): [model.classify(p) for p in photos]
@@ -101,7 +102,8 @@ def test_memory_of_a_watch_at_full_speed_does_not_grow(tiny, photos, tmp_path):
     whole = 2 * AHEAD + MANY
     process = subprocess.Popen([*command, "--frames", str(whole)], cwd=tiny, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)  # fmt: skip
-    assert process.stderr.readline().startswith("watching ")
+    while not process.stderr.readline().startswith("watching "):
+        assert process.poll() is None
     contents = [(p.suffix, p.read_bytes()) for p in photos]
     answers, before, put = {}, 0, 0
 
@@ -112,20 +114,23 @@ def test_memory_of_a_watch_at_full_speed_does_not_grow(tiny, photos, tmp_path):
         (ready / f"{put:07d}{suffix}").rename(watched / f"{put:07d}{suffix}")
         put += 1
 
-    for _ in range(AHEAD):
-        add()
-    for number, line in enumerate(process.stdout):
-        found = json.loads(line)
-        path = Path(found["image"])
-        answers.setdefault(int(path.stem) % KINDS, set()).add(json.dumps(found["predictions"]))
-        path.unlink()
-        if put < whole:
+    try:
+        for _ in range(AHEAD):
             add()
-        if number == 2 * AHEAD:
-            before = resident(process.pid)
-        if number == whole - 2:
-            after = resident(process.pid)
-    assert process.wait(60) == 0, process.stderr.read()
+        for number, line in enumerate(process.stdout):
+            found = json.loads(line)
+            path = Path(found["image"])
+            answers.setdefault(int(path.stem) % KINDS, set()).add(json.dumps(found["predictions"]))
+            path.unlink()
+            if put < whole:
+                add()
+            if number == 2 * AHEAD:
+                before = resident(process.pid)
+            if number == whole - 2:
+                after = resident(process.pid)
+        assert process.wait(60) == 0, process.stderr.read()
+    finally:
+        process.kill()
     print(f"{MANY} watched pictures: {before} kB, then {after} kB")
     assert [len(found) for found in answers.values()] == [1] * KINDS
     assert after - before < GROWTH
