@@ -44,7 +44,7 @@ def open_regular(path: Path | str, *, links: bool, folder: int | None = None) ->
 
 
 def _content(stream: BinaryIO, size: int, most: int) -> bytes:
-    """All of a file, or one byte more than ``most``. What is asked for is allocated: so it is the file's size, no more."""
+    """All of a file, or more than ``most``. What is asked for is allocated at once: so it is no more than its size."""
     content = stream.read(size + 1)
     while size < len(content) <= most and (piece := stream.read(1 << 20)):  # it grows, or does not say its size
         content += piece

@@ -15,6 +15,7 @@ from typing import Any
 from qhyvit_device import files
 from qhyvit_device.errors import InputError, ManifestError
 from qhyvit_device.preprocess import Preprocess
+from qhyvit_device.terminal import shown
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
@@ -93,8 +94,9 @@ class Manifest:
             raise ManifestError(f"manifest: input of {self.input.height}x{self.input.width} pixels is out of bounds")
         if not 1 <= self.output.classes <= MAX_CLASSES:
             raise ManifestError(f"manifest: {self.output.classes} classes are out of bounds")
-        if (self.input.layout, self.input.channel_order) != ("NHWC", "RGB"):
-            raise ManifestError(f"manifest: input is {self.input.layout} {self.input.channel_order}, need NHWC RGB")
+        found = f"{self.input.layout} {self.input.channel_order}"
+        if found != "NHWC RGB":
+            raise ManifestError(f"manifest: input is {shown(found)}, need NHWC RGB")
 
 
 def _is_storable(name: str) -> bool:
@@ -135,7 +137,7 @@ def _build(kind: Any, raw: Any, where: str) -> Any:
         hints = typing.get_type_hints(kind)
         unknown = sorted(set(raw) - set(hints))
         if unknown:
-            raise ManifestError(f"manifest: unknown key {where}.{unknown[0]}")
+            raise ManifestError(f"manifest: unknown key {where}.{shown(unknown[0])}")
         values = {name: _build(hints[name], value, f"{where}.{name}") for name, value in raw.items()}
         try:
             return kind(**values)  # type: ignore[operator]

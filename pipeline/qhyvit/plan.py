@@ -155,9 +155,11 @@ class QuantPlan:
                 raise InputError(f"plan: schema_version is not {SCHEMA_VERSION}; calibrate again with --force")
             raw["tensors"] = {name: _tensor_quant(value) for name, value in raw["tensors"].items()}
             raw["folds"] = tuple(FoldNote(**f) for f in raw["folds"])
-            raw.update({name: tuple(raw[name]) for name in LISTS})
+            raw.update({name: tuple(raw[name]) for name in LISTS if isinstance(raw[name], list)})
             plan = QuantPlan(**raw)
             wrong = [name for name, kind in get_type_hints(QuantPlan).items() if not _fits(getattr(plan, name), kind)]
+            if plan.profile not in PROFILES:
+                raise ValueError(f"there is no profile {plan.profile!r}")
             if wrong:
                 raise TypeError(f"{wrong[0]} has values of another type")
             return plan

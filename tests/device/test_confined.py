@@ -1,4 +1,4 @@
-"""``classify`` as a user without rights, on a read-only root, with little memory, without /proc: it works, or says why not."""
+"""``classify`` without rights, memory, /proc or a file system to write on: it works, or says in one line why not."""
 
 import os
 import resource
@@ -17,7 +17,8 @@ LIMIT = 512 << 20
 HOME = Path(sys.base_prefix)  # of Python, which may lie where others cannot look
 READ_ONLY = "mount -o remount,bind,ro / && for m in /tmp /dev/shm /var/tmp; do mount -t tmpfs -o ro none $m; done"
 NO_PROC = "mount -t tmpfs none /proc"
-UNPRIVILEGED = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs "
+RIGHTS = "--clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs"
+UNPRIVILEGED = f"setpriv --reuid={NOBODY} --regid={NOBODY} {RIGHTS} "
 SURROUNDINGS = {  # what is done in a mount namespace of its own, and what the command runs under
     "nobody": ("true", UNPRIVILEGED), "read-only": (READ_ONLY, ""), "no /proc": (NO_PROC, ""),
     "512 MiB of data": ("true", f"prlimit --data={LIMIT} "), "512 MiB of addresses": ("true", f"prlimit --as={LIMIT} "),
@@ -32,7 +33,8 @@ def possible():
         return False
     if not all(map(shutil.which, ("unshare", "setpriv", "prlimit", "mount"))):
         return False
-    return subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True).returncode == 0
+    tried = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return subprocess.run(tried, capture_output=True, check=False).returncode == 0
 
 
 pytestmark = pytest.mark.skipif(not possible(), reason="needs root, and unshare, setpriv, prlimit and mount that work")
@@ -64,9 +66,9 @@ def visible():
     lines = []
     for number, home in enumerate(homes):
         kept = f"/mnt/{number}"
-        lines.append(f"mkdir {kept} {kept}.new && mount --bind {home} {kept}")
-        lines.append(f"mount -t tmpfs -o mode=755 none {home} && for e in $(ls -A {kept}); do "
-                     f"if [ -d {kept}/$e ]; then mkdir {home}/$e && mount --bind {kept}/$e {home}/$e; fi; done")  # fmt: skip
+        lines.append(f"mkdir {kept} && mount --bind {home} {kept} && mount -t tmpfs -o mode=755 none {home}")
+        again = f"mkdir {home}/$e && mount --bind {kept}/$e {home}/$e"
+        lines.append(f"for e in $(ls -A {kept}); do if [ -d {kept}/$e ]; then {again}; fi; done")
     return ["mount -t tmpfs none /mnt", *lines]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import signal
@@ -25,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", type=Path, help="file that keeps what is done; a run that was stopped goes on")
     parser.add_argument("--findings", type=Path, default=Path("build/fuzz"), help="folder for findings (build/fuzz)")
     parser.add_argument("--json", type=Path, help="figures to a file")
-    parser.add_argument("--again", metavar="NUMBER_OR_FILE", nargs="+", help="only these cases, and say what comes of them")
+    parser.add_argument("--again", metavar="NUMBER_OR_FILE", nargs="+", help="only these cases; say what comes of them")
     return parser
 
 
@@ -54,7 +53,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         folder = Path(name)
         place.make(folder)
-        gc.freeze()  # forked processes share it
         if args.again:
             return _again(folder, args.seed, args.again)
         try:

@@ -45,6 +45,7 @@ class Net(nn.Module):
 def make():
     return Net()
 """
+BENCH = "bench b --runs 2 --seconds 0 --warmup 0 --no-memory --profile-ops --json bench.json"
 LAYERS = ("depthwise_dilated", "transposed_same", "prelu", "shuffled", "linear_of_tokens", "depth_multiplier")
 WHOLE = "depthwise"  # the network of bundle and work directory
 FACTS = {
@@ -93,7 +94,7 @@ def make(folder: Path) -> None:
     with contextlib.chdir(folder):
         _build()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            ended = cli.main("bench b --runs 2 --seconds 0 --warmup 0 --no-memory --profile-ops --json bench.json".split())
+            ended = cli.main(BENCH.split())
         if ended:
             raise RuntimeError("the bench did not work")
 
@@ -125,12 +126,13 @@ def pictures() -> dict[str, bytes]:
     turned[0x0112] = 6
     turned[0x010E] = "a picture"
     rgba = Image.fromarray(_noise(1, 24, 31, 4), "RGBA")
-    wide = Image.fromarray((_noise(2, 24, 31, 1)[..., 0].astype(np.uint16) * 257))
+    wide = Image.fromarray(_noise(2, 24, 31, 1)[..., 0].astype(np.uint16) * 257)
     found = {
         "rgb.png": _saved(rgb, "PNG"), "rgba.png": _saved(rgba, "PNG", exif=turned, dpi=(72, 72)),
         "palette.png": _saved(rgb.quantize(7), "PNG", transparency=3), "gray16.png": _saved(wide, "PNG"),
-        "bits.png": _saved(rgb.convert("1"), "PNG"), "animated.png": _saved(rgb, "PNG", save_all=True, append_images=[rgb]),
-        "rgb.jpg": _saved(rgb, "JPEG", exif=turned), "progressive.jpg": _saved(rgb, "JPEG", progressive=True, quality=90),
+        "bits.png": _saved(rgb.convert("1"), "PNG"), "rgb.jpg": _saved(rgb, "JPEG", exif=turned),
+        "animated.png": _saved(rgb, "PNG", save_all=True, append_images=[rgb]),
+        "progressive.jpg": _saved(rgb, "JPEG", progressive=True, quality=90),
         "gray.jpg": _saved(rgb.convert("L"), "JPEG"), "cmyk.jpg": _saved(rgb.convert("CMYK"), "JPEG", subsampling=0),
         "rgb.bmp": _saved(rgb, "BMP"), "palette.bmp": _saved(rgb.quantize(7), "BMP"),
         "bits.bmp": _saved(rgb.convert("1"), "BMP"), "rgba.bmp": _saved(rgba, "BMP"),

@@ -13,6 +13,8 @@ from qhyvit import cli
 from qhyvit_device import cli as device_cli
 from tests.fuzz.kind import Case, must
 
+BUILD = ("build", "net.py:make", "--images", "images", "--out", "out", "--method", "minmax", "--count", "2")
+REACHED = "the exporter was reached"
 FAULT = "this is a fault of qhyvit"
 OUTS = ("out", "out.work", "b.html")  # what a command may write
 
@@ -73,7 +75,7 @@ def _ran(program: str, call: Callable[[], int], words: Sequence[str], said: io.S
     must(code in (0, 1, 2), f"another exit code {told}")
     if "--debug" not in words:
         must("Traceback" not in err.getvalue() + ("" if out.closed else out.getvalue()), f"a traceback {told}")
-    must(FAULT not in err.getvalue(), f"a fault of qhyvit, {lines[-1].rpartition('error: ')[2] if lines else ''} {told}")
+    must(FAULT not in err.getvalue(), f"a fault of qhyvit, {''.join(lines[-1:]).rpartition('error: ')[2]} {told}")
     if code == 2:
         errors = sum(line.startswith(f"{program}: error: ") for line in lines)
         must(lines and lines[-1].startswith(f"{program}: error: "), f"no line of error {told}")

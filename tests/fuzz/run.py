@@ -14,7 +14,7 @@ from typing import Any
 
 from qhyvit import files
 from tests.fuzz import corpus
-from tests.fuzz.kind import Kind, all_kinds
+from tests.fuzz.kind import Case, Kind, all_kinds
 from tests.fuzz.shrink import smaller
 from tests.fuzz.worker import Result, Worker, kind_at, workers
 
@@ -164,21 +164,21 @@ class Run:
         corpus.write(self._findings, raw)
 
 
-def shrunk(place: Path, kind: Kind, found: Result) -> tuple[bytes, ...]:
+def shrunk(place: Path, kind: Kind, found: Result) -> Case:
     """The case of a finding, smaller."""
     sort = found.outcome[:8]
     with workers(place, 1) as (worker,):
 
-        def stays(case: tuple[bytes, ...]) -> bool:
+        def stays(case: Case) -> bool:
             result = tried(worker, kind, case)
             return result.finding and result.outcome.startswith(sort) and short(result) == short(found)
 
         return smaller(found.case, stays)
 
 
-def tried(worker: Worker, kind: Kind, case: tuple[bytes, ...]) -> Result:
-    """What comes of a case."""
-    worker.give(kind, case)
+def tried(worker: Worker, kind: Kind, case: Case | None, seed: int = 0, number: int = -1) -> Result:
+    """What comes of a case, or of the one of a number."""
+    worker.give(kind, case, seed, number)
     while (result := worker.look()) is None:
         wait([worker.pipe], timeout=0.1)
     return result
@@ -195,8 +195,7 @@ def table(state: State) -> str:
     whole = [sum(f.cases for f in state.kinds.values()), sum(f.findings for f in state.kinds.values())]
     rows.append(("all", whole[0], whole[1], f"{sum(f.seconds for f in state.kinds.values()):.0f}", "", "", ""))
     widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
-    lines = ["  ".join(str(v).rjust(w) if i else str(v).ljust(w) for i, (v, w) in enumerate(zip(row, widths, strict=True)))
-             for row in (head, *rows)]  # fmt: skip
+    lines = ["  ".join(str(v).rjust(w) for v, w in zip(row, widths, strict=True)) for row in (head, *rows)]
     lines.append(f"{state.done} cases in {state.wall:.0f} s")
     for name, figures in sorted(state.kinds.items()):
         common = ", ".join(f"{n} {outcome}" for outcome, n in figures.outcomes.most_common(12))

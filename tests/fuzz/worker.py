@@ -1,4 +1,4 @@
-"""A process that runs cases one after the other: one that ends it, hangs or grows is a finding, and another takes over."""
+"""A process that runs cases one after the other: where one ends it, hangs or grows, another process takes over."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from typing import Any
 from tests.fuzz.kind import Case, FindingError, Kind, all_kinds
 from tests.fuzz.place import stand_ins
 
-FORK = multiprocessing.get_context("fork")  # what the parent has imported is there at once
+FORKS = multiprocessing.get_context("forkserver")  # which has no threads, and has imported what takes long
+FORKS.set_forkserver_preload(["tests.fuzz.place", "tests.fuzz.programs", "qhyvit.report.gather", "qhyvit.sweep.spec"])
+START_SECONDS = 120.0  # of a process, and of drawing a case
 GRACE = 1.5  # times a case's memory at which it is not waited for
 
 
@@ -46,9 +48,13 @@ class Result:
 
 def kind_at(seed: int, number: int) -> tuple[Kind, Random]:
     """The kind of a run's case, and what it is drawn with."""
-    rng = Random(f"{seed}/{number}")
     kinds = list(all_kinds().values())
-    return rng.choices(kinds, [kind.share for kind in kinds])[0], rng
+    return Random(f"{seed}/{number}/kind").choices(kinds, [kind.share for kind in kinds])[0], case_random(seed, number)
+
+
+def case_random(seed: int, number: int) -> Random:
+    """What the case of a number is drawn with."""
+    return Random(f"{seed}/{number}")
 
 
 def attempt(kind: Kind, case: Case) -> Result:
@@ -91,17 +97,15 @@ def _serve(pipe: Connection, place: Path, folder: Path) -> None:
     with stand_ins(folder):
         while True:
             while not pipe.poll(1):
-                if os.getppid() != parent:  # killed: other workers hold the pipe's other end as well
+                if os.getppid() != parent:  # it was killed
                     return
             try:
-                name, case, seed, number = pipe.recv()
+                kind, case, seed, number = pipe.recv()
             except EOFError:
                 return
-            kind = all_kinds()[name]
             if case is None:
-                _, rng = kind_at(seed, number)
-                case = kind.draw(rng)
-                pipe.send(case)
+                case = kind.draw(case_random(seed, number))
+            pipe.send(case)
             pipe.send(attempt(kind, case))
 
 
@@ -119,16 +123,16 @@ class Worker:
 
     def _start(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-        self.pipe, theirs = FORK.Pipe()
-        self._process: Any = FORK.Process(target=_serve, args=(theirs, self._place, self._folder), daemon=False)
+        self.pipe, theirs = FORKS.Pipe()
+        self._process: Any = FORKS.Process(target=_serve, args=(theirs, self._place, self._folder), daemon=False)
         self._process.start()
         theirs.close()
 
     def give(self, kind: Kind, case: Case | None = None, seed: int = 0, number: int = -1) -> None:
         """Let it run a case, or the one of a number."""
         self.kind, self.number, self._case, self._since = kind, number, case, time.monotonic()
-        self._drawn = case is not None
-        self.pipe.send((kind.name, case, seed, number))
+        self._begun = False
+        self.pipe.send((kind, case, seed, number))
 
     def look(self) -> Result | None:
         """What came of the case, None while it runs."""
@@ -137,11 +141,11 @@ class Worker:
                 found = self.pipe.recv()
                 if isinstance(found, Result):
                     return found
-                self._case = found
+                self._case, self._begun, self._since = found, True, time.monotonic()
         except (EOFError, ConnectionError):
             return self._ended()
         waited = time.monotonic() - self._since
-        if waited > self.kind.seconds + 5 * (not self._drawn):
+        if waited > (self.kind.seconds if self._begun else START_SECONDS):
             return self._killed(f"hang: no end after {waited:.0f} s")
         with contextlib.suppress(OSError):
             grown = _memory("VmRSS", self._process.pid) >> 10
@@ -160,8 +164,10 @@ class Worker:
         return self._replaced(outcome)
 
     def _kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             os.killpg(self._process.pid, signal.SIGKILL)  # with what it has started
+        except ProcessLookupError:  # it has not begun
+            self._process.kill()
         self._process.join()
 
     def _replaced(self, outcome: str) -> Result:

@@ -11,18 +11,18 @@ from PIL import Image
 
 from qhyvit.methods import all_methods, method
 from tests.fuzz.kind import Case, Kind, must
-from tests.fuzz.programs import case_of, host, words_of
+from tests.fuzz.programs import BUILD, REACHED, case_of, host, words_of
 
-REACHED = "the exporter was reached"
-BUILD = "build net.py:make --images images --out out --method minmax --count 2".split()
 WORDS = (
-    "", "-1", "0", "1", "3", "4294967296", "9" * 400, "nan", "inf", "1e9", "true", "None", "é", "\u2028", "\udcff", "crop",
-    "x=1", "integer", "cpu", "a b", "--", "[bold]", "%s", "{}", "\x1b[31m", "٣", "net.py", "b.work/plan.json",
+    "", "-1", "0", "1", "3", "4294967296", "9" * 400, "nan", "inf", "1e9", "true", "None", "é", "\u2028", "\udcff",
+    "crop", "x=1", "integer", "cpu", "a b", "--", "[bold]", "%s", "{}", "\x1b[31m", "\u0663", "net.py",
+    "b.work/plan.json",
 )  # fmt: skip
 FLAGS = {"--print-config", "--json", "--graph", "--tensors", "--force", "--no-int16", "--random-weights", "--help"}
 OPTIONS = {
     "build": "--method --count --seed --bits --profile --resize-mode --set --classes --input-size --weights --labels "
-    "--latency-profile --random-weights --no-int16 --model-py --force --config --print-config --measure --min-agreement",
+    "--latency-profile --random-weights --no-int16 --model-py --force --config "
+    "--print-config --measure --min-agreement",
     "calibrate": "--method --count --seed --bits --profile --resize-mode --set", "convert": "--force",
     "verify": "--count --seed --resize-mode --json", "export": "--weights --classes --input-size --seed",
     "bundle": "--labels --force", "inspect": "--graph --tensors --json", "sweep": "--workers --retries --json",
@@ -62,7 +62,9 @@ def draw(rng: Random) -> Case:
 
 
 def _value(rng: Random) -> str:
-    return rng.choice(WORDS) if rng.random() < 0.7 else "".join(chr(rng.randrange(1, 0xD7FF)) for _ in range(rng.randint(0, 9)))
+    if rng.random() < 0.7:
+        return rng.choice(WORDS)
+    return "".join(chr(rng.randrange(1, 0xD7FF)) for _ in range(rng.randint(0, 9)))
 
 
 def _command(rng: Random) -> list[str]:
@@ -83,7 +85,9 @@ def run(case: Case) -> str:
         code, said = host(words_of(rest))
         shutil.rmtree("no-work", ignore_errors=True)
         return f"words: {'the exporter' if REACHED in said else f'exit code {code}'}"
-    return _source(rest[0]) if what == "source" else _folder(rest[0] == b"good", dict(zip(rest[1::2], rest[2::2], strict=True)))
+    if what == "source":
+        return _source(rest[0])
+    return _folder(rest[0] == b"good", dict(zip(rest[1::2], rest[2::2], strict=True)))
 
 
 def _source(text: bytes) -> str:

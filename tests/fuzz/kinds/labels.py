@@ -10,7 +10,10 @@ from qhyvit.errors import QhyvitError
 from tests.fuzz.kind import Case, Kind, must
 from tests.fuzz.mutate import ODD, changed
 
-CELLS = ("0.png", "1.png", "no.png", "0", "1", "9", "00", "+1", "1.0", "٣", "", " 0 ", '"', "'", "\ufeff0", "a,b", "1e3")
+CELLS = (
+    "0.png", "1.png", "no.png", "0", "1", "9", "00", "+1", "1.0", "\u0663", "", " 0 ", '"', "'", "\ufeff0", "a,b",
+    "1e3",
+)  # fmt: skip
 
 
 def draw(rng: Random) -> Case:

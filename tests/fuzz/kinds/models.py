@@ -94,9 +94,12 @@ def _option(rng: Random, model: Any) -> str:
         return f"options of {_flat.op_name(model, operator)} for another op's"
     name = rng.choice(sorted(vars(options)) or ["none"])
     value = getattr(options, name, 0)
-    odd = rng.random() < 0.5 if isinstance(value, bool) else rng.choice(INTS) if isinstance(value, int) else None
-    odd = rng.choice(FLOATS) if isinstance(value, float) else odd
-    setattr(options, name, [rng.choice(INTS)] * rng.randint(0, 9) if odd is None else odd)
+    odd: Any = [rng.choice(INTS)] * rng.randint(0, 9)
+    if isinstance(value, bool):
+        odd = not value
+    elif isinstance(value, int | float):
+        odd = rng.choice(INTS if isinstance(value, int) else FLOATS)
+    setattr(options, name, odd)
     return f"{name} of {_flat.op_name(model, operator)}"
 
 

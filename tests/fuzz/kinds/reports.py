@@ -16,20 +16,22 @@ COMMANDS = (
     ("report b --bench bench.json", 3), ("report b --images images", 1), ("compare b.work b.work", 3),
     ("compare b b --bench bench.json", 3), ("compare b.work/plan.json b.work", 2), ("convert --work b.work", 2),
     ("convert --work b.work --force", 2), ("verify --work b.work --images images --count 1", 1), ("inspect b.work", 2),
-    ("inspect b --graph --tensors", 2), ("bundle --work b.work --images images --out out", 2), ("inspect b.work --json", 1),
+    ("inspect b --graph --tensors", 2), ("bundle --work b.work --images images --out out", 2),
+    ("inspect b.work --json", 1),
     ("evaluate b --images images", 2), ("latency-profile bench.json --out out", 3),
     ("calibrate --work b.work --images images --method minmax --count 1", 1),
 )  # fmt: skip
 READ = {  # what a command reads besides the files of the bundle and the work directory
-    "report b --bench bench.json": BENCH, "compare b b --bench bench.json": BENCH, "latency-profile bench.json --out out": BENCH,
+    "report b --bench bench.json": BENCH, "compare b b --bench bench.json": BENCH,
+    "latency-profile bench.json --out out": BENCH,
 }  # fmt: skip
 
 
 def draw(rng: Random) -> Case:
     """A file's path, its content, and the command's words."""
     command = rng.choices([c for c, _ in COMMANDS], [w for _, w in COMMANDS])[0]
-    inside = [str(path) for folder in ("b", "b.work") if folder in command.replace("/", " ").split() or folder == "b.work"
-              for path in sorted(Path(folder).iterdir()) if path.is_file() and path.name != "lock"]  # fmt: skip
+    folders = ("b", "b.work") if "b" in command.split() else ("b.work",)
+    inside = [str(path) for folder in folders for path in sorted(Path(folder).iterdir()) if path.name != "lock"]
     name = READ[command] if command in READ and rng.random() < 0.6 else rng.choice(inside)
     data = Path(name).read_bytes()
     if name.endswith(".json"):

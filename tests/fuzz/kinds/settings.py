@@ -12,9 +12,7 @@ from qhyvit.errors import QhyvitError
 from qhyvit.sweep.spec import read_spec
 from tests.fuzz.kind import Case, Kind, must
 from tests.fuzz.mutate import changed, changed_document, changed_json
-from tests.fuzz.programs import host
-
-BUILD = "build net.py:make --images images --out out --method minmax --count 2".split()
+from tests.fuzz.programs import BUILD, REACHED, host
 
 
 def toml(value: Any) -> str:
@@ -54,12 +52,13 @@ def run(case: Case) -> str:
     try:
         if which == "sweep.toml":
             return f"{which} {_sweep(path)}"
-        words = {"config.toml": ["--config", str(path)], "latency.json": ["--latency-profile", str(path)]}.get(which, [])
-        code, said = host(["build", *words] if which == "config.toml" and b"net.py:make" in case[1] else [*BUILD, *words])
+        options = {"config.toml": ["--config", str(path)], "latency.json": ["--latency-profile", str(path)]}
+        whole = which == "config.toml" and b"net.py:make" in case[1]
+        code, said = host([*(["build"] if whole else BUILD), *options.get(which, [])])
     finally:
         path.unlink()
     must(code == 2, f"exit code {code}: {said}")
-    return f"{which} {'read' if 'the exporter was reached' in said else 'refused'}"
+    return f"{which} {'read' if REACHED in said else 'refused'}"
 
 
 def _sweep(path: Path) -> str:

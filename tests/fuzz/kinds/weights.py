@@ -9,11 +9,9 @@ from random import Random
 
 from tests.fuzz.kind import Case, Kind, must
 from tests.fuzz.mutate import changed, changed_json, changed_zip
-from tests.fuzz.programs import host
+from tests.fuzz.programs import BUILD, REACHED, host
 
 SUFFIXES = (b".pth", b".safetensors", b".bin", b".pt", b"")
-BUILD = "build net.py:make --images images --out out --method minmax --count 2".split()
-REACHED = "the exporter was reached"
 
 
 def draw(rng: Random) -> Case:
