@@ -41,3 +41,13 @@ def test_unknown_keys_and_versions_are_refused():
 def test_impossible_quantizations_are_refused(bad):
     with pytest.raises(PlanError):
         TensorQuant(*bad)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("options", 7), ("wide", ".."), ("profile", "none"), ("seed", "0"), ("int16", {"x": "y"}), ("bridge", {"x": 3}),
+    ("seconds", None), ("seconds", 10**400), ("image_hashes", [3]), ("tensors", {"x": {}}),
+])  # fmt: skip
+def test_values_of_another_type_are_no_plan(name, value):
+    raw = {**json.loads(QuantPlan({}, "minmax").to_json()), name: value}
+    with pytest.raises(InputError, match="not a quantization plan"):
+        QuantPlan.from_json(json.dumps(raw))

@@ -32,7 +32,7 @@ class Kind:
         draw: makes a case in the current folder, which is one of :mod:`tests.fuzz.place`.
         run: gives a case to the program, in the current folder, which it leaves as it was. Returns the outcome in a
             word or two, raises FindingError where a rule does not hold; whatever else it raises is a finding as well.
-        seconds: that a case may take.
+        seconds: of a processor that a case may take.
         megabytes: that the process may grow by during a case.
     """
 

@@ -22,8 +22,14 @@ from tests.fuzz.kind import Case, FindingError, Kind, all_kinds
 from tests.fuzz.place import stand_ins
 
 FORKS = multiprocessing.get_context("forkserver")  # which has no threads, and has imported what takes long
-FORKS.set_forkserver_preload(["tests.fuzz.place", "tests.fuzz.programs", "qhyvit.report.gather", "qhyvit.sweep.spec"])
+FAMILIES = ("efficientformer", "efficientformerv2", "mobile_former", "mobilevit", "mobilevitv2", "_export", "_source")
+FORKS.set_forkserver_preload([
+    "tests.fuzz.place", "tests.fuzz.programs", "qhyvit.report.gather", "qhyvit.sweep.spec", "timm", "torchvision",
+    *(f"qhyvit.models.{name}" for name in FAMILIES),
+])  # fmt: skip
 START_SECONDS = 120.0  # of a process, and of drawing a case
+PATIENCE = 10  # times a case's processor seconds that are waited for: other programs may have the processors
+TICKS = os.sysconf("SC_CLK_TCK")
 GRACE = 1.5  # times a case's memory at which it is not waited for
 
 
@@ -79,6 +85,15 @@ def _memory(name: str, process: int | str = "self") -> int:
         return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)
 
 
+def _cpu(process: int) -> float:
+    """Processor seconds of a process, 0 where it has ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
 def _reset_peak() -> None:
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
         file.write("5")
@@ -131,7 +146,7 @@ class Worker:
     def give(self, kind: Kind, case: Case | None = None, seed: int = 0, number: int = -1) -> None:
         """Let it run a case, or the one of a number."""
         self.kind, self.number, self._case, self._since = kind, number, case, time.monotonic()
-        self._begun = False
+        self._begun, self._cpu = False, float("inf")
         self.pipe.send((kind, case, seed, number))
 
     def look(self) -> Result | None:
@@ -142,10 +157,12 @@ class Worker:
                 if isinstance(found, Result):
                     return found
                 self._case, self._begun, self._since = found, True, time.monotonic()
+                self._cpu = _cpu(self._process.pid)
         except (EOFError, ConnectionError):
             return self._ended()
         waited = time.monotonic() - self._since
-        if waited > (self.kind.seconds if self._begun else START_SECONDS):
+        worked = _cpu(self._process.pid) - self._cpu
+        if waited > (PATIENCE * self.kind.seconds if self._begun else START_SECONDS) or worked > self.kind.seconds:
             return self._killed(f"hang: no end after {waited:.0f} s")
         with contextlib.suppress(OSError):
             grown = _memory("VmRSS", self._process.pid) >> 10
