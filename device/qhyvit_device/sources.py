@@ -23,7 +23,7 @@ from qhyvit_device.preprocess import is_image_name
 
 POLL_SECONDS = 0.25
 BUSY_SHARE = 10  # pauses are so many times as long as a look: thousands of files must not take a core
-MOST_FORGOTTEN = 100_000  # names that are gone and remembered: a stick may come back
+MOST_FORGOTTEN = 50_000  # names that are gone and remembered: a stick may come back
 MOST_STDIN_BYTES = 256 << 20
 CAMERAS = ("camera", "picamera2")
 Frame = tuple[str, "Image.Image | InputError"]
@@ -42,7 +42,7 @@ def watch_folder(folder: Path) -> Iterator[Frame]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder to watch")
     try:
-        return _appearing(folder, _marks(_images(folder)))
+        return _appearing(folder, np.sort(_marks(_images(folder))))
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}") from error
 
@@ -62,15 +62,25 @@ def _appearing(folder: Path, done: Marks) -> Iterator[Frame]:
             continue
         gone, marks = False, _marks(found)
         ready = {name: mark for name, mark in found.items() if growing.get(name) == mark}
-        fresh = ~np.isin(marks, done)
+        fresh = ~_among(done, marks)
         growing = {n: m for (n, m), new in zip(found.items(), fresh, strict=True) if new and n not in ready}
         if len(done) > len(found) + MOST_FORGOTTEN:
-            done = np.intersect1d(done, marks)
-        done = np.union1d(done, _marks(ready))
+            done = done[_among(np.sort(marks), done)]
+        done = np.concatenate((done, _marks(ready)))
+        done.sort()
         looked = time.monotonic() - started
         for name in sorted(ready):
             yield str(folder / name), _loaded(folder / name)
         time.sleep(max(POLL_SECONDS, BUSY_SHARE * looked))
+
+
+def _among(known: Marks, marks: Marks) -> NDArray[np.bool_]:
+    """Which of ``marks`` are among ``known``, which are sorted; numpy's isin would copy all of them."""
+    if not len(known):
+        return np.zeros(len(marks), np.bool_)
+    places = np.searchsorted(known, marks)
+    found: NDArray[np.bool_] = known[np.minimum(places, len(known) - 1)] == marks
+    return found
 
 
 def _marks(found: Mapping[str, int]) -> Marks:
