@@ -19,7 +19,7 @@ from PIL import Image
 
 from qhyvit_device.errors import DeviceError, InputError
 from qhyvit_device.pictures import DRAFT_BYTES, Upright, decoded, named
-from qhyvit_device.preprocess import is_image_name
+from qhyvit_device.preprocess import SUFFIXES
 
 POLL_SECONDS = 0.25
 BUSY_SHARE = 10  # pauses are so many times as long as a look: thousands of files must not take a core
@@ -70,7 +70,8 @@ def _appearing(folder: Path, done: Marks) -> Iterator[Frame]:
         done.sort()
         looked = time.monotonic() - started
         for name in sorted(ready):
-            yield str(folder / name), _loaded(folder / name)
+            path = os.path.join(folder, name)  # Python keeps the parts of each Path in a table that grows
+            yield path, _loaded(path)
         time.sleep(max(POLL_SECONDS, BUSY_SHARE * looked))
 
 
@@ -96,7 +97,7 @@ def _images(folder: Path) -> dict[str, int]:
     found: dict[str, int] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not is_image_name(Path(entry.name)):
+            if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
                 continue
             try:
                 if entry.is_file():
@@ -107,7 +108,7 @@ def _images(folder: Path) -> dict[str, int]:
     return found
 
 
-def _loaded(path: Path) -> Image.Image | InputError:
+def _loaded(path: str) -> Image.Image | InputError:
     try:
         image = decoded(path, DRAFT_BYTES)
         with named(path):
