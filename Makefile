@@ -2,7 +2,8 @@
 PY := .venv/bin/python
 MUTANTS ?= 300
 SEED ?= 0
-.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker release-check docs fuzz coverage mutation lint clean
+CASES ?= 100000
+.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker release-check docs fuzz fuzz-long endurance coverage mutation lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -40,9 +41,14 @@ release-check: setup  ## wheel and sdist, built, installed in clean environments
 docs:           ## the documents as a site in build/site, in an environment of its own
 	@bash tools/docs.sh
 
-fuzz: setup     ## ten thousand mutated bundles, models, images and manifests each, a thousand command lines
-	QHYVIT_FUZZ=10000 $(PY) -m pytest tests/device/test_fuzz.py -q
-	QHYVIT_FUZZ=1000 $(PY) -m pytest tests/test_host_fuzz.py -q
+fuzz: setup     ## CASES mutated inputs of every kind (100,000: an hour on two cores), see docs/decisions
+	OMP_NUM_THREADS=1 $(PY) -m tests.fuzz --cases $(CASES) --seed $(SEED)
+
+fuzz-long: setup  ## a million; what is done lies in build/fuzz-SEED.json, and a run that was stopped goes on
+	OMP_NUM_THREADS=1 nice -n 15 $(PY) -m tests.fuzz --cases 1000000 --seed $(SEED) --resume build/fuzz-$(SEED).json
+
+endurance: setup  ## a hundred thousand inferences in one process, by eight threads and of a watched folder
+	OMP_NUM_THREADS=1 QHYVIT_ENDURANCE=100000 $(PY) -m pytest tests/device/test_endurance.py -q -s
 
 coverage: setup  ## every variant through all stages, random weights; writes benchmarks/results/coverage.csv
 	$(PY) -m benchmarks.coverage

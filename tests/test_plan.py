@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qhyvit.errors import InputError, PlanError
-from qhyvit.plan import Choice, FoldNote, Granularity, QuantPlan, Scheme, TensorQuant, load
+from qhyvit.plan import Choice, FoldNote, Granularity, QuantPlan, Scheme, TensorQuant
 
 scales = st.floats(2.0**-23, 1e4, width=32)
 
@@ -43,6 +43,11 @@ def test_impossible_quantizations_are_refused(bad):
         TensorQuant(*bad)
 
 
-def test_a_missing_file_is_one_line(tmp_path):
-    with pytest.raises(InputError, match=r"nothing\.json"):
-        load(tmp_path / "nothing.json")
+@pytest.mark.parametrize(("name", "value"), [
+    ("options", 7), ("wide", ".."), ("profile", "none"), ("seed", "0"), ("int16", {"x": "y"}), ("bridge", {"x": 3}),
+    ("seconds", None), ("seconds", 10**400), ("image_hashes", [3]), ("tensors", {"x": {}}),
+])  # fmt: skip
+def test_values_of_another_type_are_no_plan(name, value):
+    raw = {**json.loads(QuantPlan({}, "minmax").to_json()), name: value}
+    with pytest.raises(InputError, match="not a quantization plan"):
+        QuantPlan.from_json(json.dumps(raw))

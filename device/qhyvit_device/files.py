@@ -43,6 +43,14 @@ def open_regular(path: Path | str, *, links: bool, folder: int | None = None) ->
     return os.fdopen(handle, "rb")
 
 
+def _content(stream: BinaryIO, size: int, most: int) -> bytes:
+    """All of a file, or more than ``most``. What is asked for is allocated at once: so it is no more than its size."""
+    content = stream.read(size + 1)
+    while size < len(content) <= most and (piece := stream.read(1 << 20)):  # it grows, or does not say its size
+        content += piece
+    return content
+
+
 def read(path: Path, most: int, *, links: bool = False, folder: int | None = None) -> bytes:
     """The content of a regular file.
 
@@ -58,7 +66,7 @@ def read(path: Path, most: int, *, links: bool = False, folder: int | None = Non
     try:
         with open_regular(path, links=links, folder=folder) as stream:
             size = os.fstat(stream.fileno()).st_size
-            content = b"" if size > most else stream.read(most + 1)
+            content = b"" if size > most else _content(stream, size, most)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     if max(size, len(content)) > most:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 from qhyvit_device.errors import InputError
@@ -13,6 +14,12 @@ MOST_VISITS = 500_000  # of tables, list entries and tensor indices: networks of
 # The one operand that these ops may leave out, the bias: by builtin code, its place among the inputs.
 OPTIONAL = {3: 2, 4: 2, 9: 2, 67: 3}  # CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, TRANSPOSE_CONV
 NO_NUMBERS = (5, 13, 14)  # types STRING, RESOURCE, VARIANT
+OPERANDS = {45: 4, 49: 2, 126: 2}  # STRIDED_SLICE, SPLIT, BATCH_MATMUL read so many without counting
+SPLIT, INT32 = 49, 2
+# These ops divide by scales: ADD, AVERAGE_POOL, CONV, DEPTHWISE, FULLY_CONNECTED, LOGISTIC, MUL, SOFTMAX, TANH, MEAN,
+# SUB, TRANSPOSE_CONV, SUM, RSQRT, QUANTIZE, HARD_SWISH, BATCH_MATMUL, GELU
+WITH_SCALES = (0, 1, 3, 4, 9, 14, 18, 25, 28, 40, 41, 67, 74, 76, 114, 117, 126, 150)
+CODES = (3, 7, 9)  # types UINT8, INT16, INT8
 # What a table holds, by field number: the table of a child, a list of the child, or the size of a vector's elements.
 # Source: the TFLite schema.
 TABLES: dict[str, dict[int, str | list[str] | int]] = {
@@ -151,13 +158,35 @@ class _Reader:
             if not read or not written:
                 raise InputError("an op has no inputs, or no outputs")
             missing = set(self.known(read, len(tensors))) - ready
+            self.operands(self.codes[code], read, tensors)
             if missing:
                 raise InputError(f"an op reads tensor {min(missing)} before it is written")
             if constants.intersection(self.known(written, len(tensors))):
                 raise InputError("an op writes a constant")
+            if self.codes[code] in WITH_SCALES and not all(self.scaled(tensors[t]) for t in (*read, *written)):
+                raise InputError("an op computes with codes that have no scale")
             ready.update(written)
         if not ready.issuperset(self.known(self.integers(graph, 2), len(tensors))):
             raise InputError("an output is never written")
+
+    def operands(self, kind: int, read: list[int], tensors: list[int]) -> None:
+        """What kernels take for granted of an op's inputs."""
+        if len(read) != OPERANDS.get(kind, len(read)):
+            raise InputError(f"an op of kind {kind} has {len(read)} inputs")
+        if kind == SPLIT and self.number("<b", tensors[read[0]], 1, 0) != INT32:
+            raise InputError("a split has an axis that is no whole number")
+
+    def scaled(self, tensor: int) -> bool:
+        """Whether codes have scales, all of them positive; true of what holds no codes."""
+        if self.number("<b", tensor, 1, 0) not in CODES:
+            return True
+        quantization = self.field(tensor, 4)
+        scales = None if quantization is None else self.field(quantization + self.at("<I", quantization), 2)
+        if scales is None:
+            return False
+        first, count = self.vector(scales, 4)
+        self.count(count)
+        return count > 0 and all(0 < s < math.inf for s in struct.unpack_from(f"<{count}f", self.data, first))
 
     @staticmethod
     def known(named: list[int], count: int) -> list[int]:

@@ -15,6 +15,7 @@ from typing import Any
 from qhyvit_device import files
 from qhyvit_device.errors import InputError, ManifestError
 from qhyvit_device.preprocess import Preprocess
+from qhyvit_device.terminal import shown
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
@@ -93,8 +94,9 @@ class Manifest:
             raise ManifestError(f"manifest: input of {self.input.height}x{self.input.width} pixels is out of bounds")
         if not 1 <= self.output.classes <= MAX_CLASSES:
             raise ManifestError(f"manifest: {self.output.classes} classes are out of bounds")
-        if (self.input.layout, self.input.channel_order) != ("NHWC", "RGB"):
-            raise ManifestError(f"manifest: input is {self.input.layout} {self.input.channel_order}, need NHWC RGB")
+        found = f"{self.input.layout} {self.input.channel_order}"
+        if found != "NHWC RGB":
+            raise ManifestError(f"manifest: input is {shown(found)}, need NHWC RGB")
 
 
 def _is_storable(name: str) -> bool:
@@ -105,19 +107,25 @@ def _is_storable(name: str) -> bool:
         return False
 
 
-def _matches(value: Any, kind: Any) -> bool:
-    origin = typing.get_origin(kind)
+def matches(value: Any, kind: Any, most: float = MAX_NUMBER) -> bool:
+    """Whether plain data, tuples or dataclasses have a type, down to their last value; numbers are at most ``most``."""
+    origin, of = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return True
     if origin is types.UnionType:
-        return any(_matches(value, k) for k in typing.get_args(kind))
+        return any(matches(value, k, most) for k in of)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(matches(v, of[0], most) for v in value)
     if origin is not None and issubclass(origin, Mapping):
-        of_key, of_value = typing.get_args(kind)
-        return isinstance(value, dict) and all(_matches(k, of_key) and _matches(v, of_value) for k, v in value.items())
+        good = isinstance(value, dict)
+        return good and all(matches(k, of[0], most) and matches(v, of[1], most) for k, v in value.items())
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return isinstance(value, kind) and all(matches(getattr(value, n), k, most) for n, k in hints.items())  # type: ignore[arg-type]
     if kind is float:  # a whole number may be too large to become one
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most
     if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= most
     return isinstance(value, kind)
 
 
@@ -129,7 +137,7 @@ def _build(kind: Any, raw: Any, where: str) -> Any:
         hints = typing.get_type_hints(kind)
         unknown = sorted(set(raw) - set(hints))
         if unknown:
-            raise ManifestError(f"manifest: unknown key {where}.{unknown[0]}")
+            raise ManifestError(f"manifest: unknown key {where}.{shown(unknown[0])}")
         values = {name: _build(hints[name], value, f"{where}.{name}") for name, value in raw.items()}
         try:
             return kind(**values)  # type: ignore[operator]
@@ -138,10 +146,10 @@ def _build(kind: Any, raw: Any, where: str) -> Any:
     if typing.get_origin(kind) is tuple:
         of = typing.get_args(kind)
         good = isinstance(raw, list) and ((len(of) == 2 and of[1] is Ellipsis) or len(raw) == len(of))
-        if not good or not all(_matches(v, of[0]) for v in raw):
+        if not good or not all(matches(v, of[0]) for v in raw):
             raise ManifestError(f"manifest: {where} is no list of the right kind")
         return tuple(raw)
-    if not _matches(raw, kind):
+    if not matches(raw, kind):
         raise ManifestError(f"manifest: {where} has the wrong type {type(raw).__name__}")
     return raw
 

@@ -9,24 +9,25 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from qhyvit_device.errors import DeviceError, InputError
 from qhyvit_device.pictures import DRAFT_BYTES, Upright, decoded, named
-from qhyvit_device.preprocess import is_image_name
+from qhyvit_device.preprocess import SUFFIXES
 
 POLL_SECONDS = 0.25
 BUSY_SHARE = 10  # pauses are so many times as long as a look: thousands of files must not take a core
-MOST_FORGOTTEN = 100_000  # names that are gone and remembered: a stick may come back
+MOST_FORGOTTEN = 50_000  # names that are gone and remembered: a stick may come back
 MOST_STDIN_BYTES = 256 << 20
 CAMERAS = ("camera", "picamera2")
 Frame = tuple[str, "Image.Image | InputError"]
-Stamp = tuple[int, ...]  # size, times of change, number of the file: a name may be used again
+Marks = NDArray[np.int64]  # eight bytes a picture: names and times of a hundred thousand would take 40 MB
 
 
 def watch_folder(folder: Path) -> Iterator[Frame]:
@@ -41,13 +42,13 @@ def watch_folder(folder: Path) -> Iterator[Frame]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder to watch")
     try:
-        return _appearing(folder, _images(folder))
+        return _appearing(folder, np.sort(_marks(_images(folder))))
     except OSError as error:
         raise InputError(f"{folder}: {error.strerror}") from error
 
 
-def _appearing(folder: Path, done: dict[str, Stamp]) -> Iterator[Frame]:
-    growing: dict[str, Stamp] = {}
+def _appearing(folder: Path, done: Marks) -> Iterator[Frame]:
+    growing: dict[str, int] = {}
     gone = False
     while True:
         started = time.monotonic()
@@ -59,38 +60,55 @@ def _appearing(folder: Path, done: dict[str, Stamp]) -> Iterator[Frame]:
             gone = True
             time.sleep(POLL_SECONDS)
             continue
-        gone, looked = False, time.monotonic() - started
-        ready = sorted(name for name, stamp in found.items() if growing.get(name) == stamp)
-        growing = {n: s for n, s in found.items() if done.get(n) != s and growing.get(n) != s}
+        gone, marks = False, _marks(found)
+        ready = {name: mark for name, mark in found.items() if growing.get(name) == mark}
+        fresh = ~_among(done, marks)
+        growing = {n: m for (n, m), new in zip(found.items(), fresh, strict=True) if new and n not in ready}
         if len(done) > len(found) + MOST_FORGOTTEN:
-            done = {n: s for n, s in done.items() if n in found}
-        for name in ready:
-            done[name] = found[name]
-            yield str(folder / name), _loaded(folder / name)
+            done = done[_among(np.sort(marks), done)]
+        done = np.concatenate((done, _marks(ready)))
+        done.sort()
+        looked = time.monotonic() - started
+        for name in sorted(ready):
+            path = os.path.join(folder, name)  # Python keeps the parts of each Path in a table that grows
+            yield path, _loaded(path)
         time.sleep(max(POLL_SECONDS, BUSY_SHARE * looked))
 
 
-def _images(folder: Path) -> dict[str, Stamp]:
-    """Regular image files by name.
+def _among(known: Marks, marks: Marks) -> NDArray[np.bool_]:
+    """Which of ``marks`` are among ``known``, which are sorted; numpy's isin would copy all of them."""
+    if not len(known):
+        return np.zeros(len(marks), np.bool_)
+    places = np.searchsorted(known, marks)
+    found: NDArray[np.bool_] = known[np.minimum(places, len(known) - 1)] == marks
+    return found
+
+
+def _marks(found: Mapping[str, int]) -> Marks:
+    return np.fromiter(found.values(), np.int64, len(found))
+
+
+def _images(folder: Path) -> dict[str, int]:
+    """Regular image files: of each name a mark, which is another one where the name is used again.
 
     Raises:
         OSError: the folder is gone, or cannot be read.
     """
-    found: dict[str, Stamp] = {}
+    found: dict[str, int] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not is_image_name(Path(entry.name)):
+            if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
                 continue
             try:
                 if entry.is_file():
                     s = entry.stat()
-                    found[entry.name] = (s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
+                    found[entry.name] = hash((entry.name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino))
             except OSError:  # it has just gone
                 continue
     return found
 
 
-def _loaded(path: Path) -> Image.Image | InputError:
+def _loaded(path: str) -> Image.Image | InputError:
     try:
         image = decoded(path, DRAFT_BYTES)
         with named(path):

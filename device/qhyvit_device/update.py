@@ -139,6 +139,7 @@ def update(folder: Path, bundle: Path, *, downgrade: bool = False) -> None:
         raise InputError(f"{folder}: a link or no folder; name the folder of the bundle")
     folder, previous = folder.absolute(), previous_of(folder.absolute())
     following = folder.with_name(f".{folder.name}.next")
+    manifests.load(bundle / manifests.FILE_NAME)  # of a mistake no lock is left
     with _alone(folder):
         shutil.rmtree(following, ignore_errors=True)  # of an update that was killed
         try:
@@ -175,8 +176,8 @@ def go_back(folder: Path) -> None:
         DeviceError: see :func:`update`.
     """
     folder, previous = folder.absolute(), previous_of(folder.absolute())
+    if not previous.is_dir():
+        raise InputError(f"{previous}: there is no bundle before this one")
     with _alone(folder):
-        if not previous.is_dir():
-            raise InputError(f"{previous}: there is no bundle before this one")
         _check(previous)
         _exchange(previous, folder)

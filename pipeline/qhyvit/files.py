@@ -70,8 +70,8 @@ def remove_temporaries(folder: Path, names: Collection[str]) -> None:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a text file, see :func:`write_bytes`."""
-    write_bytes(target, text.encode())
+    """Write a text file, see :func:`write_bytes`; names of files that are no text become escapes."""
+    write_bytes(target, text.encode(errors="backslashreplace"))
 
 
 def only(folder: Path, names: Collection[str]) -> bool:

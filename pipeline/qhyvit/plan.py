@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from qhyvit.errors import InputError, PlanError
+from qhyvit_device.manifest import matches
 
 SCHEMA_VERSION = 5
 PROFILES = ("integer", "cpu")  # no float at all; float where its kernels are faster
@@ -154,10 +155,20 @@ class QuantPlan:
                 raise InputError(f"plan: schema_version is not {SCHEMA_VERSION}; calibrate again with --force")
             raw["tensors"] = {name: _tensor_quant(value) for name, value in raw["tensors"].items()}
             raw["folds"] = tuple(FoldNote(**f) for f in raw["folds"])
-            raw.update({name: tuple(raw[name]) for name in LISTS})
-            return QuantPlan(**raw)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raw.update({name: tuple(raw[name]) for name in LISTS if isinstance(raw[name], list)})
+            plan = QuantPlan(**raw)
+            wrong = [name for name, kind in get_type_hints(QuantPlan).items() if not _fits(getattr(plan, name), kind)]
+            if plan.profile not in PROFILES:
+                raise ValueError(f"there is no profile {plan.profile!r}")
+            if wrong:
+                raise TypeError(f"{wrong[0]} has values of another type")
+            return plan
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError, PlanError) as error:
             raise InputError(f"plan: not a quantization plan: {error}; calibrate again with --force") from error
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    return matches(value, kind, sys.float_info.max)
 
 
 def _tensor_quant(raw: dict[str, Any]) -> TensorQuant:
@@ -175,15 +186,3 @@ def quants_to_json(quants: Mapping[str, TensorQuant]) -> dict[str, Any]:
 def quants_from_json(raw: Mapping[str, Any]) -> dict[str, TensorQuant]:
     """What :func:`quants_to_json` gave."""
     return {name: _tensor_quant(dict(value)) for name, value in raw.items()}
-
-
-def load(path: Path) -> QuantPlan:
-    """Read a plan file.
-
-    Raises:
-        InputError: missing or not a plan.
-    """
-    try:
-        return QuantPlan.from_json(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot read plan {path}: {error.strerror}") from error

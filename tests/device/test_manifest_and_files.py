@@ -1,5 +1,6 @@
 """Manifests and model files are untrusted: everything hostile is refused with its reason."""
 
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qhyvit_device import flat, info, manifest
+from qhyvit_device import files, flat, info, manifest
 from qhyvit_device.errors import CheckFailedError, InputError, ManifestError
 from qhyvit_device.manifest import Input, Manifest, Output, SelfTest
 from qhyvit_device.preprocess import Preprocess
@@ -246,3 +247,17 @@ def test_a_board_is_held_to_what_the_host_simulated_for_it(monkeypatch):
 def test_another_decision_fails_however_near(monkeypatch):
     with pytest.raises(CheckFailedError):
         on_machine("aarch64", (2, 1, 0), monkeypatch, arm64_codes=(1, 2, 0))
+
+
+def test_a_file_takes_no_more_memory_than_its_size(tmp_path, monkeypatch):
+    asked = []
+
+    class Noted(io.BytesIO):
+        def read(self, size=-1):
+            asked.append(size)
+            return super().read(size)
+
+    assert files._content(Noted(b"abc"), 3, 1 << 30) == b"abc"
+    assert max(asked) == 4
+    assert files._content(Noted(b"abcdef"), 3, 1 << 30) == b"abcdef"  # it has grown
+    assert len(files._content(Noted(bytes(9)), 3, 5)) > 5

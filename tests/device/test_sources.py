@@ -285,12 +285,12 @@ def test_twenty_thousand_files_take_a_small_share_of_a_core(tmp_path, monkeypatc
 
 def test_names_that_are_gone_are_forgotten_in_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "MOST_FORGOTTEN", 3)
-    done = {f"{i}.jpg": (i,) for i in range(10)}
+    done = np.arange(10)
     picture(tmp_path / "a.png", 0)
     frames = sources._appearing(tmp_path, done)
     monkeypatch.setattr(sources, "POLL_SECONDS", 0.0)
     assert Path(next(frames)[0]).name == "a.png"
-    assert set(frames.gi_frame.f_locals["done"]) == {"a.png"}
+    assert len(frames.gi_frame.f_locals["done"]) == 1
 
 
 def test_a_fifo_is_refused_where_it_is_named(bundle, tmp_path):

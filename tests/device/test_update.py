@@ -234,3 +234,10 @@ def test_a_watch_goes_on_with_the_new_bundle(place):
         shutil.copy(place / "new" / "test.png", folder / "b.png")
         assert "other" in process.stdout.readline()
         assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("change", [update.update, lambda a, _: update.go_back(a)], ids=["update", "back"])
+def test_of_a_mistake_no_lock_is_left(tmp_path, change):
+    with pytest.raises(InputError):
+        change(tmp_path / "b", tmp_path / "nothing")
+    assert list(tmp_path.iterdir()) == []

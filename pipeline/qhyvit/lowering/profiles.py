@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from qhyvit.errors import UsageError
+from qhyvit.errors import PlanError, UsageError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import FLOAT, INT8, INT16, Graph
 from qhyvit.latency import work as kernels
@@ -64,7 +64,15 @@ def with_islands(graph: Graph, profile: str, outputs: Iterable[int]) -> Graph:
 
 
 def ids_of(graph: Graph, names: Iterable[str]) -> list[int]:
-    """Ids of tensors by their names."""
+    """Ids of tensors by their names.
+
+    Raises:
+        PlanError: a name that no tensor has.
+    """
+    names = list(names)
+    unknown = [name for name in names if name not in graph.by_name]
+    if unknown:
+        raise PlanError(f"the graph has no tensor {unknown[0]!r}: the plan is another graph's; calibrate again")
     return [graph.by_name[name].id for name in names]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from qhyvit import files
-from qhyvit import plan as plans
 from qhyvit.errors import InputError
 from qhyvit.evaluation import evaluate
 from qhyvit.plan import QuantPlan, TensorQuant
@@ -79,6 +78,10 @@ class _Source:
     work: Path | None
 
 
+def _plan(path: Path) -> QuantPlan:
+    return QuantPlan.from_json(files.read_text(path, "plan"))
+
+
 def _source(path: Path) -> _Source:
     """A bundle with its work directory, a work directory, or a plan alone.
 
@@ -86,16 +89,16 @@ def _source(path: Path) -> _Source:
         InputError: none of these, or the bundle's work directory is gone or another's.
     """
     if path.is_file():
-        return _Source(path, plans.load(path), None, None)
+        return _Source(path, _plan(path), None, None)
     if (path / manifests.FILE_NAME).is_file():
         work, manifest = path.with_name(path.resolve().name + ".work"), manifests.load(path / manifests.FILE_NAME)
         file = work / PLAN
         if not file.is_file() or files.sha256(file.read_bytes()) != manifest.created_by.get("plan_sha256"):
             raise InputError(f"{path}: its plan is not in {work}; give its work directory or plan.json")
-        return _Source(path, plans.load(file), path / manifest.model_file, work)
+        return _Source(path, _plan(file), path / manifest.model_file, work)
     if (path / PLAN).is_file():
         model = path / MODEL
-        return _Source(path, plans.load(path / PLAN), model if model.is_file() else None, path)
+        return _Source(path, _plan(path / PLAN), model if model.is_file() else None, path)
     raise InputError(f"{path} is no bundle, no work directory with a plan, and no plan file")
 
 

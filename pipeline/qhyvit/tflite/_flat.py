@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import flatbuffers
@@ -56,6 +58,20 @@ def load_model(data: bytes) -> Any:
     return model
 
 
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Whole tables may still contradict each other: a shape and its constant, an op and its options.
+
+    Raises:
+        InputError: the block does not know what to make of a file.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError) as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise InputError(f"the .tflite file is damaged ({type(error).__name__}: {said})") from error
+
+
 def op_name(model: Any, operator: Any) -> str:
     """Builtin name of an operator of ``model``."""
     code = model.operatorCodes[operator.opcodeIndex]
@@ -64,8 +80,8 @@ def op_name(model: Any, operator: Any) -> str:
 
 
 def text(value: Any) -> str:
-    """Strings of the schema come as bytes."""
-    return value.decode() if isinstance(value, bytes) else (value or "")
+    """Strings of the schema come as bytes; those that are no text become escapes."""
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else (value or "")
 
 
 def pack(model: Any) -> bytes:

@@ -120,16 +120,21 @@ def read(data: bytes, modules: Mapping[str, str] | None = None) -> Graph:
         modules: module path of each of the file's tensor names, for short readable names.
 
     Raises:
-        InputError: the bytes are no model.
+        InputError: the bytes are no model, or contradict each other.
         GraphError: more than one subgraph, dynamic shapes, or ops that we do not support.
     """
     model = _flat.load_model(data)
+    with _flat.refusing():
+        return _graph(model, data, modules or {})
+
+
+def _graph(model: Any, data: bytes, modules: Mapping[str, str]) -> Graph:
     _flat.embed(model, data)
     subgraph, table = model.subgraphs[0], all_ops()
-    _refuse_unknown(model, modules or {})
+    _refuse_unknown(model, modules)
     if len(model.subgraphs) != 1:
         raise GraphError(f"the model has {len(model.subgraphs)} subgraphs; exactly one is supported")
-    names, blocks = _names(model, modules or {})
+    names, blocks = _names(model, modules)
     tensors = {}
     for t, name in names.items():
         raw = subgraph.tensors[t]

@@ -75,9 +75,14 @@ def census(data: bytes) -> Census:
     """Count what is in a ``.tflite``.
 
     Raises:
-        InputError: the bytes are no model.
+        InputError: the bytes are no model, or contradict each other.
     """
     model = _flat.load_model(data)
+    with _flat.refusing():
+        return _counted(data, model)
+
+
+def _counted(data: bytes, model: Any) -> Census:
     subgraph = model.subgraphs[0]
     dtype = [_flat.TENSOR_TYPE[t.type] for t in subgraph.tensors]
     name = [_flat.text(t.name) for t in subgraph.tensors]
