@@ -112,7 +112,7 @@ def test_images_that_verification_takes_are_checked_too(folder):
 
 
 def test_crops_are_parts_of_the_mirrored_image(tmp_path):
-    """Brightness rises from left to right in the image, so that it falls in every view; a view spans 0.6 to 0.9 of it."""
+    """Brightness rises from left to right in the image, so it falls in every view; a view spans 0.6 to 0.9 of it."""
     ramp = np.broadcast_to(np.linspace(0, 255, 200).astype(np.uint8)[None, :, None], (120, 200, 3))
     paths = [tmp_path / f"{i}.png" for i in range(4)]
     for path in paths:

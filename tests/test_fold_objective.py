@@ -95,7 +95,7 @@ def joined_graph():
 
 
 def test_a_fold_beside_a_shared_scale_fits_what_it_shares_with():
-    """A scale of b's channels gains by what a gets of the shared codes: b's own largest channel cannot stay at r = 1."""
+    """A scale of b's channels gains by what a gets of the shared codes: b's largest channel cannot stay at r = 1."""
     graph = joined_graph()
     values = {1: drawn(4, [1, 1, 1, 1], 1), 2: drawn(4, [40, 1, 1, 1], 2), 4: drawn(5, [1] * 5, 3)}
     statistics, _ = seen(values)
