@@ -252,13 +252,3 @@ def test_threads_of_one_process_exclude_each_other_and_stages_nest(tmp_path):
         thread.join()
     other()
     assert ["at work in" in seen[0], seen[1]] == [True, "held"]
-
-
-def test_what_killed_processes_left_is_removed(tmp_path):
-    left = [tmp_path / f".{name}.0123abcd" for name in (MODEL, FLOAT, PLAN, STATE)]
-    others = [tmp_path / name for name in (".model.tflite.mine", ".notes.0123abcd", MODEL)]
-    for path in (*left, *others):
-        path.write_bytes(b"half")
-    with Work(tmp_path).lock():
-        assert not any(path.exists() for path in left)
-    assert all(path.exists() for path in others)
