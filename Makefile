@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 MUTANTS ?= 300
 SEED ?= 0
-.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker release-check docs fuzz coverage mutation lint clean
+.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker release-check docs fuzz kill coverage mutation lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -43,6 +43,9 @@ docs:           ## the documents as a site in build/site, in an environment of i
 fuzz: setup     ## ten thousand mutated bundles, models, images and manifests each, a thousand command lines
 	QHYVIT_FUZZ=10000 $(PY) -m pytest tests/device/test_fuzz.py -q
 	QHYVIT_FUZZ=1000 $(PY) -m pytest tests/test_host_fuzz.py -q
+
+kill: setup     ## every command that writes, killed at each of its changes of the disk, gone on with and compared
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_kill.py -q -s
 
 coverage: setup  ## every variant through all stages, random weights; writes benchmarks/results/coverage.csv
 	$(PY) -m benchmarks.coverage

@@ -186,7 +186,7 @@ class InProcess:
     """A pool that runs one job after the other in this process, with the files that a worker writes."""
 
     def run(self, every, folder, ended):
-        jobs.subprocess = SimpleNamespace(Popen=Job)
+        jobs.subprocess = SimpleNamespace(Popen=Job, PIPE=None)
         for job in jobs.to_run(every, folder):
             jobs.run_in_child(job, str(folder), 1)
             ended(job, job.result(folder), "")
