@@ -168,10 +168,12 @@ def calibrate(
            "method": {**method.to_json(), "options": options.to_json()}, "profile": target.profile,
            "latency": latency.digest}  # fmt: skip
 
+    store = Store(work.folder / PIECES)
+
     def make() -> None:
         import torch
 
-        started, store = time.monotonic(), Store(work.folder / PIECES)
+        started = time.monotonic()
         raw = data.load_pixels([*drawn.values()], facts["input_size"], how)
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         store.open(work.digest(key))
@@ -187,9 +189,9 @@ def calibrate(
             **_plan_facts(problem, solution), seconds=round(time.monotonic() - started, 1),
         )  # fmt: skip
         _write_solution(work, solution, plan, latency)
-        store.close()
 
     work.stage("calibrate", key, (FOLDED, CONSTANTS, PLAN, LATENCY), make)
+    store.close()  # not before the stage counts as done: a run killed in between would begin from nothing
     _note(work, data=images, method=method, target=target)
 
 
