@@ -3,7 +3,7 @@ PY := .venv/bin/python
 MUTANTS ?= 300
 SEED ?= 0
 CASES ?= 100000
-.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker release-check docs fuzz fuzz-long endurance coverage mutation lint clean
+.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker release-check docs fuzz fuzz-long endurance kill coverage mutation lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -49,6 +49,9 @@ fuzz-long: setup  ## a million; what is done lies in build/fuzz-SEED.json, and a
 
 endurance: setup  ## a hundred thousand inferences in one process, by eight threads and of a watched folder
 	OMP_NUM_THREADS=1 QHYVIT_ENDURANCE=100000 $(PY) -m pytest tests/device/test_endurance.py -q -s
+
+kill: setup     ## every command that writes, killed at each of its changes of the disk, gone on with and compared
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/test_kill.py -q -s
 
 coverage: setup  ## every variant through all stages, random weights; writes benchmarks/results/coverage.csv
 	$(PY) -m benchmarks.coverage

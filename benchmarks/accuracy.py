@@ -52,7 +52,7 @@ from qhyvit.tflite.read import read
 from qhyvit.verify.accuracy import count
 from qhyvit.verify.decide import simulated_codes
 from qhyvit_device.board import peak_memory_mib
-from qhyvit_device.preprocess import Preprocess, images_in, normalize, quantize
+from qhyvit_device.preprocess import Preprocess, normalize, quantize
 
 KEY = ("model", "row", "bits", "seed", "calibration_images", "counted")
 
@@ -121,9 +121,9 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
     facts = work.json(stages.FACTS)
     size = facts["input_size"]
     how = data.preprocess_for(args.images, stages.default_preprocess(facts), None)
-    paths = data.choose(images_in(args.images), args.count, seed)
+    drawn = data.calibration_images(args.images, args.count, seed)
     labelled = ranked_images(args.evaluate, args.labels, facts["classes"])
-    shared = set(data.hash_files(paths)) & set(data.hash_files(labelled.paths))
+    shared = drawn.keys() & set(data.hash_files(labelled.paths))
     if shared:
         raise InputError(f"{len(shared)} images are in both folders: calibration and evaluation must differ")
     test = data.preprocess_for(args.evaluate, stages.default_preprocess(facts), args.resize_mode)
@@ -132,7 +132,7 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
     with files.lock(args.work / "lock"):
         if not cache.is_file():
             np.save(cache, logits_of(work.read(stages.FLOAT), pixels, test))
-    calibration = torch.from_numpy(normalize(pixels_of(paths, size, how), how))
+    calibration = torch.from_numpy(normalize(pixels_of([*drawn.values()], size, how), how))
     graph = stages.float_graph(work, profile, int16=args.bits == 8)
     return Setup(read(work.read(stages.FLOAT)), graph, test, calibration, pixels, labelled.classes, np.load(cache))
 

@@ -19,7 +19,7 @@ from qhyvit import data, stages
 from qhyvit.config import ModelConfig
 from qhyvit.methods import method
 from qhyvit.methods._problem import Problem
-from qhyvit_device.preprocess import images_in, normalize
+from qhyvit_device.preprocess import normalize
 
 
 class Clock:
@@ -53,7 +53,8 @@ def main() -> None:
     stages.export(work, ModelConfig(args.model, args.weights, random_weights(args.model, args.weights)))
     facts = work.json(stages.FACTS)
     how = data.preprocess_for(args.images, stages.default_preprocess(facts), None)
-    pixels = pixels_of(data.choose(images_in(args.images), args.count, args.seed), facts["input_size"], how)
+    paths = [*data.calibration_images(args.images, args.count, args.seed).values()]
+    pixels = pixels_of(paths, facts["input_size"], how)
     graph, images = stages.float_graph(work), torch.from_numpy(normalize(pixels, how))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     clock, chosen, started = Clock(), method(args.method), time.monotonic()

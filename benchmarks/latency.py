@@ -28,7 +28,6 @@ from qhyvit.config import DataConfig, MethodConfig, ModelConfig, TargetConfig
 from qhyvit.models import find_variant
 from qhyvit.verify.census import census
 from qhyvit_device import bench
-from qhyvit_device.preprocess import images_in
 
 MODELS = ("mobilevit_xxs", "mobilevitv2_075", "efficientformer_l1", "efficientformerv2_s0", "mobile_former_52m")
 OWN = ("own float", "integer", "cpu")
@@ -86,7 +85,7 @@ def _prepare(model: str, folder: Path, images: Path, weights: Path | None) -> di
         torch.manual_seed(SEED)
         stock = stock_export(model, weights, variant.input_size, SEED)
         how = stages.default_preprocess({"preprocess": variant.preprocess})
-        pixels = pixels_of(data.choose(images_in(images), CALIBRATION, SEED), variant.input_size, how)
+        pixels = pixels_of([*data.calibration_images(images, CALIBRATION, SEED).values()], variant.input_size, how)
         files.write_bytes(paths["stock float"], stock)
         files.write_bytes(paths["stock int8"], quantize(stock, "static_wi8_ai8", pixels, how))
     return paths

@@ -29,7 +29,7 @@ from qhyvit import data, stages
 from qhyvit.evaluation import feed_of, logits_of
 from qhyvit.verify.accuracy import count
 from qhyvit.verify.census import census
-from qhyvit_device.preprocess import Preprocess, images_in
+from qhyvit_device.preprocess import Preprocess
 from qhyvit_device.runner import TfliteFile
 
 RECIPES = ("static_wi8_ai8", "dynamic_wi8_afp32")
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _quantized(args: argparse.Namespace, size: int, how: Preprocess) -> dict[tuple[str, str], bytes]:
     """Files by export and recipe; the float one comes first of its export."""
-    calibration = pixels_of(data.choose(images_in(args.images), args.count, args.seed), size, how)
+    calibration = pixels_of([*data.calibration_images(args.images, args.count, args.seed).values()], size, how)
     files: dict[tuple[str, str], bytes] = {}
     if not args.own:
         stock = stock_export(args.model, args.weights, size)

@@ -1,6 +1,8 @@
 """labels.csv: forms that spreadsheets write, and one line with file and row for what is wrong."""
 
+import hashlib
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +17,8 @@ from qhyvit_device.preprocess import Preprocess
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("a", "b", "café"):
-        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / f"{name}.png")
+    for i, name in enumerate(("a", "b", "café")):
+        Image.fromarray(np.full((4, 4, 3), i, np.uint8)).save(tmp_path / f"{name}.png")
     return tmp_path
 
 
@@ -94,21 +96,78 @@ def test_all_bad_images_are_named_in_one_line(folder):
     how = Preprocess("crop", 4, "bicubic")
     for check in (
         lambda: data.check_images(folder, 99, 0, verify=True),
-        lambda: data.load_pixels(data.calibration_images(folder, 99, 0), 4, how),
+        lambda: data.load_pixels([*data.calibration_images(folder, 99, 0).values()], 4, how),
     ):
-        words = r"2 of 5 images cannot be used: .*half\.png: .*; .*notes\.jpg: not an"
-        with pytest.raises(InputError, match=words) as found:
+        with pytest.raises(InputError, match="2 of 5 images cannot be used: ") as found:
             check()
+        assert re.search(r"half\.png: .", str(found.value))
+        assert re.search(r"notes\.jpg: not an", str(found.value))
         assert "\n" not in str(found.value)
 
 
+def test_contents_and_seed_alone_decide_what_is_drawn(tmp_path):
+    names = [f"{i}.png" for i in range(20)]
+    shuffled = {"one": names, "two": names[::-1], "three": [f"deep/{n}" for n in names[7:] + names[:7]]}
+    drawn = {}
+    for place, given in shuffled.items():
+        for i, name in enumerate(given):
+            path = tmp_path / place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"picture %d" % i)
+        (tmp_path / place / "again.png").write_bytes(b"picture 3")  # counts once
+        drawn[place] = [
+            (list(data.calibration_images(tmp_path / place, 6, seed)),
+             list(data.verification_images(tmp_path / place, data.calibration_images(tmp_path / place, 6, 0), 9, seed)))
+            for seed in (0, 1)
+        ]  # fmt: skip
+        every = data.calibration_images(tmp_path / place, 99, 0)
+        assert len(every) == 20
+        assert all(data.hash_files([path]) == [content] for content, path in every.items())
+        assert list(every)[:6] == drawn[place][0][0]
+    assert drawn["one"] == drawn["two"] == drawn["three"]
+    (calibration, verification), (other, _) = drawn["one"]
+    assert set(calibration) != set(other)
+    assert len(calibration) == len(set(calibration)) == 6
+    assert len(verification) == 9
+    assert not set(calibration) & set(verification)
+
+
+def test_every_picture_is_drawn_as_often_as_others():
+    contents = {hashlib.sha256(b"%d" % i).hexdigest(): Path(str(i)) for i in range(10)}
+    times = dict.fromkeys(contents, 0)
+    for seed in range(2000):
+        for content in data.draw(contents, 3, seed):
+            times[content] += 1
+    assert sum(times.values()) == 6000
+    assert all(abs(n - 600) < 6 * (2000 * 0.3 * 0.7) ** 0.5 for n in times.values())
+
+
+def test_another_picture_takes_the_place_of_one_at_most():
+    contents = {hashlib.sha256(b"%d" % i).hexdigest(): Path(str(i)) for i in range(60)}
+    for new in list(contents):
+        before = data.draw({h: p for h, p in contents.items() if h != new}, 20, 5)
+        assert len(before.keys() - data.draw(contents, 20, 5).keys()) <= 1
+
+
+def test_a_subset_of_labelled_images_is_drawn_by_content_and_keeps_its_classes(folder, tmp_path):
+    found = read(folder, "file,class_index\na.png,1\nb.png,0\ncafé.png,2\n")
+    turned = read(folder, "file,class_index\ncafé.png,2\nb.png,0\na.png,1\n")
+    for seed in range(5):
+        some = [data.subset(each, 2, seed) for each in (found, turned)]
+        pairs = [set(zip(each.paths, each.classes.tolist(), strict=True)) for each in some]
+        assert pairs[0] == pairs[1]
+        assert len(pairs[0]) == 2
+        assert pairs[0] < set(zip(found.paths, found.classes.tolist(), strict=True))
+    assert data.subset(found, 3, 0) is found
+
+
 def test_images_that_verification_takes_are_checked_too(folder):
-    (drawn,) = data.calibration_images(folder, 1, 0)
-    other = next(p for p in data.images_in(folder) if p != drawn)
-    other.write_text("no picture")
-    data.check_images(folder, 1, 0, verify=False)
-    with pytest.raises(InputError, match=f"{other.name}: not an image"):
-        data.check_images(folder, 1, 0, verify=True)
+    bad = folder / "notes.png"
+    bad.write_text("no picture")
+    seed = next(s for s in range(99) if bad not in data.calibration_images(folder, 1, s).values())
+    data.check_images(folder, 1, seed, verify=False)
+    with pytest.raises(InputError, match=r"notes\.png: not an image"):
+        data.check_images(folder, 1, seed, verify=True)
 
 
 def test_crops_are_parts_of_the_mirrored_image(tmp_path):

@@ -149,9 +149,6 @@ import sys, os, signal
 from pathlib import Path
 from qhyvit import files
 target = Path(sys.argv[1])
-files.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
-if sys.argv[2] == "file":
-    files.write_bytes(target, b"x")
 with files.new_folder(target) as folder:
     (folder / "half").write_text("x")
     print(folder.name, flush=True)
@@ -178,6 +175,46 @@ def test_folders_of_killed_processes_are_removed_and_those_of_others_are_not(tmp
     with files.new_folder(tmp_path / "out", force=True, ours=lambda folder: True) as folder:
         assert not its.exists()
     assert other.is_dir()
+
+
+WRITING = """
+import sys, os, signal
+from pathlib import Path
+from qhyvit import files
+def stop(source, target):
+    print(Path(source).name, flush=True)
+    if sys.argv[2] == "stop":
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.stdin.read()
+files.os.replace = stop
+files.write_bytes(Path(sys.argv[1]), b"x")
+"""
+
+
+def test_files_of_killed_processes_are_removed_and_those_of_others_are_not(tmp_path):
+    target, others = tmp_path / "f", [tmp_path / name for name in (".f.mine", ".f2.0123abcd", ".f.0123abc")]
+    for path in others:
+        path.write_text("x")
+    command = [sys.executable, "-c", WRITING, str(target)]
+    left = tmp_path / subprocess.run([*command, "stop"], capture_output=True, text=True, check=False).stdout.strip()
+    assert left.read_bytes() == b"x"
+    with subprocess.Popen([*command, "wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as living:
+        its = tmp_path / living.stdout.readline().strip()
+        assert not left.exists()
+        files.write_bytes(target, b"y")
+        assert its.exists()  # at work still
+        living.kill()
+    files.write_bytes(target, b"z")
+    assert sorted(tmp_path.iterdir()) == sorted([target, *others])
+
+
+def test_a_folder_that_was_moved_aside_is_removed_once_the_new_one_is_there(tmp_path):
+    target, aside, own = tmp_path / "out", tmp_path / ".out.old.k_3zcx1a", tmp_path / ".out.backup"
+    own.mkdir()
+    (aside / "out").mkdir(parents=True)
+    with files.new_folder(target):
+        assert (aside / "out").is_dir()  # the only one there is
+    assert sorted(tmp_path.iterdir()) == sorted([target, own])
 
 
 def test_files_have_the_mode_that_the_users_umask_gives(tmp_path):

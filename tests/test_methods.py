@@ -8,7 +8,7 @@ import torch
 
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.lowering.contracts import check_plan, groups
-from qhyvit.methods import method
+from qhyvit.methods import _learn, method
 from qhyvit.methods._blocks import BridgeBlock, bridge_blocks, bridges
 from qhyvit.methods._hessian import Capture, GradientPass, mean_distance
 from qhyvit.methods._learn import learn
@@ -23,6 +23,7 @@ from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
 from qhyvit.store import Store
+from tests._graphs import random_graph
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +154,33 @@ def test_a_stopped_search_goes_on_from_its_last_piece(problem, solutions, tmp_pa
     assert found.tensors == solutions["qhyvit"].tensors
     assert [n.place for n in found.folds] == [n.place for n in solutions["qhyvit"].folds]
     assert all(np.array_equal(found.constants[name], data) for name, data in solutions["qhyvit"].constants.items())
+
+
+def test_learning_goes_on_at_the_step_where_it_was_stopped(tmp_path, monkeypatch):
+    class StoppedError(Exception):
+        pass
+
+    monkeypatch.setattr(_learn, "KEEP_SECONDS", 0.0)
+    steps = 7
+    graph = random_graph(["silu", "softmax attention"], 1)
+    problem = Problem(graph, torch.rand(10, 4, 4, 3, generator=torch.Generator().manual_seed(0)), seed=3)
+    start = method("minmax").search(problem, method("minmax").defaults)
+    unbroken = learn(problem.on(start.graph), start.graph, start.tensors, steps)
+    assert unbroken != start.tensors
+    store, seen = Store(tmp_path / "part"), []
+    store.open("key")
+
+    def stop(_, share):
+        seen.append(round(share * steps))
+        if len(seen) % 2 == 0:  # one step of each run is done
+            raise StoppedError
+
+    for _ in range(steps - 1):
+        with pytest.raises(StoppedError):
+            learn(replace(problem.on(start.graph), store=store, progress=stop), start.graph, start.tensors, steps)
+    assert seen == [step for i in range(steps - 1) for step in (i, i + 1)]
+    last = learn(replace(problem.on(start.graph), store=store), start.graph, start.tensors, steps)
+    assert last == unbroken
 
 
 def test_learned_scales_lower_the_kl_on_the_images_they_saw(problem, solutions):

@@ -11,6 +11,7 @@ import pytest
 from qhyvit import cli, stages, work
 from qhyvit.config import DataConfig, MethodConfig
 from qhyvit.errors import InputError, OutputError
+from qhyvit.files import write_text as write
 from qhyvit.stages import plan_of, solved
 from qhyvit.work import CONSTANTS, FACTS, FLOAT, MODEL, PLAN, STATE, VERIFY, Work
 from qhyvit_device import manifest as manifests
@@ -254,11 +255,23 @@ def test_threads_of_one_process_exclude_each_other_and_stages_nest(tmp_path):
     assert ["at work in" in seen[0], seen[1]] == [True, "held"]
 
 
-def test_what_killed_processes_left_is_removed(tmp_path):
-    left = [tmp_path / f".{name}.0123abcd" for name in (MODEL, FLOAT, PLAN, STATE)]
-    others = [tmp_path / name for name in (".model.tflite.mine", ".notes.0123abcd", MODEL)]
-    for path in (*left, *others):
-        path.write_bytes(b"half")
-    with Work(tmp_path).lock():
-        assert not any(path.exists() for path in left)
-    assert all(path.exists() for path in others)
+def test_a_calibration_that_is_killed_behind_its_last_piece_searches_nothing_again(verified, tmp_path, monkeypatch):
+    class StoppedError(BaseException):
+        pass
+
+    def until_the_state(path, text):
+        if path.name == STATE:
+            raise StoppedError
+        write(path, text)
+
+    shutil.copytree(verified / "w", tmp_path / "w")
+    args = (Work(tmp_path / "w"), DataConfig(verified / "images", 8, "squash"), MethodConfig("qhyvit", {
+        "rounds": 1, "learn": 0, "folds": "none", "ridge": 0.0, "rounding": False, "bias": False}))  # fmt: skip
+    with monkeypatch.context() as patched:
+        patched.setattr(work.files, "write_text", until_the_state)
+        with pytest.raises(StoppedError):
+            stages.calibrate(*args)
+    said = []
+    stages.calibrate(Work(tmp_path / "w", log=said.append), *args[1:])
+    assert not any(line.startswith("round") for line in said)
+    assert not (tmp_path / "w" / stages.PIECES).exists()

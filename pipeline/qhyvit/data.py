@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ from qhyvit_device.preprocess import Preprocess, folder_preprocess, images_in, l
 T = TypeVar("T")
 VERIFY_IMAGES = 100  # by default
 CROPPED = 0.6, 0.9  # how long a crop's sides are, as a share of the image's
+EXPORT_IMAGES = 4  # real ones that the exported file is compared with the user's module on
 
 
 def hash_files(paths: Sequence[Path]) -> list[str]:
@@ -41,12 +42,29 @@ def combined_hash(hashes: Sequence[str]) -> str:
     return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
 
 
-def choose(paths: Sequence[T], count: int, seed: int) -> list[T]:
-    """``count`` of ``paths`` drawn by ``seed``, in order; all of them if there are no more."""
-    if len(paths) <= count:
-        return list(paths)
-    picked = np.random.default_rng(seed).choice(len(paths), size=count, replace=False)
-    return [paths[i] for i in sorted(picked)]
+def by_content(paths: Sequence[Path]) -> dict[str, Path]:
+    """The first file of each content, by its SHA-256.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    found: dict[str, Path] = {}
+    for content, path in zip(hash_files(paths), paths, strict=True):
+        found.setdefault(content, path)
+    return found
+
+
+def draw(contents: Mapping[str, Path], count: int, seed: int) -> dict[str, Path]:
+    """``count`` of ``contents`` in an order of their own; all of them if there are no more.
+
+    Which ones, and their order, depend on the seed and on what is in the files, not on their names. A smaller count
+    gives the first ones of a larger; another file in the folder takes the place of one at most.
+    """
+
+    def place(content: str) -> bytes:
+        return hashlib.sha256(f"{seed} {content}".encode()).digest()
+
+    return {content: contents[content] for content in sorted(contents, key=place)[:count]}
 
 
 @dataclass(frozen=True)
@@ -55,6 +73,15 @@ class Labelled:
 
     paths: list[Path]
     classes: np.ndarray  # [N] int64
+
+
+def subset(labelled: Labelled, count: int, seed: int) -> Labelled:
+    """``count`` of the images, drawn by content (:func:`draw`), in their order; all of them if there are no more."""
+    if len(labelled.paths) <= count:
+        return labelled
+    kept = set(draw(by_content(labelled.paths), count, seed).values())
+    places = [i for i, path in enumerate(labelled.paths) if path in kept]
+    return Labelled([labelled.paths[i] for i in places], labelled.classes[places])
 
 
 def read_labels(folder: Path, labels: Path | None = None) -> Labelled:
@@ -164,29 +191,31 @@ def check_readable(paths: Sequence[Path]) -> None:
     _each(paths, lambda image: None)
 
 
-def calibration_images(folder: Path, count: int, seed: int) -> list[Path]:
-    """The images of a folder that are drawn to calibrate on."""
-    return choose(images_in(folder), count, seed)
+def calibration_images(folder: Path, count: int, seed: int) -> dict[str, Path]:
+    """The images of a folder that are drawn to calibrate on, by their hashes."""
+    return draw(by_content(images_in(folder)), count, seed)
 
 
-def verification_images(folder: Path, used: Sequence[str], count: int, seed: int) -> list[Path]:
+def verification_images(folder: Path, used: Collection[str], count: int, seed: int) -> dict[str, Path]:
     """Those that are drawn to verify on: not among the hashes ``used``, where there are others."""
-    everything, known = images_in(folder), set(used)
-    fresh = [p for p, h in zip(everything, hash_files(everything), strict=True) if h not in known]
-    return choose(fresh or everything, count, seed + 1)
+    return _fresh(by_content(images_in(folder)), used, count, seed)
+
+
+def _fresh(contents: Mapping[str, Path], used: Collection[str], count: int, seed: int) -> dict[str, Path]:
+    return draw({h: p for h, p in contents.items() if h not in used} or contents, count, seed + 1)
 
 
 def check_images(folder: Path, count: int, seed: int, *, verify: bool) -> None:
     """Read every image that a build will use, before it begins.
 
     Args:
-        verify: whether those are meant that verification and bundle take, besides those of the calibration.
+        verify: whether those are meant that export and verification take, besides those of the calibration.
 
     Raises:
         InputError: there are none, or see :func:`check_readable`.
     """
-    paths = calibration_images(folder, count, seed)
+    contents = by_content(images_in(folder))
+    wanted = draw(contents, count, seed)
     if verify:
-        others = verification_images(folder, hash_files(paths), VERIFY_IMAGES, seed)
-        paths = sorted({*paths, *others, images_in(folder)[0]})
-    check_readable(paths)
+        wanted |= _fresh(contents, wanted, VERIFY_IMAGES, seed) | draw(contents, EXPORT_IMAGES, seed)
+    check_readable(sorted(wanted.values()))

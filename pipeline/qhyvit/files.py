@@ -24,6 +24,7 @@ from qhyvit.errors import InputError, OutputError, QhyvitError
 from qhyvit_device import manifest as manifests
 
 OWN = ".py:"  # in FILE.py:FUNCTION, a factory of models
+TEMPORARY = re.compile(r"[0-9a-f]{8}|old\.[0-9a-z_]{8}")  # behind the name of a target; old: the folder moved aside
 
 
 @contextlib.contextmanager
@@ -40,7 +41,7 @@ def output_errors(target: Path) -> Iterator[None]:
 
 
 def write_bytes(target: Path, data: bytes) -> None:
-    """Write a file under a temporary name, then rename.
+    """Write a file under a temporary name, then rename; what killed processes left of it is removed.
 
     Raises:
         OutputError: it could not be written; nothing is left behind.
@@ -48,25 +49,20 @@ def write_bytes(target: Path, data: bytes) -> None:
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         name = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less what the user's umask forbids
+        with _flocked(target.parent, wait=True):  # between making a file and locking it nobody else looks
+            _remove_left(target)
+            handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less what the user's umask forbids
+            _flock(handle, wait=True)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(name, target)
+                os.replace(name, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(name)
             raise
-
-
-def remove_temporaries(folder: Path, names: Collection[str]) -> None:
-    """Remove what killed processes left in ``folder`` of the files ``names``; nobody else may write there meanwhile."""
-    for path in folder.glob(".*"):
-        name, _, end = path.name[1:].rpartition(".")
-        if name in names and re.fullmatch("[0-9a-f]{8}", end):
-            path.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -105,6 +101,7 @@ def new_folder(
                 yield folder
                 with _flocked(target.parent, wait=True):
                     _put(folder, target)
+                    _remove_left(target)
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -115,37 +112,48 @@ def _held_folder(target: Path) -> Iterator[Path]:
     """A new temporary folder beside ``target``, locked while it is made; those of killed processes are removed."""
     with contextlib.ExitStack() as held:
         with _flocked(target.parent, wait=True):  # between making a folder and locking it nobody else looks
-            for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
-                # an old one that was moved aside is kept until a new one is in its place
-                if path.is_dir() and (target.exists() or not any(path.glob(glob.escape(target.name)))):
-                    _remove_if_left(path)
+            _remove_left(target)
             folder = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
             folder.mkdir()
             held.enter_context(_flocked(folder, wait=True))
         yield folder
 
 
-def _remove_if_left(folder: Path) -> None:
-    with contextlib.suppress(OSError), _flocked(folder, wait=False):
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove_left(target: Path) -> None:
+    """Remove what killed processes left beside ``target``, which is locked by those that are at work."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        if not TEMPORARY.fullmatch(path.name.removeprefix(f".{target.name}.")):
+            continue
+        # an old one that was moved aside is kept until a new one is in its place
+        if not target.exists() and path.is_dir() and any(path.glob(glob.escape(target.name))):
+            continue
+        with contextlib.suppress(OSError), _flocked(path, wait=False):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
 
 
 @contextlib.contextmanager
-def _flocked(folder: Path, *, wait: bool) -> Iterator[None]:
-    """Lock a folder itself, where its file system can; BlockingIOError where another process has it."""
-    handle = os.open(folder, os.O_RDONLY)
+def _flocked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Lock a file or a folder itself, where its file system can; BlockingIOError where another process has it."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except OSError:
-                if not wait:
-                    raise
+        _flock(handle, wait=wait)
         yield
     finally:
         os.close(handle)
+
+
+def _flock(handle: int, *, wait: bool) -> None:
+    with contextlib.suppress(ImportError):
+        import fcntl
+
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            if not wait:
+                raise
 
 
 def _put(folder: Path, target: Path) -> None:

@@ -39,10 +39,9 @@ class Measure:
 
 def kl(reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     """KL(softmax(reference) || softmax(outputs)) of each image; [B, N] and [B, N] -> [B]."""
-    import torch.nn.functional as F
-
-    target = F.log_softmax(reference, dim=1)
-    return F.kl_div(F.log_softmax(outputs, dim=1), target, reduction="none", log_target=True).sum(dim=1)
+    # torch.log_softmax adds up in an order of each processor's own
+    target, found = (x - x.logsumexp(dim=1, keepdim=True) for x in (reference, outputs))
+    return (target.exp() * (target - found)).sum(dim=1)
 
 
 def squared_error(reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:

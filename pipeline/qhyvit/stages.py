@@ -14,6 +14,7 @@ import numpy as np
 
 from qhyvit import data, files
 from qhyvit.config import CONFIG, DataConfig, MethodConfig, ModelConfig, TargetConfig, check_bits
+from qhyvit.data import EXPORT_IMAGES
 from qhyvit.data import VERIFY_IMAGES as VERIFY_IMAGES
 from qhyvit.errors import InputError
 from qhyvit.plan import QuantPlan
@@ -31,7 +32,7 @@ from qhyvit.work import Work as Work
 from qhyvit.work import alone, code_digest, state_digest, versions
 from qhyvit.work import default_preprocess as default_preprocess
 from qhyvit_device import __version__
-from qhyvit_device.preprocess import images_in, normalize, quantize
+from qhyvit_device.preprocess import normalize, quantize
 
 if TYPE_CHECKING:
     from qhyvit.graph.ir import Graph
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from qhyvit.sim.checked import Door
     from qhyvit.verify.report import Report
 
-EXPORT_IMAGES = 4  # real ones that the exported file is compared with the user's module on
 SAMPLE_COUNT = 16  # calibration images that the work directory keeps, for the report
 JUDGED = (FLOAT, FOLDED, CONSTANTS, PLAN, MODEL)  # what a verdict is about
 PIECES = "calibrate.part"  # finished pieces of a calibration that goes on
@@ -57,11 +57,11 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
         images: folder of real ones, of which a few show that the file computes what the module does; None: noise does.
     """
     check_weights(model)
-    pictures = [] if images is None else data.choose(images_in(images), EXPORT_IMAGES, seed)
+    pictures = {} if images is None else data.calibration_images(images, EXPORT_IMAGES, seed)
     weights = model.weights
     digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
     key: dict[str, Any] = {"model": model.name, "weights": digest, "classes": model.classes, "size": model.input_size,
-                           "seed": seed, "images": data.hash_files(pictures)}  # fmt: skip
+                           "seed": seed, "images": list(pictures)}  # fmt: skip
 
     def opened_now() -> Source:
         from qhyvit.models._source import open_source
@@ -82,7 +82,7 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
         source = opened or opened_now()
         work.log(f"export: {source.name} by the {source.family} family, {source.weights} weights")
         how = default_preprocess({"preprocess": source.preprocess})
-        real = normalize(data.load_pixels(pictures, source.input_size, how), how) if pictures else None
+        real = normalize(data.load_pixels([*pictures.values()], source.input_size, how), how) if pictures else None
         made = convert(source, work.log, real)
         files.write_bytes(work.folder / FLOAT, made.tflite)
         files.write_text(work.folder / FACTS, json.dumps({**made.facts, "weights_sha256": digest}, indent=1) + "\n")
@@ -158,9 +158,9 @@ def calibrate(
     check_bits(method, target)
     chosen, options = method.parsed
     facts = work.json(FACTS)
-    paths = data.calibration_images(images.images, images.count, method.seed)
+    drawn = data.calibration_images(images.images, images.count, method.seed)
     how = data.preprocess_for(images.images, default_preprocess(facts), images.resize_mode)
-    hashes = data.hash_files(paths)
+    hashes = list(drawn)
     int16 = target.int16 and method.bits == 8
     options = options if int16 else options.without_int16()
     latency = latency_of(target.latency_profile)
@@ -168,11 +168,13 @@ def calibrate(
            "method": {**method.to_json(), "options": options.to_json()}, "profile": target.profile,
            "latency": latency.digest}  # fmt: skip
 
+    store = Store(work.folder / PIECES)
+
     def make() -> None:
         import torch
 
-        started, store = time.monotonic(), Store(work.folder / PIECES)
-        raw = data.load_pixels(paths, facts["input_size"], how)
+        started = time.monotonic()
+        raw = data.load_pixels([*drawn.values()], facts["input_size"], how)
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         store.open(work.digest(key))
         measure = find_measure(method.measure)
@@ -184,14 +186,14 @@ def calibrate(
         solution = chosen.search(problem, options)
         plan = QuantPlan(
             solution.tensors, method.name, options.to_json(), method.seed, target.profile,
-            model_sha256=work.hash(FLOAT), images_sha256=data.combined_hash(hashes), image_count=len(paths),
+            model_sha256=work.hash(FLOAT), images_sha256=data.combined_hash(hashes), image_count=len(hashes),
             image_hashes=tuple(hashes), latency=latency.name, measure=method.measure, resize_mode=images.resize_mode,
             **_plan_facts(problem, solution), seconds=round(time.monotonic() - started, 1),
         )  # fmt: skip
         _write_solution(work, solution, plan, latency)
-        store.close()
 
     work.stage("calibrate", key, (FOLDED, CONSTANTS, PLAN, LATENCY), make)
+    store.close()  # not before the stage counts as done: a run killed in between would begin from nothing
     _note(work, data=images, method=method, target=target)
 
 
@@ -316,10 +318,10 @@ def verify(
     from qhyvit.verify.against_float import FloatFile
 
     facts, plan = work.json(FACTS), plan_of(work)
-    paths = data.verification_images(images, plan.image_hashes, count, seed)
+    drawn = data.verification_images(images, plan.image_hashes, count, seed)
     how = data.preprocess_for(images, default_preprocess(facts, plan.resize_mode), mode)
     hashes = {name: work.hash(name) for name in JUDGED}
-    key = {"files": hashes, "images": data.hash_files(paths), "how": asdict(how), "least": least}
+    key = {"files": hashes, "images": list(drawn), "how": asdict(how), "least": least}
     outcome: list[Report] = []
 
     def make() -> None:
@@ -329,7 +331,7 @@ def verify(
 
         work.progress("verify", 0.0)
         found, model = solved(work), work.read(MODEL)
-        pixels = data.load_pixels(paths, facts["input_size"], how)
+        pixels = data.load_pixels([*drawn.values()], facts["input_size"], how)
         entry = plan.tensors[found.folded.tensors[found.folded.inputs[0]].name]
         codes = [quantize(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pixels]
         floats = torch.from_numpy(normalize(pixels, how))
@@ -355,9 +357,10 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
     plan = plan_of(work)
     created = created_by(command, facts, plan, verified) | {"float_sha256": hashes[FLOAT], "plan_sha256": hashes[PLAN]}
     created["config"] = work.json(CONFIG) if (work.folder / CONFIG).is_file() else {}
+    (test_image,) = data.calibration_images(images, 1, plan.seed).values()
     made_with = {**versions(), **facts["versions"], "qhyvit": __version__, "python": platform.python_version()}
     write_bundle(
-        out, model, default_preprocess(facts, plan.resize_mode), images_in(images)[0],
+        out, model, default_preprocess(facts, plan.resize_mode), test_image,
         label_names(labels, facts["classes"]),
         {"model": facts["model"], "profile": plan.profile, "versions": made_with, "created_by": created},
         on_arm64=_on_arm64(work) if plan.profile == "integer" and not plan.int16 else None, force=force,

@@ -113,7 +113,7 @@ class Work:
 
     @contextlib.contextmanager
     def lock(self, *, wait: bool = False) -> Iterator[None]:
-        """Work alone in the directory while the block runs; what killed processes left there is removed.
+        """Work alone in the directory while the block runs.
 
         Where the block makes nothing, there is no directory behind it that was not there before.
 
@@ -122,7 +122,6 @@ class Work:
         """
         existed = self.folder.exists()
         with files.lock(self.folder / LOCK, wait=wait):
-            files.remove_temporaries(self.folder, MADE_BY)
             try:
                 yield
             finally:

@@ -189,7 +189,8 @@ def position_weights(
         for t, g in gradients.items():
             found[t].append(g.norm(dim=-1).reshape(len(images), -1))
     lengths = {t: torch.cat(parts) for t, parts in found.items() if parts}
-    return {t: x / x.mean() for t, x in lengths.items() if float(x.mean()) > 0}
+    means = {t: float(x.mean(dtype=torch.float64)) for t, x in lengths.items()}
+    return {t: x / means[t] for t, x in lengths.items() if means[t] > 0}
 
 
 def mean_distance(problem: Problem, quants: Mapping[str, TensorQuant]) -> float:

@@ -7,8 +7,11 @@ learned, they fit the calibration images and no others.
 
 from __future__ import annotations
 
+import io
+import itertools
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -23,8 +26,11 @@ from qhyvit.methods._ranges import finish
 from qhyvit.plan import Scheme, TensorQuant
 from qhyvit.sim.fakequant import fake_quantize, learned_uniform, rounds
 from qhyvit.sim.run import Executor
+from qhyvit.store import Store
 
 SCALE_RATE, ZERO_RATE = 3e-2, 0.075  # of the logarithm of a scale; in codes
+KEEP_SECONDS = 15.0  # between two states that are kept: no more is lost when the run is stopped
+PIECE = "learning"
 
 
 class _Quantizers:
@@ -80,6 +86,60 @@ class _Quantizers:
         return result
 
 
+class _Descent:
+    """Steps of Adam with rates that fall to 0; its whole state can be packed, so that a stopped run goes on exactly."""
+
+    def __init__(self, vectors: tuple[torch.Tensor, torch.Tensor], steps: int) -> None:
+        self.vectors, self.done = vectors, 0
+        rates = [{"params": [v], "lr": rate} for v, rate in zip(vectors, (SCALE_RATE, ZERO_RATE), strict=True)]
+        self.optimizer = torch.optim.Adam(rates, betas=(0.9, 0.99))
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
+
+    def step(self, loss: torch.Tensor) -> None:
+        """Move against the gradient."""
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        self.optimizer.step()
+        self.schedule.step()
+        self.done += 1
+
+    def pack(self) -> np.ndarray:
+        """Everything that the next step depends on, as bytes."""
+        stream = io.BytesIO()
+        vectors = [v.detach() for v in self.vectors]
+        torch.save((self.done, vectors, self.optimizer.state_dict(), self.schedule.state_dict()), stream)
+        return np.frombuffer(stream.getvalue(), np.uint8)
+
+    def unpack(self, packed: np.ndarray) -> None:
+        """Go on behind the step after which :meth:`pack` was called."""
+        self.done, vectors, optimizer, schedule = torch.load(io.BytesIO(packed.tobytes()), weights_only=True)
+        with torch.no_grad():
+            for mine, kept in zip(self.vectors, vectors, strict=True):
+                mine.copy_(kept)
+        self.optimizer.load_state_dict(optimizer)
+        self.schedule.load_state_dict(schedule)
+
+
+@dataclass
+class _Keeper:
+    """Keeps the state of a descent every now and then."""
+
+    store: Store
+    last: float = field(default_factory=time.monotonic)
+
+    def resume(self, descent: _Descent) -> None:
+        """Take up what a stopped run kept."""
+        piece = self.store.get(PIECE)
+        if piece is not None:
+            descent.unpack(piece.arrays["state"])
+
+    def keep(self, descent: _Descent) -> None:
+        """Keep the state if the last one is old."""
+        if time.monotonic() - self.last >= KEEP_SECONDS:
+            self.store.put(PIECE, None, {"state": descent.pack()})
+            self.last = time.monotonic()
+
+
 def learn(problem: Problem, graph: Graph, quants: Mapping[str, TensorQuant], steps: int) -> dict[str, TensorQuant]:
     """Quantizations with learned scales and zero points, after ``steps`` steps of ``problem.batch`` images.
 
@@ -87,18 +147,15 @@ def learn(problem: Problem, graph: Graph, quants: Mapping[str, TensorQuant], ste
         graph: with its weights on their grids already; ``problem.graph`` is the float one.
     """
     executor, hook = Executor(constants_on_grid_of(graph, quants)), _Quantizers(graph, quants)
-    rates = [{"params": [hook.log_scale], "lr": SCALE_RATE}, {"params": [hook.zero], "lr": ZERO_RATE}]
-    optimizer = torch.optim.Adam(rates, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step, now in enumerate(_draws(len(problem.images), problem.batch, steps, problem.seed)):
-        problem.progress("learn scales", step / steps)
+    descent, keeper = _Descent((hook.log_scale, hook.zero), steps), _Keeper(problem.store)
+    keeper.resume(descent)
+    draws = _draws(len(problem.images), problem.batch, steps, problem.seed)
+    for now in itertools.islice(draws, descent.done, None):
+        problem.progress("learn scales", descent.done / steps)
         hook.start()
         outputs = executor.logits(problem.images[now], hook)
-        loss = problem.measure.distance(problem.targets[now], outputs).mean()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        schedule.step()
+        descent.step(problem.measure.distance(problem.targets[now], outputs).mean())
+        keeper.keep(descent)
     return finish(graph, hook.found())
 
 

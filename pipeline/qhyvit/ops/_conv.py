@@ -54,13 +54,26 @@ def pad_nchw(
 
 def convolve(inputs: Sequence[Any], weight: torch.Tensor, attrs: Any) -> torch.Tensor:
     """Convolution of [B, N, H, W, C] with ``weight`` [O, C / groups, kh, kw] and the bias, inputs[2], if any."""
-    x = to_nchw(inputs[0])
     bias = inputs[2] if len(inputs) > 2 else None
+    if weight.shape[2:] == (1, 1) and attrs.stride_h == attrs.stride_w == 1:
+        return _pointwise(inputs[0], weight.flatten(1), bias)
+    x = to_nchw(inputs[0])
     stride, dilation = (attrs.stride_h, attrs.stride_w), (attrs.dilation_h_factor, attrs.dilation_w_factor)
     x = pad_nchw(x, weight.shape[2:], stride, dilation, attrs.padding)
     groups = x.shape[1] // weight.shape[1]
     y = F.conv2d(x, weight, bias, stride=stride, dilation=dilation, groups=groups)
     return to_nhwc(y, inputs[0].shape[0])
+
+
+def _pointwise(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """[.., C] with ``weight`` [O, C / groups] as a matrix product; conv2d has another algorithm on several threads."""
+    inputs = weight.shape[1]
+    groups = x.shape[-1] // inputs
+    if groups == 1:
+        return F.linear(x, weight, bias)
+    seen, taps = torch.unflatten(x, -1, (groups, inputs)), weight.reshape(groups, -1, inputs)
+    y = seen * taps[..., 0] if inputs == 1 else torch.einsum("...gi,goi->...go", seen, taps)
+    return y.flatten(-2) if bias is None else y.flatten(-2) + bias
 
 
 def convolved_shape(shapes: Sequence[Shape], attrs: Any, outputs: int) -> Shape:

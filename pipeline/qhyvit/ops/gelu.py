@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from qhyvit.ops._integer import in_float64, tabulated
 from qhyvit.ops._spec import OpSpec
@@ -24,7 +23,10 @@ class GeluAttrs:
 
 
 def _forward(inputs: Sequence[Any], attrs: GeluAttrs) -> torch.Tensor:
-    return F.gelu(inputs[0], approximate="tanh" if attrs.approximate else "none")
+    x: torch.Tensor = inputs[0]  # F.gelu computes the last elements of each thread's share in another way
+    if attrs.approximate:
+        return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    return 0.5 * x * torch.erfc(x * -math.sqrt(0.5))
 
 
 def _gelu(x: np.ndarray, attrs: GeluAttrs) -> np.ndarray:

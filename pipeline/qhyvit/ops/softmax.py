@@ -35,7 +35,9 @@ class SoftmaxAttrs:
 
 
 def _forward(inputs: Sequence[Any], attrs: SoftmaxAttrs) -> torch.Tensor:
-    return torch.softmax(inputs[0] * attrs.beta, dim=-1)
+    x = inputs[0] * attrs.beta  # torch.softmax adds up in an order of each processor's own
+    exponentials = torch.exp(x - x.detach().amax(dim=-1, keepdim=True))
+    return exponentials / exponentials.sum(dim=-1, keepdim=True)
 
 
 def _exponentials(x: np.ndarray, read: Quantization, attrs: SoftmaxAttrs) -> np.ndarray:

@@ -28,7 +28,7 @@ from qhyvit.report.tensors import tensor_facts
 from qhyvit.stages import FLOAT, LATENCY, MODEL, SAMPLES, VERIFY, Solved, Work, solved
 from qhyvit.tflite.read import read
 from qhyvit.verify.census import census
-from qhyvit_device.preprocess import images_in, load_image, normalize, to_pixels
+from qhyvit_device.preprocess import load_image, normalize, to_pixels
 from qhyvit_device.runner import Model
 
 Pictures = tuple[list[Path], np.ndarray | None]
@@ -120,7 +120,7 @@ def _samples(request: Request, work: Work, model: Model, missing: list[Missing])
             raise InputError(f"{work.folder / SAMPLES} does not hold images of {size[0]}x{size[1]}; calibrate again")
         return found
     if request.images is not None:
-        paths = data.choose(images_in(request.images), COST_IMAGES, 0)
+        paths = [*data.calibration_images(request.images, COST_IMAGES, 0).values()]
         how = data.preprocess_for(request.images, model.manifest.preprocess, request.mode)
         return data.load_pixels(paths, model.manifest.input.height, how)
     missing.append(Missing(
@@ -205,11 +205,10 @@ def _pictures(request: Request, folder: Path, model: Model) -> Pictures:
         InputError: images or labels are missing or unfit.
     """
     if request.labels is None and not (folder / "labels.csv").is_file():
-        paths, classes = data.choose(images_in(folder), request.count, 0), None
+        paths, classes = [*data.calibration_images(folder, request.count, 0).values()], None
     else:
-        found = labelled_images(folder, request.labels, model.manifest.output.classes)
-        picked = data.choose(list(range(len(found.paths))), request.count, 0)
-        paths, classes = [found.paths[i] for i in picked], found.classes[picked]
+        found = data.subset(labelled_images(folder, request.labels, model.manifest.output.classes), request.count, 0)
+        paths, classes = found.paths, found.classes
     data.check_readable(paths)
     return paths, classes
 

@@ -82,10 +82,10 @@ class LearnedUniform(torch.autograd.Function):
         """Gradients of the values [*], the scale [1] and the zero point [1]."""
         x, y = ctx.saved_tensors
         inside = torch.ops.aten.hardtanh_backward(grad, x, *ctx.ends)
-        g, kept = grad.reshape(-1), inside.reshape(-1)
-        d_scale = (torch.dot(g, y.reshape(-1)) - torch.dot(kept, x.reshape(-1))) / ctx.scale
-        d_zero = (kept.sum() - g.sum()) * ctx.scale
-        return inside, d_scale.reshape(1), d_zero.reshape(1), None, None
+        # in float64 a sum of so many is the same in float32 whatever its order, which the number of threads changes
+        d_scale = (grad * y - inside * x).sum(dtype=torch.float64) / ctx.scale
+        d_zero = (inside - grad).sum(dtype=torch.float64) * ctx.scale
+        return inside, d_scale.to(x.dtype).reshape(1), d_zero.to(x.dtype).reshape(1), None, None
 
 
 _uniform: Callable[..., torch.Tensor] = _Uniform.apply  # torch leaves both untyped

@@ -92,6 +92,18 @@ def to_run(jobs: Iterable[Job], folder: Path) -> list[Job]:
     return [job for digest, job in by_digest.items() if digest in chosen]
 
 
+def log_file(job: Job, folder: Path) -> Path:
+    """Where what its process says on stderr lies, while it runs and where it failed."""
+    return folder / LOGS / f"{job.digest}.txt"
+
+
+def remove_logs(jobs: Iterable[Job], folder: Path) -> None:
+    """Remove the logs of jobs that have a result: a run was killed behind it."""
+    for job in jobs:
+        if job.result(folder) is not None:
+            log_file(job, folder).unlink(missing_ok=True)
+
+
 def run_in_child(job: Job, folder: str, threads: int, *needs: object) -> str:
     """Run a job in a fresh process and give its digest; what the process says on stderr is kept where it fails.
 
@@ -105,7 +117,7 @@ def run_in_child(job: Job, folder: str, threads: int, *needs: object) -> str:
     request = {**asdict(job), "version": __version__, "result_file": str(job.result_file(place)), "digest": job.digest}
     kept = {name: value for name, value in os.environ.items() if name != WORKERS_OWN}
     environment = {**kept, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
-    log = place / LOGS / f"{job.digest}.txt"
+    log = log_file(job, place)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
         child = subprocess.Popen(

@@ -60,11 +60,10 @@ class _Hashes:
     """What the images are, so that a result belongs to them and not to their names."""
 
     def __init__(self, spec: Spec) -> None:
-        paths = images_in(spec.calibration.images)
+        contents = data.by_content(images_in(spec.calibration.images))
         listed = data.read_labels(spec.evaluation.images, spec.evaluation.labels)
-        of = dict(zip(paths, data.hash_files(paths), strict=True))
         tests = data.hash_files(listed.paths)
-        both = set(of.values()) & set(tests)
+        both = contents.keys() & set(tests)
         if both:
             raise InputError(f"{len(both)} images are in both folders: calibration and evaluation must differ")
         pairs = [f"{h} {c}" for h, c in zip(tests, listed.classes.tolist(), strict=True)]
@@ -72,7 +71,7 @@ class _Hashes:
         count = spec.calibration.count
         self.calibration: dict[int, dict[str, Any]] = {}
         for seed in spec.seeds:
-            chosen = [of[p] for p in data.choose(paths, count, seed)]
+            chosen = [*data.draw(contents, count, seed)]
             self.calibration[seed] = {**_way(spec.calibration), "images": data.combined_hash(chosen)}
         self.latency = stages.latency_of(spec.latency_profile).digest
 

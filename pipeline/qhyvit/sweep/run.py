@@ -9,7 +9,7 @@ from typing import Any
 from qhyvit import files
 from qhyvit.progress import Log, Progress
 from qhyvit.sweep import gather
-from qhyvit.sweep.jobs import Job, to_run
+from qhyvit.sweep.jobs import Job, remove_logs, to_run
 from qhyvit.sweep.matrix import matrix
 from qhyvit.sweep.pool import Pool
 from qhyvit.sweep.spec import read_spec
@@ -41,6 +41,7 @@ def sweep(spec: Path, out: Path, pool: Pool, progress: Progress, log: Log, *, pa
         gather.need_parquet()
     whole = matrix(read_spec(spec), out)
     with files.lock(out / "lock", wait=False):
+        remove_logs(whole.jobs, out)
         waiting = to_run(whole.jobs, out)
         kept = len(whole.builds) - sum(not job.shared for job in waiting)
         if kept:

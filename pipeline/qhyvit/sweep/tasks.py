@@ -33,9 +33,7 @@ def _test_set(work: stages.Work, evaluation: Mapping[str, Any]) -> tuple[data.La
     facts, wanted = work.json(stages.FACTS), EvaluationSpec.parse(evaluation, "the evaluation")
     found = labelled_images(wanted.images, wanted.labels, facts["classes"])
     if wanted.count is not None:
-        kept = set(data.choose(found.paths, wanted.count, SUBSET_SEED))
-        places = [i for i, p in enumerate(found.paths) if p in kept]
-        found = data.Labelled([found.paths[i] for i in places], found.classes[places])
+        found = data.subset(found, wanted.count, SUBSET_SEED)
     return found, data.preprocess_for(wanted.images, stages.default_preprocess(facts), wanted.resize_mode)
 
 
