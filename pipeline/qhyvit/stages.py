@@ -178,7 +178,8 @@ def calibrate(
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         store.open(work.digest(key))
         measure = find_measure(method.measure)
-        crops = [data.mirrored_crops([*drawn.values()], facts["input_size"], how, method.seed)] if measure.thorough else []
+        size, paths = facts["input_size"], [*drawn.values()]
+        crops = [data.mirrored_crops(paths, size, how, method.seed)] if measure.thorough else []
         problem = _problem(work, normalize(np.concatenate([raw, *crops]), how), int16=int16, measure=measure,
                            seed=method.seed, bits=method.bits, latency=latency, profile=target.profile,
                            store=store)  # fmt: skip
