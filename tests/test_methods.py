@@ -185,7 +185,8 @@ def test_learning_goes_on_at_the_step_where_it_was_stopped(tmp_path, monkeypatch
 
 def test_learned_scales_lower_the_kl_on_the_images_they_saw(problem, solutions):
     start = solutions["minmax"]
-    learned = learn(problem.on(start.graph), start.shipped, start.tensors, 16)
+    # in so small and random a network one step's rounding noise is as large as what a few steps gain
+    learned = learn(problem.on(start.graph), start.shipped, start.tensors, 64)
     before, after = (mean_distance(problem.on(start.shipped), q) for q in (start.tensors, learned))
     assert after < before
     check_plan(start.graph, QuantPlan(learned, "qhyvit"))

@@ -93,8 +93,8 @@ class _Best:
     is_symmetric: bool = False
 
     def widened(self, allowance: float) -> Found:
-        """See :func:`qhyvit.observers._search.widened`."""
-        if allowance == 0:
+        """See :func:`qhyvit.observers._search.widened`; a floor stays a code."""
+        if allowance == 0 or (self.pin is not None and self.pin < 0):
             return self.found
         return widened(self.row, self.found, allowance, self.grid, symmetric=self.is_symmetric, pin_low=self.pin)
 
