@@ -22,7 +22,7 @@ from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.profile import LatencyProfile
 from qhyvit.latency.work import INT8, work_of
-from qhyvit.methods._islands import gain_per_ms, is_far
+from qhyvit.methods._islands import gain_per_ms
 from qhyvit.methods._patterns import is_layer, layers_behind
 from qhyvit.methods._problem import Problem
 from qhyvit.ops import copying, spec
@@ -89,7 +89,7 @@ class _Offer:
 
 def _offers(problem: Problem, distance: float) -> list[_Offer]:
     graph = problem.graph
-    price = gain_per_ms(graph, problem.latency, far=is_far(distance)) * distance
+    price = gain_per_ms(graph, problem.latency, far=distance > problem.measure.far) * distance
     saved = {n: _saved_ms(graph, n, problem.latency) for n in candidates(graph)}
     wanted = [n for n, ms in saved.items() if ms > 0]
     if not wanted:

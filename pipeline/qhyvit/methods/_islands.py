@@ -18,10 +18,8 @@ from qhyvit.plan import TensorQuant
 # What more time must gain of the objective, as a share, over its own share of the whole file's time. Dearer than folds:
 # those show in top-1, islands for accuracy's sake did not (docs/measured.md)
 GAIN_PER_TIME = 3.0
-# Where the outputs are further from float's than this behind the first ranges (KL, or squared error over variance: the
-# families have 0.005 to 0.03, a transformer with massive channels 0.18), accuracy is worth more than time. Only there
-# the profile integer has islands: int16 kernels are the runtime's plain ones, and old runtimes lack them
-FAR_FROM = 0.05
+# Where the outputs are far from float's behind the first ranges (``Measure.far``), accuracy is worth more than time.
+# Only there the profile integer has islands: int16 kernels are the runtime's plain ones, and old runtimes lack them
 GAIN_PER_TIME_FAR = 0.05
 LEAST_OBJECTIVE, LEAST_MS = 1e-30, 1e-6  # no division by zero where nothing is lost, or no kernel known
 
@@ -30,11 +28,6 @@ def candidates(graph: Graph) -> set[int]:
     """Tensors whose int8 kernels prescribe their grid."""
     nodes = [n for n in graph.nodes if isinstance(spec(n.op).out, Fixed) and n.is_int8]
     return {n.outputs[0] for n in nodes}
-
-
-def is_far(distance: float) -> bool:
-    """Whether outputs are so far from float's that accuracy is worth more than time."""
-    return distance > FAR_FROM
 
 
 def gain_per_ms(graph: Graph, latency: LatencyProfile, *, far: bool = False) -> float:

@@ -53,7 +53,7 @@ class Round:
         search = RangeSearch(problem.bits, self.options.ends == "joint", self.options.scheme)
         chosen, total = search.all(list(state.chosen), statistics, state.chosen)
         problem.log(f"round {self.number + 1}: distance before {statistics.distance:.4f}, objective {total:.4g}")
-        far = state.far or (self.number == FOLD_ROUNDS[0] and _islands.is_far(statistics.distance))
+        far = state.far or (self.number == FOLD_ROUNDS[0] and statistics.distance > problem.measure.far)
         edits = self._wanted(problem, statistics, chosen, total, far=far)
         graph, notes = problem.graph, state.notes
         if edits is not None:

@@ -8,7 +8,8 @@ of such ties one in a hundred still parts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +21,25 @@ from qhyvit.ops._unary import same_shape, unary
 HALF = np.float32(0.5)
 
 
-def _forward(x: torch.Tensor) -> torch.Tensor:
-    # torch.sigmoid computes the last elements of each thread's share in another way
-    return torch.tanh(0.5 * x) * 0.5 + 0.5
+class _Sigmoid(torch.autograd.Function):
+    """1/2 + tanh(x / 2) / 2 in one piece of memory: torch.sigmoid computes the last elements of each thread's share in
+    another way.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        y = torch.mul(x, 0.5).tanh_().mul_(0.5).add_(0.5)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        (y,) = ctx.saved_tensors
+        slope: torch.Tensor = (1.0 - y).mul_(y)
+        return slope.mul_(grad)
+
+
+_sigmoid: Callable[[torch.Tensor], torch.Tensor] = _Sigmoid.apply  # torch leaves it untyped
 
 
 def _halves(x: np.ndarray, attrs: NoAttrs) -> np.ndarray:
@@ -45,7 +62,7 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: NoAttrs, kernel: Ker
 OP = OpSpec(
     name="LOGISTIC",
     infer_shape=same_shape,
-    forward=unary(_forward),
+    forward=unary(_sigmoid),
     out=Fixed(1 / 256, -128),
     integer=_integer,
     nonnegative=Nonnegative.ALWAYS,
