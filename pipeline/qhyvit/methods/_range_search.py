@@ -44,11 +44,13 @@ class RangeSearch:
     Args:
         joint: both ends are multiples of min-max; else each end is searched.
         scheme: "search", or the one that activations have where their readers allow it.
+        wide: ranges do not clip where that is nearly free.
     """
 
     bits: int
     joint: bool = False
     scheme: str = "search"
+    wide: bool = False
 
     def best(self, group: Group, statistics: Statistics) -> _Best | None:
         """Range and scheme with the least weighted error over all roots; None without gradients."""
@@ -72,7 +74,7 @@ class RangeSearch:
         best = {group: self.best(group, statistics) for group in all_groups if start[group].choice.observer != PIXELS}
         known = {group: each for group, each in best.items() if each is not None}
         total = sum(each.found.error for each in known.values())
-        allowance = 0.0 if self.joint else WIDER * total / max(len(known), 1)
+        allowance = WIDER * total / max(len(known), 1) if self.wide and not self.joint else 0.0
         chosen = dict(start)
         for group, each in known.items():
             found = each.widened(allowance)

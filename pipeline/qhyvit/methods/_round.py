@@ -50,7 +50,9 @@ class Round:
         """Better ranges and weights for the graph, or an edited graph with ranges to begin with."""
         problem = problem.searched(self.options.search_images).on(state.graph)
         statistics = self._statistics(problem, state)
-        search = RangeSearch(problem.bits, self.options.ends == "joint", self.options.scheme)
+        search = RangeSearch(
+            problem.bits, self.options.ends == "joint", self.options.scheme, wide=problem.measure.thorough
+        )
         chosen, total = search.all(list(state.chosen), statistics, state.chosen)
         problem.log(f"round {self.number + 1}: distance before {statistics.distance:.4f}, objective {total:.4g}")
         far = state.far or (self.number == FOLD_ROUNDS[0] and statistics.distance > problem.measure.far)
