@@ -167,18 +167,16 @@ def calibrate(
     key = {"float": work.hash(FLOAT), "images": hashes, "how": asdict(how), "mode": images.resize_mode, "int16": int16,
            "method": {**method.to_json(), "options": options.to_json()}, "profile": target.profile,
            "latency": latency.digest}  # fmt: skip
-
     store = Store(work.folder / PIECES)
 
     def make() -> None:
         import torch
 
         started = time.monotonic()
-        raw = data.load_pixels([*drawn.values()], facts["input_size"], how)
+        size, paths, measure = facts["input_size"], [*drawn.values()], find_measure(method.measure)
+        raw = data.load_pixels(paths, size, how)
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         store.open(work.digest(key))
-        measure = find_measure(method.measure)
-        size, paths = facts["input_size"], [*drawn.values()]
         crops = [data.mirrored_crops(paths, size, how, method.seed)] if measure.thorough else []
         problem = _problem(work, normalize(np.concatenate([raw, *crops]), how), int16=int16, measure=measure,
                            seed=method.seed, bits=method.bits, latency=latency, profile=target.profile,
