@@ -8,13 +8,21 @@ from qhyvit import affine
 from qhyvit.folds import all_folds
 from qhyvit.folds._fold import Place
 from qhyvit.graph.ir import Graph, Node, Tensor
-from qhyvit.methods._folding import _all_together, _for_all, _Together, candidates
+from qhyvit.measure import CORRELATION, DECISIONS
+from qhyvit.methods._folding import Candidate, _all_together, _for_all, _Together, candidates
 from qhyvit.methods._hessian import Statistics, Step
+from qhyvit.methods._problem import Problem
+from qhyvit.methods._qhyvit_options import QhyvitOptions
+from qhyvit.methods._range_search import RangeSearch, first_ranges
+from qhyvit.methods._ranges import ends
+from qhyvit.methods._round import Round, _Edits
+from qhyvit.methods._state import State
 from qhyvit.observers._histogram import Histogram
 from qhyvit.observers._search import search, widened
 from qhyvit.ops import spec
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.fakequant import fake_quantize
+from qhyvit.store import Piece
 
 
 def seen(values, seed=0):
@@ -136,3 +144,40 @@ def test_a_wider_range_costs_no_more_than_it_may(seed, symmetric):
         before = wide
     assert before.low < float(values.min())  # where nothing speaks against it, what no image has shown yet has room
     assert before.high > float(values.max())
+
+
+def test_ranges_of_a_fold_that_was_refused_are_not_taken():
+    """They are those of values divided by r; nothing divides them."""
+    graph = joined_graph()
+    problem = Problem(graph, torch.randn(2, 4, 4, 3, generator=torch.Generator().manual_seed(0)))
+    chosen = first_ranges(problem)
+    gone = Candidate("stream_scale", Place("gone", (2,), 4), np.ones(4), 1.0, {2: (-1e4, 1e4)})
+    _, found, notes = Round(1, QhyvitOptions())._edited(problem, _Edits([gone], {}, None), chosen, 1.0)
+    assert notes == ()
+    assert {g.members: q.scale for g, q in found.items()} == {g.members: q.scale for g, q in chosen.items()}
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_ranges_are_wider_only_where_that_is_asked_for(wide):
+    graph = joined_graph()
+    problem = Problem(graph, torch.randn(2, 4, 4, 3, generator=torch.Generator().manual_seed(0)))
+    start = first_ranges(problem)
+    statistics, _ = seen({4: drawn(5, [1, 1, 1, 1, 6], 3)})
+    best = search(statistics.histograms[4].channels()[0], affine.grid(8))
+    found, total = RangeSearch(8, scheme="asymmetric", wide=wide).all(list(start), statistics, start)
+    low, high = ends(next(q for g, q in found.items() if 4 in g.members))
+    assert total == pytest.approx(best.error)
+    assert (high - low > (best.high - best.low) * 1.01) == wide
+
+
+@pytest.mark.parametrize(("measure", "count"), [(DECISIONS, 2), (CORRELATION, 3)])
+def test_a_thorough_measure_searches_on_all_images(measure, count):
+    graph = joined_graph()
+    problem = Problem(graph, torch.randn(3, 4, 4, 3, generator=torch.Generator().manual_seed(0)), measure=measure)
+    assert len(problem.searched(2).images) == count
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_a_state_that_is_taken_up_again_knows_whether_the_outputs_were_far(far):
+    facts, arrays = State(joined_graph(), {}, far=far).pack()
+    assert State.unpack(Piece(facts, arrays)).far is far

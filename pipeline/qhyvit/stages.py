@@ -160,8 +160,7 @@ def calibrate(
     facts = work.json(FACTS)
     drawn = data.calibration_images(images.images, images.count, method.seed)
     how = data.preprocess_for(images.images, default_preprocess(facts), images.resize_mode)
-    hashes = list(drawn)
-    int16 = target.int16 and method.bits == 8
+    hashes, int16 = list(drawn), target.int16 and method.bits == 8
     options = options if int16 else options.without_int16()
     latency = latency_of(target.latency_profile)
     key = {"float": work.hash(FLOAT), "images": hashes, "how": asdict(how), "mode": images.resize_mode, "int16": int16,
@@ -178,9 +177,9 @@ def calibrate(
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         store.open(work.digest(key))
         crops = [data.mirrored_crops(paths, size, how, method.seed)] if measure.thorough else []
-        problem = _problem(work, normalize(np.concatenate([raw, *crops]), how), int16=int16, measure=measure,
-                           seed=method.seed, bits=method.bits, latency=latency, profile=target.profile,
-                           store=store)  # fmt: skip
+        seen = normalize(np.concatenate([raw, *crops]), how)
+        problem = _problem(work, seen, int16=int16, measure=measure, store=store, seed=method.seed, bits=method.bits,
+                           latency=latency, profile=target.profile)  # fmt: skip
         torch.manual_seed(method.seed)
         solution = chosen.search(problem, options)
         plan = QuantPlan(
