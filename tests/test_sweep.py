@@ -183,14 +183,16 @@ def test_a_failed_job_is_tried_again_then_told_and_others_go_on(tmp_path):
     assert "Traceback" in (tmp_path / jobs.LOGS / f"{bug.digest}.txt").read_text()
 
 
-def test_a_killed_worker_loses_nothing_and_nothing_is_made_twice(tmp_path):
+@pytest.mark.parametrize("same", [True, False], ids=["the one that made a result", "another one"])
+def test_a_killed_worker_loses_nothing_and_nothing_is_made_twice(tmp_path, same):
+    """The scheduler asks again for what a dead worker had made: the result lies in its file and is not made again."""
     some = [job(i, "hold", number=i, folder=str(tmp_path)) for i in range(6)]
     log, killed = Log(), []
 
     def ended(job, result, line):
         log(job, result, line)
         if not killed:
-            victim = next_running(tmp_path, int(result["value"]))
+            victim = next_running(tmp_path, int(result["value"]), same)
             killed.append(victim)
             os.kill(victim[1], signal.SIGKILL)
             wait_until(lambda: not alive(victim[2]))  # the job's process ends with its worker
@@ -205,13 +207,20 @@ def test_a_killed_worker_loses_nothing_and_nothing_is_made_twice(tmp_path):
     assert len(list((tmp_path / jobs.RESULTS).iterdir())) == 6
 
 
-def next_running(place, finished):
-    """(number, worker, process) of a job that started and has not ended."""
+def test_a_job_that_has_a_result_is_not_run_again(tmp_path):
+    only = job(0, "hold", number=0, folder=str(tmp_path))
+    assert [jobs.run_in_child(only, str(tmp_path), 1) for _ in range(2)] == [only.digest] * 2
+    assert (tmp_path / "ended").read_text() == "0\n"
+
+
+def next_running(place, finished, same):
+    """(number, worker, process) of a job that started and has not ended, on the worker of the finished one or not."""
     found = []
 
     def look():
-        lines = (place / "started").read_text().splitlines()
-        found[:] = [tuple(map(int, line.split())) for line in lines if int(line.split()[0]) != finished]
+        jobs_started = [tuple(map(int, line.split())) for line in (place / "started").read_text().splitlines()]
+        worker = next(w for number, w, _ in jobs_started if number == finished)
+        found[:] = [j for j in jobs_started if j[0] != finished and (j[1] == worker) == same]
         return found
 
     wait_until(look)

@@ -107,13 +107,16 @@ def remove_logs(jobs: Iterable[Job], folder: Path) -> None:
 def run_in_child(job: Job, folder: str, threads: int, *needs: object) -> str:
     """Run a job in a fresh process and give its digest; what the process says on stderr is kept where it fails.
 
-    The child ends by itself when this process dies, so that a lost worker leaves none behind. ``needs`` are what the
-    scheduler waits for.
+    The child ends by itself when this process dies, so that a lost worker leaves none behind. A job that has a result
+    is not run: a scheduler asks again for what a lost worker had done, but the result lies in its file. ``needs`` are
+    what the scheduler waits for.
 
     Raises:
         JobError: it failed; the message is its last line.
     """
     place = Path(folder)
+    if job.result(place) is not None:
+        return job.digest
     request = {**asdict(job), "version": __version__, "result_file": str(job.result_file(place)), "digest": job.digest}
     kept = {name: value for name, value in os.environ.items() if name != WORKERS_OWN}
     environment = {**kept, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
