@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._files import RESULTS
-from qhyvit import _console
+from qhyvit import console
 from qhyvit.sweep.jobs import LOGS, Job
 from qhyvit.sweep.pool import Pool
 
@@ -31,7 +31,7 @@ def run_jobs(what: str, jobs: Sequence[Job], workers: int, take: Callable[[Any],
     """
     failed = ended_count = 0
     threads = max(1, len(os.sched_getaffinity(0)) // workers)
-    with _console.talk() as talk, tempfile.TemporaryDirectory() as place:
+    with console.talk() as talk, tempfile.TemporaryDirectory() as place:
 
         def ended(job: Job, result: dict[str, Any] | None, line: str) -> None:
             nonlocal failed, ended_count

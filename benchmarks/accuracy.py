@@ -42,7 +42,7 @@ from qhyvit.graph.ir import Graph
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem, Solution, outputs_of
+from qhyvit.methods.shared.problem import Problem, Solution, outputs_of
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.partial import partial
@@ -58,7 +58,7 @@ KEY = ("model", "row", "bits", "seed", "calibration_images", "counted")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line of the table: a method with options, and whether it belongs to the ablation."""
 
     method: str
@@ -72,32 +72,32 @@ NOT_LEARNED = {"learn": 0}
 PLAIN = {"folds": "none", "bridge": False, "ridge": 0.0, "rounding": False, "bias": False, "int16_ms": 0, **NOT_LEARNED}
 SCALE = {**PLAIN, "ends": "joint", "scheme": "symmetric"}
 BRIDGE = {**PLAIN, "folds": "channel_scale", "bridge": True}
-ROWS: dict[str, Row] = {
-    "minmax": Row("minmax"),
-    "percentile": Row("percentile"),
-    "easyquant": Row("easyquant"),
-    "fqvit": Row("fqvit", deploy=False),
-    "fqvit, as TFLite has it": Row("fqvit", {"expressible": True}),
-    "ptq4vit": Row("ptq4vit", deploy=False),
-    "ptq4vit, uniform codes": Row("ptq4vit", {"twin": False}),
-    "repqvit": Row("repqvit", deploy=False),
-    "repqvit, as TFLite has it": Row("repqvit", {"expressible": True}),
-    "hyq": Row("hyq", deploy=False),
-    "hyq, as TFLite has it": Row("hyq", {"expressible": True}),
-    "qhyvit": Row("qhyvit"),
-    "qhyvit, cpu profile": Row("qhyvit", profile="cpu"),
-    "scale": Row("qhyvit", SCALE, table="ablation"),
-    "+ granularity": Row("qhyvit", {**SCALE, "folds": "channel_scale"}, table="ablation"),
-    "+ scheme": Row("qhyvit", {**SCALE, "folds": "channel_scale", "scheme": "search"}, table="ablation"),
-    "+ bridge blocks": Row("qhyvit", {**BRIDGE, "ends": "joint"}, table="ablation"),
-    "+ independent ends": Row("qhyvit", BRIDGE, table="ablation"),
-    "+ SiLU split": Row("qhyvit", {**BRIDGE, "folds": "channel_scale,silu_split"}, table="ablation"),
-    "+ stream scale": Row("qhyvit", {**BRIDGE, "folds": "all"}, table="ablation"),
-    "+ int16 softmax": Row("qhyvit", {**BRIDGE, "folds": "all", "int16_ms": 0.2}, table="ablation"),
-    "+ bias correction": Row("qhyvit", {**NOT_LEARNED, "ridge": 0.0, "rounding": False}, table="ablation"),
-    "+ careful rounding": Row("qhyvit", {**NOT_LEARNED, "ridge": 0.0}, table="ablation"),
-    "+ ridge regression": Row("qhyvit", NOT_LEARNED, table="ablation"),
-    "+ learned scales": Row("qhyvit", {}, table="ablation"),
+ROWS: dict[str, TableRow] = {
+    "minmax": TableRow("minmax"),
+    "percentile": TableRow("percentile"),
+    "easyquant": TableRow("easyquant"),
+    "fqvit": TableRow("fqvit", deploy=False),
+    "fqvit, as TFLite has it": TableRow("fqvit", {"expressible": True}),
+    "ptq4vit": TableRow("ptq4vit", deploy=False),
+    "ptq4vit, uniform codes": TableRow("ptq4vit", {"twin": False}),
+    "repqvit": TableRow("repqvit", deploy=False),
+    "repqvit, as TFLite has it": TableRow("repqvit", {"expressible": True}),
+    "hyq": TableRow("hyq", deploy=False),
+    "hyq, as TFLite has it": TableRow("hyq", {"expressible": True}),
+    "qhyvit": TableRow("qhyvit"),
+    "qhyvit, cpu profile": TableRow("qhyvit", profile="cpu"),
+    "scale": TableRow("qhyvit", SCALE, table="ablation"),
+    "+ granularity": TableRow("qhyvit", {**SCALE, "folds": "channel_scale"}, table="ablation"),
+    "+ scheme": TableRow("qhyvit", {**SCALE, "folds": "channel_scale", "scheme": "search"}, table="ablation"),
+    "+ bridge blocks": TableRow("qhyvit", {**BRIDGE, "ends": "joint"}, table="ablation"),
+    "+ independent ends": TableRow("qhyvit", BRIDGE, table="ablation"),
+    "+ SiLU split": TableRow("qhyvit", {**BRIDGE, "folds": "channel_scale,silu_split"}, table="ablation"),
+    "+ stream scale": TableRow("qhyvit", {**BRIDGE, "folds": "all"}, table="ablation"),
+    "+ int16 softmax": TableRow("qhyvit", {**BRIDGE, "folds": "all", "int16_ms": 0.2}, table="ablation"),
+    "+ bias correction": TableRow("qhyvit", {**NOT_LEARNED, "ridge": 0.0, "rounding": False}, table="ablation"),
+    "+ careful rounding": TableRow("qhyvit", {**NOT_LEARNED, "ridge": 0.0}, table="ablation"),
+    "+ ridge regression": TableRow("qhyvit", NOT_LEARNED, table="ablation"),
+    "+ learned scales": TableRow("qhyvit", {}, table="ablation"),
 }
 
 
@@ -175,7 +175,7 @@ def mean_sqnr(solution: Solution, images: torch.Tensor) -> float:
     return float(np.mean(ratios))
 
 
-def problem_of(setup: Setup, row: Row, seed: int, bits: int) -> Problem:
+def problem_of(setup: Setup, row: TableRow, seed: int, bits: int) -> Problem:
     """What the row's method is given: the profile too, which it places float nodes by."""
     reference = outputs_of(setup.exported, setup.calibration)
     return Problem(setup.graph, setup.calibration, reference, seed=seed, bits=bits, profile=row.profile)

@@ -18,7 +18,7 @@ from benchmarks._files import RESULTS, command_line, pixels_of, random_weights, 
 from qhyvit import data, stages
 from qhyvit.config import ModelConfig
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem
+from qhyvit.methods.shared.problem import Problem
 from qhyvit_device.preprocess import normalize
 
 
@@ -30,7 +30,7 @@ class Clock:
         self.label, self.since = "start", time.monotonic()
 
     def __call__(self, label: str, share: float) -> None:
-        """See :data:`qhyvit.methods._problem.Progress`."""
+        """See :data:`qhyvit.methods.shared.problem.Progress`."""
         now = time.monotonic()
         self.seconds[self.label] = self.seconds.get(self.label, 0.0) + now - self.since
         self.label, self.since = label, now

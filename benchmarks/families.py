@@ -22,7 +22,7 @@ def _taking(module: nn.Module, size: int) -> nn.Module:
 
 
 def _timm(name: str, **options: Any) -> nn.Module:
-    from qhyvit.models._timm import import_timm
+    from qhyvit.models.shared.timm_models import import_timm
 
     made: nn.Module = import_timm().create_model(name, pretrained=False, num_classes=CLASSES, **options)
     return made
@@ -40,7 +40,7 @@ def mobilevitv2_imagenette() -> nn.Module:
 
 def efficientformer_imagenette() -> nn.Module:
     """EfficientFormer-L1's blocks at 128 pixels, narrower and fewer, with attention made for 4 x 4 tokens."""
-    from qhyvit.models._timm import import_timm
+    from qhyvit.models.shared.timm_models import import_timm
 
     widths, size = (24, 48, 96, 192), 128
     made = _timm("efficientformer_l1", depths=(2, 2, 4, 2), embed_dims=widths)
@@ -75,7 +75,7 @@ FAMILIES: dict[str, Callable[[], nn.Module]] = {
 
 def edgeface_xs() -> nn.Module:
     """EdgeFace-XS, a face embedding (arXiv 2307.01838): EdgeNeXt-x-small with 512 outputs at 112 pixels."""
-    from qhyvit.models._timm import import_timm
+    from qhyvit.models.shared.timm_models import import_timm
 
     made: nn.Module = import_timm().create_model("edgenext_x_small", pretrained=False, num_classes=512)
     half = (0.5, 0.5, 0.5)

@@ -91,7 +91,7 @@ def _prepare(model: str, folder: Path, images: Path, weights: Path | None) -> di
     return paths
 
 
-def _rows(model: str, paths: dict[str, Path], settings: bench.Settings) -> tuple[list[dict[str, Any]], list[str]]:
+def _rows(model: str, paths: dict[str, Path], settings: bench.BenchSettings) -> tuple[list[dict[str, Any]], list[str]]:
     """One row a file, and what the bench warns of."""
     ordered = [paths[name] for name in FILES]
     found = bench.bench(ordered, settings)
@@ -160,7 +160,7 @@ def main() -> None:
         prepared[model] = _prepare(model, args.work / model, images, weights_of(model, args.weights))
     if args.prepare:
         return
-    settings = bench.Settings(runs=args.runs, threads=args.threads, turn=args.turn)
+    settings = bench.BenchSettings(runs=args.runs, threads=args.threads, turn=args.turn)
     for model, paths in prepared.items():
         rows, warnings = _rows(model, paths, settings)
         for row in rows:

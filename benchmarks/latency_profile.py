@@ -40,7 +40,7 @@ from qhyvit.lowering.lower import quantized_file
 from qhyvit.lowering.placement import times
 from qhyvit.lowering.profiles import with_islands
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem
+from qhyvit.methods.shared.problem import Problem
 from qhyvit.ops import all_ops
 from qhyvit.plan import QuantPlan
 from qhyvit_device import bench
@@ -92,7 +92,7 @@ def _mostly_float(graph: Graph) -> Graph:
 
 def _timed(paths: list[Path], runs: int) -> dict[str, Any]:
     """A bench of these files on this processor, with times by op."""
-    found = bench.bench(paths, bench.Settings(runs=3, seconds=0.0), memory=False)
+    found = bench.bench(paths, bench.BenchSettings(runs=3, seconds=0.0), memory=False)
     for row in track(found["models"], "profile", disable=not sys.stderr.isatty()):
         row.update(asdict(profile(Path(row["file"]), 1, runs)))
     return found

@@ -26,7 +26,7 @@ from qhyvit import data, stages
 from qhyvit.config import DataConfig, MethodConfig, ModelConfig
 from qhyvit.errors import QhyvitError
 from qhyvit.evaluation import logits_of
-from qhyvit.models._source import TIMM
+from qhyvit.models.shared.source import TIMM
 from qhyvit.sweep.jobs import Job
 from qhyvit_device.preprocess import images_in
 
@@ -52,7 +52,6 @@ MODELS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("botnet26t_256", "maxvit_nano_rw_256", "maxxvit_rmlp_nano_rw_256"), (256,)),
     "mobilevitv2_050": (192, 384),
 }  # fmt: skip
-
 
 
 def one(model: str, size: int, place: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def _separable_attention(self: Any, x: torch.Tensor) -> torch.Tensor:
 @contextmanager
 def convertible() -> Iterator[None]:
     """timm's MobileViTv2 in a form that litert-torch converts."""
-    from qhyvit.models._timm import import_timm
+    from qhyvit.models.shared.timm_models import import_timm
 
     import_timm()  # Mobile-Former's source has not done so
     from timm.models import mobilevit
@@ -60,9 +60,9 @@ def convertible() -> Iterator[None]:
 
 def stock_export(model: str, weights: Path | None, size: int, seed: int = 0) -> bytes:
     """Float ``.tflite`` of timm's own module; without a file its weights are random by ``seed``."""
-    from qhyvit.models._blocks import ChannelsLast
-    from qhyvit.models._export import convert
-    from qhyvit.models._source import open_source
+    from qhyvit.models.shared.export import convert
+    from qhyvit.models.shared.modules import ChannelsLast
+    from qhyvit.models.shared.source import open_source
 
     module = open_source(model, weights, seed=seed, random_weights=random_weights(model, weights)).reference
     with convertible():
@@ -73,7 +73,7 @@ def quantize(float_model: bytes, name: str, pixels: np.ndarray, how: Preprocess)
     """ai-edge-quantizer's recipe ``name`` as its documentation runs it."""
     from ai_edge_quantizer import quantizer, recipe
 
-    from qhyvit.models._export import quiet
+    from qhyvit.models.shared.export import quiet
 
     with quiet():
         tool = quantizer.Quantizer(bytearray(float_model), getattr(recipe, name)())
@@ -128,7 +128,7 @@ def main() -> None:
     if args.own and args.work is None:
         parser.error("--own needs --work, a build's work directory")
 
-    from qhyvit.models._source import open_source
+    from qhyvit.models.shared.source import open_source
 
     source = open_source(args.model, args.weights)
     how = stages.default_preprocess({"preprocess": source.preprocess})

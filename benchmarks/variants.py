@@ -22,7 +22,7 @@ from benchmarks.latency import OWN, QUICK, own_files
 from qhyvit.models import all_families
 from qhyvit_device import bench
 
-SETTINGS = bench.Settings(runs=30, seconds=2.0)
+SETTINGS = bench.BenchSettings(runs=30, seconds=2.0)
 CALIBRATION = 4
 # weights and biases in closed form leave the ops as they are, too
 OPTIONS = {**QUICK, "ridge": 0.0, "rounding": False, "bias": False}

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from qhyvit import affine
-from qhyvit.methods._problem import Solution
+from qhyvit.methods.shared.problem import Solution
 
 
 def input_codes(solution: Solution, images: torch.Tensor, name: str = "x") -> list[np.ndarray]:

@@ -19,8 +19,10 @@ import matplotlib.figure  # noqa: F401 - warm, as all that follows
 from qhyvit import api, image, stages, wheelhouse
 from qhyvit.config import BuildConfig
 from qhyvit.errors import OutputError
-from qhyvit.methods import _learn, all_methods
-from qhyvit.models import _export, _source, all_families
+from qhyvit.methods import all_methods
+from qhyvit.methods.shared import learning
+from qhyvit.models import all_families
+from qhyvit.models.shared import export, source
 from qhyvit.sweep import child, jobs
 from qhyvit.sweep.run import sweep
 from qhyvit.verify import report  # noqa: F401
@@ -132,9 +134,7 @@ def verify(root, given):
 
 def bundle(root, given, force=False):
     work = stages.Work(root / "work")
-    _unless_there(
-        root / "out", lambda: stages.bundle(work, root / "out", given / "images", None, "build", force=force)
-    )
+    _unless_there(root / "out", lambda: stages.bundle(work, root / "out", given / "images", None, "build", force=force))
 
 
 def wheels(root, given, force=False):
@@ -220,10 +220,10 @@ def _tree(kind, _, folder):
 
 def _stand_in(given):
     exported = pickle.loads((given / "export.pickle").read_bytes())
-    _export.export = lambda *_: exported
+    export.export = lambda *_: exported
     stages.time = child.time = SimpleNamespace(monotonic=lambda: 0.0, process_time=lambda: 0.0)
     child.peak_memory_mib = lambda: 0.0
-    _learn.KEEP_SECONDS = 0.0
+    learning.KEEP_SECONDS = 0.0
     wheelhouse._pip, wheelhouse._source, image._tree = _pip, lambda: None, _tree
 
 
@@ -244,8 +244,8 @@ def prepare(given):
     """What all runs read: images, an exported model, the spec of a sweep."""
     pictures(given / "images", 6)
     pictures(given / "labelled", 5, seed=1)
-    source = _source.open_source(MODEL, None, None, None, SEED, random_weights=False)
-    exported = _export.export(source)
+    opened = source.open_source(MODEL, None, None, None, SEED, random_weights=False)
+    exported = export.export(opened)
     assert (exported.facts["classes"], exported.facts["input_size"]) == (CLASSES, SIZE)
     (given / "export.pickle").write_bytes(pickle.dumps(exported))
     (given / "sweep.toml").write_text(

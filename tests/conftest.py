@@ -27,8 +27,8 @@ class Small:
 
 
 def export_small(name: str, weights: Path | None = None) -> Small:
-    from qhyvit.models._export import export
-    from qhyvit.models._source import open_source
+    from qhyvit.models.shared.export import export
+    from qhyvit.models.shared.source import open_source
     from qhyvit.passes import prepared
     from qhyvit.tflite.read import read
 

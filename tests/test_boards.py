@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from qhyvit import boards, wheelhouse
-from qhyvit.boards import Board, BoardError, check_models, table
+from qhyvit.boards import BoardError, RemoteBoard, check_models, table
 from qhyvit.errors import InputError, OutputError, UsageError
 from qhyvit.wheelhouse import INSTALL, LAUNCHER, Target
 
@@ -69,7 +69,9 @@ def model(tmp_path, small_v1):
 
 def test_a_board_is_measured_and_left_clean(ssh, wheels, model):
     lines = []
-    found = Board("pi@board").bench([model, model.rename(model.with_name("b.tflite"))][1:], BENCH, wheels, lines.append)
+    found = RemoteBoard("pi@board").bench(
+        [model, model.rename(model.with_name("b.tflite"))][1:], BENCH, wheels, lines.append
+    )
     result = found["benches"][0]["models"][0]
     assert result["inference"]["count"] == 2
     assert lines == ["pi@board: installing the device stage", "pi@board: measuring"]
@@ -78,14 +80,14 @@ def test_a_board_is_measured_and_left_clean(ssh, wheels, model):
     assert (installed / LAUNCHER).is_file()
 
     lines.clear()
-    Board("pi@board").bench([model.with_name("b.tflite")], BENCH, wheels, lines.append)
+    RemoteBoard("pi@board").bench([model.with_name("b.tflite")], BENCH, wheels, lines.append)
     assert lines == ["pi@board: measuring"]  # installed already
 
 
 def test_another_wheelhouse_is_installed_beside_the_first(ssh, wheels, model):
-    Board("a").bench([model], BENCH, wheels, print)
+    RemoteBoard("a").bench([model], BENCH, wheels, print)
     (wheels / "note.txt").write_text("newer")
-    Board("a").bench([model], BENCH, wheels, print)
+    RemoteBoard("a").bench([model], BENCH, wheels, print)
     assert len(list((ssh / boards.THERE).iterdir())) == 2
 
 
@@ -96,13 +98,13 @@ def test_another_wheelhouse_is_installed_beside_the_first(ssh, wheels, model):
 @pytest.mark.usefixtures("ssh")
 def test_a_board_that_does_not_answer_is_named(host, words, wheels, model):
     with pytest.raises(BoardError, match=words.replace("(", r"\(")):
-        Board(host).bench([model], BENCH, wheels, print)
+        RemoteBoard(host).bench([model], BENCH, wheels, print)
 
 
 def test_what_was_copied_goes_even_where_the_bench_fails(ssh, wheels, model):
     model.write_bytes(b"not a model, but long enough to be read")
     with pytest.raises(BoardError, match=r"not a \.tflite model"):
-        Board("pi@board").bench([model], BENCH, wheels, print)
+        RemoteBoard("pi@board").bench([model], BENCH, wheels, print)
     assert [p.name for p in ssh.iterdir()] == [".cache"]
 
 
@@ -120,7 +122,7 @@ exit $code
 
 def test_a_shell_that_prints_a_banner_is_read_over(ssh, wheels, model):
     (ssh.parent / "bin" / "ssh").write_text(NOISY)
-    board, lines = Board("pi@octopi"), []
+    board, lines = RemoteBoard("pi@octopi"), []
     assert board.target() == HERE
     for _ in range(2):
         found = board.bench([model], BENCH, wheels, lines.append)
@@ -145,7 +147,7 @@ ANSWERS = {
 def test_an_answer_that_cannot_be_read_is_one_line(ssh, wheels, model, answer):
     (ssh.parent / "bin" / "ssh").write_text(f"#!/bin/sh\n{answer}\n")
     with pytest.raises(BoardError, match=ANSWERS[answer]) as caught:
-        Board("pi@odd").bench([model], BENCH, wheels, print)
+        RemoteBoard("pi@odd").bench([model], BENCH, wheels, print)
     assert "\n" not in str(caught.value)
 
 
@@ -153,19 +155,19 @@ def test_an_answer_that_cannot_be_read_is_one_line(ssh, wheels, model, answer):
 def test_a_python_that_answers_otherwise_is_one_line(ssh, monkeypatch, said):
     monkeypatch.setattr(boards, "PROBE", f"print({said!r})")
     with pytest.raises(BoardError, match="its answer cannot be read"):
-        Board("pi@odd").target()
+        RemoteBoard("pi@odd").target()
 
 
 @pytest.mark.parametrize("printed", ["", "no json", "[]", "3", "null", '{"benches": 3}', "{}", "[" * 50_000])
 def test_a_bench_that_gives_no_bench_is_one_line(ssh, wheels, model, monkeypatch, printed):
-    asked = Board.ask
+    asked = RemoteBoard.ask
 
     def ask(self, command):
         return printed if " bench " in command else asked(self, command)
 
-    monkeypatch.setattr(Board, "ask", ask)
+    monkeypatch.setattr(RemoteBoard, "ask", ask)
     with pytest.raises(BoardError, match="gave no JSON"):
-        Board("pi@board").bench([model], BENCH, wheels, print)
+        RemoteBoard("pi@board").bench([model], BENCH, wheels, print)
     assert [p.name for p in ssh.iterdir()] == [".cache"]
 
 
@@ -173,15 +175,15 @@ def test_a_bench_that_gives_no_bench_is_one_line(ssh, wheels, model, monkeypatch
 def test_a_32_bit_python_is_refused(monkeypatch):
     monkeypatch.setattr(boards, "PROBE", "print('3.11 armv7l 4')")
     with pytest.raises(BoardError, match="32-bit"):
-        Board("pi@old").target()
+        RemoteBoard("pi@old").target()
 
 
 def test_hosts_that_are_options_and_paths_that_are_no_models_are_refused(tmp_path):
     for host in ("-oProxyCommand=touch x", " -oX", "", "pi@board;touch x", "$(touch x)", "a b", "a\nb", "`x`", "a|b"):
         with pytest.raises(UsageError, match="a host as ssh takes it"):
-            Board(host)
+            RemoteBoard(host)
     for host in ("pi@board1", "board-2.local", "ssh://pi@board:2222", "pi@fe80::1%eth0", "[::1]"):
-        assert Board(host).host == host
+        assert RemoteBoard(host).host == host
     for path in (tmp_path, tmp_path / "none.tflite"):
         with pytest.raises(InputError, match="no bundle folder"):
             check_models([path])
@@ -298,7 +300,7 @@ def loopback(tmp_path, monkeypatch):
 
 @pytest.mark.boards
 def test_a_real_sshd_and_real_wheels(loopback, tmp_path, model):
-    board = Board(loopback)
+    board = RemoteBoard(loopback)
     target = board.target()
     wheels = tmp_path / "real"
     wheelhouse.make(wheels, target, print)

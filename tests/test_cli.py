@@ -31,7 +31,7 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def weights(place):
     from qhyvit.models import find_variant
-    from qhyvit.models._weights import randomize
+    from qhyvit.models.shared.weights import randomize
 
     family, variant = find_variant("mobilevitv2_050")
     module = family.build(variant, 10)

@@ -6,19 +6,19 @@ import torch
 
 from qhyvit import affine
 from qhyvit.folds import all_folds
-from qhyvit.folds._fold import Place
+from qhyvit.folds.shared.fold import Place
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.measure import CORRELATION, DECISIONS
-from qhyvit.methods._folding import Candidate, _all_together, _for_all, _Together, candidates
-from qhyvit.methods._hessian import Statistics, Step
-from qhyvit.methods._problem import Problem
-from qhyvit.methods._qhyvit_options import QhyvitOptions
-from qhyvit.methods._range_search import RangeSearch, first_ranges
-from qhyvit.methods._ranges import ends
-from qhyvit.methods._round import Round, _Edits
-from qhyvit.methods._state import State
-from qhyvit.observers._histogram import Histogram
-from qhyvit.observers._search import search, widened
+from qhyvit.methods.shared.folding import Candidate, _all_together, _for_all, _Together, candidates
+from qhyvit.methods.shared.hessian import Statistics, Step
+from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
+from qhyvit.methods.shared.range_search import RangeSearch, first_ranges
+from qhyvit.methods.shared.ranges import ends
+from qhyvit.methods.shared.round import Round, _Edits
+from qhyvit.methods.shared.state import State
+from qhyvit.observers.shared.histogram import Histogram
+from qhyvit.observers.shared.search import search, widened
 from qhyvit.ops import spec
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.fakequant import fake_quantize

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from qhyvit.folds import all_folds
-from qhyvit.folds._fold import Place
-from qhyvit.folds._scaling import CannotScaleError, scale_tensor
+from qhyvit.folds.shared.fold import Place
+from qhyvit.folds.shared.scaling import CannotScaleError, scale_tensor
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.latency.work import INT8, work_of
 from qhyvit.lowering.profiles import with_islands
-from qhyvit.methods._folding import Candidate, apart
+from qhyvit.methods.shared.folding import Candidate, apart
 from qhyvit.ops import spec
 from qhyvit.sim.run import Executor
 
@@ -111,9 +111,9 @@ def test_the_product_that_restores_a_sigmoids_input_computes_as_it_does(small_v2
 
 @pytest.mark.parametrize("bits", [8, 6])
 def test_what_the_silu_split_multiplies_by_is_exact_in_the_file(small_v2, bits):
-    from qhyvit.methods._folding import _all_together, _scales
-    from qhyvit.methods._hessian import Statistics
-    from qhyvit.methods._ranges import constant_ranges, group_quant, groups
+    from qhyvit.methods.shared.folding import _all_together, _scales
+    from qhyvit.methods.shared.hessian import Statistics
+    from qhyvit.methods.shared.ranges import constant_ranges, group_quant, groups
 
     fold, graph = all_folds()["silu_split"], small_v2.graph
     place = fold.places(graph)[0]
@@ -173,8 +173,8 @@ def test_a_scaled_stream_makes_no_new_op_where_squares_are_averaged(small_v1):
 @pytest.mark.parametrize("bits", [8, 6, 4])
 @pytest.mark.parametrize("fixture", ["small_v1", "small_v2"])
 def test_what_norms_give_back_is_exact_on_the_weights_grid(request, fixture, bits):
-    from qhyvit.methods._folding import _all_together, _scales
-    from qhyvit.methods._hessian import Statistics
+    from qhyvit.methods.shared.folding import _all_together, _scales
+    from qhyvit.methods.shared.hessian import Statistics
 
     graph = request.getfixturevalue(fixture).graph
     fold = all_folds()["stream_scale"]

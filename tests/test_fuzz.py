@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qhyvit.errors import InputError as HostInputError
-from qhyvit.tflite import _flat
+from qhyvit.tflite import flatbuffer
 from qhyvit.tflite.read import read
 from qhyvit.verify.census import census
 from qhyvit_device import flat
@@ -111,6 +110,8 @@ def _sort(case):
 
 
 WORDS = (b"fine", b"crash", b"rule")
+
+
 def _draw(rng):
     return (rng.choice(WORDS),)
 
@@ -251,9 +252,9 @@ def test_the_way_to_the_exporter_is_free(inside):
 
 
 def model(change):
-    found = _flat.load_model(Path("models", "prelu.tflite").read_bytes())
+    found = flatbuffer.load_model(Path("models", "prelu.tflite").read_bytes())
     change(found.subgraphs[0])
-    return _flat.pack(found)
+    return flatbuffer.pack(found)
 
 
 @pytest.mark.parametrize("change", [
@@ -265,7 +266,7 @@ def model(change):
 def test_whole_tables_that_contradict_each_other_are_one_line(inside, change):
     data = model(change)
     flat.check(data, "m")
-    with pytest.raises(HostInputError, match="is damaged") as caught:
+    with pytest.raises(InputError, match="is damaged") as caught:
         read(data)
     assert "\n" not in str(caught.value)
 
@@ -286,16 +287,16 @@ def _scale(value):
      "has 1 inputs"),
 ])  # fmt: skip
 def test_what_ends_the_interpreter_is_refused_by_the_walk(inside, name, change, words):
-    found = _flat.load_model(Path("models", f"{name}.tflite").read_bytes())
-    flat.check(_flat.pack(found), "good")
+    found = flatbuffer.load_model(Path("models", f"{name}.tflite").read_bytes())
+    flat.check(flatbuffer.pack(found), "good")
     change(found.subgraphs[0])
     with pytest.raises(InputError, match=words):
-        flat.check(_flat.pack(found), "m")
+        flat.check(flatbuffer.pack(found), "m")
 
 
 def test_the_census_refuses_what_the_interpreter_refuses(inside):
     data = model(lambda g: setattr(g.tensors[int(g.operators[0].outputs[0])], "type", 3))
-    with pytest.raises(HostInputError, match="is damaged") as caught:
+    with pytest.raises(InputError, match="is damaged") as caught:
         census(data)
     assert "\n" not in str(caught.value)
 

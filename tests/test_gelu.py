@@ -1,6 +1,5 @@
 """GELU as SiLU in the integer profile."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +9,9 @@ from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.lower import lower
 from qhyvit.lowering.profiles import with_islands
 from qhyvit.measure import CORRELATION
-from qhyvit.methods import _gelu, method
-from qhyvit.methods._problem import Problem
+from qhyvit.methods import method
+from qhyvit.methods.shared import gelu
+from qhyvit.methods.shared.problem import Problem
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import GATE_SLOPE, Executor
@@ -31,7 +31,7 @@ ARRAYS = {
 
 
 def silus(problem, distance):
-    return _gelu.again(problem, _gelu.as_silus(problem, distance))
+    return gelu.again(problem, gelu.as_silus(problem, distance))
 
 
 def feed_forward(*more, outputs=("y",)):
@@ -95,7 +95,7 @@ def test_layers_take_the_slope_on_and_out_again():
     ids=["output", "input", "graph output", "float"],
 )
 def test_others_stay(graph):
-    assert _gelu.candidates(graph) == []
+    assert gelu.candidates(graph) == []
 
 
 def test_the_outputs_decide():

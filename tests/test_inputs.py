@@ -15,7 +15,7 @@ import qhyvit
 from qhyvit import cli, stages
 from qhyvit.config import ModelConfig
 from qhyvit.errors import ExportError, QhyvitError, UsageError
-from qhyvit.models._source import check_weights, open_source
+from qhyvit.models.shared.source import check_weights, open_source
 from qhyvit_device import manifest
 from qhyvit_device.runner import Model
 
@@ -186,7 +186,7 @@ def test_every_bad_image_is_named_before_the_export(place, capfd, tmp_path, coun
     (folder / "half.png").write_bytes((folder / "0.png").read_bytes()[:80])
     (folder / "notes.jpg").write_text("no picture")
     (folder / "._0.png").write_bytes(b"\0\5\26\7")
-    monkeypatch.setattr("qhyvit.models._source.open_source", None)
+    monkeypatch.setattr("qhyvit.models.shared.source.open_source", None)
     where = ("--images", folder, "--out", tmp_path / "o", "--count", count)
     code, _, lines = run(capfd, "build", f"{place}/net.py:make", *where)
     assert code == 2

@@ -11,14 +11,15 @@ from qhyvit.latency import default_profile
 from qhyvit.lowering.contracts import groups
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.lowering.profiles import ids_of, long_softmaxes, wide_cost_ms, widened
-from qhyvit.methods import _wide, method
-from qhyvit.methods._hessian import gather
-from qhyvit.methods._problem import Problem
-from qhyvit.observers._histogram import Histogram
+from qhyvit.methods import method
+from qhyvit.methods.shared import int16_outputs
+from qhyvit.methods.shared.hessian import gather
+from qhyvit.methods.shared.problem import Problem
+from qhyvit.observers.shared.histogram import Histogram
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
-from qhyvit.tflite import _flat
+from qhyvit.tflite import flatbuffer
 from qhyvit.verify.census import census
 from qhyvit.verify.report import verify
 from qhyvit_device.preprocess import Preprocess
@@ -53,8 +54,8 @@ def test_the_file_holds_int16_only_there_and_agrees_with_the_simulation(small_v1
     report = verify(graph, plan, lower(graph, plan), data, inputs[:4], codes)
     assert report.passed, [c for c in report.checks if not c.passed]
     # the codes behind int16 have the plan's scale, not the one that the converter derives from the kernel's
-    model = _flat.load_model(data)
-    narrow = {_flat.text(t.name): t.quantization for t in model.subgraphs[0].tensors}
+    model = flatbuffer.load_model(data)
+    narrow = {flatbuffer.text(t.name): t.quantization for t in model.subgraphs[0].tensors}
     for name in softmaxes:
         assert float(narrow[f"{name}:int8"].scale[0]) == plan.tensors[name].scale[0]
         assert int(narrow[f"{name}:int8"].zeroPoint[0]) == plan.tensors[name].zero_point[0]
@@ -76,33 +77,33 @@ def test_the_budget_is_kept_and_the_best_for_its_time_comes_first(small_v1, inpu
     graph = small_v1.graph
     problem = Problem(graph, inputs[:4])
     quants = method("minmax").search(problem, {"observer": "minmax"}).tensors
-    tensors = _wide.candidates(graph, DEFAULT)
+    tensors = int16_outputs.candidates(graph, DEFAULT)
     statistics = gather(problem, quants, tensors, (), "test")
-    everything = _wide.choose(graph, statistics, 0.0, 1e9, DEFAULT)
+    everything = int16_outputs.choose(graph, statistics, 0.0, 1e9, DEFAULT)
     assert everything
     cost = {t: wide_cost_ms(graph, t, DEFAULT) for t in tensors}
     budget = 1.01 * min(cost[t] for t in everything)
-    few = _wide.choose(graph, statistics, 0.0, budget, DEFAULT)
+    few = int16_outputs.choose(graph, statistics, 0.0, budget, DEFAULT)
     assert few
     assert sum(cost[t] for t in few) <= budget
-    assert _wide.choose(graph, statistics, 0.0, 0.0, DEFAULT) == {}
-    assert _wide.choose(graph, statistics, 1e12, 1e9, DEFAULT) == {}
+    assert int16_outputs.choose(graph, statistics, 0.0, 0.0, DEFAULT) == {}
+    assert int16_outputs.choose(graph, statistics, 1e12, 1e9, DEFAULT) == {}
 
 
 def test_ranges_behind_int16_hold_what_was_seen(small_v1):
     graph = small_v1.graph
-    t = _wide.candidates(graph, DEFAULT)[0]
+    t = int16_outputs.candidates(graph, DEFAULT)[0]
 
     histogram = Histogram(None)
     histogram.update(torch.linspace(0, 0.05, 1000), torch.ones(1000))
     seen = SimpleNamespace(peak={t: None}, histograms={t: histogram})
-    (low, high) = _wide.choose(graph, seen, 0.0, 1e9, DEFAULT)[t]
+    (low, high) = int16_outputs.choose(graph, seen, 0.0, 1e9, DEFAULT)[t]
     assert low == 0.0
     assert np.isclose(high, 0.05, rtol=0.1)
 
 
 def test_the_method_finds_and_keeps_them(small_v1, inputs, monkeypatch):
-    monkeypatch.setattr(_wide, "LEAST_GAIN", 0.0)
+    monkeypatch.setattr(int16_outputs, "LEAST_GAIN", 0.0)
     chosen = method("qhyvit")
     options = {**chosen.defaults, "rounds": 2, "learn": 0, "ridge": 0.0, "rounding": False, "bias": False}
     said = []

@@ -15,9 +15,9 @@ from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.lowering.profiles import ids_of, with_islands
 from qhyvit.measure import MEASURES
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem, Solution, outputs_of
+from qhyvit.methods.shared.problem import Problem, Solution, outputs_of
 from qhyvit.ops import spec
-from qhyvit.ops._spec import Kernel, NoAttrs, Quants
+from qhyvit.ops.shared.spec import Kernel, NoAttrs, Quants
 from qhyvit.passes import int16_sums
 from qhyvit.plan import QuantPlan
 from qhyvit.report.changes import changes
@@ -25,7 +25,7 @@ from qhyvit.report.cost import Costs
 from qhyvit.sim.run import Executor
 from qhyvit.stages import Solved
 from qhyvit.store import Store
-from qhyvit.tflite import _flat
+from qhyvit.tflite import flatbuffer
 from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.census import census
@@ -181,22 +181,22 @@ def test_the_plan_keeps_the_scales(found):
 
 @pytest.mark.parametrize("op", ["MUL", "RSQRT", "SUB"])
 def test_verification_finds_a_wrong_scale(found, images, op):
-    model = _flat.load_model(quantized_file(found.shipped, plan_of(found)))
+    model = flatbuffer.load_model(quantized_file(found.shipped, plan_of(found)))
     graph = model.subgraphs[0]
-    outputs = [graph.tensors[o.outputs[0]] for o in graph.operators if _flat.op_name(model, o) == op]
-    wrong = next(t for t in outputs if _flat.TENSOR_TYPE[t.type] == "INT16")
+    outputs = [graph.tensors[o.outputs[0]] for o in graph.operators if flatbuffer.op_name(model, o) == op]
+    wrong = next(t for t in outputs if flatbuffer.TENSOR_TYPE[t.type] == "INT16")
     wrong.quantization.scale = [float(wrong.quantization.scale[0]) * 1.01]
-    report = checked(found, images, _flat.pack(model))
+    report = checked(found, images, flatbuffer.pack(model))
     assert [c.name for c in report.checks if not c.passed]
 
 
 def test_verification_finds_a_wrong_entry(found, images):
-    model = _flat.load_model(quantized_file(found.shipped, plan_of(found)))
+    model = flatbuffer.load_model(quantized_file(found.shipped, plan_of(found)))
     graph = model.subgraphs[0]
-    entries = [o for o in graph.operators if _flat.op_name(model, o) == "QUANTIZE"]
-    wrong = next(t for t in (graph.tensors[o.outputs[0]] for o in entries) if _flat.TENSOR_TYPE[t.type] == "INT16")
+    entries = [o for o in graph.operators if flatbuffer.op_name(model, o) == "QUANTIZE"]
+    wrong = next(t for t in (graph.tensors[o.outputs[0]] for o in entries) if flatbuffer.TENSOR_TYPE[t.type] == "INT16")
     wrong.quantization.scale = [float(wrong.quantization.scale[0]) * 1.01]
-    assert not checked(found, images, _flat.pack(model)).passed
+    assert not checked(found, images, flatbuffer.pack(model)).passed
 
 
 def test_a_float_tensor_without_a_scale_is_refused(found):

@@ -13,10 +13,10 @@ from qhyvit.lowering.contracts import check_plan, groups, weights
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.lowering.profiles import with_profile
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem
+from qhyvit.methods.shared.problem import Problem
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, Scheme
-from qhyvit.tflite import _flat
+from qhyvit.tflite import flatbuffer
 from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.census import census
@@ -52,8 +52,8 @@ def test_no_float_tensor_and_integer_ends(solved):
 
 def test_scales_zero_points_and_weight_codes_are_exactly_the_plans(solved):
     graph, plan, data = solved
-    model = _flat.load_model(data)
-    by_name = {_flat.text(t.name): t for t in model.subgraphs[0].tensors}
+    model = flatbuffer.load_model(data)
+    by_name = {flatbuffer.text(t.name): t for t in model.subgraphs[0].tensors}
     for tensor in graph.activations():
         quant, raw = plan.tensors[tensor.name], by_name[tensor.name].quantization
         assert (float(raw.scale[0]), int(raw.zeroPoint[0])) == (quant.scale[0], quant.zero_point[0]), tensor.name

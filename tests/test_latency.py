@@ -17,7 +17,7 @@ from qhyvit.cli import main
 from qhyvit.config import DataConfig, MethodConfig, TargetConfig
 from qhyvit.errors import InputError, PlanError
 from qhyvit.graph.ir import Graph, Node, Tensor
-from qhyvit.latency import Kernel, LatencyProfile, Work, default_profile
+from qhyvit.latency import KernelTime, KernelWork, LatencyProfile, default_profile
 from qhyvit.latency import fit as fitting
 from qhyvit.latency.profile import LARGE, LARGE_NS, packaged
 from qhyvit.latency.work import LANES, TABLE, is_sum_of_squares, work
@@ -25,11 +25,12 @@ from qhyvit.lowering import placement
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.lowering.placement import Times, Worth, place, times
 from qhyvit.lowering.profiles import ids_of, with_islands, with_profile
-from qhyvit.methods import _islands, method
-from qhyvit.methods._islands import GAIN_PER_TIME, GAIN_PER_TIME_FAR, gain_per_ms
-from qhyvit.methods._problem import Problem
-from qhyvit.methods._range_search import ranges_behind
-from qhyvit.observers._histogram import Histogram
+from qhyvit.methods import method
+from qhyvit.methods.shared import islands
+from qhyvit.methods.shared.islands import GAIN_PER_TIME, GAIN_PER_TIME_FAR, gain_per_ms
+from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.range_search import ranges_behind
+from qhyvit.observers.shared.histogram import Histogram
 from qhyvit.ops import all_ops, spec
 from qhyvit.passes import float_sums_of_squares, prepared
 from qhyvit.plan import QuantPlan, TensorQuant
@@ -52,7 +53,9 @@ def measured(fixed_us, ns_per_element, ns_per_mac, noise=0.0):
     found = []
     for elements, macs in rng.integers(100, 200_000, (40, 2)):
         us = fixed_us + (ns_per_element * elements + ns_per_mac * macs) / 1e3
-        found.append(fitting.Sample(Work("K int8", int(elements), int(macs)), us * (1 + noise * rng.random()), False))
+        found.append(
+            fitting.Sample(KernelWork("K int8", int(elements), int(macs)), us * (1 + noise * rng.random()), False)
+        )
     return found
 
 
@@ -66,20 +69,20 @@ def test_a_linear_model_is_found_again_whatever_outliers_say():
 
 
 def test_no_coefficient_is_negative():
-    own = [fitting.Sample(Work("K int8", n), max(0.2 * n - 30, 0.1), False) for n in range(200, 2000, 100)]
+    own = [fitting.Sample(KernelWork("K int8", n), max(0.2 * n - 30, 0.1), False) for n in range(200, 2000, 100)]
     found = fitting.fit_kernel(own)
     assert found.fixed_us == 0
     assert found.ns_per_element > 0
 
 
 def test_one_size_grows_with_the_elements():
-    found = fitting.fit_kernel([fitting.Sample(Work("K int8", 4000), 8.0, True)])
+    found = fitting.fit_kernel([fitting.Sample(KernelWork("K int8", 4000), 8.0, True)])
     assert (found.fixed_us, found.ns_per_element, found.builtin) == (0, 2.0, True)
     assert found.ms(2000) == pytest.approx(0.004)
 
 
 def test_only_what_may_vanish_into_a_neighbour_is_free():
-    alone, vanishing = (fitting.Sample(Work(k, 9), None, False) for k in ("GELU int8", "MUL/silu int8"))
+    alone, vanishing = (fitting.Sample(KernelWork(k, 9), None, False) for k in ("GELU int8", "MUL/silu int8"))
     assert fitting.fit_kernel([alone]) is None
     assert fitting.fit_kernel([vanishing]).ms(9) == 0
 
@@ -113,7 +116,7 @@ def test_every_operator_finds_its_node_though_it_runs_out_of_order():
         ("CONV_2D int8", 5.5), ("LOGISTIC int8", 2.5), ("MUL/silu int8", None), ("GELU int8", 9.0), ("ADD int8", 7.5),
         ("SUB int8", 4.5),
     ]  # fmt: skip
-    assert found[0].work == Work("CONV_2D int8", 128, 16 * 8 * 8)
+    assert found[0].work == KernelWork("CONV_2D int8", 128, 16 * 8 * 8)
     assert [s.builtin for s in found] == [False, False, False, True, False, False]
 
 
@@ -139,7 +142,9 @@ def test_exponentials_have_times():
 def test_missing_kernels_are_the_defaults_at_this_boards_pace(tmp_path):
     nodes, tensors, events = siluchain()
     path = tmp_path / "bench.json"
-    base = LatencyProfile("base", kernels={"GELU int8": Kernel(fixed_us=3.0), "RSQRT int8": Kernel(ns_per_element=5.0)})
+    base = LatencyProfile(
+        "base", kernels={"GELU int8": KernelTime(fixed_us=3.0), "RSQRT int8": KernelTime(ns_per_element=5.0)}
+    )
     path.write_text(json.dumps(bench_of(nodes, tensors, events)))
     found = fitting.fit([path], base)  # GELU took 9 us here, 3 there
     assert found.kernels["RSQRT int8"].ns_per_element == pytest.approx(15.0)
@@ -158,16 +163,20 @@ def test_what_a_part_costs_is_what_no_op_takes(tmp_path):
         paths[-1].write_text(json.dumps(bench_of(nodes, tensors, events, 20 + 0.5 * len(ops) + 3 * parts)))
     found = fitting.fit(paths)
     assert found.partition_us == pytest.approx(3)
-    assert found.ms(Work("GELU int8", 8)) == pytest.approx(0.001 + 0.003)
-    assert found.ms(Work("TANH int8", 8)) == pytest.approx(0.0015)
+    assert found.ms(KernelWork("GELU int8", 8)) == pytest.approx(0.001 + 0.003)
+    assert found.ms(KernelWork("TANH int8", 8)) == pytest.approx(0.0015)
 
 
 def test_a_float_tensor_that_leaves_the_cache_costs_more():
-    one = Kernel(ns_per_element=1.0)
+    one = KernelTime(ns_per_element=1.0)
     plain = LatencyProfile("p", kernels={"MUL float32": one, "MUL int8": one})
-    assert plain.ms(Work("MUL float32", LARGE)) == plain.ms(Work("MUL int8", LARGE)) == pytest.approx(LARGE / 1e6)
-    assert plain.ms(Work("MUL float32", 2 * LARGE)) == pytest.approx(2 * LARGE * (1.0 + LARGE_NS) / 1e6)
-    assert plain.ms(Work("MUL int8", 2 * LARGE)) == pytest.approx(2 * LARGE / 1e6)
+    assert (
+        plain.ms(KernelWork("MUL float32", LARGE))
+        == plain.ms(KernelWork("MUL int8", LARGE))
+        == pytest.approx(LARGE / 1e6)
+    )
+    assert plain.ms(KernelWork("MUL float32", 2 * LARGE)) == pytest.approx(2 * LARGE * (1.0 + LARGE_NS) / 1e6)
+    assert plain.ms(KernelWork("MUL int8", 2 * LARGE)) == pytest.approx(2 * LARGE / 1e6)
 
 
 # --- files ---
@@ -365,8 +374,8 @@ def line(*ops):
 
 def made_up(border_us=1.0, **us):
     """A profile with these microseconds a call: GELU_int8=3 is the kernel ``GELU int8``."""
-    kernels = {k.replace("_", " "): Kernel(fixed_us=v) for k, v in us.items()}
-    borders = dict.fromkeys(("DEQUANTIZE int8>float32", "QUANTIZE float32>int8"), Kernel(fixed_us=border_us))
+    kernels = {k.replace("_", " "): KernelTime(fixed_us=v) for k, v in us.items()}
+    borders = dict.fromkeys(("DEQUANTIZE int8>float32", "QUANTIZE float32>int8"), KernelTime(fixed_us=border_us))
     return LatencyProfile("made up", kernels={**kernels, **borders})
 
 
@@ -386,7 +395,7 @@ def test_what_int8_cannot_do_is_float_whatever_it_takes():
     dear = made_up(border_us=1000.0, SOFTMAX_int8=1, SOFTMAX_float32=9)
     assert place(line("EXP"), dear) == {1}
     assert place(line("SOFTMAX", "EXP", "NEG", "SOFTMAX"), dear) == {2, 3}
-    table = replace(dear, kernels={**dear.kernels, TABLE: Kernel(fixed_us=2)})
+    table = replace(dear, kernels={**dear.kernels, TABLE: KernelTime(fixed_us=2)})
     assert place(line("EXP"), table) == {1}
 
 
@@ -407,14 +416,14 @@ def exponentials(*ops):
 
 def test_exponentials_are_added_up_in_float_and_what_they_read_stays_int8():
     slow = made_up(GELU_float32=1, GELU_int8=1000, EXP_float32=50)
-    products = {f"BATCH_MATMUL/few {t}": Kernel(fixed_us=us) for t, us in (("float32", 1000), ("int8", 1))}
+    products = {f"BATCH_MATMUL/few {t}": KernelTime(fixed_us=us) for t, us in (("float32", 1000), ("int8", 1))}
     assert place(exponentials(), slow) == {1, 100, 101}  # products are unknown
     slow = replace(slow, kernels={**slow.kernels, **products})
     assert place(exponentials(), slow) == {1, 100, 101}
     found = place(exponentials("GELU"), slow)
     assert found == {2, 100, 101}
     assert place(line("GELU", "EXP"), slow) == {1, 2}  # no quotient: it may be float
-    table = replace(slow, kernels={**slow.kernels, TABLE: Kernel(fixed_us=0.1)})
+    table = replace(slow, kernels={**slow.kernels, TABLE: KernelTime(fixed_us=0.1)})
     assert place(exponentials(), table) == {1, 100, 101}
     assert place(line("NEG", "EXP", "NEG"), table) == {1, 2, 3}  # between float ops it is no table
 
@@ -456,10 +465,10 @@ def test_a_copy_that_an_int8_op_reads_is_rounded_too():
 
 
 def test_a_table_of_codes_beats_a_slow_kernel_and_a_float_one():
-    table = replace(made_up(), kernels={**made_up(GELU_int8=9, GELU_float32=8).kernels, TABLE: Kernel(fixed_us=2)})
+    table = replace(made_up(), kernels={**made_up(GELU_int8=9, GELU_float32=8).kernels, TABLE: KernelTime(fixed_us=2)})
     assert place(line("GELU"), table) == {1}
     assert place(line("GELU", "GELU"), table) == {1}  # side by side they would be one island, and no table
-    slow = replace(table, kernels={**table.kernels, TABLE: Kernel(fixed_us=9.5)})
+    slow = replace(table, kernels={**table.kernels, TABLE: KernelTime(fixed_us=9.5)})
     assert place(line("GELU"), slow) == frozenset()
 
 
@@ -477,7 +486,7 @@ def test_an_objective_is_worth_time_by_the_share_that_it_loses():
     histogram.update(x, torch.ones(1000))
     seen = SimpleNamespace(peak={1: None}, histograms={1: histogram})
     error = float(((x - torch.round(x * 256) / 256) ** 2).sum())
-    found = _islands.worth(graph, seen, {}, per_ms=10 * error)
+    found = islands.worth(graph, seen, {}, per_ms=10 * error)
     assert found.free[1] + found.unrounded[1] == pytest.approx(0.1, rel=0.02)
     assert found.free[1] > 30 * found.unrounded[1]
 
@@ -669,7 +678,7 @@ def test_a_build_takes_a_profile_and_keeps_it(tmp_path, small_v1, pictures):
     board.write_text(scaled(20, "ADD int8").to_json())
     plans = []
     for number, file in enumerate((None, board)):
-        work = stages.Work(tmp_path / f"w{number}")
+        work = stages.KernelWork(tmp_path / f"w{number}")
         work.folder.mkdir()
         (work.folder / stages.FLOAT).write_bytes(small_v1.tflite)
         (work.folder / stages.FACTS).write_text(json.dumps(small_v1.facts))
@@ -717,7 +726,7 @@ def attention_like():
 def test_the_method_buys_accuracy_with_float_kernels():
     """Float is slower for softmax here, by so little of the whole that the objective takes it."""
     small = made_up(border_us=0.1, SOFTMAX_int8=3, SOFTMAX_float32=3)
-    latency = replace(small, kernels={**small.kernels, "CONV_2D int8": Kernel(fixed_us=1000.0)})
+    latency = replace(small, kernels={**small.kernels, "CONV_2D int8": KernelTime(fixed_us=1000.0)})
     graph, chosen, said = attention_like(), method("qhyvit"), []
     assert not with_profile(graph, "cpu", latency).islands
     options = {**chosen.defaults, "rounds": 2, "learn": 0, "ridge": 0.0, "rounding": False, "bias": False}

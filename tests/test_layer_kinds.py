@@ -10,14 +10,14 @@ import torch
 
 from qhyvit.errors import PlanError
 from qhyvit.folds import all_folds
-from qhyvit.folds._scaling import scale_tensor
+from qhyvit.folds.shared.scaling import scale_tensor
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.lowering.contracts import check_plan
 from qhyvit.lowering.lower import lower
 from qhyvit.methods import all_methods
-from qhyvit.methods._folding import _readers_weight_error
-from qhyvit.methods._problem import Problem
-from qhyvit.ops._layer import layers
+from qhyvit.methods.shared.folding import _readers_weight_error
+from qhyvit.methods.shared.problem import Problem
+from qhyvit.ops.shared.layer import layers
 from qhyvit.passes import prepared
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.fakequant import FakeQuant

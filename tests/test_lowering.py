@@ -10,7 +10,7 @@ import pytest
 from qhyvit.graph import edit
 from qhyvit.graph.ir import FLOAT, INT8, INT16, Graph, Quantization
 from qhyvit.latency.profile import default_profile
-from qhyvit.latency.work import Work, float_work, work_of
+from qhyvit.latency.work import KernelWork, float_work, work_of
 from qhyvit.lowering.int16_roots import limits, ops_before_root, parted_roots
 from qhyvit.lowering.int16_scales import scales
 from qhyvit.lowering.lower import lower, shifts
@@ -244,7 +244,7 @@ def test_what_a_wide_softmax_costs(made: Builder) -> None:
     cost = wide_cost_ms(graph, squashed, latency)
     node = graph.producer(squashed)
     narrow, wide = (latency.ms(work_of(graph, node, "int8", kind)) for kind in ("int8", "int16"))
-    assert cost == pytest.approx(max(wide - narrow + latency.ms(Work("QUANTIZE int16>int8", 96)), 0.0))
+    assert cost == pytest.approx(max(wide - narrow + latency.ms(KernelWork("QUANTIZE int16>int8", 96)), 0.0))
 
 
 @pytest.mark.parametrize(("positions", "is_long"), [(511, False), (512, True), (513, True)])

@@ -8,17 +8,18 @@ import torch
 
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.lowering.contracts import check_plan, groups
-from qhyvit.methods import _learn, method
-from qhyvit.methods._blocks import BridgeBlock, bridge_blocks, bridges
-from qhyvit.methods._hessian import Capture, GradientPass, mean_distance
-from qhyvit.methods._learn import learn
-from qhyvit.methods._observe import observe
-from qhyvit.methods._patterns import before
-from qhyvit.methods._pixels import pixel_quant
-from qhyvit.methods._problem import Problem
-from qhyvit.methods._range_search import ranges_behind
-from qhyvit.methods._ranges import group_quant
-from qhyvit.methods._weights import search_weight
+from qhyvit.methods import method
+from qhyvit.methods.shared import learning
+from qhyvit.methods.shared.bridge_blocks import BridgeBlock, bridge_blocks, bridges
+from qhyvit.methods.shared.hessian import Capture, GradientPass, mean_distance
+from qhyvit.methods.shared.learning import learn
+from qhyvit.methods.shared.observe import observe
+from qhyvit.methods.shared.patterns import before
+from qhyvit.methods.shared.pixels import pixel_quant
+from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.range_search import ranges_behind
+from qhyvit.methods.shared.ranges import group_quant
+from qhyvit.methods.shared.weight_rounding import search_weight
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
@@ -76,7 +77,7 @@ def test_folds_are_made_only_where_the_objective_gains(problem, solutions):
 
 
 def test_behind_folds_only_what_a_sigmoid_alone_reads_is_clipped(problem, monkeypatch):
-    monkeypatch.setattr("qhyvit.methods._range_search.SIGMOID_FLAT", 1e-3)  # every range is wider
+    monkeypatch.setattr("qhyvit.methods.shared.range_search.SIGMOID_FLAT", 1e-3)  # every range is wider
     graph = problem.graph
     seen = observe(problem, groups(graph), "percentile")
     for group, quant in ranges_behind(problem, {}, {}).items():
@@ -160,7 +161,7 @@ def test_learning_goes_on_at_the_step_where_it_was_stopped(tmp_path, monkeypatch
     class StoppedError(Exception):
         pass
 
-    monkeypatch.setattr(_learn, "KEEP_SECONDS", 0.0)
+    monkeypatch.setattr(learning, "KEEP_SECONDS", 0.0)
     steps = 7
     graph = random_graph(["silu", "softmax attention"], 1)
     problem = Problem(graph, torch.rand(10, 4, 4, 3, generator=torch.Generator().manual_seed(0)), seed=3)
@@ -204,7 +205,7 @@ def test_weight_scales_are_the_best_of_all_shrinks():
 
 
 def test_dead_channels_keep_their_bias():
-    from qhyvit.methods._ranges import weight_scales
+    from qhyvit.methods.shared.ranges import weight_scales
 
     scale = weight_scales(np.zeros((2, 3), np.float32), 0)
     assert (scale > 0).all()

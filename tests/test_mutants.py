@@ -13,8 +13,8 @@ from qhyvit.folds import all_folds
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
 from qhyvit.lowering.profiles import with_islands
-from qhyvit.methods._gelu import as_silu, candidates
-from qhyvit.methods._softmax import as_quotient, shorts, unrolled
+from qhyvit.methods.shared.gelu import as_silu, candidates
+from qhyvit.methods.shared.softmax import as_quotient, shorts, unrolled
 from qhyvit.passes import all_passes, equal_nodes, float_sums_of_squares
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.checked import EXACT, Door, Edit, EditError
@@ -87,8 +87,15 @@ def _lost_reader(graph: Graph) -> Graph:
     """Float ends with x / r, and the layer behind does not know."""
     floats = frozenset(t for n in graph.nodes if n.op in ("MUL", "LOGISTIC") for t in n.outputs)
     made = folded("island_ends", with_islands(graph, "cpu", floats))
-    return edit.with_constants(made, {t: graph.constant(t) for n in graph.nodes for t in n.inputs
-                                      if graph.tensors[t].is_constant and graph.tensors[t].dtype == "FLOAT32"})
+    return edit.with_constants(
+        made,
+        {
+            t: graph.constant(t)
+            for n in graph.nodes
+            for t in n.inputs
+            if graph.tensors[t].is_constant and graph.tensors[t].dtype == "FLOAT32"
+        },
+    )
 
 
 def _false_twins(graph: Graph) -> Graph:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from qhyvit import affine
 from qhyvit.observers import all_observers, observer
-from qhyvit.observers._histogram import Histogram, merge
-from qhyvit.observers._search import search
+from qhyvit.observers.shared.histogram import Histogram, merge
+from qhyvit.observers.shared.search import search
 
 RNG = np.random.default_rng(0)
 BATCHES = [torch.from_numpy(RNG.standard_t(3, (4, 9, 6)).astype(np.float32) * (i + 1)) for i in range(3)]

@@ -8,7 +8,7 @@ import pytest
 from qhyvit.graph.ir import Graph
 from qhyvit.ops import all_ops
 from qhyvit.passes import channel_factors, flat_layers, padded_columns, quotients
-from qhyvit.passes._signs import is_nonnegative
+from qhyvit.passes.shared.signs import is_nonnegative
 from tests._graphs import Builder
 from tests._plans import graph_of
 from tests.test_passes_values import check_same

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from qhyvit.graph.ir import Graph
 from qhyvit.passes import all_passes, in_order, passes_of, prepared
-from qhyvit.passes._pass import Pass, Phase
+from qhyvit.passes.shared.graph_pass import Pass, Phase
 from qhyvit.tflite.read import read
 from tests._graphs import PIECES, random_graph
 
@@ -86,9 +86,7 @@ def test_the_order_is_one_that_after_allows_and_the_same_every_time(phase: Phase
 @given(
     st.lists(st.sampled_from(sorted(PIECES)), min_size=1, max_size=5), st.integers(0, 2**16), st.sampled_from(PROFILES)
 )
-def test_any_order_that_after_allows_gives_the_same_generated_graph(
-    names: list[str], seed: int, profile: str
-) -> None:
+def test_any_order_that_after_allows_gives_the_same_generated_graph(names: list[str], seed: int, profile: str) -> None:
     graph, passes = random_graph(names, seed), passes_of(Phase.PREPARE, profile)
     expected = made_by(behind(graph, passes))
     assert made_by(behind(graph, some_order(passes, seed))) == expected

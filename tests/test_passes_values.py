@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qhyvit.graph.ir import Graph
 from qhyvit.passes import all_passes, passes_of
-from qhyvit.passes._pass import Phase
+from qhyvit.passes.shared.graph_pass import Phase
 from qhyvit.sim.run import Executor
 from tests._graphs import PIECES, Builder, Piece
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from qhyvit.methods import method
-from qhyvit.methods._pixels import pixel_quant
-from qhyvit.methods._problem import Problem
+from qhyvit.methods.shared.pixels import pixel_quant
+from qhyvit.methods.shared.problem import Problem
 from qhyvit.sim.fakequant import fake_quantize
 from tests._graphs import Builder
 

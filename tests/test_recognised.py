@@ -8,7 +8,7 @@ import torch
 
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.lowering.contracts import groups
-from qhyvit.models._masks import finite
+from qhyvit.models.shared.masks import finite
 from qhyvit.passes import (
     all_passes,
     batched_layers,

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from qhyvit.lowering.constants import constants_on_grid_of
-from qhyvit.methods._hessian import position_weights
-from qhyvit.methods._observe import observe
-from qhyvit.methods._problem import Problem
-from qhyvit.methods._ranges import finish, group_quant, groups, minmax_weights, spread
-from qhyvit.methods._reconstruct import ClosedForm, Gram, _gram, reconstruct, ridge, round_with_care
-from qhyvit.ops._layer import layers
+from qhyvit.methods.shared.hessian import position_weights
+from qhyvit.methods.shared.observe import observe
+from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.ranges import finish, group_quant, groups, minmax_weights, spread
+from qhyvit.methods.shared.reconstruct import ClosedForm, Gram, _gram, reconstruct, ridge, round_with_care
+from qhyvit.ops.shared.layer import layers
 from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.run import Executor
 from tests._graphs import Builder

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from qhyvit.folds._scaling import CannotScaleError, scale_tensor
+from qhyvit.folds.shared.scaling import CannotScaleError, scale_tensor
 from qhyvit.passes import all_passes, prepared
 from qhyvit.sim.run import Executor
 from tests._layer_graphs import Maker

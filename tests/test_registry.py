@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 OBSERVER = """
-from qhyvit.observers._base import Observer
+from qhyvit.observers.shared.observer import Observer
 from qhyvit.observers.minmax import MinMax
 
 OBSERVER = Observer({name!r}, "extremes", MinMax)

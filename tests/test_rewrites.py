@@ -237,9 +237,7 @@ def test_another_linear_takes_the_bias_out_again():
 def test_what_a_bias_cannot_do_is_added():
     rows = added(term=np.ones((4, 1), np.float32))
     other = added(Node("MUL", spec("MUL").attrs(), (5, 5), (7,)), term=1.0)
-    rectified = added(
-        node("FULLY_CONNECTED", 5, 10, -1, out=7), term=[1.0, 2.0, 3.0], fused_activation_function="RELU"
-    )
+    rectified = added(node("FULLY_CONNECTED", 5, 10, -1, out=7), term=[1.0, 2.0, 3.0], fused_activation_function="RELU")
     for graph in (rows, other, rectified):
         assert bias_in_layer.apply(graph) is graph
 

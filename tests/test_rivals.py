@@ -8,11 +8,11 @@ from qhyvit.errors import PlanError
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.lowering.contracts import check_plan
 from qhyvit.methods import method
-from qhyvit.methods._layers import cosine, hessian, sample
-from qhyvit.methods._patterns import norms, pointwise_beside_depthwise, silu_outputs, softmax_outputs
-from qhyvit.methods._problem import Problem
-from qhyvit.methods._ranges import finish, minmax_weights, spread
-from qhyvit.methods._rest import observed
+from qhyvit.methods.shared.layers import cosine, hessian, sample
+from qhyvit.methods.shared.patterns import norms, pointwise_beside_depthwise, silu_outputs, softmax_outputs
+from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.ranges import finish, minmax_weights, spread
+from qhyvit.methods.shared.rest import observed
 from qhyvit.plan import Choice, Codes, QuantPlan, Scheme, TensorQuant
 from qhyvit.sim.fakequant import FakeQuant, fake_quantize
 from qhyvit.sim.partial import counted, partial

@@ -6,7 +6,7 @@ import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.lower import quantized_file
-from qhyvit.ops._reduce import ReducerAttrs
+from qhyvit.ops.shared.reduce import ReducerAttrs
 from qhyvit.passes.short_reductions import LONGEST, apply, neighbours
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.run import Executor

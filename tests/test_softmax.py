@@ -10,11 +10,12 @@ from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.contracts import groups
 from qhyvit.lowering.lower import lower
 from qhyvit.lowering.profiles import long_softmaxes, widened, with_islands
-from qhyvit.methods import _softmax, method
-from qhyvit.methods._blocks import bridges
-from qhyvit.methods._learn import learn
-from qhyvit.methods._problem import Problem
-from qhyvit.methods._ranges import ends, finish
+from qhyvit.methods import method
+from qhyvit.methods.shared import softmax
+from qhyvit.methods.shared.bridge_blocks import bridges
+from qhyvit.methods.shared.learning import learn
+from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.ranges import ends, finish
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.fakequant import FakeQuant
@@ -44,7 +45,7 @@ def softmax_graph(rows, count):
 def test_the_ops_together_are_the_softmax_times_a_power_of_two(spread, factor):
     graph = softmax_graph(512, 64)
     x = spread * torch.randn(2, 512, 64, generator=torch.Generator().manual_seed(0))
-    made = _softmax.unroll(Problem(graph, x)).graph
+    made = softmax.unroll(Problem(graph, x)).graph
     assert [n.op for n in made.nodes] == [
         "REDUCE_MAX", "SUB", "ELU", "FULLY_CONNECTED", "LOG", "SUB", "ELU", "ADD", "FULLY_CONNECTED",
     ]  # fmt: skip
@@ -58,15 +59,15 @@ def test_the_ops_together_are_the_softmax_times_a_power_of_two(spread, factor):
 def test_the_edited_network_is_the_same_where_calibration_saw_less():
     graph = softmax_graph(512, 64)
     x = 0.1 * torch.randn(2, 512, 64, generator=torch.Generator().manual_seed(0))
-    made = _softmax.unroll(Problem(graph, x)).graph
+    made = softmax.unroll(Problem(graph, x)).graph
     outputs = Executor(graph, torch.float64).run(50 * x)[3]
     assert torch.allclose(Executor(made, torch.float64, exact=True).run(50 * x)[3], outputs, atol=1e-6)
     assert not torch.allclose(Executor(made, torch.float64).run(50 * x)[3], outputs, atol=0.1)
 
 
 def test_a_peak_that_float32_puts_above_one_halves_nothing(monkeypatch):
-    monkeypatch.setattr(_softmax, "_peaks", lambda problem, nodes: dict.fromkeys([1], 1.0000001))
-    made = _softmax.unroll(Problem(softmax_graph(512, 64), torch.zeros(1, 512, 64))).graph
+    monkeypatch.setattr(softmax, "_peaks", lambda problem, nodes: dict.fromkeys([1], 1.0000001))
+    made = softmax.unroll(Problem(softmax_graph(512, 64), torch.zeros(1, 512, 64))).graph
     ones = next(n.inputs[1] for n in made.nodes if n.op == "FULLY_CONNECTED")
     assert (made.constant(ones) == 1).all()
 
@@ -75,7 +76,7 @@ def test_a_peak_that_float32_puts_above_one_halves_nothing(monkeypatch):
 def built():
     """The ops with min-max ranges: graph, quantizations, file, inputs and their codes."""
     x = 2 * torch.randn(6, 512, 64, generator=torch.Generator().manual_seed(1))
-    problem = _softmax.unroll(Problem(softmax_graph(512, 64), x))
+    problem = softmax.unroll(Problem(softmax_graph(512, 64), x))
     solution = method("minmax").search(problem, {"observer": "minmax"})
     lowered = lower(solution.shipped, QuantPlan(solution.tensors, "minmax"))
     return solution, serialize(lowered.graph), x, input_codes(solution, x), lowered
@@ -102,7 +103,7 @@ def test_spread_attention_keeps_its_shape_where_the_int8_kernel_rounds_it_away()
     x = 0.5 * torch.randn(4, 128, 256, generator=torch.Generator().manual_seed(2))
     noise = {}
     for name, graph in (("kernel", softmax_graph(128, 256)), ("ops", None)):
-        problem = Problem(graph, x) if graph is not None else _softmax.unroll(Problem(softmax_graph(128, 256), x))
+        problem = Problem(graph, x) if graph is not None else softmax.unroll(Problem(softmax_graph(128, 256), x))
         solution = method("minmax").search(problem, {"observer": "minmax"})
         hook = FakeQuant(solution.tensors)
         exact = Executor(problem.graph).run(x, None, [1])[1]
@@ -116,13 +117,13 @@ def test_int16_without_a_layer_behind_stays():
     alone = replace(graph, nodes=graph.nodes[:1], outputs=(1,))
     x = torch.randn(2, 2, 512)
     for each, count in ((graph, 8), (alone, 0)):
-        made = _softmax.unroll(Problem(widened(each, long_softmaxes(each)), x)).graph
+        made = softmax.unroll(Problem(widened(each, long_softmaxes(each)), x)).graph
         assert len(made.nodes) == len(each.nodes) + (count - 1 if count else 0)
         assert made.widened == (frozenset() if count else {1})
 
 
 def test_bridge_blocks_are_found_as_before(small_v1, inputs):
-    made = _softmax.unroll(Problem(small_v1.graph, inputs[:2]))
+    made = softmax.unroll(Problem(small_v1.graph, inputs[:2]))
     assert [n.op for n in made.graph.nodes].count("LOG") == 2
     named = [[g.tensors[b.tensor].name for b in bridges(g)] for g in (small_v1.graph, made.graph)]
     assert named[0] == named[1]
@@ -134,7 +135,7 @@ def test_bridge_blocks_are_found_as_before(small_v1, inputs):
 def test_what_weighs_nothing_stays_nothing():
     """1 + ELU of thousands of positions that attention leaves out: -1 is a code in every range that is searched."""
     x = 3 * torch.randn(8, 128, 256, generator=torch.Generator().manual_seed(3))
-    problem = _softmax.unroll(Problem(softmax_graph(128, 256), x))
+    problem = softmax.unroll(Problem(softmax_graph(128, 256), x))
     assert {g.floor for g in groups(problem.graph)} == {None, -1.0}
     chosen = method("qhyvit")
     solution = chosen.search(problem, {**chosen.defaults, "rounds": 2, "learn": 2, "ridge": 0.0, "rounding": False})
@@ -186,7 +187,7 @@ def quotient_problem(spread=1.0):
 
 def test_few_values_are_a_quotient_of_exponentials():
     problem = quotient_problem()
-    made = _softmax.quotients(problem).graph
+    made = softmax.quotients(problem).graph
     assert [n.op for n in made.nodes] == ["FULLY_CONNECTED", "EXP", "BATCH_MATMUL", "DIV", "FULLY_CONNECTED"]
     assert {made.producer(t).op for t in made.islands} == {"EXP", "BATCH_MATMUL", "DIV"}
     name = problem.graph.by_name["attention"].id
@@ -198,7 +199,7 @@ def test_few_values_are_a_quotient_of_exponentials():
 def test_a_quotient_without_reshapes_sums_its_own_row_alone():
     graph = softmax_graph(512, 7)
     x = torch.randn(2, 512, 7, generator=torch.Generator().manual_seed(5))
-    made = _softmax.quotients(Problem(graph, x, profile="cpu")).graph
+    made = softmax.quotients(Problem(graph, x, profile="cpu")).graph
     assert [n.op for n in made.nodes] == ["EXP", "BATCH_MATMUL", "DIV", "FULLY_CONNECTED"]
     assert torch.allclose(Executor(made).run(x, None, [1])[1], torch.softmax(x, dim=-1)[:, None], atol=1e-6)
 
@@ -207,11 +208,11 @@ def test_scores_that_could_overflow_and_other_profiles_keep_their_softmax():
     large, small = quotient_problem(spread=30.0), quotient_problem()
     few = Problem(grouped_graph(16, 2, 3), torch.randn(1, 16, 6), profile="cpu")
     for problem in (large, replace(small, profile="integer"), few):
-        assert _softmax.quotients(problem).graph is problem.graph
+        assert softmax.quotients(problem).graph is problem.graph
 
 
 def test_no_code_of_a_score_overflows_however_wide_its_range_was_learned():
-    graph = _softmax.quotients(quotient_problem()).graph
+    graph = softmax.quotients(quotient_problem()).graph
     wide = TensorQuant((1.5,), (-28,))  # -150 to 232.5
     found = finish(graph, {"scores": wide})["scores"]
     low, high = ends(found)

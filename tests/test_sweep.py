@@ -149,7 +149,6 @@ def test_a_job_keeps_its_own_threads_and_the_systems_memory(tmp_path):
     assert "MALLOC_TRIM_THRESHOLD_" not in found
 
 
-
 def test_each_job_runs_once_in_a_fresh_process_and_a_second_call_runs_nothing(tmp_path):
     shared = job(10, shared=True)
     some = [shared, *(job(i, needs=[shared.digest]) for i in range(4)), job(11, shared=True)]

@@ -10,7 +10,7 @@ from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.lower import quantized_file
 from qhyvit.lowering.profiles import ids_of, with_islands
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem
+from qhyvit.methods.shared.problem import Problem
 from qhyvit.ops import spec
 from qhyvit.passes import equal_nodes
 from qhyvit.plan import QuantPlan

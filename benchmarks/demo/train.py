@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.demo.images import SHAPES, draw_image
-from qhyvit.models._timm import import_timm
+from qhyvit.models.shared.timm_models import import_timm
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE / "mobilevit_xxs_shapes.safetensors"

@@ -30,7 +30,7 @@ WATCH_S = 0.5  # for other programs, before the run
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchSettings:
     """How long: at least ``runs`` inferences and ``seconds`` for each model, after ``warmup`` runs.
 
     ``turn``: inferences of a model before the next one's turn. At 1 each finds the caches full of what the others left;
@@ -46,7 +46,7 @@ class Settings:
 
 
 @dataclass
-class Subject:
+class MeasuredModel:
     """One model under measurement, and its samples in milliseconds by phase."""
 
     name: str
@@ -98,7 +98,7 @@ def _bare(path: Path, threads: int) -> tuple[TfliteFile, tuple[Any, Any, Any], P
     return file, (lambda: feed, file.run, lambda codes: codes), path
 
 
-def open_subject(path: Path, threads: int, name: str | None = None) -> Subject:
+def open_subject(path: Path, threads: int, name: str | None = None) -> MeasuredModel:
     """Load a bundle folder or a ``.tflite``; times loading and the first inference.
 
     Raises:
@@ -114,7 +114,7 @@ def open_subject(path: Path, threads: int, name: str | None = None) -> Subject:
     steps[1](feed)
     first = time.perf_counter_ns()
     times = (loaded - started) / 1e6, (first - before) / 1e6
-    return Subject(name or path.name, path, model_file, *times, file, steps)
+    return MeasuredModel(name or path.name, path, model_file, *times, file, steps)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -134,7 +134,7 @@ def _pin(cpus: Sequence[int]) -> None:
         raise DeviceError(f"--cpus {','.join(map(str, cpus))}: {error.strerror}") from error
 
 
-def rounds(subjects: Sequence[Subject], settings: Settings, progress: Progress) -> None:
+def rounds(subjects: Sequence[MeasuredModel], settings: BenchSettings, progress: Progress) -> None:
     """Warm up, then rounds of all subjects until both limits are met."""
     for subject in subjects:
         for _ in range(settings.warmup):
@@ -151,7 +151,7 @@ def rounds(subjects: Sequence[Subject], settings: Settings, progress: Progress) 
         progress("bench", min(share, 1.0))
 
 
-def sustained(subjects: Sequence[Subject], minutes: float, progress: Progress) -> list[dict[str, Any]]:
+def sustained(subjects: Sequence[MeasuredModel], minutes: float, progress: Progress) -> list[dict[str, Any]]:
     """Without a pause for ``minutes``: p50 of each model in windows, with clock and temperature at their ends."""
     windows, started = [], time.monotonic()
     while (gone := time.monotonic() - started) < 60 * minutes:
@@ -187,7 +187,7 @@ def peak_memory(path: Path, threads: int) -> float | None:
     return found
 
 
-def _result(subject: Subject, *, memory: bool, threads: int) -> dict[str, Any]:
+def _result(subject: MeasuredModel, *, memory: bool, threads: int) -> dict[str, Any]:
     phases = {p: summarize(x).to_json() for p, x in subject.samples.items() if x}
     return {
         "model": subject.name, "path": str(subject.path), "file": str(subject.model_file),
@@ -206,7 +206,12 @@ def _quiet(what: str, share: float) -> None:
 
 
 def bench(
-    paths: Sequence[Path], settings: Settings, *, minutes: float = 0.0, memory: bool = True, progress: Progress = _quiet
+    paths: Sequence[Path],
+    settings: BenchSettings,
+    *,
+    minutes: float = 0.0,
+    memory: bool = True,
+    progress: Progress = _quiet,
 ) -> dict[str, Any]:
     """Measure models, the first one being what the others are compared with.
 

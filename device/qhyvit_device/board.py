@@ -91,7 +91,7 @@ def _emulated(machine: str, root: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class State:
+class BoardState:
     """What may change: clock of each core and its limit in kHz, governor, temperature in degrees C, throttling bits.
 
     ``load``: processors that other programs kept busy; None: not watched.
@@ -154,7 +154,7 @@ def busy_processors(seconds: float, root: Path = Path("/")) -> float | None:
     return (after[0] - before[0]) / passed * after[2] if passed > 0 else 0.0
 
 
-def state(root: Path = Path("/"), watch_s: float = 0.0) -> State:
+def state(root: Path = Path("/"), watch_s: float = 0.0) -> BoardState:
     """The state now; the load is watched for ``watch_s`` seconds, 0: not at all."""
     clock, limit, governors = {}, {}, set()
     for folder in sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq")):
@@ -171,7 +171,7 @@ def state(root: Path = Path("/"), watch_s: float = 0.0) -> State:
             governors.add(governor)
     load = busy_processors(watch_s, root) if watch_s else None
     names = ", ".join(sorted(governors)) or None
-    return State(clock, limit, names, _temperature(root), _throttled() if root == Path("/") else None, load)
+    return BoardState(clock, limit, names, _temperature(root), _throttled() if root == Path("/") else None, load)
 
 
 def peak_memory_mib() -> float | None:

@@ -88,8 +88,13 @@ def _add_bench(commands: Any) -> argparse.ArgumentParser:
     bench.add_argument("--runs", type=_count, default=50, help="inferences at least (default 50)")
     bench.add_argument("--seconds", type=_time, default=5.0, help="for each model at least (default 5)")
     bench.add_argument("--warmup", type=_none_or_more, default=5, help="runs before (default 5)")
-    bench.add_argument("--turn", type=_count, default=1, metavar="N",
-                       help="inferences in a row: at 1 (default) models find each other's data in the caches")
+    bench.add_argument(
+        "--turn",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="inferences in a row: at 1 (default) models find each other's data in the caches",
+    )
     bench.add_argument("--threads", type=_several_threads, default=(1,),
                        help="interpreter threads, with commas (default 1)")  # fmt: skip
     bench.add_argument("--cpus", type=_numbers, default=(), help="processors to stay on, with commas")
@@ -243,13 +248,13 @@ def _update(args: argparse.Namespace) -> int:
 
 def _bench(args: argparse.Namespace) -> int:
     from qhyvit_device import report
-    from qhyvit_device.bench import MLPERF_RUNS, MLPERF_SECONDS, Settings, bench, write_json
+    from qhyvit_device.bench import MLPERF_RUNS, MLPERF_SECONDS, BenchSettings, bench, write_json
     from qhyvit_device.profile import profile
 
     runs, seconds = (MLPERF_RUNS, MLPERF_SECONDS) if args.mlperf else (args.runs, args.seconds)
     results = []
     for threads in args.threads:
-        settings = Settings(runs, seconds, args.warmup, threads, args.cpus, args.turn)
+        settings = BenchSettings(runs, seconds, args.warmup, threads, args.cpus, args.turn)
         results.append(
             bench(
                 args.models, settings, minutes=args.sustained, memory=not args.no_memory, progress=report.progress

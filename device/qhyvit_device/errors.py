@@ -14,7 +14,7 @@ class DeviceError(QhyvitError):
 
 
 class InputError(DeviceError):
-    """A file that is missing, unreadable, truncated, or not what it should be."""
+    """A file or folder that is missing, unreadable, truncated, or not what it should be."""
 
 
 class ManifestError(DeviceError):
@@ -22,7 +22,7 @@ class ManifestError(DeviceError):
 
 
 class CheckFailedError(DeviceError):
-    """Ran, but a check on the result failed."""
+    """The work was done, but a check on its result failed."""
 
     exit_code = 1
 

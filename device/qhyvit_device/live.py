@@ -43,9 +43,7 @@ class LiveModel:
         DeviceError: see :meth:`qhyvit_device.runner.Model.load`.
     """
 
-    def __init__(
-        self, bundle: str | Path, threads: int = 1, load: Callable[[Path, int], Model] = Model.load
-    ) -> None:
+    def __init__(self, bundle: str | Path, threads: int = 1, load: Callable[[Path, int], Model] = Model.load) -> None:
         self._bundle, self._threads, self._load, self._lock = Path(bundle), threads, load, threading.Lock()
         self._seen = _identity(self._bundle)
         self._model = load(self._bundle, threads)

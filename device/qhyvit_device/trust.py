@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qhyvit_device.board import SINCE_BOOT, Board, State, throttling
+from qhyvit_device.board import SINCE_BOOT, Board, BoardState, throttling
 from qhyvit_device.statistics import Summary
 
 MOST_SPREAD = 1.2  # p95 / p50
@@ -18,7 +18,7 @@ def why_slow(runtime: str) -> str:
     return "XNNPACK took no op, so it runs on slow kernels; is /sys mounted?"
 
 
-def _clock(before: State, after: State) -> list[str]:
+def _clock(before: BoardState, after: BoardState) -> list[str]:
     said = []
     for core, khz in before.frequency_khz.items():
         now = after.frequency_khz.get(core, khz)
@@ -35,7 +35,7 @@ def _clock(before: State, after: State) -> list[str]:
     return said
 
 
-def _power(before: State, after: State) -> list[str]:
+def _power(before: BoardState, after: BoardState) -> list[str]:
     now = sorted({*throttling(before.throttled), *throttling(after.throttled)})
     if now:
         return [f"{', '.join(now)}: use a stronger power supply or better cooling"]
@@ -48,8 +48,8 @@ def _power(before: State, after: State) -> list[str]:
 
 def warnings(
     machine: Board,
-    before: State,
-    after: State,
+    before: BoardState,
+    after: BoardState,
     inference: dict[str, Summary],
     partitions: dict[str, int | None],
     runtime: str,

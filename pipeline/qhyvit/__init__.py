@@ -7,7 +7,7 @@ Importing this package is cheap: torch, timm and litert-torch load with the stag
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from qhyvit import _torchvision
+from qhyvit import torchvision_stand_in
 from qhyvit_device import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-_torchvision.install()  # `import timm` works behind `import qhyvit`, beside a CPU torch too
+torchvision_stand_in.install()  # `import timm` works behind `import qhyvit`, beside a CPU torch too
 
 
 def __getattr__(name: str) -> Any:

@@ -33,7 +33,7 @@ class BoardError(QhyvitError):
 
 
 @dataclass(frozen=True)
-class Board:
+class RemoteBoard:
     """``host`` as ssh takes it: user@name, or a name from its configuration."""
 
     host: str

@@ -71,9 +71,7 @@ def check_verdict(path: Path, verified: Mapping[str, Any], hashes: Mapping[str, 
         raise CheckFailedError(f"verification failed: {'; '.join(failed)}; nothing is bundled")
 
 
-def created_by(
-    command: str, facts: Mapping[str, Any], plan: QuantPlan, verified: Mapping[str, Any]
-) -> dict[str, Any]:
+def created_by(command: str, facts: Mapping[str, Any], plan: QuantPlan, verified: Mapping[str, Any]) -> dict[str, Any]:
     """What a bundle says of how it was made; a bundle is made of what passed alone."""
     return {
         "command": command, "method": plan.method, "options": dict(plan.options), "seed": plan.seed,

@@ -20,8 +20,8 @@ from qhyvit_device.preprocess import MODES
 CONFIG = "config.json"  # in a work directory: the settings of the stages that ran
 
 if TYPE_CHECKING:
-    from qhyvit.methods._method import Method
-    from qhyvit.methods._problem import Options
+    from qhyvit.methods.shared.method import Method
+    from qhyvit.methods.shared.problem import Options
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,9 @@ class MethodConfig(Settings):
 class TargetConfig(Settings):
     """What the file runs on."""
 
-    profile: str = setting("integer", "integer: no float at all; cpu: float where its kernels are faster.",
-                           choices=PROFILES)
+    profile: str = setting(
+        "integer", "integer: no float at all; cpu: float where its kernels are faster.", choices=PROFILES
+    )
     int16: bool = setting(True, "No int16 and no int8 LOG: for runtimes of 2.14.")
     latency_profile: Path | None = setting(
         None, "Times of a board's kernels: from `latency-profile`, or a bench file; or cortex-a53, -a72, -a76: "

@@ -16,7 +16,6 @@ from PIL import Image
 
 from qhyvit import files
 from qhyvit.errors import InputError
-from qhyvit_device.errors import InputError as PictureError
 from qhyvit_device.preprocess import Preprocess, folder_preprocess, images_in, load_image, to_pixels
 
 T = TypeVar("T")
@@ -174,7 +173,7 @@ def _each(paths: Sequence[Path], do: Callable[[Image.Image], T]) -> list[T]:
     for path in paths:
         try:
             found.append(do(load_image(path)))
-        except PictureError as error:
+        except InputError as error:
             bad.append(str(error))
     if bad:
         first = f"{len(bad)} of {len(paths)} images cannot be used: " if len(bad) > 1 else ""

@@ -1,6 +1,7 @@
 """The error family of the host stage: each error knows its exit code (1 a check failed, 2 could not do it).
 
-Printed as one line, never as a traceback. The base is the device stage's, whose code runs here as well.
+Printed as one line, never as a traceback. The base is the device stage's, whose code runs here as well,
+and so are those that both stages raise.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from qhyvit_device.errors import CheckFailedError as CheckFailedError
+from qhyvit_device.errors import InputError as InputError
 from qhyvit_device.errors import QhyvitError as QhyvitError
 
 
@@ -20,10 +23,6 @@ def near(word: str, known: Iterable[str]) -> str:
 
 class UsageError(QhyvitError):
     """A wrong argument, name or combination of options."""
-
-
-class InputError(QhyvitError):
-    """A file or folder that is missing, unreadable, truncated, or not what it should be."""
 
 
 class WeightsError(QhyvitError):
@@ -48,9 +47,3 @@ class PlanError(QhyvitError):
 
 class OutputError(QhyvitError):
     """An output that could not be written (permissions, full disk, exists already)."""
-
-
-class CheckFailedError(QhyvitError):
-    """The work was done, but a check on its result failed."""
-
-    exit_code = 1

@@ -85,9 +85,7 @@ def holds_a_bundle(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def new_folder(
-    target: Path, *, force: bool = False, ours: Callable[[Path], bool] = holds_a_bundle
-) -> Iterator[Path]:
+def new_folder(target: Path, *, force: bool = False, ours: Callable[[Path], bool] = holds_a_bundle) -> Iterator[Path]:
     """A temporary folder that becomes ``target`` when the block ends well; else nothing is left.
 
     Raises:

@@ -105,7 +105,7 @@ class _Hashing:
 
 
 @dataclass(frozen=True)
-class Layer:
+class ImageLayer:
     """One layer: what it holds in words, its gzipped tar, digest and size of the tar."""
 
     what: str
@@ -114,13 +114,13 @@ class Layer:
     size_bytes: int
 
 
-def layer(what: str, entries: Iterable[Entry]) -> Layer:
+def layer(what: str, entries: Iterable[Entry]) -> ImageLayer:
     """Pack a layer."""
     packed = io.BytesIO()
     with gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=6, mtime=0) as compressed:
         plain = _Hashing(compressed)
         pack(plain, entries)
-    return Layer(what, packed.getvalue(), f"sha256:{plain.hash.hexdigest()}", plain.size)
+    return ImageLayer(what, packed.getvalue(), f"sha256:{plain.hash.hexdigest()}", plain.size)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-def oci_archive(layers: list[Layer], platform: str, name: str, labels: Mapping[str, str]) -> tuple[bytes, str]:
+def oci_archive(layers: list[ImageLayer], platform: str, name: str, labels: Mapping[str, str]) -> tuple[bytes, str]:
     """An OCI image layout in a tar, with the index of ``docker save`` as well, so that old engines load it too.
 
     Returns:
@@ -205,7 +205,7 @@ def _open(bundle: Path, out: Path, *, force: bool) -> Manifest:
     return Model.load(bundle).manifest
 
 
-def device_layers(platform: str, log: Log) -> list[Layer]:
+def device_layers(platform: str, log: Log) -> list[ImageLayer]:
     """Debian's Python, the wheels, and the device stage that runs here: three layers, the seldom changing ones first.
 
     Raises:

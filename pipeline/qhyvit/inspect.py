@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from qhyvit import _console, files
+from qhyvit import console, files
 from qhyvit.errors import InputError
 from qhyvit.stages import FOLDED, MODEL, PLAN, Work, plan_of, solved
 from qhyvit.verify.census import Census, census
@@ -13,11 +13,11 @@ from qhyvit.verify.census import Census, census
 
 def _show(found: Census, title: str) -> None:
     rows = [(op, dtype, n) for (op, dtype), n in sorted(found.ops.items(), key=lambda kv: -kv[1])]
-    _console.table(title, ("op", "dtype", "count"), rows)
+    console.table(title, ("op", "dtype", "count"), rows)
     left = ", ".join(f"{n} {op}" for op, n in sorted(found.not_delegated.items())) or "none"
-    _console.out.print(f"{found.op_count} ops, {found.size_bytes} bytes, {len(found.float_tensors)} float tensors")
-    _console.out.print(f"{found.partitions} delegate partitions; ops that builtin kernels run: {left}")
-    _console.out.print(f"runs on {found.oldest_runtime}")
+    console.out.print(f"{found.op_count} ops, {found.size_bytes} bytes, {len(found.float_tensors)} float tensors")
+    console.out.print(f"{found.partitions} delegate partitions; ops that builtin kernels run: {left}")
+    console.out.print(f"runs on {found.oldest_runtime}")
 
 
 def inspect(path: Path, *, graph: bool, tensors: bool, as_json: bool) -> None:
@@ -54,8 +54,8 @@ def _print_plan(work: Work, *, graph: bool, as_json: bool) -> None:
         scales = f"{q.scale[0]:.4g}" if q.axis is None else f"{min(q.scale):.3g} to {max(q.scale):.3g}"
         rows.append((name, q.choice.granularity, q.choice.scheme, scales, q.zero_point[0] if q.axis is None else 0))
     columns = ("tensor", "granularity", "scheme", "scale", "zero point")
-    _console.table(f"{plan.method}, {len(rows)} tensors", columns, rows)
+    console.table(f"{plan.method}, {len(rows)} tensors", columns, rows)
     for note in plan.folds:
-        _console.out.print(f"fold {note.fold} at {note.place}", markup=False)
+        console.out.print(f"fold {note.fold} at {note.place}", markup=False)
     for name, line in plan.bridge.items():
-        _console.out.print(f"bridge {name}: {line}", markup=False)
+        console.out.print(f"bridge {name}: {line}", markup=False)

@@ -23,7 +23,7 @@ GROUPS = tuple(f"qhyvit.{folder}" for folder in ("ops", "passes", "observers", "
 def discover(package: ModuleType, constant: str, kind: type[T]) -> dict[str, T]:
     """Collect ``constant`` of every module in ``package``, and of those that others have installed, by its ``name``.
 
-    Modules whose name starts with ``_`` are helpers and are passed over.
+    A folder inside it (``shared``) holds what several of its files need, and is passed over.
 
     Raises:
         UsageError: a module lacks the constant, two constants share a name, or an installed module cannot be imported.
@@ -42,7 +42,7 @@ def discover(package: ModuleType, constant: str, kind: type[T]) -> dict[str, T]:
 
 def _own(package: ModuleType) -> Iterator[tuple[str, ModuleType]]:
     for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda item: item.name):
-        if not info.name.startswith("_"):
+        if not info.ispkg:
             module = importlib.import_module(f"{package.__name__}.{info.name}")
             yield module.__name__, module
 

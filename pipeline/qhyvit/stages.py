@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from qhyvit.graph.ir import Graph
     from qhyvit.latency.profile import LatencyProfile
     from qhyvit.lowering.lower import Lowered
-    from qhyvit.methods._problem import Problem, Solution
-    from qhyvit.models._source import Source
+    from qhyvit.methods.shared.problem import Problem, Solution
+    from qhyvit.models.shared.source import Source
     from qhyvit.options import Settings
     from qhyvit.sim.checked import Door
     from qhyvit.verify.report import Report
@@ -51,7 +51,7 @@ PIECES = "calibrate.part"  # finished pieces of a calibration that goes on
 
 @alone
 def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = None) -> None:
-    """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models._source.open_source`).
+    """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models.shared.source.open_source`).
 
     Args:
         images: folder of real ones, of which a few show that the file computes what the module does; None: noise does.
@@ -64,7 +64,7 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
                            "seed": seed, "images": list(pictures)}  # fmt: skip
 
     def opened_now() -> Source:
-        from qhyvit.models._source import open_source
+        from qhyvit.models.shared.source import open_source
 
         return open_source(model.source, weights, model.classes, model.input_size, seed,
                            random_weights=model.random_weights)  # fmt: skip
@@ -76,7 +76,7 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
         key["preprocess"] = opened.preprocess
 
     def make() -> None:
-        from qhyvit.models._export import export as convert
+        from qhyvit.models.shared.export import export as convert
 
         work.progress("export", 0.0)
         source = opened or opened_now()
@@ -92,8 +92,8 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
 
 
 def check_weights(model: ModelConfig) -> None:
-    """See :func:`qhyvit.models._source.check_weights`; `build` asks before the work."""
-    from qhyvit.models._source import check_weights as check
+    """See :func:`qhyvit.models.shared.source.check_weights`; `build` asks before the work."""
+    from qhyvit.models.shared.source import check_weights as check
 
     check(model.source, model.weights, random_weights=model.random_weights)
 
@@ -143,9 +143,7 @@ def latency_of(path: Path | None) -> LatencyProfile:
 
 
 @alone
-def calibrate(
-    work: Work, images: DataConfig, method: MethodConfig, target: TargetConfig = TargetConfig()
-) -> None:
+def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: TargetConfig = TargetConfig()) -> None:
     """Stage 2: ``folded.tflite`` (the float graph with its folds), ``plan.json`` and ``plan.npz`` (new constants).
 
     Beside them ``samples.npz``, some of the images as the model sees them: the report measures on these.
@@ -201,7 +199,7 @@ def _problem(
     """The exported graph behind its passes, with the outputs of the exported file on ``images`` [N, H, W, 3]."""
     import torch
 
-    from qhyvit.methods._problem import Problem
+    from qhyvit.methods.shared.problem import Problem
     from qhyvit.sim.checked import Door
 
     pixels, reference = torch.from_numpy(images), torch.from_numpy(float_outputs(work.read(FLOAT), images))
@@ -222,7 +220,7 @@ def _write_solution(work: Work, solution: Solution, plan: QuantPlan, latency: La
 
 def _plan_facts(problem: Problem, solution: Solution) -> dict[str, Any]:
     """Fields of the plan that say what was made of the graph."""
-    from qhyvit.methods._bridge_report import bridge_report
+    from qhyvit.methods.shared.bridge_report import bridge_report
 
     graph = solution.graph
     assert problem.door is not None
@@ -369,7 +367,7 @@ def _on_arm64(work: Work) -> Callable[[np.ndarray], Sequence[int]]:
     """What arm64's kernels make of an image, by the simulation."""
 
     def codes(pixels: np.ndarray) -> Sequence[int]:
-        from qhyvit.ops._spec import Kernel
+        from qhyvit.ops.shared.spec import Kernel
         from qhyvit.verify.decide import simulated_codes
 
         typed, how = lowered(work).graph, default_preprocess(work.json(FACTS))

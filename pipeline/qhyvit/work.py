@@ -38,8 +38,14 @@ MADE_BY = {
 # what a result depends on besides this package's own code
 TOOLS = ("torch", "timm", "litert-torch", "ai-edge-litert", "numpy", "pillow")
 KEYS: dict[str, dict[str, Any]] = {  # of the JSON files: what has to be in them
-    FACTS: {"model": str, "classes": int, "input_size": int | list, "preprocess": dict, "weights": str,
-            "versions": dict},
+    FACTS: {
+        "model": str,
+        "classes": int,
+        "input_size": int | list,
+        "preprocess": dict,
+        "weights": str,
+        "versions": dict,
+    },
     VERIFY: {"passed": bool, "checks": list, "census": dict, "sqnr_db": dict, "files": dict},
     STATE: {},
 }

@@ -16,9 +16,9 @@ from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.lowering.profiles import widened
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem
+from qhyvit.methods.shared.problem import Problem
 from qhyvit.ops import spec
-from qhyvit.ops._spec import Kernel
+from qhyvit.ops.shared.spec import Kernel
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize

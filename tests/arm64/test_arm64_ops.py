@@ -25,7 +25,7 @@ from _kernels import (
     trials,
 )
 
-from qhyvit.ops._spec import Kernel
+from qhyvit.ops.shared.spec import Kernel
 
 pytestmark = pytest.mark.arm64
 GRIDS = 4

@@ -7,7 +7,7 @@ from benchmarks import accuracy, plots
 from benchmarks._files import have_rows, write_rows
 from qhyvit.lowering.lower import lower
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem
+from qhyvit.methods.shared.problem import Problem
 from qhyvit.plan import QuantPlan
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.probe import make_interpreter, run

@@ -6,7 +6,7 @@ from benchmarks import own_models
 from benchmarks._files import read_rows
 from qhyvit import stages
 from qhyvit.errors import GraphError
-from qhyvit.models._timm import import_timm
+from qhyvit.models.shared.timm_models import import_timm
 
 
 def test_all_names_are_timms_and_enough():

@@ -19,7 +19,7 @@ def rows(small_v1, tmp_path_factory):
     paths = {name: folder / latency.file_name(name) for name in latency.FILES}
     for path in paths.values():
         path.write_bytes(data)
-    return latency._rows("model", paths, bench.Settings(runs=3, seconds=0.0, warmup=0))[0]
+    return latency._rows("model", paths, bench.BenchSettings(runs=3, seconds=0.0, warmup=0))[0]
 
 
 def test_rows_compare_every_file_with_stock_float_and_stock_int8(rows):

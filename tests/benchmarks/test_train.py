@@ -11,7 +11,7 @@ from benchmarks import train as training
 from benchmarks.demo.images import draw_image
 from benchmarks.families import CLASSES, FAMILIES, IMAGENET
 from qhyvit.models import all_families
-from qhyvit.models._source import open_source
+from qhyvit.models.shared.source import open_source
 
 SIZE = 24
 

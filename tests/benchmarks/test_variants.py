@@ -8,9 +8,7 @@ from benchmarks._files import read_rows
 
 def found(*milliseconds):
     """A bench of three files whose every run takes as long."""
-    models = [
-        {"samples_ms": {"inference": [ms] * 5}, "inference": {"p50": ms}, "runtime": "r"} for ms in milliseconds
-    ]
+    models = [{"samples_ms": {"inference": [ms] * 5}, "inference": {"p50": ms}, "runtime": "r"} for ms in milliseconds]
     return {"models": models, "board": {"processor": "p"}}
 
 

@@ -12,7 +12,7 @@ def bundle(tmp_path_factory, small_v1, inputs):
     from qhyvit.bundle import write_bundle
     from qhyvit.lowering.lower import quantized_file
     from qhyvit.methods import method
-    from qhyvit.methods._problem import Problem
+    from qhyvit.methods.shared.problem import Problem
     from qhyvit.plan import QuantPlan
 
     folder = tmp_path_factory.mktemp("bundle")

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qhyvit_device import board, profile, report, trust
-from qhyvit_device.bench import Settings, Subject, bench, open_subject, rounds, sustained
-from qhyvit_device.board import Board, State
+from qhyvit_device.bench import BenchSettings, MeasuredModel, bench, open_subject, rounds, sustained
+from qhyvit_device.board import Board, BoardState
 from qhyvit_device.cli import main
 from qhyvit_device.errors import DeviceError, InputError
 from qhyvit_device.statistics import ratio, summarize
 
-QUICK = Settings(runs=6, seconds=0.0, warmup=1)
+QUICK = BenchSettings(runs=6, seconds=0.0, warmup=1)
 
 
 @given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=60))
@@ -106,14 +106,14 @@ STEADY = {"a": summarize([1.0] * 20)}
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        (State(load=0.0), State(), []),
-        (State(load=1.5), State(), ["kept 1.5 processors busy"]),
-        (State({"cpu0": 1800000}, load=0.0), State({"cpu0": 600000}), ["went from 1800 to 600 MHz"]),
-        (State(governor="ondemand"), State(), ["echo performance"]),
-        (State(governor="performance"), State(), []),
-        (State(throttled=0), State(throttled=0b100), ["throttled: use a stronger"]),
-        (State(throttled=0x10000), State(throttled=0x10000), []),
-        (State(throttled=0x10000), State(throttled=0x50000), ["throttled during the run"]),
+        (BoardState(load=0.0), BoardState(), []),
+        (BoardState(load=1.5), BoardState(), ["kept 1.5 processors busy"]),
+        (BoardState({"cpu0": 1800000}, load=0.0), BoardState({"cpu0": 600000}), ["went from 1800 to 600 MHz"]),
+        (BoardState(governor="ondemand"), BoardState(), ["echo performance"]),
+        (BoardState(governor="performance"), BoardState(), []),
+        (BoardState(throttled=0), BoardState(throttled=0b100), ["throttled: use a stronger"]),
+        (BoardState(throttled=0x10000), BoardState(throttled=0x10000), []),
+        (BoardState(throttled=0x10000), BoardState(throttled=0x50000), ["throttled during the run"]),
     ],
 )
 def test_a_run_that_cannot_be_trusted_says_why(before, after, words):
@@ -125,12 +125,12 @@ def test_a_run_that_cannot_be_trusted_says_why(before, after, words):
 def test_spread_missing_kernels_and_emulation_are_named():
     emulated = Board(None, None, "aarch64", 2, (), None, "6", True)
     spread = {"a": summarize([1.0] * 90 + [3.0] * 10), "b": summarize([1.0])}
-    said = trust.warnings(emulated, State(), State(), spread, {"a": 0, "b": None}, "ai-edge-litert")
+    said = trust.warnings(emulated, BoardState(), BoardState(), spread, {"a": 0, "b": None}, "ai-edge-litert")
     assert [s.partition(":")[0] for s in said] == ["this processor is emulated", "a", "a"]
 
 
 def test_an_old_runtime_is_not_blamed_on_sys():
-    (said,) = trust.warnings(PLAIN, State(), State(), STEADY, {"a": 0}, "tflite-runtime")
+    (said,) = trust.warnings(PLAIN, BoardState(), BoardState(), STEADY, {"a": 0}, "tflite-runtime")
     assert "pip install ai-edge-litert" in said
     assert "/sys" not in said
 
@@ -139,7 +139,7 @@ def test_an_old_runtime_is_not_blamed_on_sys():
 def files(tmp_path_factory, small_v1, inputs):
     from qhyvit.lowering.lower import quantized_file
     from qhyvit.methods import method
-    from qhyvit.methods._problem import Problem
+    from qhyvit.methods.shared.problem import Problem
     from qhyvit.plan import QuantPlan
 
     folder = tmp_path_factory.mktemp("models")
@@ -166,7 +166,7 @@ def test_models_are_interleaved_and_compared_with_the_first(files):
 
 def test_models_have_turns_of_several_inferences(files, monkeypatch):
     order = []
-    monkeypatch.setattr(Subject, "once", lambda subject: order.append(subject.name))
+    monkeypatch.setattr(MeasuredModel, "once", lambda subject: order.append(subject.name))
     subjects = [open_subject(files / f"{name}.tflite", 1) for name in ("float", "int8")]
     rounds(subjects, replace(QUICK, runs=5, warmup=0, turn=3), lambda what, share: None)
     assert order == (["float.tflite"] * 3 + ["int8.tflite"] * 3) * 2  # five inferences at least
@@ -179,7 +179,7 @@ def test_memory_is_that_of_the_model_alone(files):
 
 
 def test_rounds_go_on_until_both_limits_are_met(files):
-    found = bench([files / "int8.tflite"], Settings(runs=2, seconds=0.3, warmup=0), memory=False)["models"][0]
+    found = bench([files / "int8.tflite"], BenchSettings(runs=2, seconds=0.3, warmup=0), memory=False)["models"][0]
     total = sum(sum(x) for x in found["samples_ms"].values())
     assert found["inference"]["count"] > 2
     assert total >= 250
@@ -251,7 +251,7 @@ def test_the_census_names_what_the_delegate_leaves_of_ops_that_it_takes_elsewher
     from qhyvit.graph.ir import Graph, Node, Tensor
     from qhyvit.lowering.lower import quantized_file
     from qhyvit.methods import method
-    from qhyvit.methods._problem import Problem
+    from qhyvit.methods.shared.problem import Problem
     from qhyvit.ops import spec
     from qhyvit.plan import QuantPlan
     from qhyvit.verify.census import census
@@ -279,7 +279,7 @@ def test_what_cannot_be_measured_is_refused_in_one_line(files, tmp_path, capsys)
     with pytest.raises(InputError):
         profile.profile(tmp_path / "bad.tflite")
     with pytest.raises(DeviceError, match="--cpus 9999"):
-        bench([files / "int8.tflite"], Settings(cpus=(9999,)))
+        bench([files / "int8.tflite"], BenchSettings(cpus=(9999,)))
     assert main(["bench", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     target = tmp_path / "no folder" / "x.json"

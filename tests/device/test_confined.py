@@ -103,6 +103,7 @@ def test_it_works_or_says_in_one_line_why_not(place, surroundings, command):
 
 def test_the_confinement_confines(place):
     """Else the tests above prove nothing."""
+
     def python(surroundings, code):
         under = SURROUNDINGS[surroundings]
         script = " && ".join(["mount --make-rprivate /", *visible(), f"cd {place}", under[0],

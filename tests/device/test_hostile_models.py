@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from qhyvit.tflite import _flat
+from qhyvit.tflite import flatbuffer
 from qhyvit_device import flat, trial
 from qhyvit_device.errors import InputError
 
@@ -16,9 +16,9 @@ def network(bundle):
 
 
 def changed(data, change):
-    model = _flat.load_model(data)
+    model = flatbuffer.load_model(data)
     change(model)
-    return _flat.pack(model)
+    return flatbuffer.pack(model)
 
 
 def test_the_network_itself_passes_as_do_float_files(network, small):
@@ -40,7 +40,7 @@ def every_index(model):
 
 
 def test_no_op_of_a_network_takes_an_index_that_names_no_tensor(network):
-    model = _flat.load_model(network)
+    model = flatbuffer.load_model(network)
     codes = [max(c.builtinCode, c.deprecatedBuiltinCode) for c in model.operatorCodes]
     biases = 0
     kinds = {}
@@ -54,10 +54,10 @@ def test_no_op_of_a_network_takes_an_index_that_names_no_tensor(network):
             places[i] = bad
             if part == "inputs" and bad == -1 and flat.OPTIONAL.get(code) == i:
                 biases += 1
-                flat.check(_flat.pack(model), "no bias")
+                flat.check(flatbuffer.pack(model), "no bias")
             else:
                 with pytest.raises(InputError, match=rf"names tensor {bad}, and has"):
-                    flat.check(_flat.pack(model), "bad")
+                    flat.check(flatbuffer.pack(model), "bad")
         places[i] = before
     assert biases
     assert len(kinds) > 30
@@ -180,11 +180,11 @@ def test_a_good_model_starts_in_a_child(network, monkeypatch):
 def test_whatever_index_a_model_names_it_is_refused_or_runs(seed, network):
     """An index that names another tensor than it should, once its type and shape are looked at."""
     rng = np.random.default_rng(seed)
-    model = _flat.load_model(network)
+    model = flatbuffer.load_model(network)
     graph = model.subgraphs[0]
     number, part, i = list(every_index(model))[rng.integers(2000) % 500]
     getattr(graph.operators[number], part)[i] = int(rng.integers(-3, len(graph.tensors) + 2))
-    refused = refusal(_flat.pack(model))
+    refused = refusal(flatbuffer.pack(model))
     assert refused is None or "ends the interpreter" not in refused
 
 

@@ -46,7 +46,7 @@ def test_normalize_is_value_minus_mean_over_std():
 @pytest.mark.parametrize("size", [(100, 80), (80, 100), (72, 72), (300, 71), (65, 65)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_crop_is_timms_evaluation_transform(size, interpolation):
-    models = pytest.importorskip("qhyvit.models._timm")
+    models = pytest.importorskip("qhyvit.models.shared.timm_models")
     models.import_timm()
     from torchvision import transforms
 

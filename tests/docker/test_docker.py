@@ -19,8 +19,8 @@ from qhyvit.bundle import write_bundle
 from qhyvit.image import CONFIG, write_image, write_tarball
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem
-from qhyvit.ops._spec import Kernel
+from qhyvit.methods.shared.problem import Problem
+from qhyvit.ops.shared.spec import Kernel
 from qhyvit.plan import QuantPlan
 from qhyvit.verify.decide import simulated_codes
 from qhyvit.wheelhouse import Target

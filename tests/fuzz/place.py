@@ -20,7 +20,7 @@ from qhyvit.config import DataConfig, MethodConfig
 from qhyvit.errors import ExportError
 from qhyvit.lowering.lower import quantized_file
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem
+from qhyvit.methods.shared.problem import Problem
 from qhyvit.passes import prepared
 from qhyvit.plan import QuantPlan
 from qhyvit.tflite.serialize import serialize
@@ -210,5 +210,5 @@ def stand_ins(folder: Path) -> Iterator[None]:
     """In a copy of the place: no exporter, and no ssh, pip or podman to be found."""
     here = contextlib.chdir(folder)
     path = mock.patch.dict(os.environ, {"PATH": str(folder)})
-    with here, path, mock.patch("qhyvit.models._export.export", _refuse):
+    with here, path, mock.patch("qhyvit.models.shared.export.export", _refuse):
         yield

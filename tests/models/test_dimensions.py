@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from qhyvit.errors import ExportError
-from qhyvit.models._export import export
-from qhyvit.models._source import open_source
+from qhyvit.models.shared.export import export
+from qhyvit.models.shared.source import open_source
 from qhyvit.passes import prepared
 from qhyvit.tflite.read import read
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from qhyvit.methods._blocks import bridges
+from qhyvit.methods.shared.bridge_blocks import bridges
 from qhyvit.models import all_families, find_variant
-from qhyvit.models._export import FLOAT_TOLERANCE, export
-from qhyvit.models._source import open_source
+from qhyvit.models.shared.export import FLOAT_TOLERANCE, export
+from qhyvit.models.shared.source import open_source
 from qhyvit.ops import spec
 from qhyvit.passes import prepared
 from qhyvit.sim.run import Executor

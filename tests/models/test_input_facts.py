@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from qhyvit.errors import ExportError, UsageError
-from qhyvit.models._input_facts import input_facts
-from qhyvit.models._source import open_source
-from qhyvit.models._timm import import_timm
+from qhyvit.models.shared.input_facts import input_facts
+from qhyvit.models.shared.source import open_source
+from qhyvit.models.shared.timm_models import import_timm
 
 timm = import_timm()
 

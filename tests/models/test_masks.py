@@ -10,9 +10,9 @@ from torch import nn
 
 from qhyvit.errors import GraphError
 from qhyvit.graph import edit
-from qhyvit.models._export import FLOAT_TOLERANCE, export
-from qhyvit.models._masks import finite
-from qhyvit.models._source import open_source
+from qhyvit.models.shared.export import FLOAT_TOLERANCE, export
+from qhyvit.models.shared.masks import finite
+from qhyvit.models.shared.source import open_source
 from qhyvit.tflite.read import read
 
 TOKENS, WIDTH = 16, 8

@@ -8,9 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from qhyvit.errors import WeightsError
 from qhyvit.models import find_variant
-from qhyvit.models._mobile_former_convs import SpatialConv
-from qhyvit.models._mobile_former_net import CONFIGS, ChannelShuffle, DyReLU, attend, make_model
-from qhyvit.models._weights import load_into, randomize
+from qhyvit.models.shared.mobile_former_convs import SpatialConv
+from qhyvit.models.shared.mobile_former_net import CONFIGS, ChannelShuffle, DyReLU, attend, make_model
+from qhyvit.models.shared.weights import load_into, randomize
 
 # parameters, and millions of multiply-accumulates in convolutions, linears and matrix products
 SIZES = {

@@ -7,9 +7,9 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 from qhyvit.errors import ExportError
-from qhyvit.models._export import export, float_error
-from qhyvit.models._outputs import check_values, gives_probabilities
-from qhyvit.models._source import open_source
+from qhyvit.models.shared.export import export, float_error
+from qhyvit.models.shared.outputs import check_values, gives_probabilities
+from qhyvit.models.shared.source import open_source
 
 
 class Net(nn.Module):

@@ -11,10 +11,10 @@ from qhyvit.config import ModelConfig
 from qhyvit.errors import ExportError, InputError, UsageError, WeightsError
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem
-from qhyvit.models._export import export
-from qhyvit.models._source import GENERIC, open_source
-from qhyvit.models._weights import randomize, settle
+from qhyvit.methods.shared.problem import Problem
+from qhyvit.models.shared.export import export
+from qhyvit.models.shared.source import GENERIC, open_source
+from qhyvit.models.shared.weights import randomize, settle
 from qhyvit.passes import prepared
 from qhyvit.plan import QuantPlan
 from qhyvit.stages import Work

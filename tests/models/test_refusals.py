@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from qhyvit.errors import ExportError, GraphError
-from qhyvit.models._export import FLOAT_TOLERANCE, export
-from qhyvit.models._lowered import Lowered
-from qhyvit.models._source import open_source
+from qhyvit.models.shared.export import FLOAT_TOLERANCE, export
+from qhyvit.models.shared.source import open_source
+from qhyvit.models.shared.torch_forms import TorchForms
 from qhyvit.tflite.read import read
 
 
@@ -54,7 +54,7 @@ POOLS = [
 @pytest.mark.parametrize("pool", POOLS)
 def test_pooling_in_another_way_is_the_same(pool):
     x = torch.randn(2, 3, 16, 12, generator=torch.Generator().manual_seed(0))
-    with Lowered():
+    with TorchForms():
         found = pool(x)
     torch.testing.assert_close(found, pool(x), atol=1e-6, rtol=1e-6)
 
@@ -127,7 +127,7 @@ CALLS = [
 @pytest.mark.parametrize("call", CALLS, ids=range(len(CALLS)))
 def test_a_form_takes_what_torch_takes(call):
     x = torch.randn(MAPS, generator=torch.Generator().manual_seed(0))
-    with Lowered():
+    with TorchForms():
         found = call(x)
     torch.testing.assert_close(found, call(x))
 
@@ -138,7 +138,7 @@ ACTIVATIONS = [nn.Softplus(), nn.Softplus(2.0), nn.Mish(), nn.ELU(), nn.ELU(0.5)
 @pytest.mark.parametrize("function", ACTIVATIONS, ids=str)
 def test_activations_without_a_choice_are_the_same(function):
     x = torch.linspace(-12, 12, 1001, dtype=torch.float64)
-    with Lowered():
+    with TorchForms():
         found = function(x)
     torch.testing.assert_close(found, function(x), atol=1e-9, rtol=1e-9)
 

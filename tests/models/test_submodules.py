@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from qhyvit.models._export import _modules, convert, export
-from qhyvit.models._mobile_former_net import Config, MobileFormer
-from qhyvit.models._source import open_source
-from qhyvit.models._submodules import as_it_is, equivalents_in, with_equivalents
-from qhyvit.models._timm import import_timm
-from qhyvit.models._weights import randomize
+from qhyvit.models.shared.export import _modules, convert, export
+from qhyvit.models.shared.mobile_former_net import Config, MobileFormer
+from qhyvit.models.shared.source import open_source
+from qhyvit.models.shared.submodules import as_it_is, equivalents_in, with_equivalents
+from qhyvit.models.shared.timm_models import import_timm
+from qhyvit.models.shared.weights import randomize
 
 timm = import_timm()
 V2, V1 = "mobilevitv2_050", "mobilevit_xxs"
@@ -255,7 +255,7 @@ def test_a_form_that_the_converter_refuses_is_left_out(monkeypatch):
     net = nn.Sequential(Known(3, 4, 4, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     net.preprocess = {"input_size": 16}
     forms = [("a family", lambda m, size: Form(m))]
-    monkeypatch.setattr("qhyvit.models._submodules._makers", lambda m: forms if isinstance(m, Known) else [])
+    monkeypatch.setattr("qhyvit.models.shared.submodules._makers", lambda m: forms if isinstance(m, Known) else [])
     lines: list[str] = []
     made = export(open_source(net), lines.append)
     assert made.facts["equivalents"] == {}

@@ -10,10 +10,10 @@ from torch import nn
 
 from qhyvit.lowering.lower import lower
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem
-from qhyvit.models._export import export
-from qhyvit.models._source import open_source
-from qhyvit.models._transposed import _Expressible, with_expressible
+from qhyvit.methods.shared.problem import Problem
+from qhyvit.models.shared.export import export
+from qhyvit.models.shared.source import open_source
+from qhyvit.models.shared.transposed import _Expressible, with_expressible
 from qhyvit.passes import prepared
 from qhyvit.plan import QuantPlan
 from qhyvit.tflite.read import read

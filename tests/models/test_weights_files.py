@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from qhyvit.errors import InputError, QhyvitError, WeightsError
-from qhyvit.models._weights import load_into
+from qhyvit.models.shared.weights import load_into
 
 
 class Net(nn.Module):

@@ -11,7 +11,7 @@ from _cases import CASES, act, case, const, ints
 from _single_op import Activation, Case, Grid, Quantized, build, dequantized, quantize
 from numpy.typing import NDArray
 
-from qhyvit.ops._spec import Fixed, FusedActivation, Kernel, Quantization, Quants, Tied
+from qhyvit.ops.shared.spec import Fixed, FusedActivation, Kernel, Quantization, Quants, Tied
 
 IMAGES = 4
 FULL = {8: (-128, 127), 16: (-(2**15), 2**15 - 1), 32: (-(2**31), 2**31 - 1)}

@@ -16,7 +16,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 from qhyvit.ops import spec
-from qhyvit.ops._spec import Fixed, OpSpec, Tied, activate
+from qhyvit.ops.shared.spec import Fixed, OpSpec, Tied, activate
 
 TYPES = {"float32": 0, "int32": 2, "int64": 4, "bool": 6, "int16": 7, "int8": 9}
 ENUMS = {"padding": schema.Padding, "fused_activation_function": schema.ActivationFunctionType,

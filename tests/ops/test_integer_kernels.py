@@ -30,8 +30,8 @@ from ai_edge_litert.interpreter import OpResolverType
 
 from qhyvit.errors import GraphError
 from qhyvit.ops import all_ops, spec
-from qhyvit.ops._fixed_point import of_float32
-from qhyvit.ops._spec import Kernel, Quantization, Quants
+from qhyvit.ops.shared.fixed_point import of_float32
+from qhyvit.ops.shared.spec import Kernel, Quantization, Quants
 
 KINDS = {Kernel.X86: OpResolverType.BUILTIN, Kernel.REFERENCE: OpResolverType.BUILTIN_REF}
 KERNELS = pytest.mark.parametrize("kernel", KINDS)

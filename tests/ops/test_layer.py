@@ -9,7 +9,7 @@ from _cases import CASES
 from _single_op import Case, build
 
 from qhyvit.ops import all_ops
-from qhyvit.ops._layer import layer_of
+from qhyvit.ops.shared.layer import layer_of
 from qhyvit.tflite.read import read
 
 WEIGHTED = pytest.mark.parametrize("case", [c for c in CASES if c.spec.weight_input >= 0], ids=str)

@@ -31,10 +31,10 @@ from ai_edge_litert.interpreter import OpResolverType
 import qhyvit.ops
 from qhyvit.errors import GraphError
 from qhyvit.ops import all_ops, spec
-from qhyvit.ops._spec import FREE, Copies, Fixed, Nonnegative, OpSpec, Tied, activate
-from qhyvit.ops._unary import same_shape
 from qhyvit.ops.fully_connected import FullyConnectedAttrs
 from qhyvit.ops.gather import GatherAttrs
+from qhyvit.ops.shared.spec import FREE, Copies, Fixed, Nonnegative, OpSpec, Tied, activate
+from qhyvit.ops.shared.unary import same_shape
 from qhyvit.ops.strided_slice import StridedSliceAttrs
 from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize

@@ -13,7 +13,7 @@ from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import default_profile
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.methods import method
-from qhyvit.methods._problem import Problem
+from qhyvit.methods.shared.problem import Problem
 from qhyvit.passes import prepared
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.report.gather import Request, _cost

@@ -22,12 +22,12 @@ from qhyvit.errors import InputError
 from qhyvit.latency import default_profile
 from qhyvit.latency.work import TABLE
 from qhyvit.methods import method as find_method
-from qhyvit.methods._hessian import mean_distance
-from qhyvit.methods._problem import Problem, outputs_of
+from qhyvit.methods.shared.hessian import mean_distance
+from qhyvit.methods.shared.problem import Problem, outputs_of
 from qhyvit.report import changes, compare, latency
 from qhyvit.report.chain import chain
 from qhyvit.report.cost import Costs, rounded_tensors
-from qhyvit.report.facts import Report
+from qhyvit.report.facts import PageFacts
 from qhyvit.report.gather import Request, gather
 from qhyvit.report.images import mean_kl as mean_kl_of_logits
 from qhyvit.report.page import render
@@ -61,7 +61,7 @@ def bundle(tmp_path_factory, small_v1, pictures) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(bundle) -> Report:
+def report(bundle) -> PageFacts:
     return gather(Request(bundle))
 
 

@@ -9,8 +9,8 @@ import traceback
 import typer
 from typer.exceptions import TyperException
 
-from qhyvit.cli import _boards, _build, _look  # noqa: F401 - their commands join the application
-from qhyvit.cli._app import app as app
+from qhyvit.cli import boards, build, look  # noqa: F401 - their commands join the application
+from qhyvit.cli.app import app as app
 from qhyvit.errors import QhyvitError
 from qhyvit_device import terminal
 from qhyvit_device.errors import said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 
-from qhyvit.folds._fold import Fold
+from qhyvit.folds.shared.fold import Fold
 from qhyvit.registry import discover
 
 

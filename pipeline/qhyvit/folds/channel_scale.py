@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from qhyvit.folds._fold import Fold, Place
-from qhyvit.folds._scaling import CannotScaleError, Scaling, scale_tensor, seeds, solve
+from qhyvit.folds.shared.fold import Fold, Place
+from qhyvit.folds.shared.scaling import CannotScaleError, Scaling, scale_tensor, seeds, solve
 from qhyvit.graph.ir import Graph
 
 

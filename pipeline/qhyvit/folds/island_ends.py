@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from qhyvit.folds._fold import Fold, Place, on_int16_grid
-from qhyvit.folds._scaling import CannotScaleError, Scaling, add_row, product_places, solve, visit
+from qhyvit.folds.shared.fold import Fold, Place, on_int16_grid
+from qhyvit.folds.shared.scaling import CannotScaleError, Scaling, add_row, product_places, solve, visit
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._elementwise import ElementwiseAttrs
+from qhyvit.ops.shared.elementwise import ElementwiseAttrs
 
 
 def _spread(graph: Graph, tensor: int, r: np.ndarray) -> Graph:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from qhyvit.folds._fold import Fold, Place, on_int16_grid
-from qhyvit.folds._scaling import CannotScaleError, Scaling, add_row, product_places, seeds, visit
+from qhyvit.folds.shared.fold import Fold, Place, on_int16_grid
+from qhyvit.folds.shared.scaling import CannotScaleError, Scaling, add_row, product_places, seeds, visit
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._elementwise import ElementwiseAttrs
+from qhyvit.ops.shared.elementwise import ElementwiseAttrs
 
 
 def _starts(graph: Graph, layer: Node) -> bool:

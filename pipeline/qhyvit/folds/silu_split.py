@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from qhyvit.folds._fold import Fold, Place
-from qhyvit.folds._scaling import CannotScaleError, Scaling, solve, visit
+from qhyvit.folds.shared.fold import Fold, Place
+from qhyvit.folds.shared.scaling import CannotScaleError, Scaling, solve, visit
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.latency.work import INT8, Work, work, work_of
+from qhyvit.latency.work import INT8, KernelWork, work, work_of
 from qhyvit.ops import spec
-from qhyvit.ops._elementwise import ElementwiseAttrs
+from qhyvit.ops.shared.elementwise import ElementwiseAttrs
 
 # XNNPACK multiplies a constant [C] row by row; with few channels it is faster to have a whole line of the map
 FEW_CHANNELS = 128
@@ -77,7 +77,7 @@ def places(graph: Graph) -> list[Place]:
     return found
 
 
-def _ops_of(graph: Graph, x: int, mul: Node) -> tuple[tuple[Work, ...], tuple[Work, ...]]:
+def _ops_of(graph: Graph, x: int, mul: Node) -> tuple[tuple[KernelWork, ...], tuple[KernelWork, ...]]:
     """What comes, the restoring product and a MUL by itself, and what goes: the one that LOGISTIC takes in."""
     shape = graph.tensors[x].shape
     operands = ((shape, _factor(np.ones(shape[-1], np.float32), shape).shape), (shape, shape))

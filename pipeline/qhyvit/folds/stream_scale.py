@@ -18,16 +18,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qhyvit.folds._fold import Fold, Place, on_int16_grid
-from qhyvit.folds._scaling import CannotScaleError, Scaling, seeds, solve
+from qhyvit.folds.shared.fold import Fold, Place, on_int16_grid
+from qhyvit.folds.shared.scaling import CannotScaleError, Scaling, seeds, solve
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.latency.work import FLOAT, INT8, Work, kernel_name, work, work_of
+from qhyvit.latency.work import FLOAT, INT8, KernelWork, kernel_name, work, work_of
 from qhyvit.ops import copying
-from qhyvit.ops._elementwise import ElementwiseAttrs
-from qhyvit.ops._reduce import axes_of
-from qhyvit.ops._spec import Copies
 from qhyvit.ops.fully_connected import FullyConnectedAttrs
+from qhyvit.ops.shared.elementwise import ElementwiseAttrs
+from qhyvit.ops.shared.reduce import axes_of
+from qhyvit.ops.shared.spec import Copies
 
 COPIES = copying(Copies.ONCE) | {"PAD"}
 
@@ -272,7 +272,9 @@ def _positions(scale: np.ndarray, r: np.ndarray) -> tuple[int, ...] | None:
     return tuple(int(i) for i in np.where(free, -1, nearest))
 
 
-def _ops_of(graph: Graph, norms: Sequence[StreamNorm], channels: int) -> tuple[tuple[Work, ...], tuple[Work, ...]]:
+def _ops_of(
+    graph: Graph, norms: Sequence[StreamNorm], channels: int
+) -> tuple[tuple[KernelWork, ...], tuple[KernelWork, ...]]:
     """What comes and what goes.
 
     Linears come in the place of means; products of a subtracted mean with 1 / r, and of what it is subtracted from with
@@ -287,10 +289,10 @@ def _ops_of(graph: Graph, norms: Sequence[StreamNorm], channels: int) -> tuple[t
             continue
         for average in (n for n in norm.averages if n.op == "MEAN"):
             elements = math.prod(graph.tensors[average.inputs[0]].shape)
-            adds.append(Work(kernel_name("FULLY_CONNECTED", "", INT8, INT8), elements, elements))
+            adds.append(KernelWork(kernel_name("FULLY_CONNECTED", "", INT8, INT8), elements, elements))
             saves.append(work_of(graph, average, INT8, INT8))
             if len(_axes(graph, average)) > 1:  # over tokens as well
-                adds.append(Work(kernel_name("MEAN", "", INT8, INT8), elements // channels))
+                adds.append(KernelWork(kernel_name("MEAN", "", INT8, INT8), elements // channels))
         if norm.centre is None:
             continue
         shape, mean = (graph.tensors[t].shape for t in (norm.centre.outputs[0], norm.centre.inputs[1]))

@@ -99,9 +99,7 @@ def own_constant(graph: Graph, node: Node, position: int) -> tuple[Graph, Node]:
     return replace_node(graph, node, new), new
 
 
-def times_constant(
-    graph: Graph, node: Node, position: int, factor: float | NDArray[Any]
-) -> tuple[Graph, Node]:
+def times_constant(graph: Graph, node: Node, position: int, factor: float | NDArray[Any]) -> tuple[Graph, Node]:
     """``node`` with the constant that it reads at ``position`` multiplied, for it alone."""
     graph, node = own_constant(graph, node, position)
     t = node.inputs[position]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qhyvit.latency.profile import Kernel, LatencyProfile, default_profile
-from qhyvit.latency.work import Work
+from qhyvit.latency.profile import KernelTime, LatencyProfile, default_profile
+from qhyvit.latency.work import KernelWork
 
-__all__ = ["Kernel", "LatencyProfile", "Work", "default_profile"]
+__all__ = ["KernelTime", "KernelWork", "LatencyProfile", "default_profile"]

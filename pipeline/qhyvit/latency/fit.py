@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from qhyvit import files
 from qhyvit.errors import InputError
-from qhyvit.latency.profile import Kernel, LatencyProfile, default_profile, from_json, packaged
-from qhyvit.latency.work import TABLE, Work, role, work
+from qhyvit.latency.profile import KernelTime, LatencyProfile, default_profile, from_json, packaged
+from qhyvit.latency.work import TABLE, KernelWork, role, work
 from qhyvit.ops import all_ops
 
 TABLE_NAMES = ("Invalid Unary Op",)  # of XNNPACK's operators that look codes up
@@ -35,7 +35,7 @@ AGAIN = "`qhyvit-device bench MODEL --profile-ops --json FILE` makes one"
 class Sample:
     """One op of one model and its microseconds; None: no kernel ran for it alone."""
 
-    work: Work
+    work: KernelWork
     us: float | None
     builtin: bool
 
@@ -156,7 +156,7 @@ def samples(model: Mapping[str, Any]) -> list[Sample]:
     return found
 
 
-def fit_kernel(own: Sequence[Sample]) -> Kernel | None:
+def fit_kernel(own: Sequence[Sample]) -> KernelTime | None:
     """Least absolute error over the root of the time, none below zero; None where no sample has a time of its own.
 
     Kernels of XNNPACK count where there are any: what it refuses runs elsewhere, and the writer avoids that. Where all
@@ -164,7 +164,7 @@ def fit_kernel(own: Sequence[Sample]) -> Kernel | None:
     """
     timed = [s for s in own if s.us is not None]
     if not timed:
-        return Kernel(samples=len(own)) if own[0].work.kernel.split()[0] in VANISHING else None
+        return KernelTime(samples=len(own)) if own[0].work.kernel.split()[0] in VANISHING else None
     builtin = all(s.builtin for s in timed)
     timed = [s for s in timed if s.builtin == builtin]
     us = np.array([s.us for s in timed])
@@ -172,7 +172,7 @@ def fit_kernel(own: Sequence[Sample]) -> Kernel | None:
     parts[:, 0] = np.ptp(parts[:, 1]) > 0
     x, error = _least_absolute(parts, us)
     fixed, element, mac = (float(f"{v:.5g}") for v in (x[0], x[1] * 1e3, x[2] * 1e3))
-    return Kernel(fixed, element, mac, builtin, len(timed), round(error, 3))
+    return KernelTime(fixed, element, mac, builtin, len(timed), round(error, 3))
 
 
 def _least_absolute(parts: NDArray[np.float64], us: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
@@ -195,7 +195,7 @@ def _least_absolute(parts: NDArray[np.float64], us: NDArray[np.float64]) -> tupl
     return x / size, float(np.median(off / share))
 
 
-def fit_samples(all_samples: Sequence[Sample]) -> dict[str, Kernel]:
+def fit_samples(all_samples: Sequence[Sample]) -> dict[str, KernelTime]:
     """A kernel for every name."""
     by_name: dict[str, list[Sample]] = defaultdict(list)
     for sample in all_samples:
@@ -215,7 +215,7 @@ def slowdown(all_samples: Sequence[Sample], base: LatencyProfile) -> float:
     return median(ratios) if ratios else 1.0
 
 
-def completed(kernels: Mapping[str, Kernel], times: float, base: LatencyProfile) -> dict[str, Kernel]:
+def completed(kernels: Mapping[str, KernelTime], times: float, base: LatencyProfile) -> dict[str, KernelTime]:
     """``kernels``, and those of ``base`` that are missing, ``times`` as slow."""
     scaled = {name: replace(k, samples=0) for name, k in base.scaled(times).kernels.items()}
     return {**scaled, **kernels}

@@ -12,7 +12,7 @@ from typing import Any
 
 from qhyvit import files
 from qhyvit.errors import InputError
-from qhyvit.latency.work import FLOAT, INT8, INT16, TABLE, Work
+from qhyvit.latency.work import FLOAT, INT8, INT16, TABLE, KernelWork
 
 SCHEMA_VERSION = 1
 DEFAULT = Path(__file__).with_name("default.json")
@@ -28,7 +28,7 @@ COSTS = ("fixed_us", "ns_per_element", "ns_per_mac")
 
 
 @dataclass(frozen=True)
-class Kernel:
+class KernelTime:
     """The time of one kernel.
 
     Args:
@@ -57,7 +57,7 @@ class Kernel:
         """Milliseconds of one call."""
         return self.fixed_us / 1e3 + (self.ns_per_element * elements + self.ns_per_mac * macs) / 1e6
 
-    def scaled(self, times: float) -> Kernel:
+    def scaled(self, times: float) -> KernelTime:
         """``times`` as slow."""
         fixed, element, mac = (float(f"{getattr(self, name) * times:.5g}") for name in COSTS)
         return replace(self, fixed_us=fixed, ns_per_element=element, ns_per_mac=mac)
@@ -76,9 +76,9 @@ class LatencyProfile:
     name: str
     threads: int = 1
     partition_us: float = 0.0
-    kernels: Mapping[str, Kernel] = field(default_factory=dict)
+    kernels: Mapping[str, KernelTime] = field(default_factory=dict)
 
-    def ms(self, work: Work) -> float | None:
+    def ms(self, work: KernelWork) -> float | None:
         """Milliseconds of an op, a parted graph and large float tensors included; None for one never measured."""
         kernel = self.kernels.get(work.kernel)
         if kernel is None:
@@ -133,8 +133,8 @@ def from_json(raw: Any, what: str) -> LatencyProfile:
         unknown = set(raw) - {f.name for f in fields(LatencyProfile)} - {"schema_version"}
         if unknown:
             raise ValueError(f"unknown key {min(unknown)!r}")
-        kernels = {str(name): Kernel(**values) for name, values in raw["kernels"].items()}
-        rest = Kernel(fixed_us=raw["partition_us"])
+        kernels = {str(name): KernelTime(**values) for name, values in raw["kernels"].items()}
+        rest = KernelTime(fixed_us=raw["partition_us"])
         threads = raw["threads"]
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise ValueError(f"threads is {threads!r}, must be 1 or more")

@@ -18,7 +18,7 @@ Producer = Callable[[int], "tuple[str, Inputs] | None"]  # tensor -> op and inpu
 
 
 @dataclass(frozen=True)
-class Work:
+class KernelWork:
     """One op for one kernel.
 
     ``elements``: of its largest activation; ``macs``: multiply-accumulates, 0: none. A SOFTMAX has its rows instead, if
@@ -56,7 +56,7 @@ def kernel_name(op: str, as_what: str, reads: str, writes: str) -> str:
 
 def work(
     op: str, as_what: str, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...], types: tuple[str, str]
-) -> Work:
+) -> KernelWork:
     """The work of an op.
 
     Args:
@@ -73,7 +73,7 @@ def work(
     calls = math.prod(out[:-1]) if op == "SOFTMAX" and out[-1] % LANES else 0
     if facts.pairwise:
         calls = runs(own, out)
-    return Work(kernel_name(op, as_what, *types), elements, facts.macs(shapes, out) if facts.macs else calls)
+    return KernelWork(kernel_name(op, as_what, *types), elements, facts.macs(shapes, out) if facts.macs else calls)
 
 
 def runs(operands: Sequence[tuple[int, ...]], out: tuple[int, ...]) -> int:
@@ -107,15 +107,15 @@ def is_sum_of_squares(graph: Graph, node: Node) -> bool:
     return node.op == "BATCH_MATMUL" and node.inputs[0] == node.inputs[1] and is_row
 
 
-def float_work(graph: Graph, node: Node) -> tuple[Work, ...]:
+def float_work(graph: Graph, node: Node) -> tuple[KernelWork, ...]:
     """The work of a node in float, as the file has it."""
     if is_sum_of_squares(graph, node):
         elements = math.prod(graph.tensors[node.inputs[0]].shape)
-        return tuple(Work(kernel_name(op, "", FLOAT, FLOAT), elements) for op in ("MUL", "SUM"))
+        return tuple(KernelWork(kernel_name(op, "", FLOAT, FLOAT), elements) for op in ("MUL", "SUM"))
     return (work_of(graph, node, FLOAT, FLOAT),)
 
 
-def work_of(graph: Graph, node: Node, reads: str, writes: str) -> Work:
+def work_of(graph: Graph, node: Node, reads: str, writes: str) -> KernelWork:
     """The work of a node whose activations are of these types."""
     shapes = [graph.tensors[t].shape if t >= 0 else () for t in node.inputs]
     out = graph.tensors[node.outputs[0]].shape

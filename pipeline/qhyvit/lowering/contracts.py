@@ -13,7 +13,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from qhyvit.errors import PlanError
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
-from qhyvit.ops._spec import Fixed, Tied
+from qhyvit.ops.shared.spec import Fixed, Tied
 from qhyvit.plan import Codes, QuantPlan, TensorQuant
 
 

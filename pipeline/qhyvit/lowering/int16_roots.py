@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._chain import Chain
+from qhyvit.ops.shared.chain import Chain
 
 HEADROOM = 2.0  # what other images may have beyond the largest value of those that calibrate
 FAR = 16.0  # largest over smallest value that one root serves: codes 1024 to 16384

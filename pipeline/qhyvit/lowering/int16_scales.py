@@ -12,7 +12,7 @@ from qhyvit.affine import STEPS_OF_INT8, int16_scale
 from qhyvit.graph.ir import Graph
 from qhyvit.lowering.int16_roots import HEADROOM, limits
 from qhyvit.ops import spec
-from qhyvit.ops._spec import Tied
+from qhyvit.ops.shared.spec import Tied
 from qhyvit.plan import TensorQuant
 
 

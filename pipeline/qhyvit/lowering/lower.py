@@ -18,7 +18,7 @@ from qhyvit.graph.ir import FLOAT, INT8, INT16, Graph, Node, Quantization, Tenso
 from qhyvit.lowering.constants import constant_codes, on_grid
 from qhyvit.lowering.contracts import check_plan
 from qhyvit.ops import spec
-from qhyvit.ops._spec import NoAttrs, Tied
+from qhyvit.ops.shared.spec import NoAttrs, Tied
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.tflite.serialize import serialize
 

@@ -16,11 +16,11 @@ import networkx as nx
 
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.profile import LatencyProfile
-from qhyvit.latency.work import FLOAT, INT8, TABLE, Work, float_work, is_sum_of_squares, role_of, work_of
+from qhyvit.latency.work import FLOAT, INT8, TABLE, KernelWork, float_work, is_sum_of_squares, role_of, work_of
 from qhyvit.lowering.contracts import groups
 from qhyvit.lowering.int16_roots import ops_before_root
 from qhyvit.ops import spec
-from qhyvit.ops._spec import Tied
+from qhyvit.ops.shared.spec import Tied
 
 INT8_SIDE, FLOAT_SIDE = "int8", "float"
 LONGEST, PER_MS = 1e6, 1e12  # ms, and units of a capacity in whole numbers
@@ -121,15 +121,21 @@ def times(graph: Graph, latency: LatencyProfile, *, int16: bool = False) -> Time
             # accuracy alone pays for it: a file without int16 runs on older runtimes
             wide = max(wide or 0.0, narrow or 0.0)
         int8[t], floats[t] = math.inf if must or narrow is None else narrow, wide or 0.0
-        looked_up = latency.ms(Work(TABLE, work_of(graph, node, INT8, INT8).elements))
+        looked_up = latency.ms(KernelWork(TABLE, work_of(graph, node, INT8, INT8).elements))
         if spec(node.op).table and looked_up is not None and t not in whole:
             table[t] = looked_up
     borders = {}
     for name, types in (("DEQUANTIZE", f"{INT8}>{FLOAT}"), ("QUANTIZE", f"{FLOAT}>{INT8}")):
-        size = {t.id: Work(f"{name} {types}", math.prod(t.shape)) for t in graph.activations()}
+        size = {t.id: KernelWork(f"{name} {types}", math.prod(t.shape)) for t in graph.activations()}
         borders[name] = {t: latency.ms(work) or 0.0 for t, work in size.items()}
-    return Times(int8, floats, table, borders["DEQUANTIZE"], borders["QUANTIZE"],
-                 (*_together(graph), *with_squares, *whole_norms))
+    return Times(
+        int8,
+        floats,
+        table,
+        borders["DEQUANTIZE"],
+        borders["QUANTIZE"],
+        (*_together(graph), *with_squares, *whole_norms),
+    )
 
 
 def _float_ms(graph: Graph, node: Node, latency: LatencyProfile, *, int16: bool = False) -> float | None:
@@ -190,7 +196,7 @@ def _together(graph: Graph) -> tuple[tuple[int, int], ...]:
 
 
 def _sums_of_exponentials(graph: Graph) -> list[tuple[Node, Node]]:
-    """EXP and the product that adds its results up, of each quotient of the two (methods/_softmax.py)."""
+    """EXP and the product that adds its results up, of each quotient of the two (methods/shared/softmax.py)."""
     found = []
     for node in graph.nodes:
         powers, total = (graph.producer(t) for t in node.inputs) if node.op == "DIV" else (None, None)
@@ -265,9 +271,7 @@ def _cut(net: nx.DiGraph) -> set[object]:
     return found
 
 
-def place(
-    graph: Graph, latency: LatencyProfile, worth: Worth | None = None, *, int16: bool = False
-) -> frozenset[int]:
+def place(graph: Graph, latency: LatencyProfile, worth: Worth | None = None, *, int16: bool = False) -> frozenset[int]:
     """Outputs of the nodes that compute in float (or ``int16``); of two sets that cost the same, the smaller one.
 
     What is widened has no choice.

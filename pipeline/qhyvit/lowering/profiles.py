@@ -124,5 +124,5 @@ def wide_cost_ms(graph: Graph, tensor: int, latency: LatencyProfile) -> float | 
         return None
     narrow, wide = (latency.ms(kernels.work_of(graph, node, kernels.INT8, t)) for t in (kernels.INT8, kernels.INT16))
     name = f"QUANTIZE {kernels.INT16}>{kernels.INT8}"
-    back = latency.ms(kernels.Work(name, kernels.work_of(graph, node, kernels.INT8, kernels.INT16).elements))
+    back = latency.ms(kernels.KernelWork(name, kernels.work_of(graph, node, kernels.INT8, kernels.INT16).elements))
     return None if narrow is None or wide is None or back is None else max(wide + back - narrow, 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 
-from qhyvit.methods._method import Method
+from qhyvit.methods.shared.method import Method
 from qhyvit.registry import discover, pick
 
 

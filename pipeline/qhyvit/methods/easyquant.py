@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qhyvit.methods._layers import LayerSearch, cosine, sample
-from qhyvit.methods._method import Method
-from qhyvit.methods._problem import Options, Problem, Solution
-from qhyvit.methods._ranges import finish, minmax_weights, multiples_of, spread
-from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
+from qhyvit.methods.shared.layers import LayerSearch, cosine, sample
+from qhyvit.methods.shared.method import Method
+from qhyvit.methods.shared.problem import Options, Problem, Solution
+from qhyvit.methods.shared.ranges import finish, minmax_weights, multiples_of, spread
+from qhyvit.methods.shared.rest import OBSERVERS, assembled, best, observed
 from qhyvit.options import setting
 
 MULTIPLES = np.linspace(0.5, 2.0, 100)

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from qhyvit.methods._channels import power_of_two_factors
-from qhyvit.methods._method import Method
-from qhyvit.methods._patterns import norms, softmax_outputs
-from qhyvit.methods._problem import Options, Problem, Solution
-from qhyvit.methods._ranges import minmax_weights
-from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
+from qhyvit.methods.shared.channels import power_of_two_factors
+from qhyvit.methods.shared.method import Method
+from qhyvit.methods.shared.patterns import norms, softmax_outputs
+from qhyvit.methods.shared.problem import Options, Problem, Solution
+from qhyvit.methods.shared.ranges import minmax_weights
+from qhyvit.methods.shared.rest import OBSERVERS, assembled, best, observed
 from qhyvit.options import setting
 from qhyvit.plan import Choice, Codes, TensorQuant
 

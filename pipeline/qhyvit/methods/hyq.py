@@ -15,13 +15,13 @@ import torch
 
 from qhyvit.graph import edit
 from qhyvit.lowering.contracts import Group
-from qhyvit.methods._channels import power_of_two_factors
-from qhyvit.methods._layers import Sampled, sample
-from qhyvit.methods._method import Method
-from qhyvit.methods._patterns import norms, pointwise_beside_depthwise, silu_outputs
-from qhyvit.methods._problem import Options, Problem, Solution
-from qhyvit.methods._ranges import ends, finish, group_quant, minmax_weights, spread
-from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
+from qhyvit.methods.shared.channels import power_of_two_factors
+from qhyvit.methods.shared.layers import Sampled, sample
+from qhyvit.methods.shared.method import Method
+from qhyvit.methods.shared.patterns import norms, pointwise_beside_depthwise, silu_outputs
+from qhyvit.methods.shared.problem import Options, Problem, Solution
+from qhyvit.methods.shared.ranges import ends, finish, group_quant, minmax_weights, spread
+from qhyvit.methods.shared.rest import OBSERVERS, assembled, best, observed
 from qhyvit.options import setting
 from qhyvit.plan import Choice, Granularity, Scheme, TensorQuant
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qhyvit.methods._method import Method
-from qhyvit.methods._observe import observe
-from qhyvit.methods._problem import Options, Problem, Solution
-from qhyvit.methods._ranges import finish, group_quant, groups, minmax_weights, spread
+from qhyvit.methods.shared.method import Method
+from qhyvit.methods.shared.observe import observe
+from qhyvit.methods.shared.problem import Options, Problem, Solution
+from qhyvit.methods.shared.ranges import finish, group_quant, groups, minmax_weights, spread
 from qhyvit.observers import all_observers
 from qhyvit.options import setting
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qhyvit.methods._method import Method
-from qhyvit.methods._problem import Options, Problem, Solution
-from qhyvit.methods._ranges import minmax_weights
-from qhyvit.methods._rest import assembled, best, observed
+from qhyvit.methods.shared.method import Method
+from qhyvit.methods.shared.problem import Options, Problem, Solution
+from qhyvit.methods.shared.ranges import minmax_weights
+from qhyvit.methods.shared.rest import assembled, best, observed
 from qhyvit.options import setting
 
 OBSERVERS = ("percentile_99.9", "percentile", "percentile_99.999")

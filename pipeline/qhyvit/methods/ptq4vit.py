@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from qhyvit.methods._channels import values_of
-from qhyvit.methods._hessian import mean_distance
-from qhyvit.methods._layers import LayerSearch, hessian, sample
-from qhyvit.methods._method import Method
-from qhyvit.methods._patterns import silu_outputs, softmax_outputs
-from qhyvit.methods._problem import Options, Problem, Solution
-from qhyvit.methods._ranges import ends, finish, minmax_weights, multiples_of, spread
-from qhyvit.methods._reconstruct import ClosedForm, reconstruct
-from qhyvit.methods._rest import OBSERVERS, assembled, best, observed
+from qhyvit.methods.shared.channels import values_of
+from qhyvit.methods.shared.hessian import mean_distance
+from qhyvit.methods.shared.layers import LayerSearch, hessian, sample
+from qhyvit.methods.shared.method import Method
+from qhyvit.methods.shared.patterns import silu_outputs, softmax_outputs
+from qhyvit.methods.shared.problem import Options, Problem, Solution
+from qhyvit.methods.shared.ranges import ends, finish, minmax_weights, multiples_of, spread
+from qhyvit.methods.shared.reconstruct import ClosedForm, reconstruct
+from qhyvit.methods.shared.rest import OBSERVERS, assembled, best, observed
 from qhyvit.options import setting
 from qhyvit.plan import Choice, Codes, Scheme, TensorQuant
 from qhyvit.sim.fakequant import fake_quantize

@@ -15,17 +15,17 @@ from dataclasses import dataclass, replace
 import torch
 
 from qhyvit.graph.ir import Graph
-from qhyvit.methods._hessian import mean_distance, position_weights
-from qhyvit.methods._learn import learn
-from qhyvit.methods._method import Method
-from qhyvit.methods._problem import Problem, Solution
-from qhyvit.methods._qhyvit_options import QhyvitOptions
-from qhyvit.methods._range_search import first_ranges
-from qhyvit.methods._ranges import finish, minmax_weights, spread
-from qhyvit.methods._reconstruct import ClosedForm, reconstruct
-from qhyvit.methods._round import Round
-from qhyvit.methods._state import Phase, State, behind
-from qhyvit.ops._layer import layers
+from qhyvit.methods.shared.hessian import mean_distance, position_weights
+from qhyvit.methods.shared.learning import learn
+from qhyvit.methods.shared.method import Method
+from qhyvit.methods.shared.problem import Problem, Solution
+from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
+from qhyvit.methods.shared.range_search import first_ranges
+from qhyvit.methods.shared.ranges import finish, minmax_weights, spread
+from qhyvit.methods.shared.reconstruct import ClosedForm, reconstruct
+from qhyvit.methods.shared.round import Round
+from qhyvit.methods.shared.state import SearchPhase, State, behind
+from qhyvit.ops.shared.layer import layers
 from qhyvit.plan import TensorQuant, quants_from_json, quants_to_json
 
 
@@ -89,10 +89,10 @@ class _Ends:
 def find(problem: Problem, options: QhyvitOptions) -> Solution:
     """Min-max everywhere, rounds of ranges, folds by the objective, weights and biases in closed form."""
     ends = _Ends(options)
-    phases = [Phase(f"round{i + 1}", Round(i, options)) for i in range(options.rounds)]
-    phases += [Phase("rounds", ends.best_round), Phase("closed form", ends.closed_form)]
+    phases = [SearchPhase(f"round{i + 1}", Round(i, options)) for i in range(options.rounds)]
+    phases += [SearchPhase("rounds", ends.best_round), SearchPhase("closed form", ends.closed_form)]
     if options.learn:
-        phases.append(Phase("learned", ends.learned))
+        phases.append(SearchPhase("learned", ends.learned))
     return behind(problem, _first(problem.searched(options.search_images)), phases).solution
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qhyvit.methods._channels import channel_wise
-from qhyvit.methods._method import Method
-from qhyvit.methods._patterns import norms
-from qhyvit.methods._problem import Options, Problem, Solution
-from qhyvit.methods._ranges import minmax_weights
-from qhyvit.methods._rest import assembled, best, observed
 from qhyvit.methods.fqvit import log2_softmax
+from qhyvit.methods.shared.channels import channel_wise
+from qhyvit.methods.shared.method import Method
+from qhyvit.methods.shared.patterns import norms
+from qhyvit.methods.shared.problem import Options, Problem, Solution
+from qhyvit.methods.shared.ranges import minmax_weights
+from qhyvit.methods.shared.rest import assembled, best, observed
 from qhyvit.options import setting
 from qhyvit.plan import Codes
 

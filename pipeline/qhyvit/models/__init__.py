@@ -6,7 +6,7 @@ import sys
 from functools import cache
 
 from qhyvit.errors import UsageError
-from qhyvit.models._family import Family, Variant
+from qhyvit.models.shared.family import Family, Variant
 from qhyvit.registry import discover
 
 

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qhyvit.models._blocks import averaged_heads, behind_norm, centred, check_grid, folded_conv, without_offsets
-from qhyvit.models._family import Family, Variant
-from qhyvit.models._timm import import_timm
+from qhyvit.models.shared.family import Family, Variant
+from qhyvit.models.shared.modules import averaged_heads, behind_norm, centred, check_grid, folded_conv, without_offsets
+from qhyvit.models.shared.timm_models import import_timm
 
 STRIDE = 32  # of the last stage
 
 
-class Normalize(nn.Module):
+class NormalizeTokens(nn.Module):
     """x * rsqrt(mean(x^2) + eps) for each token of a centred stream; [T, C]."""
 
     eps: torch.Tensor
@@ -82,7 +82,7 @@ class PoolingBlock(nn.Module):
         return found
 
 
-class Attention(nn.Module):
+class BiasedAttention(nn.Module):
     """Self-attention with a bias for each pair of positions."""
 
     bias: torch.Tensor
@@ -119,8 +119,8 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, source: Any, tokens: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = Normalize(source.norm1.eps, tokens), Normalize(source.norm2.eps, tokens)
-        self.attention = Attention(source.token_mixer, source.norm1, source.ls1.gamma.detach())
+        self.norm1, self.norm2 = NormalizeTokens(source.norm1.eps, tokens), NormalizeTokens(source.norm2.eps, tokens)
+        self.attention = BiasedAttention(source.token_mixer, source.norm1, source.ls1.gamma.detach())
         gain = source.ls2.gamma.detach()
         self.fc1 = behind_norm(source.mlp.fc1.weight, source.mlp.fc1.bias, source.norm2)
         self.fc2 = centred(source.mlp.fc2.weight * gain[:, None], source.mlp.fc2.bias * gain)
@@ -178,7 +178,7 @@ class EfficientFormer(nn.Module):
         self.conv1, self.conv2 = folded_conv(stem.conv1, stem.norm1), folded_conv(stem.conv2, stem.norm2)
         sizes = [-(-input_size // stride) for stride in (4, 8, 16, STRIDE)]  # convolutions of stride 2 round up
         self.stages = nn.Sequential(*[_stage(s, size) for s, size in zip(source.stages, sizes, strict=True)])
-        self.norm = Normalize(source.norm.eps, sizes[-1] ** 2)
+        self.norm = NormalizeTokens(source.norm.eps, sizes[-1] ** 2)
         self.head = behind_norm(*averaged_heads(source), source.norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qhyvit.models._blocks import averaged_heads, check_grid, folded_conv, linear
-from qhyvit.models._family import Family, Variant
-from qhyvit.models._timm import import_timm
+from qhyvit.models.shared.family import Family, Variant
+from qhyvit.models.shared.modules import averaged_heads, check_grid, folded_conv, linear
+from qhyvit.models.shared.timm_models import import_timm
 
 
 def _tokens(x: torch.Tensor, heads: int) -> torch.Tensor:
@@ -38,7 +38,7 @@ def _gathered(source: Any) -> torch.Tensor:
     return found
 
 
-class Attention(nn.Module):
+class TalkingHeadsAttention(nn.Module):
     """Self-attention with talking heads, on the map or on one of half its size."""
 
     mix: torch.Tensor
@@ -127,7 +127,7 @@ class Block(nn.Module):
     def __init__(self, source: Any) -> None:
         super().__init__()
         mixer = source.token_mixer
-        self.attention = None if mixer is None else Attention(mixer, source.ls1.gamma.detach())
+        self.attention = None if mixer is None else TalkingHeadsAttention(mixer, source.ls1.gamma.detach())
         mlp = source.mlp
         self.fc1, self.mid = folded_conv(mlp.fc1.conv, mlp.fc1.bn), folded_conv(mlp.mid.conv, mlp.mid.bn)
         self.fc2 = folded_conv(mlp.fc2.conv, mlp.fc2.bn, source.ls2.gamma.detach())

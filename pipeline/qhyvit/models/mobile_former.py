@@ -18,9 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qhyvit.models._blocks import behind_norm, centred, linear
-from qhyvit.models._family import Family, Variant
-from qhyvit.models._mobile_former_convs import (
+from qhyvit.models.shared.family import Family, Variant
+from qhyvit.models.shared.mobile_former_convs import (
     DownMobile,
     Lite,
     MobileFormerMobile,
@@ -29,7 +28,7 @@ from qhyvit.models._mobile_former_convs import (
     scaled,
     shuffled,
 )
-from qhyvit.models._mobile_former_net import (
+from qhyvit.models.shared.mobile_former_net import (
     BRIDGE_HEADS,
     CONFIGS,
     FORMER_HEADS,
@@ -38,6 +37,7 @@ from qhyvit.models._mobile_former_net import (
     MobileFormerBlock,
     make_model,
 )
+from qhyvit.models.shared.modules import behind_norm, centred, linear
 
 
 def head_mask(heads: int, channels: int) -> torch.Tensor:
@@ -57,7 +57,7 @@ def head_columns(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return (weight.detach()[:, None] * head_mask(heads, weight.shape[1])).flatten(1)
 
 
-class Normalize(nn.Module):
+class NormalizeByLinear(nn.Module):
     """x * rsqrt(mean(x^2) + eps) for each token of a centred stream."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
@@ -83,7 +83,7 @@ class Carry(nn.Module):
         return found
 
 
-class MobileToFormer(nn.Module):
+class MobileToFormerEquivalent(nn.Module):
     """Tokens read the features."""
 
     def __init__(self, source: Any, before: nn.LayerNorm) -> None:
@@ -96,7 +96,7 @@ class MobileToFormer(nn.Module):
         # 2 h_sigmoid(x) = relu6(x + 3) / 3
         self.proj = centred(head_columns(source.proj.weight / 3, BRIDGE_HEADS), source.proj.bias)
         self.carry = Carry(before)
-        self.norm = Normalize(source.layer_norm)
+        self.norm = NormalizeByLinear(source.layer_norm)
 
     def forward(self, features: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """[H * W, C], [T, Ct] -> [T, Ct]."""
@@ -127,7 +127,7 @@ class FirstMobileToFormer(nn.Module):
         self.register_buffer("alpha", (alpha[:, None] * mask).flatten(0, 1))
         self.register_buffer("tokens", tokens - tokens.mean(dim=1, keepdim=True))
         self.proj = centred(head_columns(source.proj.weight, BRIDGE_HEADS), source.proj.bias)
-        self.norm = Normalize(source.layer_norm)
+        self.norm = NormalizeByLinear(source.layer_norm)
 
     def forward(self, features: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """[H * W, C] -> [T, Ct]."""
@@ -138,7 +138,7 @@ class FirstMobileToFormer(nn.Module):
         return found
 
 
-class Former(nn.Module):
+class FormerEquivalent(nn.Module):
     """Self-attention and feed-forward."""
 
     mask: torch.Tensor
@@ -152,10 +152,10 @@ class Former(nn.Module):
         self.register_buffer("mask", head_mask(FORMER_HEADS, channels)[:, None])
         mixed = behind_norm(source.channel_mlp.weight, source.channel_mlp.bias, before)
         self.channel_mlp = centred(mixed.weight, mixed.bias)
-        self.carry1, self.norm1 = Carry(before), Normalize(between)
+        self.carry1, self.norm1 = Carry(before), NormalizeByLinear(between)
         self.fc1 = behind_norm(source.ffn[0].weight, source.ffn[0].bias, between)
         self.fc2 = centred(source.ffn[2].weight, source.ffn[2].bias)
-        self.carry2, self.norm2 = Carry(between), Normalize(source.ffn_norm)
+        self.carry2, self.norm2 = Carry(between), NormalizeByLinear(source.ffn_norm)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """[T, Ct] -> [T, Ct]."""
@@ -167,7 +167,7 @@ class Former(nn.Module):
         return found
 
 
-class FormerToMobile(nn.Module):
+class FormerToMobileEquivalent(nn.Module):
     """Features read the tokens."""
 
     mask: torch.Tensor
@@ -190,17 +190,17 @@ class FormerToMobile(nn.Module):
         return found
 
 
-class HybridBlock(nn.Module):
+class HybridBlockEquivalent(nn.Module):
     """Tokens first, then the convolutions, then the way back."""
 
     def __init__(self, source: Any, local_global: nn.Module) -> None:
         super().__init__()
         after = source.global_block.ffn_norm
         self.local_global = local_global
-        self.global_block = Former(source.global_block, source.local_global.layer_norm)
+        self.global_block = FormerEquivalent(source.global_block, source.local_global.layer_norm)
         kinds = {MobileFormerBlock: MobileFormerMobile, DownBlock: DownMobile}
         self.mobile = kinds[type(source)](source, after)
-        self.global_local = FormerToMobile(source.global_local, after)
+        self.global_local = FormerToMobileEquivalent(source.global_local, after)
 
     def forward(self, x: torch.Tensor, tokens: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """[H * W, C], [T, Ct], H to the same of the output."""
@@ -209,7 +209,7 @@ class HybridBlock(nn.Module):
         return self.global_local(x, tokens), tokens, size
 
 
-class Classifier(nn.Module):
+class ClassifierEquivalent(nn.Module):
     """Pooled features and the first token, two layers; h_swish(x) = x relu6(x + 3) / 6, its 1/6 in the next layer."""
 
     def __init__(self, source: Any, before: nn.LayerNorm) -> None:
@@ -244,13 +244,13 @@ class Equivalent(nn.Module):
         self.lite = Lite(source.features[0])
         blocks: list[Any] = list(source.features)[1:]
         first = FirstMobileToFormer(blocks[0].local_global, source.tokens.weight.detach())
-        made = [HybridBlock(blocks[0], first)]
+        made = [HybridBlockEquivalent(blocks[0], first)]
         for previous, block in pairwise(blocks):
             before = previous.global_block.ffn_norm
-            made.append(HybridBlock(block, MobileToFormer(block.local_global, before)))
+            made.append(HybridBlockEquivalent(block, MobileToFormerEquivalent(block.local_global, before)))
         self.features = nn.ModuleList(made)
-        self.local_global = MobileToFormer(source.local_global, blocks[-1].global_block.ffn_norm)
-        self.classifier = Classifier(source.classifier, source.local_global.layer_norm)
+        self.local_global = MobileToFormerEquivalent(source.local_global, blocks[-1].global_block.ffn_norm)
+        self.classifier = ClassifierEquivalent(source.classifier, source.local_global.layer_norm)
         self.register_buffer("tokens", source.tokens.weight.detach())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

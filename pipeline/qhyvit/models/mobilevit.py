@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from qhyvit.errors import ExportError
-from qhyvit.models._blocks import (
+from qhyvit.models.shared.family import Family, Variant
+from qhyvit.models.shared.modules import (
     Backbone,
     ConvNormAct,
     behind_norm,
@@ -25,8 +26,7 @@ from qhyvit.models._blocks import (
     silu,
     without_offsets,
 )  # fmt: skip
-from qhyvit.models._family import Family, Variant
-from qhyvit.models._timm import import_timm
+from qhyvit.models.shared.timm_models import import_timm
 
 
 def centred_conv(source: nn.Conv2d, offset: float) -> nn.Conv2d:
@@ -44,7 +44,7 @@ def blind(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
-class Normalize(nn.Module):
+class NormalizeLastAxis(nn.Module):
     """x * rsqrt(mean(x^2)) for each token; [.., C]."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -52,7 +52,7 @@ class Normalize(nn.Module):
         return x * torch.rsqrt((x * x).mean(dim=-1, keepdim=True))
 
 
-class Attention(nn.Module):
+class PixelAttention(nn.Module):
     """Multi-head self-attention within each pixel position.
 
     Query, key and value are one layer here and three in an integer file (passes/own_layers.py). The projection is a
@@ -92,8 +92,8 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, source: Any, positions: int, patches: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = Normalize(), Normalize()
-        self.attn = Attention(source.attn, source.norm1, positions, patches)
+        self.norm1, self.norm2 = NormalizeLastAxis(), NormalizeLastAxis()
+        self.attn = PixelAttention(source.attn, source.norm1, positions, patches)
         self.fc1 = blind(behind_norm(source.mlp.fc1.weight, source.mlp.fc1.bias, source.norm2))
         self.fc2 = centred(source.mlp.fc2.weight, source.mlp.fc2.bias)
 
@@ -115,7 +115,7 @@ class MobileVitBlock(nn.Module):
         self.conv_kxk = ConvNormAct(source.conv_kxk)
         self.conv_1x1 = centred_conv(source.conv_1x1, _eps(source) ** 0.5)
         self.transformer = nn.Sequential(*[TransformerBlock(b, 4, patches) for b in source.transformer])
-        self.norm = Normalize()
+        self.norm = NormalizeLastAxis()
         projection = folded_conv(source.conv_proj.conv, source.conv_proj.bn)
         self.conv_proj = blind(behind_norm(projection.weight, projection.bias, source.norm))
         self.conv_fusion = ConvNormAct(source.conv_fusion)

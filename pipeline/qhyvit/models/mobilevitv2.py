@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from qhyvit.models._blocks import Backbone, ConvNormAct, behind_norm, folded_conv, linear, rewrite_stages, silu
-from qhyvit.models._family import Family, Variant
-from qhyvit.models._timm import import_timm
+from qhyvit.models.shared.family import Family, Variant
+from qhyvit.models.shared.modules import Backbone, ConvNormAct, behind_norm, folded_conv, linear, rewrite_stages, silu
+from qhyvit.models.shared.timm_models import import_timm
 
 
-class Normalize(nn.Module):
+class NormalizeSample(nn.Module):
     """c * rsqrt(sum(c^2) + M eps), c = x - mean(x); [P, N, C]. The caller's linear multiplies by sqrt(M)."""
 
     eps: torch.Tensor
@@ -46,7 +46,10 @@ class LinearTransformerBlock(nn.Module):
         channels = source.norm1.weight.shape[0]
         elements = positions * patches * channels
         self.positions = positions
-        self.norm1, self.norm2 = Normalize(source.norm1.eps, elements), Normalize(source.norm2.eps, elements)
+        self.norm1, self.norm2 = (
+            NormalizeSample(source.norm1.eps, elements),
+            NormalizeSample(source.norm2.eps, elements),
+        )
         weight, bias = source.attn.qkv_proj.weight, source.attn.qkv_proj.bias  # rows: 1 query, C keys, C values
         rows = (slice(0, 1), slice(1, 1 + channels), slice(1 + channels, None))
         parts = [behind_norm(weight[r], bias[r], source.norm1, self.norm1.gain) for r in rows]
@@ -81,7 +84,7 @@ class MobileVitV2Block(nn.Module):
         self.conv_kxk = ConvNormAct(source.conv_kxk)
         self.conv_1x1 = source.conv_1x1
         self.transformer = nn.Sequential(*[LinearTransformerBlock(b, 4, patches) for b in source.transformer])
-        self.norm = Normalize(source.norm.eps, 4 * patches * self.channels)
+        self.norm = NormalizeSample(source.norm.eps, 4 * patches * self.channels)
         projection = folded_conv(source.conv_proj.conv, source.conv_proj.bn)
         self.conv_proj = behind_norm(projection.weight, projection.bias, source.norm, self.norm.gain)
 

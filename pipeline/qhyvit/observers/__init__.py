@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 
-from qhyvit.observers._base import Observer
+from qhyvit.observers.shared.observer import Observer
 from qhyvit.registry import discover, pick
 
 

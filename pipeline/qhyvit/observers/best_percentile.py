@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from qhyvit import affine
-from qhyvit.observers._base import Observer, Range
-from qhyvit.observers._histogram import Histogram
-from qhyvit.observers._percentiles import quantiles
+from qhyvit.observers.shared.histogram import Histogram
+from qhyvit.observers.shared.observer import Observer, Range
+from qhyvit.observers.shared.percentiles import quantiles
 
 CLIPPED = (1e-3, 1e-4, 1e-5)
 

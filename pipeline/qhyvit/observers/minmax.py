@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from qhyvit.observers._base import Observer, Range, rows, squeeze
+from qhyvit.observers.shared.observer import Observer, Range, rows, squeeze
 
 
 class MinMax:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from qhyvit import affine
-from qhyvit.observers._base import Observer, Range
-from qhyvit.observers._histogram import Histogram
-from qhyvit.observers._search import search
+from qhyvit.observers.shared.histogram import Histogram
+from qhyvit.observers.shared.observer import Observer, Range
+from qhyvit.observers.shared.search import search
 
 
 class Mse(Histogram):

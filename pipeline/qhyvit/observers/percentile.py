@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qhyvit.observers._base import Observer
-from qhyvit.observers._percentiles import at
+from qhyvit.observers.shared.observer import Observer
+from qhyvit.observers.shared.percentiles import at
 
 OBSERVER = Observer("percentile", "clips the rarest 0.01 % of the values", at(1e-4))

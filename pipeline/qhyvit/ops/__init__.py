@@ -6,7 +6,7 @@ import sys
 from functools import cache
 
 from qhyvit.errors import GraphError
-from qhyvit.ops._spec import Copies, OpSpec
+from qhyvit.ops.shared.spec import Copies, OpSpec
 from qhyvit.registry import discover
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from qhyvit.graph.ir import Quantization
-from qhyvit.ops._fixed_point import requantized
-from qhyvit.ops._integer import looked_up, ratio
-from qhyvit.ops._spec import Nonnegative, OpSpec
-from qhyvit.ops._unary import same_shape, unary
+from qhyvit.ops.shared.fixed_point import requantized
+from qhyvit.ops.shared.integer import looked_up, ratio
+from qhyvit.ops.shared.spec import Nonnegative, OpSpec
+from qhyvit.ops.shared.unary import same_shape, unary
 
 _forward = unary(torch.abs)
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from qhyvit.ops._conv import to_nhwc
-from qhyvit.ops._integer import half_away, saturated
-from qhyvit.ops._pool import PoolAttrs, padded, pooled_shape
-from qhyvit.ops._spec import Codes, Kernel, OpSpec, Quants, Tied
+from qhyvit.ops.shared.conv import to_nhwc
+from qhyvit.ops.shared.integer import half_away, saturated
+from qhyvit.ops.shared.pool import PoolAttrs, padded, pooled_shape
+from qhyvit.ops.shared.spec import Codes, Kernel, OpSpec, Quants, Tied
 
 
 def _window_sum(x: torch.Tensor, attrs: PoolAttrs) -> torch.Tensor:

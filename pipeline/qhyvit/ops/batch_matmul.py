@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from qhyvit.ops._elementwise import align
-from qhyvit.ops._fixed_point import product_steps
-from qhyvit.ops._integer import accumulates, in_steps, saturated, scale
-from qhyvit.ops._spec import Codes, Kernel, Nonnegative, OpSpec, Quants, Shape
+from qhyvit.ops.shared.elementwise import align
+from qhyvit.ops.shared.fixed_point import product_steps
+from qhyvit.ops.shared.integer import accumulates, in_steps, saturated, scale
+from qhyvit.ops.shared.spec import Codes, Kernel, Nonnegative, OpSpec, Quants, Shape
 
 
 @dataclass(frozen=True)

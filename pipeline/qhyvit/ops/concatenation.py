@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import Copies, FusedActivation, OpSpec, Shape, Tied
+from qhyvit.ops.shared.integer import moves
+from qhyvit.ops.shared.spec import Copies, FusedActivation, OpSpec, Shape, Tied
 
 
 @dataclass(frozen=True)

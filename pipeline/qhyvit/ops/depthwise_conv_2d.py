@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from qhyvit.ops._conv import convolve, convolved_shape, window_sums
-from qhyvit.ops._integer import accumulates
-from qhyvit.ops._layer_view import DEPTHWISE
-from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
+from qhyvit.ops.shared.conv import convolve, convolved_shape, window_sums
+from qhyvit.ops.shared.integer import accumulates
+from qhyvit.ops.shared.layer_view import DEPTHWISE
+from qhyvit.ops.shared.spec import FusedActivation, OpSpec, Shape
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ Our float graphs hold real numbers, so there it passes them on.
 
 from __future__ import annotations
 
-from qhyvit.ops._spec import OpSpec
-from qhyvit.ops._unary import real_values, same_shape, unary
+from qhyvit.ops.shared.spec import OpSpec
+from qhyvit.ops.shared.unary import real_values, same_shape, unary
 
 OP = OpSpec(
     name="DEQUANTIZE",

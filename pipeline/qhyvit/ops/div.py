@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import operator
 
-from qhyvit.ops._elementwise import ElementwiseAttrs, binary, broadcast_shape
-from qhyvit.ops._spec import Nonnegative, OpSpec
+from qhyvit.ops.shared.elementwise import ElementwiseAttrs, binary, broadcast_shape
+from qhyvit.ops.shared.spec import Nonnegative, OpSpec
 
 OP = OpSpec(
     name="DIV",

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 
 from qhyvit.errors import GraphError
-from qhyvit.ops._fixed_point import requantized_once, requantized_once_up, requantized_up
-from qhyvit.ops._integer import accumulates
-from qhyvit.ops._layer_view import DENSE
-from qhyvit.ops._spec import Codes, FusedActivation, Kernel, OpSpec, Quants, Shape
+from qhyvit.ops.shared.fixed_point import requantized_once, requantized_once_up, requantized_up
+from qhyvit.ops.shared.integer import accumulates
+from qhyvit.ops.shared.layer_view import DENSE
+from qhyvit.ops.shared.spec import Codes, FusedActivation, Kernel, OpSpec, Quants, Shape
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from qhyvit.errors import GraphError
-from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import Copies, OpSpec, Shape, Tied
+from qhyvit.ops.shared.integer import moves
+from qhyvit.ops.shared.spec import Copies, OpSpec, Shape, Tied
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from qhyvit.ops._integer import in_float64, tabulated
-from qhyvit.ops._spec import OpSpec
-from qhyvit.ops._unary import same_shape
+from qhyvit.ops.shared.integer import in_float64, tabulated
+from qhyvit.ops.shared.spec import OpSpec
+from qhyvit.ops.shared.unary import same_shape
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import numpy as np
 import torch.nn.functional as F
 
 from qhyvit.graph.ir import Quantization
-from qhyvit.ops._fixed_point import half_multiplier_of, halved, rounded_up
-from qhyvit.ops._integer import looked_up, scale
-from qhyvit.ops._spec import Codes, Kernel, NoAttrs, OpSpec, Quants
-from qhyvit.ops._unary import same_shape, unary
+from qhyvit.ops.shared.fixed_point import half_multiplier_of, halved, rounded_up
+from qhyvit.ops.shared.integer import looked_up, scale
+from qhyvit.ops.shared.spec import Codes, Kernel, NoAttrs, OpSpec, Quants
+from qhyvit.ops.shared.unary import same_shape, unary
 
 FINE = 7  # the kernel's x: steps / 2^7
 GATE = 3.0 / 32768  # step of its gate before relu6, which then covers [-3, 3] in 16 bits

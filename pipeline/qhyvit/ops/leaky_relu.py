@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from qhyvit.graph.ir import Quantization
-from qhyvit.ops._fixed_point import by_fraction_bits, requantized
-from qhyvit.ops._integer import looked_up, ratio, scale
-from qhyvit.ops._spec import Codes, Kernel, OpSpec, Quants
-from qhyvit.ops._unary import same_shape
+from qhyvit.ops.shared.fixed_point import by_fraction_bits, requantized
+from qhyvit.ops.shared.integer import looked_up, ratio, scale
+from qhyvit.ops.shared.spec import Codes, Kernel, OpSpec, Quants
+from qhyvit.ops.shared.unary import same_shape
 
 LEAST, MOST = 2**-8, 2**7  # factors that XNNPACK takes
 

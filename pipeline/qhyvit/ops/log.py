@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from qhyvit.graph.ir import Quantization
-from qhyvit.ops._integer import half_away, in_float64, looked_up, scale
-from qhyvit.ops._spec import OpSpec
-from qhyvit.ops._unary import same_shape, unary
+from qhyvit.ops.shared.integer import half_away, in_float64, looked_up, scale
+from qhyvit.ops.shared.spec import OpSpec
+from qhyvit.ops.shared.unary import same_shape, unary
 
 LEAST = 1e-6
 

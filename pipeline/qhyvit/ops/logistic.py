@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from qhyvit.ops._integer import in_float64, tabulated
-from qhyvit.ops._spec import Codes, Fixed, Kernel, NoAttrs, Nonnegative, OpSpec, Quants
-from qhyvit.ops._unary import same_shape, unary
+from qhyvit.ops.shared.integer import in_float64, tabulated
+from qhyvit.ops.shared.spec import Codes, Fixed, Kernel, NoAttrs, Nonnegative, OpSpec, Quants
+from qhyvit.ops.shared.unary import same_shape, unary
 
 HALF = np.float32(0.5)
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from qhyvit.ops._conv import to_nhwc
-from qhyvit.ops._integer import moves
-from qhyvit.ops._pool import PoolAttrs, padded, pooled_shape
-from qhyvit.ops._spec import OpSpec, Tied
+from qhyvit.ops.shared.conv import to_nhwc
+from qhyvit.ops.shared.integer import moves
+from qhyvit.ops.shared.pool import PoolAttrs, padded, pooled_shape
+from qhyvit.ops.shared.spec import OpSpec, Tied
 
 
 def _forward(inputs: Sequence[Any], attrs: PoolAttrs) -> torch.Tensor:

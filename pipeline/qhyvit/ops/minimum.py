@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from qhyvit.ops._elementwise import binary, broadcast_shape
-from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import Nonnegative, OpSpec, Tied
+from qhyvit.ops.shared.elementwise import binary, broadcast_shape
+from qhyvit.ops.shared.integer import moves
+from qhyvit.ops.shared.spec import Nonnegative, OpSpec, Tied
 
 _forward = binary(torch.minimum)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from qhyvit.ops._integer import moves
-from qhyvit.ops._pad import padded_shape
-from qhyvit.ops._spec import Copies, OpSpec, Tied
+from qhyvit.ops.shared.integer import moves
+from qhyvit.ops.shared.pad import padded_shape
+from qhyvit.ops.shared.spec import Copies, OpSpec, Tied
 
 
 @dataclass(frozen=True)

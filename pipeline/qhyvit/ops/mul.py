@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qhyvit.ops._elementwise import ElementwiseAttrs, binary, broadcast_shape
-from qhyvit.ops._fixed_point import of_float32, requantized
-from qhyvit.ops._integer import accumulates, aligned, saturated, scale, within
-from qhyvit.ops._spec import Codes, Kernel, Nonnegative, OpSpec, Quants
+from qhyvit.ops.shared.elementwise import ElementwiseAttrs, binary, broadcast_shape
+from qhyvit.ops.shared.fixed_point import of_float32, requantized
+from qhyvit.ops.shared.integer import accumulates, aligned, saturated, scale, within
+from qhyvit.ops.shared.spec import Codes, Kernel, Nonnegative, OpSpec, Quants
 
 _forward = binary(operator.mul)
 _by_float = accumulates(_forward, 0, 1, summed=lambda attrs: ())

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from qhyvit.ops._integer import moves
-from qhyvit.ops._pad import padded_shape, with_zeros
-from qhyvit.ops._spec import Copies, NoAttrs, OpSpec, Tied
+from qhyvit.ops.shared.integer import moves
+from qhyvit.ops.shared.pad import padded_shape, with_zeros
+from qhyvit.ops.shared.spec import Copies, NoAttrs, OpSpec, Tied
 
 
 def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from qhyvit.ops._elementwise import binary, broadcast_shape
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops.shared.elementwise import binary, broadcast_shape
+from qhyvit.ops.shared.spec import OpSpec
 
 OP = OpSpec(
     name="POW",

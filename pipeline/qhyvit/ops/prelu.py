@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from qhyvit.ops._elementwise import binary, broadcast_shape
-from qhyvit.ops._fixed_point import requantized
-from qhyvit.ops._integer import aligned, ratio, saturated, scale
-from qhyvit.ops._spec import Codes, Kernel, NoAttrs, OpSpec, Quants
+from qhyvit.ops.shared.elementwise import binary, broadcast_shape
+from qhyvit.ops.shared.fixed_point import requantized
+from qhyvit.ops.shared.integer import aligned, ratio, saturated, scale
+from qhyvit.ops.shared.spec import Codes, Kernel, NoAttrs, OpSpec, Quants
 
 
 def _prelu(x: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qhyvit.ops._fixed_point import by_fraction_bits, requantized
-from qhyvit.ops._integer import half_away, ratio, saturated, scale, steps_of, within
-from qhyvit.ops._spec import Codes, Kernel, NoAttrs, OpSpec, Quants
-from qhyvit.ops._unary import real_values, same_shape, unary
+from qhyvit.ops.shared.fixed_point import by_fraction_bits, requantized
+from qhyvit.ops.shared.integer import half_away, ratio, saturated, scale, steps_of, within
+from qhyvit.ops.shared.spec import Codes, Kernel, NoAttrs, OpSpec, Quants
+from qhyvit.ops.shared.unary import real_values, same_shape, unary
 
 
 def _integer(codes: Sequence[Codes], quants: Quants, attrs: NoAttrs, kernel: Kernel) -> list[np.ndarray]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from qhyvit.ops._integer import moves
-from qhyvit.ops._reduce import ReducerAttrs, reduced_shape, reduction
-from qhyvit.ops._spec import OpSpec, Tied
+from qhyvit.ops.shared.integer import moves
+from qhyvit.ops.shared.reduce import ReducerAttrs, reduced_shape, reduction
+from qhyvit.ops.shared.spec import OpSpec, Tied
 
 _forward = reduction(torch.amin)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
-from qhyvit.ops._integer import clamped
-from qhyvit.ops._spec import Nonnegative, OpSpec
-from qhyvit.ops._unary import same_shape, unary
+from qhyvit.ops.shared.integer import clamped
+from qhyvit.ops.shared.spec import Nonnegative, OpSpec
+from qhyvit.ops.shared.unary import same_shape, unary
 
 OP = OpSpec(
     name="RELU6",

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from qhyvit.ops._integer import saturated
-from qhyvit.ops._resize import ResizeAttrs, pixels, resized_shape, step
-from qhyvit.ops._spec import Codes, Kernel, OpSpec, Quants, Tied
+from qhyvit.ops.shared.integer import saturated
+from qhyvit.ops.shared.resize import ResizeAttrs, pixels, resized_shape, step
+from qhyvit.ops.shared.spec import Codes, Kernel, OpSpec, Quants, Tied
 
 
 def _mix(low: NDArray[np.int64], share: NDArray[Any], size: int, one: float) -> NDArray[np.float64]:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from qhyvit.ops._integer import moves
-from qhyvit.ops._resize import ResizeAttrs, pixels, resized_shape, step
-from qhyvit.ops._spec import Copies, OpSpec, Tied
+from qhyvit.ops.shared.integer import moves
+from qhyvit.ops.shared.resize import ResizeAttrs, pixels, resized_shape, step
+from qhyvit.ops.shared.spec import Copies, OpSpec, Tied
 
 
 def _source(size: int, new_size: int, attrs: ResizeAttrs, like: torch.Tensor) -> torch.Tensor:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from qhyvit.ops._integer import moves
-from qhyvit.ops._reduce import axes_of
-from qhyvit.ops._spec import Copies, NoAttrs, OpSpec, Tied
-from qhyvit.ops._unary import same_shape
+from qhyvit.ops.shared.integer import moves
+from qhyvit.ops.shared.reduce import axes_of
+from qhyvit.ops.shared.spec import Copies, NoAttrs, OpSpec, Tied
+from qhyvit.ops.shared.unary import same_shape
 
 
 def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:

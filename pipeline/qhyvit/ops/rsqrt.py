@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from qhyvit.graph.ir import Quantization
-from qhyvit.ops._fixed_point import HIGHEST, halved, high_product, multiplier_of, scaled, widened
-from qhyvit.ops._integer import looked_up, saturated, scale
-from qhyvit.ops._spec import Codes, Kernel, NoAttrs, Nonnegative, OpSpec, Quants
-from qhyvit.ops._unary import same_shape, unary
+from qhyvit.ops.shared.fixed_point import HIGHEST, halved, high_product, multiplier_of, scaled, widened
+from qhyvit.ops.shared.integer import looked_up, saturated, scale
+from qhyvit.ops.shared.spec import Codes, Kernel, NoAttrs, Nonnegative, OpSpec, Quants
+from qhyvit.ops.shared.unary import same_shape, unary
 
 # A square that rounds to code 0 is 0: the kernel then gives its highest code. Here it must stay finite, or its
 # gradient (0 outside the range, times infinity) would be NaN in everything before it.

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import Copies, NoAttrs, OpSpec, Shape, Tied
+from qhyvit.ops.shared.integer import moves
+from qhyvit.ops.shared.spec import Copies, NoAttrs, OpSpec, Shape, Tied
 
 
 def _sizes(shape: Sequence[int], begin: Any, size: Any) -> Shape:

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from qhyvit.graph.ir import Quantization
-from qhyvit.ops._fixed_point import halved, high_product, multiplier_of, requantized
-from qhyvit.ops._fixed_point_exp import exponential, reciprocal
-from qhyvit.ops._integer import saturated, scale
-from qhyvit.ops._spec import Codes, Fixed, Kernel, Nonnegative, OpSpec, Quants
-from qhyvit.ops._unary import same_shape
+from qhyvit.ops.shared.fixed_point import halved, high_product, multiplier_of, requantized
+from qhyvit.ops.shared.fixed_point_exp import exponential, reciprocal
+from qhyvit.ops.shared.integer import saturated, scale
+from qhyvit.ops.shared.spec import Codes, Fixed, Kernel, Nonnegative, OpSpec, Quants
+from qhyvit.ops.shared.unary import same_shape
 
 ARM64_ONE = 65535  # 1 in arm64's table
 

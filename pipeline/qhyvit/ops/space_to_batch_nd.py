@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from qhyvit.ops._integer import moves
-from qhyvit.ops._spec import NoAttrs, OpSpec, Shape, Tied
+from qhyvit.ops.shared.integer import moves
+from qhyvit.ops.shared.spec import NoAttrs, OpSpec, Shape, Tied
 
 
 def _forward(inputs: Sequence[Any], attrs: NoAttrs) -> torch.Tensor:

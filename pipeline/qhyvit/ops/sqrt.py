@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from qhyvit.graph.ir import Quantization
-from qhyvit.ops._integer import looked_up, scale
-from qhyvit.ops._spec import Nonnegative, OpSpec
-from qhyvit.ops._unary import same_shape, unary
+from qhyvit.ops.shared.integer import looked_up, scale
+from qhyvit.ops.shared.spec import Nonnegative, OpSpec
+from qhyvit.ops.shared.unary import same_shape, unary
 
 LEAST = 1e-20  # sqrt has no finite gradient at 0
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from qhyvit.ops._spec import Nonnegative, OpSpec
-from qhyvit.ops._unary import same_shape, unary
+from qhyvit.ops.shared.spec import Nonnegative, OpSpec
+from qhyvit.ops.shared.unary import same_shape, unary
 
 OP = OpSpec(
     name="SQUARE",

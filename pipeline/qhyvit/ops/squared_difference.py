@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from qhyvit.ops._elementwise import binary, broadcast_shape
-from qhyvit.ops._fixed_point import requantized
-from qhyvit.ops._integer import aligned, saturated
-from qhyvit.ops._spec import Codes, Kernel, NoAttrs, Nonnegative, OpSpec, Quants
+from qhyvit.ops.shared.elementwise import binary, broadcast_shape
+from qhyvit.ops.shared.fixed_point import requantized
+from qhyvit.ops.shared.integer import aligned, saturated
+from qhyvit.ops.shared.spec import Codes, Kernel, NoAttrs, Nonnegative, OpSpec, Quants
 
 FINER = 7  # bits by which the kernel's difference is finer than its operands
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import operator
 
-from qhyvit.ops._elementwise import ElementwiseAttrs, binary, broadcast_shape
-from qhyvit.ops._integer import sums
-from qhyvit.ops._spec import OpSpec
+from qhyvit.ops.shared.elementwise import ElementwiseAttrs, binary, broadcast_shape
+from qhyvit.ops.shared.integer import sums
+from qhyvit.ops.shared.spec import OpSpec
 
 OP = OpSpec(
     name="SUB",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from qhyvit.ops._reduce import ReducerAttrs, reduced_shape, reduction, sums_up
-from qhyvit.ops._spec import Nonnegative, OpSpec
+from qhyvit.ops.shared.reduce import ReducerAttrs, reduced_shape, reduction, sums_up
+from qhyvit.ops.shared.spec import Nonnegative, OpSpec
 
 OP = OpSpec(
     name="SUM",

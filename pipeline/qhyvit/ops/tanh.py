@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from qhyvit.ops._integer import in_float64, tabulated
-from qhyvit.ops._spec import Fixed, OpSpec
-from qhyvit.ops._unary import same_shape, unary
+from qhyvit.ops.shared.integer import in_float64, tabulated
+from qhyvit.ops.shared.spec import Fixed, OpSpec
+from qhyvit.ops.shared.unary import same_shape, unary
 
 OP = OpSpec(
     name="TANH",

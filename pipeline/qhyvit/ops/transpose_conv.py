@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from qhyvit.ops._conv import to_nchw, to_nhwc
-from qhyvit.ops._integer import accumulates
-from qhyvit.ops._layer_view import LayerView, grouped, one_group, outputs_first, reshaped
-from qhyvit.ops._spec import FusedActivation, OpSpec, Shape
+from qhyvit.ops.shared.conv import to_nchw, to_nhwc
+from qhyvit.ops.shared.integer import accumulates
+from qhyvit.ops.shared.layer_view import LayerView, grouped, one_group, outputs_first, reshaped
+from qhyvit.ops.shared.spec import FusedActivation, OpSpec, Shape
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,7 @@ class TransposeConvAttrs:
 
 
 def _cut(size: int, out: int, kernel: int, stride: int, padding: str) -> tuple[int, int]:
-    """What of the whole result, (size - 1) * stride + kernel, lies before the output and behind it (negative: zeros).
-    """
+    """What of the result, (size - 1) * stride + kernel, lies before the output and behind it (negative: zeros)."""
     before = 0
     if padding == "SAME":
         before = max((-(-out // stride) - 1) * stride + kernel - out, 0) // 2

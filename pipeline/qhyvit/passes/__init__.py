@@ -9,7 +9,7 @@ from functools import cache
 from graphlib import TopologicalSorter
 
 from qhyvit.graph.ir import Graph
-from qhyvit.passes._pass import Pass, Phase
+from qhyvit.passes.shared.graph_pass import Pass, Phase
 from qhyvit.registry import discover
 from qhyvit.sim.checked import Door, Edit
 

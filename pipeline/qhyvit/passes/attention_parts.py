@@ -15,7 +15,7 @@ import numpy as np
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
-from qhyvit.passes._pass import Pass
+from qhyvit.passes.shared.graph_pass import Pass
 
 PARTS = 4  # XNNPACK's SPLIT makes no more
 LEAST_ELEMENTS = 1 << 19  # two megabytes of float scores; below, the ops more cost what they save
@@ -115,6 +115,9 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "attention_parts", "large float softmaxes in parts that a cache holds", apply,
-    profile="cpu", after=("right_rows",),
+    "attention_parts",
+    "large float softmaxes in parts that a cache holds",
+    apply,
+    profile="cpu",
+    after=("right_rows",),
 )

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._chain import Chain
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.passes.shared.graph_pass import Pass
 
 
 def _rows(chain: Chain, tensor: int, turn: bool) -> int:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
-from qhyvit.ops._spec import FusedActivation
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.spec import FusedActivation
+from qhyvit.passes.shared.graph_pass import Pass
 
 
 def _added(graph: Graph, node: Node) -> tuple[Node, int] | None:

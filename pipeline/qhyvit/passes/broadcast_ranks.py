@@ -5,7 +5,7 @@ from __future__ import annotations
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
-from qhyvit.passes._pass import Pass, Phase
+from qhyvit.passes.shared.graph_pass import Pass, Phase
 
 
 def _adds_ones(graph: Graph, node: Node) -> bool:
@@ -33,6 +33,9 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "broadcast_ranks", "no RESHAPE that only adds axes for an elementwise op", apply,
-    phase=Phase.EXPORT, after=("channel_order", "exponentials"),
+    "broadcast_ranks",
+    "no RESHAPE that only adds axes for an elementwise op",
+    apply,
+    phase=Phase.EXPORT,
+    after=("channel_order", "exponentials"),
 )

@@ -16,9 +16,9 @@ import numpy as np
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
-from qhyvit.ops._chain import Chain
-from qhyvit.ops._spec import FusedActivation
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.ops.shared.spec import FusedActivation
+from qhyvit.passes.shared.graph_pass import Pass
 
 DENSE = ("CONV_2D", "FULLY_CONNECTED")
 

@@ -16,8 +16,8 @@ import torch
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
-from qhyvit.passes._pass import Pass, Phase
-from qhyvit.passes._values import results_of
+from qhyvit.passes.shared.graph_pass import Pass, Phase
+from qhyvit.passes.shared.values import results_of
 
 LONGEST = 16  # ops between the map and the convolution
 
@@ -117,6 +117,8 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "channel_order", "an order of channels in front of a convolution is in its weights", apply,
+    "channel_order",
+    "an order of channels in front of a convolution is in its weights",
+    apply,
     phase=Phase.EXPORT,
 )

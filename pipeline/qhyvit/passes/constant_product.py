@@ -6,8 +6,8 @@ A layer's weights have a scale a channel, and are packed before the first infere
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._chain import Chain, swap
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain, swap
+from qhyvit.passes.shared.graph_pass import Pass
 
 
 def _is_layer(graph: Graph, node: Node) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.passes._pass import Pass, Phase
+from qhyvit.passes.shared.graph_pass import Pass, Phase
 
 
 def _twin(graph: Graph, node: Node) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
-from qhyvit.passes._pass import Pass
+from qhyvit.passes.shared.graph_pass import Pass
 
 
 def apply(graph: Graph) -> Graph:
@@ -43,6 +43,8 @@ def _flat(graph: Graph, node: Node, position: int) -> Graph:
 
 
 PASS = Pass(
-    "explicit_bias", "every op with weights has a bias", apply,
+    "explicit_bias",
+    "every op with weights has a bias",
+    apply,
     after=("batched_layers", "constant_product", "matrix_product"),
 )

@@ -11,10 +11,10 @@ import torch
 
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import copying
-from qhyvit.ops._chain import Chain
-from qhyvit.ops._spec import Copies
-from qhyvit.passes._pass import Pass, Phase
-from qhyvit.passes._values import EQUAL, depends_on, results_of
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.ops.shared.spec import Copies
+from qhyvit.passes.shared.graph_pass import Pass, Phase
+from qhyvit.passes.shared.values import EQUAL, depends_on, results_of
 
 MOVES = copying(Copies.ONCE)
 

@@ -7,8 +7,8 @@ way it packs the six. The result that has to be transposed has as few columns.
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._chain import Chain
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.passes.shared.graph_pass import Pass
 
 FEW, MANY = 16, 128
 

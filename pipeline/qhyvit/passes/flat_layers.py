@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.passes._pass import Pass, Phase
+from qhyvit.passes.shared.graph_pass import Pass, Phase
 
 
 def _flattened(graph: Graph, node: Node) -> Node | None:
@@ -45,6 +45,9 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "flat_layers", "no RESHAPE in front of a FULLY_CONNECTED that can do without", apply,
-    phase=Phase.EXPORT, after=("channel_order", "exponentials"),
+    "flat_layers",
+    "no RESHAPE in front of a FULLY_CONNECTED that can do without",
+    apply,
+    phase=Phase.EXPORT,
+    after=("channel_order", "exponentials"),
 )

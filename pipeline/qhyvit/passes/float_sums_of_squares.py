@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from qhyvit.graph.ir import FLOAT, Graph, Node
 from qhyvit.latency.work import is_sum_of_squares
-from qhyvit.ops._chain import Chain
-from qhyvit.passes._pass import Pass, Phase
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.passes.shared.graph_pass import Pass, Phase
 
 
 def _added(graph: Graph, node: Node) -> Graph:

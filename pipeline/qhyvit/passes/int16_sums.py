@@ -11,9 +11,9 @@ import math
 import numpy as np
 
 from qhyvit.graph.ir import INT16, Graph, Node
-from qhyvit.ops._chain import Chain
-from qhyvit.ops._reduce import axes_of
-from qhyvit.passes._pass import Pass, Phase
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.ops.shared.reduce import axes_of
+from qhyvit.passes.shared.graph_pass import Pass, Phase
 
 
 def _square_of(graph: Graph, mean: Node) -> Node | None:

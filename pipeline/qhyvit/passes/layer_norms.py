@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._chain import Chain
-from qhyvit.ops._reduce import axes_of
-from qhyvit.passes._pass import Pass
-from qhyvit.passes._values import EQUAL, depends_on, results_of
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.ops.shared.reduce import axes_of
+from qhyvit.passes.shared.graph_pass import Pass
+from qhyvit.passes.shared.values import EQUAL, depends_on, results_of
 
 
 @dataclass(frozen=True)

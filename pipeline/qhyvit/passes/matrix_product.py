@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._chain import Chain
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.passes.shared.graph_pass import Pass
 
 
 def _is_product(graph: Graph, node: Node) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
-from qhyvit.passes._pass import Pass
+from qhyvit.passes.shared.graph_pass import Pass
 
 
 def apply(graph: Graph) -> Graph:

@@ -9,7 +9,7 @@ import numpy as np
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops.split import SplitAttrs
-from qhyvit.passes._pass import Pass, Phase
+from qhyvit.passes.shared.graph_pass import Pass, Phase
 
 LEAST = 3  # parts
 
@@ -56,6 +56,9 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "one_split", "slices that cut a tensor into equal parts are one SPLIT", apply,
-    phase=Phase.EXPORT, after=("channel_order", "exponentials"),
+    "one_split",
+    "slices that cut a tensor into equal parts are one SPLIT",
+    apply,
+    phase=Phase.EXPORT,
+    after=("channel_order", "exponentials"),
 )

@@ -13,8 +13,8 @@ import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import LANES
-from qhyvit.ops._chain import Chain
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.passes.shared.graph_pass import Pass
 
 
 def _suits(graph: Graph, node: Node) -> bool:

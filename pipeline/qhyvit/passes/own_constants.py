@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
-from qhyvit.passes._pass import Pass
+from qhyvit.passes.shared.graph_pass import Pass
 
 
 def apply(graph: Graph) -> Graph:

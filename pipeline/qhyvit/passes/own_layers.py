@@ -14,7 +14,7 @@ import numpy as np
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.passes._pass import Pass
+from qhyvit.passes.shared.graph_pass import Pass
 
 LAYERS = ("FULLY_CONNECTED", "CONV_2D")
 

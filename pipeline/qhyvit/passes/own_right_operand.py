@@ -11,8 +11,8 @@ from dataclasses import replace
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import copying, spec
-from qhyvit.ops._spec import Copies
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.spec import Copies
+from qhyvit.passes.shared.graph_pass import Pass
 
 COPIES = copying(Copies.ONCE)
 CHEAP = ("ADD", "SUB")

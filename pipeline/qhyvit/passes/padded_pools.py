@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._chain import Chain
-from qhyvit.ops._conv import same_pads
-from qhyvit.passes._pass import Pass, Phase
-from qhyvit.passes._signs import is_nonnegative
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.ops.shared.conv import same_pads
+from qhyvit.passes.shared.graph_pass import Pass, Phase
+from qhyvit.passes.shared.signs import is_nonnegative
 
 LOWEST = -1e30  # what is as low counts for nothing in a maximum
 
@@ -81,6 +81,9 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "padded_pools", "no minus infinity around a map for its maximum", apply,
-    phase=Phase.EXPORT, after=("channel_order", "exponentials"),
+    "padded_pools",
+    "no minus infinity around a map for its maximum",
+    apply,
+    phase=Phase.EXPORT,
+    after=("channel_order", "exponentials"),
 )

@@ -12,8 +12,8 @@ import numpy as np
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._spec import NoAttrs
-from qhyvit.passes._pass import Pass, Phase
+from qhyvit.ops.shared.spec import NoAttrs
+from qhyvit.passes.shared.graph_pass import Pass, Phase
 
 UNFOLD, FOLD = [1, 3, 0, 2, 4], [2, 0, 3, 1, 4]
 
@@ -79,6 +79,9 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "pixel_batches", "patches unfold and fold by one op and a RESHAPE", apply,
-    phase=Phase.EXPORT, after=("channel_order", "exponentials"),
+    "pixel_batches",
+    "patches unfold and fold by one op and a RESHAPE",
+    apply,
+    phase=Phase.EXPORT,
+    after=("channel_order", "exponentials"),
 )

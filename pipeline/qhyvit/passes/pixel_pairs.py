@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._chain import Chain
-from qhyvit.ops._conv import same_pads
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.ops.shared.conv import same_pads
+from qhyvit.passes.shared.graph_pass import Pass
 
 FEW_CHANNELS = 4  # a pair of them still fits into eight
 Pads = tuple[tuple[int, int], tuple[int, int]]  # of rows and columns, before and after

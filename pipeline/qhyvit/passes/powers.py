@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._chain import Chain
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.passes.shared.graph_pass import Pass
 
 LARGEST = 4  # more products round more than a table would
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
-from qhyvit.ops._chain import Chain, swap
-from qhyvit.ops._spec import Fixed, Tied
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain, swap
+from qhyvit.ops.shared.spec import Fixed, Tied
+from qhyvit.passes.shared.graph_pass import Pass
 
 
 def _grid(graph: Graph, tensor: int) -> Fixed | None:
@@ -81,6 +81,8 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "prescribed_ranges", "no grid that a kernel prescribes binds other values", apply,
+    "prescribed_ranges",
+    "no grid that a kernel prescribes binds other values",
+    apply,
     after=("matrix_product",),
 )

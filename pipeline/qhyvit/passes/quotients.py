@@ -12,9 +12,9 @@ import numpy as np
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import copying
-from qhyvit.ops._chain import Chain
-from qhyvit.ops._spec import Copies
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.ops.shared.spec import Copies
+from qhyvit.passes.shared.graph_pass import Pass
 
 # of the square of a norm; a smaller constant would be lost in float32 and have no grid
 LEAST_EPS = 1e-12

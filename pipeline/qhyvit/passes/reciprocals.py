@@ -7,9 +7,9 @@ left. Where y may be negative it is (x * r) * (y * r) with r = 1 / sqrt(y * y): 
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._chain import Chain
-from qhyvit.passes._pass import Pass
-from qhyvit.passes._signs import is_nonnegative
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.passes.shared.graph_pass import Pass
+from qhyvit.passes.shared.signs import is_nonnegative
 
 
 def _made(graph: Graph, node: Node) -> Graph:

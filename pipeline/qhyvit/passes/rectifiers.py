@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._chain import Chain
-from qhyvit.ops._spec import FusedActivation
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.ops.shared.spec import FusedActivation
+from qhyvit.passes.shared.graph_pass import Pass
 
 NONE, RELU = FusedActivation.NONE, FusedActivation.RELU
 

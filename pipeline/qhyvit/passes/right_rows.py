@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._chain import Chain, swap
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain, swap
+from qhyvit.passes.shared.graph_pass import Pass
 
 LEAST = 2048  # elements: an op more costs a microsecond, packing so many by columns twice that
 
@@ -61,6 +61,8 @@ def apply(graph: Graph) -> Graph:
 
 
 PASS = Pass(
-    "right_rows", "matrix products read their right operand by rows", apply,
+    "right_rows",
+    "matrix products read their right operand by rows",
+    apply,
     after=("one_reshape", "own_layers", "own_right_operand"),
 )

@@ -7,8 +7,8 @@ numbers fits into a linear's weights; a convolution knows C of them.
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.ops._chain import Chain
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.passes.shared.graph_pass import Pass
 
 
 def _reads_rows(graph: Graph, node: Node) -> bool:

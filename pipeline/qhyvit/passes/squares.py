@@ -6,8 +6,8 @@ XNNPACK has no int8 kernel of the first, and nobody has one of the second.
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph
-from qhyvit.ops._chain import Chain
-from qhyvit.passes._pass import Pass
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.passes.shared.graph_pass import Pass
 
 
 def apply(graph: Graph) -> Graph:

@@ -9,7 +9,7 @@ from qhyvit.graph.ir import Graph, Node
 
 
 @dataclass(frozen=True)
-class Block:
+class Neighbours:
     """Neighbouring nodes, [start, stop) in the order of execution."""
 
     label: str
@@ -28,30 +28,30 @@ def _module(path: str) -> str:
     return ".".join(parts[: numbers[-1] + 1]) if numbers else parts[0]
 
 
-def chain(graph: Graph) -> list[Block]:
+def chain(graph: Graph) -> list[Neighbours]:
     """All blocks; a module that the data comes back to is a second block, marked so."""
-    found: list[Block] = []
+    found: list[Neighbours] = []
     last = "network"
     for index, node in enumerate(graph.nodes):
         module = _module(node.block) if node.block else last
         if not found or module != last:
-            found.append(Block(module, index, index))
-        found[-1] = Block(found[-1].label, found[-1].start, index + 1)
+            found.append(Neighbours(module, index, index))
+        found[-1] = Neighbours(found[-1].label, found[-1].start, index + 1)
         last = module
     return _told_apart(found)
 
 
-def _told_apart(blocks: Sequence[Block]) -> list[Block]:
+def _told_apart(blocks: Sequence[Neighbours]) -> list[Neighbours]:
     seen: dict[str, int] = {}
     result = []
     for block in blocks:
         seen[block.label] = number = seen.get(block.label, 0) + 1
         label = block.label if number == 1 else f"{block.label} ({number})"
-        result.append(Block(label, block.start, block.stop))
+        result.append(Neighbours(label, block.start, block.stop))
     return result
 
 
-def block_of(graph: Graph, blocks: Sequence[Block]) -> dict[int, str]:
+def block_of(graph: Graph, blocks: Sequence[Neighbours]) -> dict[int, str]:
     """Label of the block that each tensor belongs to: its writer's, or for inputs and constants its reader's."""
     found: dict[int, str] = {}
     for block in blocks:

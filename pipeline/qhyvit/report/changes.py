@@ -12,9 +12,9 @@ from qhyvit.latency.profile import LatencyProfile
 from qhyvit.lowering.contracts import groups, weights
 from qhyvit.lowering.profiles import wide_cost_ms, widened, with_profile
 from qhyvit.methods import method as find_method
-from qhyvit.methods._problem import Options, Problem
-from qhyvit.methods._ranges import group_quant
-from qhyvit.methods._rest import observed
+from qhyvit.methods.shared.problem import Options, Problem
+from qhyvit.methods.shared.ranges import group_quant
+from qhyvit.methods.shared.rest import observed
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.report.cost import Costs
 from qhyvit.report.facts import Change, rounded

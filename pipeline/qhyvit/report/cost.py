@@ -12,10 +12,10 @@ from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.constants import constants_on_grid_of, on_grid
 from qhyvit.lowering.contracts import operand_positions, weights
 from qhyvit.measure import DECISIONS, Measure
-from qhyvit.methods._hessian import Capture
+from qhyvit.methods.shared.hessian import Capture
 from qhyvit.plan import TensorQuant
 from qhyvit.progress import Progress
-from qhyvit.report.chain import Block
+from qhyvit.report.chain import Neighbours
 from qhyvit.sim.fakequant import fake_quantize, rounds
 from qhyvit.sim.replay import Replay
 from qhyvit.sim.run import Executor
@@ -99,14 +99,14 @@ class Costs:
         y = self.rounded(item)
         return self.of(self.replay.logits({item.tensor.id: y[None] if item.kind == "constant" else y}))
 
-    def block_alone(self, block: Block) -> float:
+    def block_alone(self, block: Neighbours) -> float:
         """KL with one block quantized, fed with float values."""
         values = dict(self.replay.values)
         self._quantized_run(self._nearest, block, values, self._start(values) if block.start == 0 else {})
         written = {t: values[t] for node in block.nodes(self.graph) for t in node.outputs}
         return self.of(self.replay.logits({**self._start(values), **written} if block.start == 0 else written))
 
-    def up_to(self, blocks: Sequence[Block], progress: Progress) -> list[float]:
+    def up_to(self, blocks: Sequence[Neighbours], progress: Progress) -> list[float]:
         """KL with everything from the input to the end of each block quantized as in the file."""
         executor = Executor(constants_on_grid_of(self.shipped, self.quants))
         values = dict(self.replay.values)
@@ -141,7 +141,7 @@ class Costs:
         return {source.id: values[source.id]}
 
     def _quantized_run(
-        self, executor: Executor, block: Block, values: dict[int, torch.Tensor], written: dict[int, torch.Tensor]
+        self, executor: Executor, block: Neighbours, values: dict[int, torch.Tensor], written: dict[int, torch.Tensor]
     ) -> None:
         """Run a block's nodes on ``values``; its outputs replace those in ``values`` and join ``written``."""
         hook = Capture(self.quants, ())

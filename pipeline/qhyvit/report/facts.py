@@ -18,7 +18,7 @@ def rounded(value: float) -> float:
 
 
 @dataclass(frozen=True)
-class Histogram:
+class ValueCounts:
     """Counts of values in equal bins over [low, high]; ``grid``: the lowest and highest value that has a code."""
 
     low: float
@@ -66,7 +66,7 @@ class TensorFacts:
     sqnr_db: float | None
     file_sqnr_db: float | None
     kl: float
-    histogram: Histogram
+    histogram: ValueCounts
     bridge: str = ""
 
 
@@ -175,7 +175,7 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Report:
+class PageFacts:
     """Everything on the page. ``build``: who made it and how, in words; ``checks``: of verification."""
 
     model: str

@@ -16,13 +16,13 @@ from qhyvit.errors import InputError, QhyvitError
 from qhyvit.evaluation import float_file, labelled_images, predict
 from qhyvit.latency.fit import load
 from qhyvit.measure import measure
-from qhyvit.methods._problem import outputs_of
+from qhyvit.methods.shared.problem import outputs_of
 from qhyvit.progress import Progress, silent
 from qhyvit.report import latency
-from qhyvit.report.chain import Block, block_of, chain
+from qhyvit.report.chain import Neighbours, block_of, chain
 from qhyvit.report.changes import changes
 from qhyvit.report.cost import Costs, rounded_tensors
-from qhyvit.report.facts import BlockFacts, Cost, Examined, Missing, Report, rounded
+from qhyvit.report.facts import BlockFacts, Cost, Examined, Missing, PageFacts, rounded
 from qhyvit.report.images import examine
 from qhyvit.report.tensors import tensor_facts
 from qhyvit.stages import FLOAT, LATENCY, MODEL, SAMPLES, VERIFY, Solved, Work, solved
@@ -61,7 +61,7 @@ class Request:
         return self.work or self.bundle.with_name(self.bundle.name + ".work")
 
 
-def gather(request: Request) -> Report:
+def gather(request: Request) -> PageFacts:
     """Everything that can be found out.
 
     Raises:
@@ -154,7 +154,7 @@ def _cost(found: Solved, images: torch.Tensor, work: Work, command: str, request
     )  # fmt: skip
 
 
-def _block(costs: Costs, found: Solved, block: Block, up_to: float) -> BlockFacts:
+def _block(costs: Costs, found: Solved, block: Neighbours, up_to: float) -> BlockFacts:
     nodes = block.nodes(found.folded)
     names = [found.folded.tensors[t].name for node in nodes for t in node.outputs]
     bridge = tuple(f"{n}: {found.plan.bridge[n]}" for n in names if n in found.plan.bridge)
@@ -216,7 +216,7 @@ def _pictures(request: Request, folder: Path, model: Model) -> Pictures:
 def _assemble(
     request: Request, model: Model, work: Work | None, found: Solved | None, cost: Cost | None,
     examined: Examined | None, rows: tuple[Any, ...], missing: list[Missing],
-) -> Report:  # fmt: skip
+) -> PageFacts:  # fmt: skip
     manifest = model.manifest
     counted = census(files.read_bytes(request.bundle / manifest.model_file, "model"))
     created = manifest.created_by
@@ -228,7 +228,7 @@ def _assemble(
         "seed": str(created.get("seed", "not recorded")), "weights": str(created.get("weights", "not recorded")),
         **{f"version of {k}": str(v) for k, v in sorted(manifest.versions.items())},
     }  # fmt: skip
-    return Report(
+    return PageFacts(
         manifest.model, request.bundle.name, str(created.get("method", "not recorded")), manifest.profile, build,
         counted.size_bytes, None if work is None else (work.folder / FLOAT).stat().st_size,
         {f"{op} {dtype}": n for (op, dtype), n in sorted(counted.ops.items())}, counted.partitions,

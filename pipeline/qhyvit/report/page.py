@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from qhyvit.report.facts import BlockFacts, Histogram, Report, TensorFacts, ranked
+from qhyvit.report.facts import BlockFacts, PageFacts, TensorFacts, ValueCounts, ranked
 
 WORST = 15  # tensors in the table of the most expensive ones
 SPARK = (64, 20)  # units of a histogram's drawing
@@ -70,7 +70,7 @@ def clamping(t: TensorFacts) -> str:
     return f"{t.overflow:+d} codes outside: steps {t.resolution_loss:.2f} x as wide, {lost:.1f} dB"
 
 
-def _outline(h: Histogram) -> str:
+def _outline(h: ValueCounts) -> str:
     """The histogram's steps as a path on SPARK; logarithmic heights."""
     width, height = SPARK
     top = math.log1p(max(h.counts))
@@ -83,7 +83,7 @@ def _outline(h: Histogram) -> str:
     return "".join(parts) + f"V{height}Z"
 
 
-def _overlay(h: Histogram) -> Markup:
+def _overlay(h: ValueCounts) -> Markup:
     """The grid's ends, and what lies beyond them."""
     width, height = SPARK
     span = (h.high - h.low) or 1.0
@@ -95,7 +95,7 @@ def _overlay(h: Histogram) -> Markup:
     ).format(a=low, b=high, c=width - high, h=height)
 
 
-def spark(h: Histogram, number: int) -> Markup:
+def spark(h: ValueCounts, number: int) -> Markup:
     """A small histogram."""
     return Markup(
         '<svg class="spark" viewBox="0 0 {w} {h}" preserveAspectRatio="none" aria-hidden="true">'
@@ -103,7 +103,7 @@ def spark(h: Histogram, number: int) -> Markup:
     ).format(w=SPARK[0], h=SPARK[1], n=number, d=_outline(h), o=_overlay(h))
 
 
-def large(h: Histogram, number: int) -> Markup:
+def large(h: ValueCounts, number: int) -> Markup:
     """The same drawing, large."""
     return Markup(
         '<svg class="large" viewBox="0 0 {w} {h}" preserveAspectRatio="none" role="img" '
@@ -193,7 +193,7 @@ def chart(blocks: Sequence[BlockFacts]) -> Markup:
     )
 
 
-def tiles(r: Report) -> list[Tile]:
+def tiles(r: PageFacts) -> list[Tile]:
     """The figures at the top."""
     found, named = r.examined, f"qhyvit report {r.bundle}"
     accuracy = None if found is None else found.accuracy
@@ -239,7 +239,7 @@ def environment() -> jinja2.Environment:
     return made
 
 
-def render(r: Report) -> str:
+def render(r: PageFacts) -> str:
     """The page."""
     warnings = dict.fromkeys(w for row in r.latency for w in row.warnings)
     facts: dict[str, Any] = {"r": r, "tiles": tiles(r), "warnings": warnings}

@@ -10,7 +10,7 @@ import torch
 from qhyvit.graph.ir import Graph
 from qhyvit.plan import TensorQuant
 from qhyvit.report.cost import Costs, Rounded
-from qhyvit.report.facts import Histogram, TensorFacts, rounded
+from qhyvit.report.facts import TensorFacts, ValueCounts, rounded
 from qhyvit.sim.fakequant import rounds
 
 BINS = 64
@@ -30,12 +30,12 @@ def sqnr_db(x: torch.Tensor, y: torch.Tensor) -> float | None:
     return None if noise == 0 or signal == 0 else 10 * math.log10(signal / noise)
 
 
-def histogram(x: torch.Tensor, grid: tuple[float, float]) -> Histogram:
+def histogram(x: torch.Tensor, grid: tuple[float, float]) -> ValueCounts:
     """Values of ``x`` in :data:`BINS` bins that cover them and the grid."""
     low, high = min(float(x.min()), grid[0]), max(float(x.max()), grid[1])
     counts = torch.histc(x.float(), BINS, low, high)
     ends = rounded(grid[0]), rounded(grid[1])
-    return Histogram(rounded(low), rounded(high), tuple(int(c) for c in counts.tolist()), ends)
+    return ValueCounts(rounded(low), rounded(high), tuple(int(c) for c in counts.tolist()), ends)
 
 
 def _spread_out(item: Rounded, x: torch.Tensor) -> tuple[torch.Tensor, tuple[float, float]]:

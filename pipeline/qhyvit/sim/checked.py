@@ -139,9 +139,7 @@ class Door:
         return before.tensors[before.outputs[0]].name
 
 
-def _all(
-    graph: Graph, edits: Sequence[Edit], apply: Callable[[Edit, Graph], Graph | None]
-) -> tuple[Graph, list[bool]]:
+def _all(graph: Graph, edits: Sequence[Edit], apply: Callable[[Edit, Graph], Graph | None]) -> tuple[Graph, list[bool]]:
     """The graph after ``apply`` of each edit, one on the other, and which of them fitted."""
     done = []
     for edit in edits:

@@ -10,7 +10,7 @@ import torch
 
 from qhyvit.graph.ir import Node, Tensor
 from qhyvit.ops import spec
-from qhyvit.ops._spec import Tied
+from qhyvit.ops.shared.spec import Tied
 from qhyvit.plan import Codes, Scheme, TensorQuant
 
 
@@ -43,9 +43,7 @@ class _Uniform(torch.autograd.Function):
     """Round [*] to codes of one scale and back, in vectorised passes: ten times torch's own fake quantization."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, scale: float, zero_point: int, low: int, high: int
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, scale: float, zero_point: int, low: int, high: int) -> torch.Tensor:
         """Bounds are whole codes, so clamping before rounding is the same as after."""
         ctx.save_for_backward(x)
         ctx.ends = (low - zero_point - 0.5) * scale, (high - zero_point + 0.5) * scale
@@ -76,9 +74,7 @@ class LearnedUniform(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(
-        ctx: Any, grad: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None]:
         """Gradients of the values [*], the scale [1] and the zero point [1]."""
         x, y = ctx.saved_tensors
         inside = torch.ops.aten.hardtanh_backward(grad, x, *ctx.ends)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qhyvit.errors import GraphError
 from qhyvit.graph.ir import Graph, Node, Quantization
 from qhyvit.ops import spec
-from qhyvit.ops._spec import Kernel, Quants, activate
+from qhyvit.ops.shared.spec import Kernel, Quants, activate
 from qhyvit.sim.run import fed_tensor, walk
 
 Array = NDArray[Any]

@@ -15,9 +15,9 @@ from qhyvit.errors import GraphError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import copying, spec
-from qhyvit.ops._copies import copied
-from qhyvit.ops._spec import Copies
 from qhyvit.ops.reshape import ReshapeAttrs
+from qhyvit.ops.shared.copies import copied
+from qhyvit.ops.shared.spec import Copies
 from qhyvit.plan import TensorQuant
 
 COPIES = copying(Copies.ONCE)

@@ -12,7 +12,7 @@ import torch
 from qhyvit.errors import GraphError
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
-from qhyvit.ops._spec import OpSpec, activate
+from qhyvit.ops.shared.spec import OpSpec, activate
 
 # hook(tensor, value, node that wrote it or None for inputs) -> the value that its readers see
 Hook = Callable[[Tensor, torch.Tensor, Node | None], torch.Tensor]

@@ -15,7 +15,6 @@ from qhyvit import files
 from qhyvit.errors import QhyvitError, UsageError
 from qhyvit_device import __version__
 from qhyvit_device.board import peak_memory_mib
-from qhyvit_device.errors import DeviceError
 
 ORPHANED = 3
 
@@ -52,7 +51,7 @@ def main() -> int:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         work(request)
-    except (QhyvitError, DeviceError) as error:
+    except QhyvitError as error:
         print(str(error).replace("\n", " "), file=sys.stderr)
         return 2
     return 0

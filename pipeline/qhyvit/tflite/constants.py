@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qhyvit.tflite import _flat
+from qhyvit.tflite import flatbuffer
 
 
 def _constant_operators(model: Any) -> list[int]:
@@ -32,11 +32,11 @@ def without_constant_nodes(data: bytes) -> bytes:
     """The same model with such nodes replaced by their results; unchanged where there are none, or it does not run."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    model = _flat.load_model(data)
+    model = flatbuffer.load_model(data)
     positions = set(_constant_operators(model))
     if not positions:
         return data
-    _flat.embed(model, data)
+    flatbuffer.embed(model, data)
     try:
         interpreter = Interpreter(
             model_content=data, num_threads=1, experimental_preserve_all_tensors=True,
@@ -52,6 +52,6 @@ def without_constant_nodes(data: bytes) -> bytes:
     for position in sorted(positions):
         for t in (int(t) for t in subgraph.operators[position].outputs):
             if t in wanted:
-                _flat.hold(model, subgraph.tensors[t], interpreter.get_tensor(t))
+                flatbuffer.hold(model, subgraph.tensors[t], interpreter.get_tensor(t))
     subgraph.operators = kept
-    return _flat.pack(model)
+    return flatbuffer.pack(model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qhyvit.tflite import _flat
+from qhyvit.tflite import flatbuffer
 
 CUT = ("SOFTMAX", "LOG_SOFTMAX")  # the softmax of either's input is that of the model's output, or the output itself
 PASSED = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
@@ -12,17 +12,17 @@ PASSED = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 
 def last_op(data: bytes) -> str:
     """Name of the op that makes the first output, reshaping aside; "" where there is none."""
-    found = _last(_flat.load_model(data))
+    found = _last(flatbuffer.load_model(data))
     return "" if found is None else found[1]
 
 
 def without_final_softmax(data: bytes) -> bytes:
     """The same model up to the input of its final SOFTMAX or LOG_SOFTMAX; unchanged where it ends in none."""
-    model = _flat.load_model(data)
+    model = flatbuffer.load_model(data)
     found = _last(model)
     if found is None or found[1] not in CUT:
         return data
-    _flat.embed(model, data)
+    flatbuffer.embed(model, data)
     subgraph, operator = model.subgraphs[0], found[0]
     old, new = int(operator.outputs[0]), int(operator.inputs[0])
     subgraph.operators = [o for o in subgraph.operators if o is not operator]
@@ -32,7 +32,7 @@ def without_final_softmax(data: bytes) -> bytes:
     for signature in model.signatureDefs or []:
         for end in signature.outputs:
             end.tensorIndex = new if end.tensorIndex == old else end.tensorIndex
-    return _flat.pack(model)
+    return flatbuffer.pack(model)
 
 
 def _last(model: Any) -> tuple[Any, str] | None:
@@ -40,6 +40,6 @@ def _last(model: Any) -> tuple[Any, str] | None:
     subgraph = model.subgraphs[0]
     made_by = {int(t): o for o in subgraph.operators for t in o.outputs}
     operator = made_by.get(int(subgraph.outputs[0]))
-    while operator is not None and _flat.op_name(model, operator) in PASSED:
+    while operator is not None and flatbuffer.op_name(model, operator) in PASSED:
         operator = made_by.get(int(operator.inputs[0]))
-    return None if operator is None else (operator, _flat.op_name(model, operator))
+    return None if operator is None else (operator, flatbuffer.op_name(model, operator))

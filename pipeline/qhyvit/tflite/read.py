@@ -11,8 +11,8 @@ import numpy as np
 from qhyvit.errors import GraphError
 from qhyvit.graph.ir import Graph, Node, Quantization, Tensor
 from qhyvit.ops import all_ops
-from qhyvit.ops._spec import OpSpec
-from qhyvit.tflite import _flat
+from qhyvit.ops.shared.spec import OpSpec
+from qhyvit.tflite import flatbuffer
 
 BITS = {"INT8": 8, "INT16": 16, "INT32": 32}
 # what makes ops whose names tell nothing to those who write torch
@@ -28,11 +28,11 @@ def _attributes(spec: OpSpec, options: Any) -> Any:
     """Fill an op's attribute dataclass from the flatbuffer options by field name."""
     values = {}
     for f in fields(spec.attrs):
-        value = getattr(options, _flat.camel(f.name), None) if options is not None else None
+        value = getattr(options, flatbuffer.camel(f.name), None) if options is not None else None
         if value is None:
             continue
-        if f.name in _flat.ENUM_FIELDS:
-            value = _flat.ENUM_FIELDS[f.name][int(value)]
+        if f.name in flatbuffer.ENUM_FIELDS:
+            value = flatbuffer.ENUM_FIELDS[f.name][int(value)]
         elif isinstance(value, np.ndarray | list):
             value = tuple(int(v) for v in value)
         values[f.name] = value
@@ -42,8 +42,8 @@ def _attributes(spec: OpSpec, options: Any) -> Any:
 def _names(model: Any, modules: Mapping[str, str]) -> tuple[dict[int, str], dict[int, str]]:
     """Short unique tensor names, and the module of each node, from the module map of the export."""
     subgraph = model.subgraphs[0]
-    if _flat.text(model.description) == _flat.OUR_MARK:  # a file of our own writer keeps its names
-        names = {i: _flat.text(t.name) for i, t in enumerate(subgraph.tensors)}
+    if flatbuffer.text(model.description) == flatbuffer.OUR_MARK:  # a file of our own writer keeps its names
+        names = {i: flatbuffer.text(t.name) for i, t in enumerate(subgraph.tensors)}
         firsts = [names[int(operator.outputs[0])] for operator in subgraph.operators]
         return names, {i: name.rpartition("/")[0] for i, name in enumerate(firsts)}
     names, blocks = {}, {}
@@ -61,9 +61,9 @@ def _names(model: Any, modules: Mapping[str, str]) -> tuple[dict[int, str], dict
         take(t, "input" if len(subgraph.inputs) == 1 else f"input{k}")
     outputs = {int(t): k for k, t in enumerate(subgraph.outputs)}
     for index, operator in enumerate(subgraph.operators):
-        op = _flat.op_name(model, operator).lower()
+        op = flatbuffer.op_name(model, operator).lower()
         first = int(operator.outputs[0])
-        block = modules.get(_flat.text(subgraph.tensors[first].name), "")
+        block = modules.get(flatbuffer.text(subgraph.tensors[first].name), "")
         blocks[index] = block
         stem = f"{block}/{op}" if block else op
         for t in operator.outputs:
@@ -91,9 +91,9 @@ def _refuse_unknown(model: Any, modules: Mapping[str, str]) -> None:
     subgraph, table = model.subgraphs[0], all_ops()
     unknown: dict[str, list[str]] = {}
     for operator in subgraph.operators:
-        op = _flat.op_name(model, operator)
+        op = flatbuffer.op_name(model, operator)
         if op not in table:
-            name = _flat.text(subgraph.tensors[operator.outputs[0]].name)
+            name = flatbuffer.text(subgraph.tensors[operator.outputs[0]].name)
             place = "the model's own forward" if modules else name[-60:]
             unknown.setdefault(op, []).append(modules.get(name) or place)
     if unknown:
@@ -123,13 +123,13 @@ def read(data: bytes, modules: Mapping[str, str] | None = None) -> Graph:
         InputError: the bytes are no model, or contradict each other.
         GraphError: more than one subgraph, dynamic shapes, or ops that we do not support.
     """
-    model = _flat.load_model(data)
-    with _flat.refusing():
+    model = flatbuffer.load_model(data)
+    with flatbuffer.refusing():
         return _graph(model, data, modules or {})
 
 
 def _graph(model: Any, data: bytes, modules: Mapping[str, str]) -> Graph:
-    _flat.embed(model, data)
+    flatbuffer.embed(model, data)
     subgraph, table = model.subgraphs[0], all_ops()
     _refuse_unknown(model, modules)
     if len(model.subgraphs) != 1:
@@ -141,15 +141,17 @@ def _graph(model: Any, data: bytes, modules: Mapping[str, str]) -> Graph:
         shape = tuple(int(v) for v in raw.shape) if raw.shape is not None else ()
         if any(s <= 0 for s in shape):
             raise GraphError(f"tensor {name!r} has the dynamic or empty shape {list(shape)}; export with static shapes")
-        dtype = _flat.TENSOR_TYPE[raw.type]
-        tensors[t] = Tensor(t, name, shape, dtype, _flat.constant(model, raw), _quantization(raw, dtype))
+        dtype = flatbuffer.TENSOR_TYPE[raw.type]
+        tensors[t] = Tensor(t, name, shape, dtype, flatbuffer.constant(model, raw), _quantization(raw, dtype))
     nodes = []
     for index, operator in enumerate(subgraph.operators):
-        spec = table[_flat.op_name(model, operator)]
+        spec = table[flatbuffer.op_name(model, operator)]
         ids = tuple(int(t) for t in operator.inputs)
         attrs = _attributes(spec, operator.builtinOptions or operator.builtinOptions2)
         nodes.append(Node(spec.name, attrs, ids, tuple(int(t) for t in operator.outputs), blocks[index]))
-    versions = {_flat.op_name(model, o): int(model.operatorCodes[o.opcodeIndex].version) for o in subgraph.operators}
+    versions = {
+        flatbuffer.op_name(model, o): int(model.operatorCodes[o.opcodeIndex].version) for o in subgraph.operators
+    }
     ends = tuple(int(t) for t in subgraph.inputs), tuple(int(t) for t in subgraph.outputs)
     graph = Graph(tensors, tuple(nodes), *ends, facts={"op_versions": versions})
     graph.check()

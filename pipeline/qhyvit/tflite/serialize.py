@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from qhyvit.graph.ir import Graph, Node, Quantization, Tensor
 from qhyvit.ops import spec
-from qhyvit.tflite import _flat
+from qhyvit.tflite import flatbuffer
 
 
 def _options(node: Node) -> tuple[int, Any]:
@@ -22,9 +22,9 @@ def _options(node: Node) -> tuple[int, Any]:
     options = getattr(schema, f"{op.options}T")()
     for f in fields(op.attrs):
         value = getattr(node.attrs, f.name)
-        if f.name in _flat.ENUM_FIELDS:
-            value = {v: k for k, v in _flat.ENUM_FIELDS[f.name].items()}[value]
-        setattr(options, _flat.camel(f.name), list(value) if isinstance(value, tuple) else value)
+        if f.name in flatbuffer.ENUM_FIELDS:
+            value = {v: k for k, v in flatbuffer.ENUM_FIELDS[f.name].items()}[value]
+        setattr(options, flatbuffer.camel(f.name), list(value) if isinstance(value, tuple) else value)
     if hasattr(options, "potScaleInt16"):
         options.potScaleInt16 = False  # scales of int16 operands are no powers of two
     return getattr(schema.BuiltinOptions, op.options), options
@@ -32,7 +32,7 @@ def _options(node: Node) -> tuple[int, Any]:
 
 def _tensor(tensor: Tensor, buffers: list[Any]) -> Any:
     raw = schema.TensorT()
-    raw.name, raw.shape, raw.type = tensor.name, list(tensor.shape), _flat.TENSOR_TYPE_CODE[tensor.dtype]
+    raw.name, raw.shape, raw.type = tensor.name, list(tensor.shape), flatbuffer.TENSOR_TYPE_CODE[tensor.dtype]
     raw.hasRank, raw.buffer = True, 0
     if tensor.quantization is not None:
         raw.quantization = _parameters(tensor.quantization)
@@ -57,7 +57,7 @@ def _operator_codes(graph: Graph) -> dict[str, tuple[int, Any]]:
     codes: dict[str, tuple[int, Any]] = {}
     for op in dict.fromkeys(node.op for node in graph.nodes):
         code = schema.OperatorCodeT()
-        code.builtinCode = _flat.BUILTIN_CODE[op]
+        code.builtinCode = flatbuffer.BUILTIN_CODE[op]
         code.deprecatedBuiltinCode = min(code.builtinCode, 127)
         code.version = versions.get(op, spec(op).version)
         codes[op] = (len(codes), code)
@@ -98,8 +98,8 @@ def serialize(graph: Graph) -> bytes:
         operator.builtinOptionsType, operator.builtinOptions = _options(node)
         subgraph.operators.append(operator)
     model = schema.ModelT()
-    model.version, model.description = 3, _flat.OUR_MARK
+    model.version, model.description = 3, flatbuffer.OUR_MARK
     model.subgraphs, model.buffers = [subgraph], buffers
     model.operatorCodes = [code for _, code in codes.values()]
     model.signatureDefs = [_signature(graph, index)]
-    return _flat.pack(model)
+    return flatbuffer.pack(model)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.lower import Lowered
-from qhyvit.ops._spec import Kernel
+from qhyvit.ops.shared.spec import Kernel
 from qhyvit.sim.integer import IntegerExecutor, dequantized
 from qhyvit.sim.run import Executor
 from qhyvit.verify.probe import every_tensor, make_interpreter

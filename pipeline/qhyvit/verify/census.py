@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qhyvit.ops import all_ops
-from qhyvit.tflite import _flat
+from qhyvit.tflite import flatbuffer
 
 # Int8 files ran on tflite-runtime 2.14.0; it lacks some int16 kernels, and the int8 ones of which the ops say so.
 OLDEST_INT8, NEWER = "2.14.0", "newer than 2.14.0"
@@ -67,7 +67,7 @@ def _delegation(data: bytes, model: Any) -> tuple[int, dict[str, int]]:
             if tensor not in ends and index is not None and index not in inside:
                 inside.add(index)
                 ahead += map(int, operators[index].inputs)
-    left = Counter(_flat.op_name(model, operator) for i, operator in enumerate(operators) if i not in inside)
+    left = Counter(flatbuffer.op_name(model, operator) for i, operator in enumerate(operators) if i not in inside)
     return len(partitions), dict(left)
 
 
@@ -77,16 +77,16 @@ def census(data: bytes) -> Census:
     Raises:
         InputError: the bytes are no model, or contradict each other.
     """
-    model = _flat.load_model(data)
-    with _flat.refusing():
+    model = flatbuffer.load_model(data)
+    with flatbuffer.refusing():
         return _counted(data, model)
 
 
 def _counted(data: bytes, model: Any) -> Census:
     subgraph = model.subgraphs[0]
-    dtype = [_flat.TENSOR_TYPE[t.type] for t in subgraph.tensors]
-    name = [_flat.text(t.name) for t in subgraph.tensors]
-    ops = Counter((_flat.op_name(model, o), dtype[o.outputs[0]]) for o in subgraph.operators)
+    dtype = [flatbuffer.TENSOR_TYPE[t.type] for t in subgraph.tensors]
+    name = [flatbuffer.text(t.name) for t in subgraph.tensors]
+    ops = Counter((flatbuffer.op_name(model, o), dtype[o.outputs[0]]) for o in subgraph.operators)
     floats = tuple(name[i] for i, d in enumerate(dtype) if d.startswith("FLOAT"))
     produced = {int(t) for o in subgraph.operators for t in o.outputs}
     wide = tuple(name[i] for i in sorted(produced) if dtype[i] == "INT16")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhyvit.graph.ir import Graph
-from qhyvit.ops._spec import Kernel
+from qhyvit.ops.shared.spec import Kernel
 from qhyvit.sim.integer import IntegerExecutor
 from qhyvit.verify.probe import make_interpreter, run
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qhyvit.errors import QhyvitError
-from qhyvit.tflite import _flat
+from qhyvit.tflite import flatbuffer
 from qhyvit.tflite.read import read
 from qhyvit_device import flat
 from qhyvit_device.errors import DeviceError, InputError
@@ -82,7 +82,7 @@ def _operand(rng: Random, model: Any) -> str:
     else:
         found[at] = other
     setattr(operator, part, found)
-    return f"{part} of {_flat.op_name(model, operator)}"
+    return f"{part} of {flatbuffer.op_name(model, operator)}"
 
 
 def _option(rng: Random, model: Any) -> str:
@@ -91,7 +91,7 @@ def _option(rng: Random, model: Any) -> str:
     if options is None or rng.random() < 0.2:
         other = rng.choice(model.subgraphs[0].operators)
         operator.builtinOptions, operator.builtinOptionsType = other.builtinOptions, other.builtinOptionsType
-        return f"options of {_flat.op_name(model, operator)} for another op's"
+        return f"options of {flatbuffer.op_name(model, operator)} for another op's"
     name = rng.choice(sorted(vars(options)) or ["none"])
     value = getattr(options, name, 0)
     odd: Any = [rng.choice(INTS)] * rng.randint(0, 9)
@@ -100,16 +100,16 @@ def _option(rng: Random, model: Any) -> str:
     elif isinstance(value, int | float):
         odd = rng.choice(INTS if isinstance(value, int) else FLOATS)
     setattr(options, name, odd)
-    return f"{name} of {_flat.op_name(model, operator)}"
+    return f"{name} of {flatbuffer.op_name(model, operator)}"
 
 
 def _code(rng: Random, model: Any) -> str:
     code = rng.choice(model.operatorCodes)
-    before = _flat.BUILTIN.get(max(code.builtinCode, code.deprecatedBuiltinCode), "?")
+    before = flatbuffer.BUILTIN.get(max(code.builtinCode, code.deprecatedBuiltinCode), "?")
     code.builtinCode = rng.randrange(-1, 215)
     code.deprecatedBuiltinCode = min(code.builtinCode, 127)
     code.version = rng.choice((0, 1, 1, 2, 3, 4, 9))
-    after = _flat.BUILTIN.get(code.builtinCode, str(code.builtinCode))
+    after = flatbuffer.BUILTIN.get(code.builtinCode, str(code.builtinCode))
     return f"{before} is called {after}"
 
 
@@ -163,7 +163,7 @@ def _role(model: Any, number: int) -> str:
         for operator in model.subgraphs[0].operators:
             places = [int(v) for v in getattr(operator, part)]
             if number in places:
-                return f"of {word} {places.index(number)} of {_flat.op_name(model, operator)}"
+                return f"of {word} {places.index(number)} of {flatbuffer.op_name(model, operator)}"
     return "of a tensor without use"
 
 
@@ -178,7 +178,7 @@ def draw(rng: Random) -> Case:
     data = rng.choice(originals)
     if rng.random() < 0.3:
         return changed(rng, data, originals), b"bytes"
-    model = _flat.load_model(data)
+    model = flatbuffer.load_model(data)
     said = []
     for _ in range(1 if rng.random() < 0.8 else rng.randint(2, 3)):
         try:
@@ -186,7 +186,7 @@ def draw(rng: Random) -> Case:
         except (IndexError, ValueError, TypeError):  # an edit before left nothing to change
             break
     try:
-        return _flat.pack(model), "; ".join(said).encode()
+        return flatbuffer.pack(model), "; ".join(said).encode()
     except Exception:  # flatbuffers cannot write it
         return changed(rng, data, originals), b"bytes"
 

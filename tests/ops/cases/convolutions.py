@@ -30,8 +30,16 @@ def _convolutions() -> list[Case]:
         case("CONV_2D", x, const(6, 3, 3, 2), const(6), stride_h=2, stride_w=2),  # three groups
         case("CONV_2D", x, const(4, 3, 2, 3), const(4), padding="VALID", dilation_h_factor=2),
         case("CONV_2D", x, w, b, stride_h=2, stride_w=2, dilation_h_factor=2, dilation_w_factor=2),
-        case("DEPTHWISE_CONV_2D", x, const(1, 3, 3, 6), const(6), stride_h=2, stride_w=2, dilation_h_factor=2,
-             dilation_w_factor=2),
+        case(
+            "DEPTHWISE_CONV_2D",
+            x,
+            const(1, 3, 3, 6),
+            const(6),
+            stride_h=2,
+            stride_w=2,
+            dilation_h_factor=2,
+            dilation_w_factor=2,
+        ),
         case("DEPTHWISE_CONV_2D", x, const(1, 3, 2, 12), const(12), depth_multiplier=2, dilation_h_factor=2),
         case("DEPTHWISE_CONV_2D", x, const(1, 2, 4, 12), const(12), depth_multiplier=2, padding="VALID", stride_w=2),
     ]

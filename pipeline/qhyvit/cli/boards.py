@@ -1,0 +1,143 @@
+"""Commands for boards: what to install there, what to measure there."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qhyvit import console, files
+from qhyvit.cli.app import BoardPython, Bundle, Force, Json, Machine, app
+from qhyvit.errors import UsageError
+
+
+def _numbers(text: str) -> str:
+    if not re.fullmatch(r"[1-9][0-9]{0,2}(,[1-9][0-9]{0,2})*", text):
+        raise UsageError(f"--threads {text}: numbers with commas, like 1,4")
+    return text
+
+
+@app.command(epilog="Example: `qhyvit wheelhouse --out pi-wheels --python 3.11`, then on the board `sh install.sh`")
+def wheelhouse(
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    python: BoardPython = "3.11", machine: Machine = "aarch64", force: Force = False,
+) -> None:  # fmt: skip
+    """Put the device stage and all that it needs into a folder, for a board that fetches nothing."""
+    from qhyvit.wheelhouse import Target, make
+
+    with console.talk() as talk:
+        wheels = make(out, Target(python, machine), talk.log, force=force)
+    for path in wheels:
+        print(path)
+
+
+@app.command(
+    epilog="Example: `qhyvit bundle-image v2-int8 --platform linux/arm64 --out v2.tar`, "
+    "then on the board `docker load -i v2.tar`"
+)
+def bundle_image(
+    bundle: Bundle,
+    out: Annotated[Path, typer.Option(help="OCI archive to write, for docker load or podman load.")],
+    platform: Annotated[str, typer.Option(help="linux/arm64 or linux/amd64.")] = "linux/arm64",
+    name: Annotated[str | None, typer.Option(help="NAME:TAG; default: qhyvit/MODEL:latest.")] = None,
+    as_json: Json = False, force: Force = False,
+) -> None:  # fmt: skip
+    """Make a container image of a bundle and the device stage. The same bundle gives the same digest."""
+    from qhyvit.image import write_image
+
+    with console.talk() as talk:
+        made = write_image(bundle, out, platform, talk.log, name=name, force=force)
+    if as_json:
+        print(json.dumps({"file": str(out), "platform": platform, **asdict(made)}))
+        return
+    rows = [("name", made.name), ("digest", made.digest), ("file", f"{out}, {made.archive_bytes / 1e6:.0f} MB"),
+            ("unpacked", f"{made.unpacked_bytes / 1e6:.0f} MB")]  # fmt: skip
+    for key, value in rows:
+        console.out.print(f"{key:9s} {value}", markup=False)
+
+
+@app.command(
+    epilog="Example: `qhyvit bundle-tarball v2-int8 --python 3.13 --out v2.tar`, then on the board "
+    "`tar xf v2.tar && sh qhyvit-board/install.sh`"
+)
+def bundle_tarball(
+    bundle: Bundle,
+    out: Annotated[Path, typer.Option(help="Tar to write.")],
+    python: BoardPython = "3.11", machine: Machine = "aarch64", force: Force = False,
+) -> None:  # fmt: skip
+    """Put a bundle, the device stage and all that it needs into one tar, for a board without Docker or network."""
+    from qhyvit.image import write_tarball
+    from qhyvit.wheelhouse import Target
+
+    with console.talk() as talk:
+        digest = write_tarball(bundle, out, Target(python, machine), talk.log, force=force)
+    console.out.print(f"{digest}  {out}", markup=False)
+
+
+@app.command(epilog="Example: `qhyvit bench v2-int8 v2-int8.work/float.tflite --ssh pi@board1 --ssh pi@board2`")
+def bench(
+    models: Annotated[list[Path], typer.Argument(help="Bundle folders or .tflite files; compared with the first.")],
+    ssh: Annotated[list[str], typer.Option(help="A board, as ssh takes it; repeatable.")],
+    threads: Annotated[str, typer.Option(help="Interpreter threads, with commas.", callback=_numbers)] = "1",
+    runs: Annotated[int, typer.Option(min=1, max=10**9, help="Inferences at least.")] = 50,
+    seconds: Annotated[float, typer.Option(min=0.0, max=1e6, help="For each model at least.")] = 5.0,
+    turn: Annotated[int, typer.Option(min=1, max=10**9, help="Inferences of a model in a row.")] = 1,
+    sustained: Annotated[float, typer.Option(min=0.0, max=1e6, help="Then run on for so many minutes.")] = 0.0,
+    profile_ops: Annotated[bool, typer.Option("--profile-ops", help="Time by op.")] = False,
+    wheels: Annotated[Path | None, typer.Option("--wheelhouse", help="Use this one; default: made once.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write all samples of all boards here, as JSON.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure models on boards over SSH; nothing has to be installed there but Python 3. One table for all."""
+    from qhyvit.boards import RemoteBoard, check_models, table
+
+    check_models(models)
+    if out is not None:
+        files.check_file(out)
+    options = ["--threads", threads, "--runs", str(runs), "--seconds", str(seconds), "--sustained", str(sustained)]
+    options += ["--profile-ops"] if profile_ops else []
+    options += ["--turn", str(turn)] if turn > 1 else []  # device stages of older wheelhouses have none
+    hosts = [RemoteBoard(host) for host in ssh]
+    with console.talk() as talk:
+        found = {board.host: board.bench(models, options, wheels, talk.log) for board in hosts}
+    if out is not None:
+        files.write_text(out, json.dumps(found, indent=1) + "\n")
+    if as_json:
+        print(json.dumps(found))
+        return
+    console.table("", *table(found))
+    for host, result in found.items():
+        for line in (w for b in result["benches"] for w in b["warnings"]):
+            console.err.print(f"{host}: warning: {line}", markup=False)
+
+
+@app.command(
+    epilog="Example: `qhyvit latency-profile pi.json --out pi4.json`, then "
+    "`qhyvit build ... --profile cpu --latency-profile pi4.json`"
+)
+def latency_profile(
+    benches: Annotated[list[Path], typer.Argument(help="Files of `bench --profile-ops`, all of one processor.")],
+    out: Annotated[Path, typer.Option(help="Latency profile to write.")],
+    as_json: Json = False, force: Force = False,
+) -> None:  # fmt: skip
+    """Fit the times of a board's kernels to what a bench measured there; kernels that it lacks are scaled defaults."""
+    from qhyvit.latency.fit import fit
+
+    files.check_file(out, force=force)
+    found = fit(benches)
+    files.write_text(out, found.to_json())
+    if as_json:
+        print(found.to_json(), end="")
+        return
+    own = {name: k for name, k in sorted(found.kernels.items()) if k.samples}
+    rows = [
+        (name, f"{k.fixed_us:.3g}", f"{k.ns_per_element:.3g}", f"{k.ns_per_mac:.3g}", str(k.samples),
+         f"{100 * k.error:.0f} %") for name, k in own.items()
+    ]  # fmt: skip
+    console.table(found.name, ("kernel", "us a call", "ns an element", "ns a MAC", "ops", "error"), rows)
+    console.err.print(f"{len(found.kernels) - len(own)} kernels that were not measured are scaled defaults")
+    print(out)

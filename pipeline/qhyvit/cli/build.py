@@ -1,0 +1,185 @@
+"""Commands that list what there is, and that build: the stages one by one or all at once."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qhyvit import console, files
+from qhyvit.cli.app import (
+    ClassNames,
+    Force,
+    Images,
+    Json,
+    MinAgreement,
+    Mode,
+    ModelName,
+    ModelPy,
+    NewBundle,
+    Seed,
+    WorkDir,
+    app,
+    build_flags,
+)  # fmt: skip
+from qhyvit.config import BuildConfig, ModelConfig
+from qhyvit.errors import CheckFailedError, UsageError
+from qhyvit.stages import VERIFY_IMAGES
+
+Given = Mapping[str, Any]  # settings by keyword
+
+
+def _model(name: str | None, model_py: str | None, config: Path | None = None) -> str | None:
+    """What to export, as :func:`qhyvit.models.shared.source.open_source` takes it; None: the config says it."""
+    if (name is None) == (model_py is None) and (name is not None or config is None):
+        raise UsageError("give either a model's name or --model-py FILE.py:FUNCTION")
+    if model_py is not None and not model_py.partition(".py:")[2].isidentifier():
+        raise UsageError(f"--model-py takes FILE.py:FUNCTION, got {model_py!r}")
+    return name or model_py
+
+
+def _work(folder: Path, talk: console.Talk, *, force: bool = False) -> Any:
+    from qhyvit.stages import Work
+
+    return Work(folder, talk.progress, talk.log, force)
+
+
+@app.command(epilog="Example: `qhyvit models --json`")
+def models(as_json: Json = False) -> None:
+    """List the models that are supported, their input sizes and bridge blocks."""
+    from qhyvit.models import all_families
+
+    rows = [
+        {"model": v.name, "family": f.name, "input_size": v.input_size, "bridge_blocks": v.bridge_blocks}
+        for f in all_families().values() for v in f.variants.values()
+    ]  # fmt: skip
+    if as_json:
+        print(json.dumps({"models": rows}))
+        return
+    columns = ("model", "family", "input", "bridge blocks")
+    console.table("", columns, [tuple(row.values()) for row in rows])
+
+
+@app.command(epilog="Example: `qhyvit methods --json`")
+def methods(as_json: Json = False) -> None:
+    """List the calibration methods and their options."""
+    from qhyvit.methods import all_methods
+
+    found = all_methods().values()
+    if as_json:
+        rows = [
+            {"name": m.name, "summary": m.summary, "options": {name: o.to_json() for name, o in m.options.items()}}
+            for m in found
+        ]
+        print(json.dumps({"methods": rows}))
+        return
+    console.table("", ("method", "summary"), [(m.name, m.summary) for m in found])
+    for m in found:
+        options = [(f"{name}={o.default}", f"{o.help}: {o.allowed}") for name, o in m.options.items()]
+        console.table(f"--set of {m.name}", ("option", "what it does, and what it may be"), options)
+
+
+@app.command(epilog="Example: `qhyvit export mobilevitv2_075 --weights W.safetensors --work build/v2`")
+@build_flags("model")
+def export(
+    given: Given, work: WorkDir, model: ModelName = None, model_py: ModelPy = None, seed: Seed = 0, force: Force = False
+) -> None:
+    """Stage 1: the float .tflite of a model."""
+    from qhyvit import stages
+
+    config = ModelConfig.parse({"name": _model(model, model_py), **given}, "the model")
+    with console.talk() as talk:
+        stages.export(_work(work, talk, force=force), config, seed)
+
+
+@app.command(epilog="Example: `qhyvit calibrate --work build/v2 --images train/ --method qhyvit --set rounds=3`")
+@build_flags("data", "method", "target")
+def calibrate(given: Given, work: WorkDir, force: Force = False) -> None:
+    """Stage 2: choose scale, granularity and scheme of every tensor."""
+    from qhyvit import stages
+
+    config = BuildConfig.from_cli({"model": "", **given})  # the work directory has the model
+    with console.talk() as talk:
+        stages.calibrate(_work(work, talk, force=force), config.data, config.method, config.target)
+
+
+@app.command(epilog="Example: `qhyvit convert --work build/v2`")
+def convert(work: WorkDir, force: Force = False) -> None:
+    """Stage 3: the integer .tflite of the plan."""
+    from qhyvit import stages
+
+    with console.talk() as talk:
+        stages.convert(_work(work, talk, force=force))
+
+
+@app.command(epilog="Example: `qhyvit verify --work build/v2 --images train/ --json`")
+def verify(
+    work: WorkDir, images: Images, count: Annotated[int, typer.Option(min=1, help="Images.")] = VERIFY_IMAGES,
+    seed: Seed = 0, mode: Mode = None, min_agreement: MinAgreement = None, as_json: Json = False, force: Force = False,
+) -> None:  # fmt: skip
+    """Stage 4: prove that the file computes what was simulated, and decides as the float file; exit code 1 if not."""
+    from qhyvit import stages
+
+    with console.talk() as talk:
+        w = _work(work, talk, force=force)
+        stages.verify(w, images, count, seed, mode, min_agreement)
+    _show_verdict(w.json(stages.VERIFY), as_json=as_json)
+
+
+def _show_verdict(verdict: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(verdict))
+    else:
+        rows = [("passed" if c["passed"] else "FAILED", c["name"], c["detail"]) for c in verdict["checks"]]
+        for mark, name, detail in rows:
+            console.out.print(f"{mark:7s} {name}: {detail}", markup=False)
+        console.out.print(f"needs   {verdict['census']['oldest_runtime']}", markup=False)
+    if not verdict["passed"]:
+        failed = [c["name"] for c in verdict["checks"] if not c["passed"]]
+        raise CheckFailedError(f"verification failed: {'; '.join(failed)}")
+
+
+@app.command(epilog="Example: `qhyvit bundle --work build/v2 --images train/ --out v2-int8 --labels names.txt`")
+def bundle(
+    work: WorkDir, images: Images, out: NewBundle,
+    labels: ClassNames = None, force: Force = False,
+) -> None:  # fmt: skip
+    """Stage 5: the folder that ships, with its self test."""
+    from qhyvit import stages
+
+    files.check_free(out, force=force)
+    with console.talk() as talk:
+        stages.bundle(_work(work, talk), out, images, labels, "qhyvit bundle", force=force)
+    print(out)
+
+
+@app.command(
+    epilog="Example: `qhyvit build mobilevitv2_075 --weights W.safetensors --images train/ --out v2-int8`; "
+    "of your own: `qhyvit build --model-py net.py:make --images train/ --out net-int8`; "
+    "from a file: `qhyvit build --config build.toml --seed 3`"
+)
+@build_flags("model", "data", "method", "target", "output")
+def build(
+    given: Given, model: ModelName = None, model_py: ModelPy = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags go before it.")] = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the TOML of this build and end.")] = False,
+    as_json: Json = False, force: Force = False,
+) -> None:  # fmt: skip
+    """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped."""
+    from qhyvit import api
+
+    whole = BuildConfig.from_cli({"model": _model(model, model_py, config), **given}, config)
+    if print_config:
+        print(whole.to_toml(), end="")
+        return
+    with console.talk() as talk:
+        command = shlex.join(["qhyvit", *sys.argv[1:]])
+        built = api.build(whole, force=force, command=command, progress=talk.progress, log=talk.log)
+    _show_verdict(built.verdict, as_json=as_json)
+    if not as_json:
+        print(built.bundle)

@@ -1,0 +1,136 @@
+"""Commands that measure, compare and explain what was built."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qhyvit import console, files
+from qhyvit.cli.app import Bundle, FloatModel, Json, Labels, Mode, Scheduler, Workers, app
+from qhyvit.errors import CheckFailedError
+
+
+@app.command(epilog="Example: `qhyvit evaluate v2-int8 --images val/ --resize-mode squash --workers 4`")
+def evaluate(
+    bundle: Bundle,
+    images: Annotated[Path, typer.Option(help="Labelled images, with labels.csv (file, class_index) beside them.")],
+    labels: Labels = None,
+    float_model: FloatModel = None,
+    mode: Mode = None,
+    allow_calibration_images: Annotated[bool, typer.Option(help="Do not refuse images used to calibrate.")] = False,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the deployed file, and the float file on the same images: top-1, top-5, agreement, paired test.
+
+    With --workers or --scheduler the images are shared out among processes; the counts are the same.
+    """
+    with console.talk() as talk:
+        allow, say = allow_calibration_images, (talk.progress, talk.log)
+        if workers is None and scheduler is None:
+            from qhyvit.evaluation import evaluate as measure
+
+            result = measure(bundle, images, labels, float_model, mode, *say, allow=allow)
+        else:
+            from qhyvit.sweep.parts import evaluate_in_parts
+            from qhyvit.sweep.pool import Pool
+
+            pool = Pool(workers, scheduler)
+            result = evaluate_in_parts(bundle, images, labels, float_model, mode, pool, *say, allow=allow)
+    if as_json:
+        print(json.dumps(result.to_json()))
+        return
+    console.table(f"{result.images} images, {result.resize_mode}", result.columns, result.rows())
+
+
+@app.command(epilog="Example: `qhyvit sweep sweep.toml --out swept/ --workers 4`; a second call makes what is missing.")
+def sweep(
+    spec: Annotated[Path, typer.Argument(help="TOML file: models, methods, bits, seeds, profiles, images.")],
+    out: Annotated[Path, typer.Option(help="Folder of the results; a second call goes on in it.")],
+    workers: Workers = None, scheduler: Scheduler = None,
+    retries: Annotated[int, typer.Option(min=0, help="How often a failed job is tried again.")] = 1,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Write results.parquet too; needs pyarrow.")] = False,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Build and measure every combination of models, methods, bits, seeds and profiles; exit code 1 if some failed."""
+    from qhyvit.sweep.gather import short
+    from qhyvit.sweep.pool import Pool
+    from qhyvit.sweep.run import sweep as run
+
+    with console.talk() as talk:
+        found = run(spec, out, Pool(workers, scheduler, retries), talk.progress, talk.log, parquet=parquet)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        console.table("", *short(found.rows))
+        for path in found.written:
+            print(path)
+    if found.failed:
+        raise CheckFailedError(f"{len(found.failed)} jobs failed; {out / 'logs'} has what they said")
+
+
+@app.command(epilog="Example: `qhyvit inspect build/v2/model.tflite --tensors`")
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A .tflite, a bundle, or a work directory.")],
+    graph: Annotated[bool, typer.Option("--graph", help="Print the float graph as text (work directory).")] = False,
+    tensors: Annotated[bool, typer.Option("--tensors", help="Print the plan's tensors (work directory).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is in a file: ops by type and dtype, delegate partitions, plan, graph."""
+    from qhyvit.inspect import inspect as look
+
+    look(path, graph=graph, tensors=tensors, as_json=as_json)
+
+
+@app.command(epilog="Example: `qhyvit report v2-int8 --images val/ --bench bench.json --out v2-int8.html`")
+def report(
+    bundle: Bundle,
+    out: Annotated[Path | None, typer.Option(help="The page to write; default BUNDLE.html.")] = None,
+    work: Annotated[Path | None, typer.Option(help="Work directory of the build; default BUNDLE.work.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Images to compare float and int8 on; labels.csv or not.")] = None,
+    labels: Labels = None,
+    count: Annotated[int, typer.Option(min=1, help="Of these images at most.")] = 1000,
+    bench: Annotated[Path | None, typer.Option(help="Latencies, from `qhyvit bench --out` or `qhyvit-device`.")] = None,
+    float_model: FloatModel = None,
+    mode: Mode = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Explain a build on one HTML page: what each tensor and block costs, what would pay, where decisions differ."""
+    from qhyvit.report.gather import Request, gather
+    from qhyvit.report.page import render
+
+    target = out or bundle.with_name(bundle.resolve().name + ".html")
+    files.check_file(target)
+    with console.talk() as talk:
+        found = gather(Request(bundle, work, images, labels, bench, float_model, mode, count, talk.progress))
+    files.write_text(target, render(found))
+    print(json.dumps(found.to_json()) if as_json else target)
+
+
+@app.command(epilog="Example: `qhyvit compare v2-int8 v2-minmax --images val/`")
+def compare(
+    first: Annotated[Path, typer.Argument(help="Bundle, work directory or plan.json.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    html: Annotated[Path | None, typer.Option(help="Write the comparison as a page.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Labelled images to measure both on (bundles).")] = None,
+    labels: Labels = None,
+    bench: Annotated[Path | None, typer.Option(help="Latencies of both, from one bench file.")] = None,
+    mode: Mode = None, as_json: Json = False,
+) -> None:  # fmt: skip
+    """Show where two plans or bundles differ: tensors, folds, accuracy, size, latency."""
+    from qhyvit.report import compare as comparing
+
+    if html is not None:
+        files.check_file(html)
+    with console.talk() as talk:
+        found = comparing.compare(first, second, images, labels, bench, mode, talk.progress)
+    if html is not None:
+        files.write_text(html, comparing.render(found))
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    for title, columns, rows in comparing.tables(found):
+        console.table(title, columns, rows)

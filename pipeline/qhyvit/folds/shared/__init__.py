@@ -1,0 +1,1 @@
+"""What several folds need; no fold of its own."""

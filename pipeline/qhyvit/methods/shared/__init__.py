@@ -1,0 +1,1 @@
+"""What several methods need; no method of its own."""

@@ -1,0 +1,75 @@
+"""One pass of the float graph over the calibration images, with an observer on every root tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from qhyvit.graph.ir import Node, Tensor
+from qhyvit.lowering.contracts import Group
+from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.ranges import constant_ranges
+from qhyvit.observers import observer
+from qhyvit.observers.shared.histogram import Histogram, share
+from qhyvit.observers.shared.observer import Observed, Observer
+from qhyvit.sim.run import Executor
+
+
+class _Watch:
+    """Hook that shows every root tensor to its state."""
+
+    def __init__(self, states: Mapping[int, Sequence[Observed]]) -> None:
+        self.states = states
+
+    def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
+        counted = False
+        for state in self.states.get(tensor.id, ()):
+            if isinstance(state, Histogram) and counted:
+                continue  # one histogram serves all observers that read one
+            counted |= isinstance(state, Histogram)
+            state.update(x)
+        return x
+
+
+Ranges = dict[Group, tuple[float, float]]
+
+
+def observe(problem: Problem, all_groups: Sequence[Group], by: str | Observer) -> Ranges:
+    """Range of every group by an observer, or the one of that name: the widest of its roots'."""
+    chosen = observer(by) if isinstance(by, str) else by
+    return _observed(problem, all_groups, (chosen,))[chosen.name]
+
+
+def observe_all(problem: Problem, all_groups: Sequence[Group], names: Sequence[str]) -> dict[str, Ranges]:
+    """The same for several observers in one pass, by their names."""
+    return _observed(problem, all_groups, [observer(name) for name in names])
+
+
+def _observed(problem: Problem, all_groups: Sequence[Group], observers: Sequence[Observer]) -> dict[str, Ranges]:
+    graph = problem.graph
+    watched = [t for g in all_groups for t in g.roots if not graph.tensors[t].is_constant]
+    states = {t: [o.new(None) for o in observers] for t in watched}
+    executor, watch = Executor(graph), _Watch(states)
+    with torch.no_grad():
+        for done, images in enumerate(problem.batches()):
+            problem.progress("observe", done / problem.batch_count)
+            executor.run(images, watch)
+    for found in states.values():
+        share([s for s in found if isinstance(s, Histogram)])
+    return {
+        o.name: _ranges(problem, all_groups, {t: found[i] for t, found in states.items()})
+        for i, o in enumerate(observers)
+    }
+
+
+def _ranges(problem: Problem, all_groups: Sequence[Group], states: Mapping[int, Observed]) -> Ranges:
+    ranges = {}
+    for group in all_groups:
+        fixed = constant_ranges(problem.graph, group, problem.bits)
+        if fixed is not None:
+            ranges[group] = fixed
+            continue
+        ends = [states[t].range() for t in group.roots if t in states]
+        ranges[group] = (float(min(e[0] for e in ends)), float(max(e[1] for e in ends)))
+    return ranges

@@ -1,0 +1,259 @@
+"""Where a model comes from: the zoo, timm (``timm/NAME``), or a user's own factory (``FILE.py:FUNCTION``)."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from qhyvit.errors import ExportError, InputError, UsageError
+from qhyvit.files import OWN
+from qhyvit.models import all_families, find_variant
+from qhyvit.models.shared.input_facts import LARGEST_SIDE, input_facts, whole
+from qhyvit.models.shared.outputs import check_head, count_classes
+from qhyvit.models.shared.reason import first_line
+from qhyvit.models.shared.submodules import with_equivalents
+from qhyvit.models.shared.timm_models import import_timm
+from qhyvit.models.shared.weights import load_into, randomize, settle
+from qhyvit.progress import silent
+
+TIMM = "timm/"
+LARGEST_CLASSES = 1_000_000
+GENERIC = "generic"  # family of a model whose blocks no family knows
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model ready to be exported.
+
+    Args:
+        reference: torch module in eval mode, [1, 3, H, W] -> [1, classes], with its weights.
+        rewrite: see :func:`qhyvit.models.shared.submodules.with_equivalents`.
+        bridge_blocks: how many the paper counts, None where it does not.
+        weights: what they are, in a word or a file's name.
+        preprocess: see :class:`qhyvit.models.shared.family.Variant`; ``resize`` for ``input_size``.
+    """
+
+    name: str
+    family: str
+    reference: nn.Module
+    rewrite: Callable[..., nn.Module]
+    classes: int
+    input_size: int
+    preprocess: Mapping[str, Any]
+    bridge_blocks: int | None
+    weights: str
+
+
+def is_own(model: str) -> bool:
+    """Whether ``model`` names a factory in a file: what it gives is known only when it ran."""
+    return OWN in model
+
+
+def open_source(
+    model: str | nn.Module, weights: Path | None = None, classes: int | None = None, size: int | None = None,
+    seed: int = 0, *, random_weights: bool = False,
+) -> Source:  # fmt: skip
+    """Build the model and give it its weights; without a file a factory's or a module's are its own.
+
+    Args:
+        model: a name of the zoo, ``timm/NAME``, ``FILE.py:FUNCTION``, or a module (it is left as it is).
+        random_weights: give a name random ones by ``seed``, for trials.
+
+    Raises:
+        UsageError: no such model, facts missing that only the user knows, or see :func:`check_weights`.
+        InputError, WeightsError: see :func:`qhyvit.models.shared.weights.load_into`.
+        ExportError: the factory failed, or gives no classifier of two classes or more.
+    """
+    size = None if size is None else whole("the input size", size, LARGEST_SIDE)
+    classes = None if classes is None else whole("the number of classes", classes, LARGEST_CLASSES)
+    check_weights(model, weights, random_weights=random_weights)
+    if isinstance(model, nn.Module):
+        found = _given(model, weights, classes, size)
+    elif is_own(model):
+        found = _own(model, weights, classes, size)
+    else:
+        found = (_timm if model.startswith(TIMM) else _zoo)(model, weights, classes, size, seed)
+    check_head(found.name, found.classes)
+    return found
+
+
+def check_weights(model: str | nn.Module, weights: Path | None, *, random_weights: bool) -> None:
+    """Refuse a name without weights unless random ones are asked for: nobody means to ship these.
+
+    Raises:
+        UsageError: no such name; no weights; random ones beside others.
+    """
+    if isinstance(model, nn.Module) or is_own(model):
+        if random_weights:
+            raise UsageError("--random-weights is for names; a factory's module keeps its own weights")
+        return
+    if model.startswith(TIMM):
+        _known_to_timm(model.removeprefix(TIMM))
+    else:
+        find_variant(model)
+    if weights is not None and random_weights:
+        raise UsageError("give --weights or --random-weights, not both")
+    if weights is None and not random_weights:
+        raise UsageError(f"{model} needs --weights FILE; for a trial with random ones give --random-weights")
+
+
+def _known_to_timm(name: str) -> Any:
+    timm = import_timm()
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
+        raise UsageError(f"timm has no model {name!r}; near: {near}")
+    return timm
+
+
+def _filled(module: nn.Module, weights: Path | None, model: str, classes: int, seed: int) -> str:
+    if weights is None:
+        randomize(module, seed)
+        return "random"
+    return load_into(module, weights, model, classes)
+
+
+def _zoo(model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> Source:
+    family, variant = find_variant(model)
+    classes, size = classes or variant.classes, size or variant.input_size
+    module = family.build(variant, classes).eval()
+    label = _filled(module, weights, variant.name, classes, seed)
+    preprocess = dict(variant.preprocess)
+    preprocess["resize"] = round(preprocess["resize"] * size / variant.input_size)
+    return Source(
+        model, family.name, module, lambda m, s, _=silent: family.rewrite(m, s), classes, size, preprocess,
+        variant.bridge_blocks, label,
+    )  # fmt: skip
+
+
+def _timm(model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> Source:
+    name = model.removeprefix(TIMM)
+    timm = _known_to_timm(name)
+    options = {} if classes is None else {"num_classes": classes}
+    module = timm.create_model(name, pretrained=False, **options).eval()
+    label = _filled(module, weights, model, module.num_classes, seed)
+    found = _described(model, module, size, label)
+    if weights is None:
+        settle(module, found.input_size, seed)
+    return found
+
+
+def _given(module: nn.Module, weights: Path | None, classes: int | None, size: int | None) -> Source:
+    import_timm()  # before the equivalents need it
+    name = type(module).__name__
+    try:
+        own = copy.deepcopy(module)
+    except Exception as error:  # of what a user's module may hold
+        raise ExportError(f"{name} cannot be copied: {first_line(error)}") from error
+    return _with_weights(name, own, weights, classes, size)
+
+
+def _own(model: str, weights: Path | None, classes: int | None, size: int | None) -> Source:
+    place, _, function = model.partition(OWN)
+    return _with_weights(function, _call(Path(f"{place}.py"), function, classes), weights, classes, size)
+
+
+def _with_weights(name: str, module: nn.Module, weights: Path | None, classes: int | None, size: int | None) -> Source:
+    module = _plain(name, module)
+    found = _described(name, module, size, "its own" if weights is None else weights.name)
+    if weights is not None:
+        found = replace(found, weights=load_into(module, weights, name, found.classes))
+        module.train().eval()  # timm's attention keeps its table of biases from the run that counted the classes
+    if classes not in (None, found.classes):
+        raise UsageError(f"{classes} classes asked for, but {name} gives {found.classes} outputs")
+    return found
+
+
+def _call(path: Path, function: str, classes: int | None) -> nn.Module:
+    """Run a user's factory; ``classes`` is passed where it has a parameter ``num_classes``."""
+    if not path.is_file():
+        raise InputError(f"--model-py: file {path} does not exist")
+    spec = importlib.util.spec_from_file_location(f"qhyvit_own_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    import_timm()  # beside a CPU torch, timm only imports this way
+    try:
+        with _as_a_program(path):
+            spec.loader.exec_module(loaded)
+            factory = getattr(loaded, function, None)
+            if not callable(factory):
+                raise UsageError(f"--model-py: {path} has no function {function!r}")
+            made = factory(num_classes=classes) if classes is not None and _takes_classes(factory) else factory()
+    except (UsageError, ExportError):
+        raise
+    except Exception as error:  # a user's code may raise anything
+        raise ExportError(f"{function} in {path} failed: {type(error).__name__}: {error}".rstrip(": ")) from error
+    if not isinstance(made, nn.Module):
+        raise ExportError(f"{function} in {path} gives a {type(made).__name__}, not a torch.nn.Module")
+    return made
+
+
+@contextlib.contextmanager
+def _as_a_program(path: Path) -> Iterator[None]:
+    """Run a user's code with its folder on the path and without qhyvit's own arguments; what it prints goes to stderr.
+
+    Raises:
+        ExportError: it ends the program, as argparse does; with the last line that it said.
+    """
+    said, arguments = io.StringIO(), sys.argv
+    sys.path.insert(0, str(path.parent.resolve()))  # for what the file imports from beside it
+    sys.argv = [str(path)]
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as error:
+        lines = said.getvalue().strip().splitlines()
+        last = f": {lines[-1].strip()}" if lines else ""
+        said = io.StringIO()
+        raise ExportError(
+            f"{path} ended the program (exit code {error.code}){last}; a factory returns its module: keep argparse and "
+            'sys.exit below if __name__ == "__main__"'
+        ) from error
+    finally:
+        sys.path.pop(0)
+        sys.argv = arguments
+        sys.stderr.write(said.getvalue())
+
+
+def _takes_classes(factory: Callable[..., Any]) -> bool:
+    import inspect
+
+    return "num_classes" in inspect.signature(factory).parameters
+
+
+def _described(name: str, module: nn.Module, size: int | None, weights: str) -> Source:
+    """A module that somebody else built, with what it says of itself (see :func:`input_facts`)."""
+    facts = input_facts(name, module, size)
+    found = count_classes(name, module, facts.input_size)
+    label = next((f.name for f in all_families().values() if f.occurs_in(module)), GENERIC)
+    return Source(name, label, module, with_equivalents, found, facts.input_size, facts.preprocess, None, weights)
+
+
+def _plain(name: str, module: nn.Module) -> nn.Module:
+    """The module inside wrappers of training, in float32, on the CPU, in eval mode.
+
+    Raises:
+        ExportError: its parameters have no values, or it has no Python code.
+    """
+    outer = module
+    while isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        module = module.module
+    module = getattr(module, "_orig_mod", module)  # of torch.compile
+    if "preprocess" in vars(outer):
+        module.__dict__["preprocess"] = vars(outer)["preprocess"]
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ExportError(f"{name} is TorchScript, which cannot be exported; give the module that it was made from")
+    for key, value in [*module.named_parameters(), *module.named_buffers()]:
+        if nn.parameter.is_lazy(value) or value.is_meta:
+            raise ExportError(f"{name}: {key} has no values yet (a lazy layer, or device meta); load weights first")
+    return module.float().cpu().eval()

@@ -1,0 +1,1 @@
+"""What several observers need; no observer of its own."""

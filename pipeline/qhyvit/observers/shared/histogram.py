@@ -1,0 +1,165 @@
+"""Histograms that keep the moments of each bin, so that any grid's squared error on them is nearly exact.
+
+Each bin holds sum(w), sum(w x), sum(w x^2): the weighted squared error of sending the bin to a code's value v is
+S2 - 2 v S1 + v^2 S0, exact when all of the bin goes to that code. ``w`` is 1, or the squared gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from qhyvit.observers.shared.observer import rows
+
+BINS = 8192
+
+
+@dataclass
+class Row:
+    """Histogram of one channel (or of the whole tensor): moments [bins], ``edges`` [bins + 1]."""
+
+    count: np.ndarray
+    s0: np.ndarray
+    s1: np.ndarray
+    s2: np.ndarray
+    edges: np.ndarray
+
+    def error(self, scale: np.ndarray, zero_point: np.ndarray, qmin: int, qmax: int) -> np.ndarray:
+        """Weighted squared error of each candidate grid; ``scale``, ``zero_point`` are [candidates].
+
+        Where one code ends and the next begins, running sums tell what lies between: the cost of a grid does not
+        depend on the number of bins. A bin that a boundary cuts goes to the side where most of it lies.
+        """
+        codes = np.arange(qmin, qmax + 1)
+        value = (codes - zero_point[:, None]) * scale[:, None]  # [candidates, codes]
+        low, width = self.edges[0], (self.edges[-1] - self.edges[0]) / len(self.count)
+        ends = ((value[:, :-1] + value[:, 1:]) / 2 - low) / width
+        index = np.clip(np.rint(ends), 0, len(self.count)).astype(np.int64)
+        s0, s1, s2 = self._running
+        of_code = [np.diff(s[index], axis=1, prepend=0.0, append=s[-1]) for s in (s0, s1)]
+        error: np.ndarray = s2[-1] - (2 * value * of_code[1] - value * value * of_code[0]).sum(axis=1)
+        found: np.ndarray = np.maximum(error, 0.0)
+        return found
+
+    @cached_property
+    def _running(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Sums of the moments over the first i bins, [bins + 1] each."""
+        s0, s1, s2 = (np.concatenate([[0.0], np.cumsum(s)]) for s in (self.s0, self.s1, self.s2))
+        return s0, s1, s2
+
+    def centres(self) -> np.ndarray:
+        """A value inside each bin: the weighted mean where there is weight, else the centre."""
+        centre = (self.edges[:-1] + self.edges[1:]) / 2
+        return np.where(self.s0 > 0, self.s1 / np.where(self.s0 > 0, self.s0, 1), centre)
+
+
+def merge(rows: list[Row], divisors: Sequence[float] | np.ndarray, bins: int = BINS) -> Row:
+    """One row of many: row i holds x / divisors[i], and its weights count x's own units (error * divisors[i]^2).
+
+    So the error of a grid on x / r is given as the error that it makes in x.
+    """
+    centres = np.concatenate([row.centres() / r for row, r in zip(rows, divisors, strict=True)])
+    count = np.concatenate([row.count for row in rows])
+    s0 = np.concatenate([row.s0 * r * r for row, r in zip(rows, divisors, strict=True)])
+    s1 = np.concatenate([row.s1 * r for row, r in zip(rows, divisors, strict=True)])
+    s2 = np.concatenate([row.s2 for row in rows])
+    used = count > 0
+    low, high = float(centres[used].min()), float(centres[used].max())
+    width = max(high - low, 1e-12) / (bins - 1)
+    index = np.clip(((centres - low) / width).astype(np.int64), 0, bins - 1)[used]
+
+    def total(moment: np.ndarray) -> np.ndarray:
+        return np.bincount(index, moment[used], minlength=bins)
+
+    return Row(total(count), total(s0), total(s1), total(s2), low + width * np.arange(bins + 1))
+
+
+def _sums(index: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
+    return torch.bincount(index, values.flatten(), minlength=size)
+
+
+class Histogram:
+    """Collects one Row a channel; grows its range by powers of two of the bin width, merging bins."""
+
+    def __init__(self, axis: int | None, bins: int = BINS) -> None:
+        self.axis, self.bins = axis, bins
+        self.low: torch.Tensor | None = None  # [channels]
+        self.width: torch.Tensor | None = None
+        self.moments: torch.Tensor | None = None  # [4, channels, bins]: count, w, w x, w x^2
+
+    def update(self, x: torch.Tensor, weight: torch.Tensor | None = None) -> None:
+        """Add a batch, with a weight for each value (default 1)."""
+        values = rows(x, self.axis).double()
+        w = None if weight is None else rows(weight, self.axis).double()
+        if len(values) == 1:  # over everything at once all cores take part
+            low, high = (end[None] for end in values.aminmax())
+        else:
+            low, high = values.aminmax(dim=1)
+        self._reserve(low, high)
+        assert self.low is not None
+        assert self.width is not None
+        assert self.moments is not None
+        channels = values.shape[0]
+        index = ((values - self.low[:, None]) / self.width[:, None]).long().clamp_(0, self.bins - 1)
+        index += torch.arange(channels, device=index.device)[:, None] * self.bins
+        flat, size = index.flatten(), channels * self.bins
+        counts = torch.bincount(flat, minlength=size).reshape(channels, self.bins)
+        self.moments[0] += counts
+        self.moments[1] += counts if w is None else _sums(flat, w, size).reshape(channels, self.bins)
+        wx = values if w is None else w * values
+        self.moments[2] += _sums(flat, wx, size).reshape(channels, self.bins)
+        self.moments[3] += _sums(flat, wx * values, size).reshape(channels, self.bins)
+
+    def _reserve(self, low: torch.Tensor, high: torch.Tensor) -> None:
+        """Make sure that [low, high] is inside: the first batch sets the bins with a margin, later ones merge."""
+        if self.moments is None or self.low is None or self.width is None:
+            span = (high - low).clamp_min(1e-9) * 1.5
+            self.low, self.width = low - span / 6, span / self.bins
+            self.moments = torch.zeros(4, low.numel(), self.bins, dtype=torch.float64, device=low.device)
+            return
+        outside = (high >= self.low + self.width * self.bins) | (low < self.low)
+        for c in outside.nonzero().flatten().tolist():
+            while high[c] >= self.low[c] + self.width[c] * self.bins or low[c] < self.low[c]:
+                self._double(c, down=bool(low[c] < self.low[c]))
+
+    def _double(self, c: int, *, down: bool) -> None:
+        """Merge pairs of bins of channel ``c`` and double its range towards the side that overflowed."""
+        assert self.low is not None
+        assert self.width is not None
+        assert self.moments is not None
+        half = self.moments[:, c].reshape(4, self.bins // 2, 2).sum(dim=2)
+        self.moments[:, c] = 0
+        if down:
+            self.low[c] -= self.width[c] * self.bins
+            self.moments[:, c, self.bins // 2 :] = half
+        else:
+            self.moments[:, c, : self.bins // 2] = half
+        self.width[c] *= 2
+
+    def channels(self) -> list[Row]:
+        """The rows collected.
+
+        Raises:
+            ValueError: nothing was observed.
+        """
+        if self.moments is None or self.low is None or self.width is None:
+            raise ValueError("nothing was observed")
+        m = self.moments.cpu().numpy()
+        low, width = self.low.cpu().numpy(), self.width.cpu().numpy()
+        steps = np.arange(self.bins + 1)
+        return [Row(m[0, c], m[1, c], m[2, c], m[3, c], low[c] + width[c] * steps) for c in range(m.shape[1])]
+
+    def shaped(self, values: list[float]) -> np.ndarray:
+        """One value without an axis, else [channels]."""
+        array = np.asarray(values, np.float64)
+        return array[0] if self.axis is None else array
+
+
+def share(histograms: Sequence[Histogram]) -> None:
+    """Let all of them hold what the first one counted."""
+    for other in histograms[1:]:
+        other.low, other.width, other.moments = histograms[0].low, histograms[0].width, histograms[0].moments

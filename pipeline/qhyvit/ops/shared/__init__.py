@@ -1,0 +1,1 @@
+"""What several ops need; no op of its own."""

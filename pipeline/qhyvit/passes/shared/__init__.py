@@ -1,0 +1,1 @@
+"""What several passes need; no pass of its own."""
