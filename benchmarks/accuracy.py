@@ -51,6 +51,7 @@ from qhyvit.sweep.jobs import Job
 from qhyvit.tflite.read import read
 from qhyvit.verify.accuracy import count
 from qhyvit.verify.decide import simulated_codes
+from qhyvit.work import FACTS, FLOAT, Work, default_preprocess
 from qhyvit_device.board import peak_memory_mib
 from qhyvit_device.preprocess import Preprocess, normalize, quantize
 
@@ -115,26 +116,26 @@ class Setup:
 
 
 def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
-    work = stages.Work(args.work)
+    work = Work(args.work)
     with files.lock(args.work / "lock"):
         stages.export(work, ModelConfig(args.model, args.weights, random_weights(args.model, args.weights)))
-    facts = work.json(stages.FACTS)
+    facts = work.json(FACTS)
     size = facts["input_size"]
-    how = data.preprocess_for(args.images, stages.default_preprocess(facts), None)
+    how = data.preprocess_for(args.images, default_preprocess(facts), None)
     drawn = data.calibration_images(args.images, args.count, seed)
     labelled = ranked_images(args.evaluate, args.labels, facts["classes"])
     shared = drawn.keys() & set(data.hash_files(labelled.paths))
     if shared:
         raise InputError(f"{len(shared)} images are in both folders: calibration and evaluation must differ")
-    test = data.preprocess_for(args.evaluate, stages.default_preprocess(facts), args.resize_mode)
+    test = data.preprocess_for(args.evaluate, default_preprocess(facts), args.resize_mode)
     pixels = pixels_of(labelled.paths, size, test)
     cache = args.work / f"float-{data.combined_hash(data.hash_files(labelled.paths))[:16]}-{test.mode}.npy"
     with files.lock(args.work / "lock"):
         if not cache.is_file():
-            np.save(cache, logits_of(work.read(stages.FLOAT), pixels, test))
+            np.save(cache, logits_of(work.read(FLOAT), pixels, test))
     calibration = torch.from_numpy(normalize(pixels_of([*drawn.values()], size, how), how))
     graph = stages.float_graph(work, profile, int16=args.bits == 8)
-    return Setup(read(work.read(stages.FLOAT)), graph, test, calibration, pixels, labelled.classes, np.load(cache))
+    return Setup(read(work.read(FLOAT)), graph, test, calibration, pixels, labelled.classes, np.load(cache))
 
 
 def simulated(

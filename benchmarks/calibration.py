@@ -19,6 +19,7 @@ from qhyvit import data, stages
 from qhyvit.config import ModelConfig
 from qhyvit.methods import method
 from qhyvit.methods.shared.problem import Problem
+from qhyvit.work import FACTS, Work, default_preprocess
 from qhyvit_device.preprocess import normalize
 
 
@@ -49,10 +50,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "calibration.csv")
     args = parser.parse_args()
 
-    work = stages.Work(args.work)
+    work = Work(args.work)
     stages.export(work, ModelConfig(args.model, args.weights, random_weights(args.model, args.weights)))
-    facts = work.json(stages.FACTS)
-    how = data.preprocess_for(args.images, stages.default_preprocess(facts), None)
+    facts = work.json(FACTS)
+    how = data.preprocess_for(args.images, default_preprocess(facts), None)
     paths = [*data.calibration_images(args.images, args.count, args.seed).values()]
     pixels = pixels_of(paths, facts["input_size"], how)
     graph, images = stages.float_graph(work), torch.from_numpy(normalize(pixels, how))

@@ -25,6 +25,7 @@ from qhyvit import stages
 from qhyvit.config import DataConfig, MethodConfig, ModelConfig
 from qhyvit.models import all_families
 from qhyvit.sweep.jobs import Job
+from qhyvit.work import FACTS, VERIFY, Work
 
 IMAGES, CALIBRATION, CHECKED = 24, 8, 16
 SEED = 1
@@ -40,14 +41,14 @@ def images_into(folder: Path) -> Path:
 
 def one(variant: str, place: Path) -> dict[str, Any]:
     """The row of one variant; ``place`` is an empty folder."""
-    images, work = images_into(place / "images"), stages.Work(place / "work")
+    images, work = images_into(place / "images"), Work(place / "work")
     started = time.monotonic()
     stages.export(work, ModelConfig(variant, random_weights=True), SEED)
     exported = time.monotonic() - started
     stages.calibrate(work, DataConfig(images, CALIBRATION, "squash"), MethodConfig("minmax", seed=SEED))
     stages.convert(work)
     stages.verify(work, images, CHECKED, SEED, "squash")
-    verdict, facts = work.json(stages.VERIFY), work.json(stages.FACTS)
+    verdict, facts = work.json(VERIFY), work.json(FACTS)
     census = verdict["census"]
     kinds: Counter[str] = Counter()
     for op, n in census["ops"].items():

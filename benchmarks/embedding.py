@@ -25,6 +25,7 @@ from qhyvit.config import DataConfig, MethodConfig, ModelConfig, TargetConfig
 from qhyvit.errors import InputError
 from qhyvit.evaluation import logits_of
 from qhyvit.sweep.jobs import Job
+from qhyvit.work import FACTS, FLOAT, MODEL, Work, default_preprocess
 from qhyvit_device.preprocess import images_in
 
 KEY = ("model", "profile", "method", "seed", "calibration_images", "images")
@@ -55,7 +56,7 @@ def one(args: argparse.Namespace, profile: str, seed: int) -> dict[str, Any]:
     """The row of one build."""
     with tempfile.TemporaryDirectory() as place:
         calibration, looked_at = parted(args.images, args.count, args.held_out, seed)
-        images, work = Path(place) / "images", stages.Work(Path(place) / "work")
+        images, work = Path(place) / "images", Work(Path(place) / "work")
         images.mkdir()
         for path in calibration:
             (images / path.name).write_bytes(path.read_bytes())
@@ -65,10 +66,10 @@ def one(args: argparse.Namespace, profile: str, seed: int) -> dict[str, Any]:
         stages.calibrate(work, DataConfig(images, args.count, args.resize_mode), method, TargetConfig(profile))
         seconds = time.process_time() - started
         stages.convert(work)
-        facts = work.json(stages.FACTS)
-        how = data.preprocess_for(args.images, stages.default_preprocess(facts), args.resize_mode)
+        facts = work.json(FACTS)
+        how = data.preprocess_for(args.images, default_preprocess(facts), args.resize_mode)
         pixels = data.load_pixels(looked_at, facts["input_size"], how)
-        found = cosines(*(logits_of(work.read(name), pixels, how) for name in (stages.FLOAT, stages.MODEL)))
+        found = cosines(*(logits_of(work.read(name), pixels, how) for name in (FLOAT, MODEL)))
         return {
             "model": model_name(args.model), "profile": profile, "method": args.method, "seed": seed,
             "calibration_images": args.count, "images": len(found), "cpu_seconds": f"{seconds:.0f}",

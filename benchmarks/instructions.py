@@ -24,8 +24,9 @@ from benchmarks import _arm64
 from benchmarks._files import RESULTS, command_line, have_rows, read_rows, write_rows
 from benchmarks.coverage import images_into
 from benchmarks.latency import FILES, MODELS, calibrated, file_name, weights_of
-from qhyvit import files, stages
+from qhyvit import files
 from qhyvit.errors import QhyvitError
+from qhyvit.work import MODEL
 from qhyvit_device.runner import TfliteFile
 
 FEW, MANY = 1, 9  # Python itself takes half a million instructions more or less
@@ -77,7 +78,7 @@ def _file(work: Path, model: str, name: str, processor: str, weights: Path | Non
     if not path.is_file():
         images = images_into(work / "images")
         made = calibrated(model, folder / path.stem, images, weights, "cpu", Path(processor))
-        files.write_bytes(path, made.read(stages.MODEL))
+        files.write_bytes(path, made.read(MODEL))
     return path
 
 

@@ -27,6 +27,7 @@ from qhyvit import data, files, stages
 from qhyvit.config import DataConfig, MethodConfig, ModelConfig, TargetConfig
 from qhyvit.models import find_variant
 from qhyvit.verify.census import census
+from qhyvit.work import FLOAT, MODEL, Work, default_preprocess
 from qhyvit_device import bench
 
 MODELS = ("mobilevit_xxs", "mobilevitv2_075", "efficientformer_l1", "efficientformerv2_s0", "mobile_former_52m")
@@ -46,9 +47,9 @@ def file_name(name: str) -> str:
 def calibrated(
     model: str, folder: Path, images: Path, weights: Path | None, profile: str, latency: Path | None = None,
     count: int = CALIBRATION, options: Mapping[str, Any] = QUICK,
-) -> stages.Work:  # fmt: skip
+) -> Work:  # fmt: skip
     """A model's work folder with its integer file, calibrated with ``count`` images; stages that are done are kept."""
-    work = stages.Work(folder, log=lambda line: print(f"{model}: {line}", flush=True))
+    work = Work(folder, log=lambda line: print(f"{model}: {line}", flush=True))
     stages.export(work, ModelConfig(model, weights, random_weights(model, weights)), SEED)
     method, target = MethodConfig("qhyvit", options, SEED), TargetConfig(profile, latency_profile=latency)
     stages.calibrate(work, DataConfig(images, count, "squash"), method, target)
@@ -65,8 +66,8 @@ def own_files(
     paths = {name: folder / file_name(name) for name in OWN}
     for profile in ("integer", "cpu"):
         work = calibrated(model, folder / profile, images, weights, profile, None, count, options)
-        files.write_bytes(paths[profile], work.read(stages.MODEL))
-        files.write_bytes(paths["own float"], work.read(stages.FLOAT))
+        files.write_bytes(paths[profile], work.read(MODEL))
+        files.write_bytes(paths["own float"], work.read(FLOAT))
     return paths
 
 
@@ -84,7 +85,7 @@ def _prepare(model: str, folder: Path, images: Path, weights: Path | None) -> di
     if not paths["stock int8"].is_file():
         torch.manual_seed(SEED)
         stock = stock_export(model, weights, variant.input_size, SEED)
-        how = stages.default_preprocess({"preprocess": variant.preprocess})
+        how = default_preprocess({"preprocess": variant.preprocess})
         pixels = pixels_of([*data.calibration_images(images, CALIBRATION, SEED).values()], variant.input_size, how)
         files.write_bytes(paths["stock float"], stock)
         files.write_bytes(paths["stock int8"], quantize(stock, "static_wi8_ai8", pixels, how))

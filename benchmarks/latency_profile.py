@@ -43,6 +43,7 @@ from qhyvit.methods import method
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.ops import all_ops
 from qhyvit.plan import QuantPlan
+from qhyvit.work import FACTS, FLOAT, Work, default_preprocess
 from qhyvit_device import bench
 from qhyvit_device.preprocess import images_in, normalize
 from qhyvit_device.profile import profile
@@ -66,17 +67,17 @@ def prepare(model: str, folder: Path, images: Path) -> list[Path]:
     paths = [folder / f"{model}-{kind}.tflite" for kind in ("float", "integer", "islands", "mostly-float", "int16")]
     if all(p.is_file() for p in paths):
         return paths
-    work = stages.Work(folder / model, log=lambda line: print(f"{model}: {line}", flush=True))
+    work = Work(folder / model, log=lambda line: print(f"{model}: {line}", flush=True))
     stages.export(work, ModelConfig(model, random_weights=True), SEED)
-    facts = work.json(stages.FACTS)
-    how = data.preprocess_for(images, stages.default_preprocess(facts), "squash")
+    facts = work.json(FACTS)
+    how = data.preprocess_for(images, default_preprocess(facts), "squash")
     raw = data.load_pixels(images_in(images)[:CALIBRATION], facts["input_size"], how)
     pixels = torch.from_numpy(normalize(raw, how))
     graph = stages.float_graph(work)
     chosen = [n.outputs[0] for n in graph.nodes if n.op in FLOAT_OPS]
     islands, mostly = with_islands(graph, "cpu", chosen), _mostly_float(graph)
     wide = with_islands(edit.all_int8(graph), "integer", times(graph, default_profile(), int16=True).int8)
-    made = (work.read(stages.FLOAT), *(_integer(g, pixels) for g in (graph, islands, mostly)),
+    made = (work.read(FLOAT), *(_integer(g, pixels) for g in (graph, islands, mostly)),
             _integer(wide, pixels))  # fmt: skip
     for path, content in zip(paths, made, strict=True):
         files.write_bytes(path, content)

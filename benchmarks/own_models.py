@@ -28,6 +28,7 @@ from qhyvit.errors import QhyvitError
 from qhyvit.evaluation import logits_of
 from qhyvit.models.shared.source import TIMM
 from qhyvit.sweep.jobs import Job
+from qhyvit.work import FACTS, FLOAT, MODEL, VERIFY, Work, default_preprocess
 from qhyvit_device.preprocess import images_in
 
 CALIBRATION, CHECKED, CLASSES, SEED, MODE = 8, 8, 10, 1, "squash"
@@ -56,7 +57,7 @@ MODELS: dict[str, tuple[int, ...]] = {
 
 def one(model: str, size: int, place: Path) -> dict[str, Any]:
     """The row of one model; ``place`` is an empty folder."""
-    images, work, started = images_into(place / "images"), stages.Work(place / "work"), time.monotonic()
+    images, work, started = images_into(place / "images"), Work(place / "work"), time.monotonic()
     row: dict[str, Any] = {"model": model, "input": size, "status": "refused"}
     try:
         source = ModelConfig(f"{TIMM}{model}", None, True, CLASSES, size)
@@ -71,22 +72,22 @@ def one(model: str, size: int, place: Path) -> dict[str, Any]:
     return {**row, "all_s": f"{time.monotonic() - started:.0f}"}
 
 
-def _verdict(work: stages.Work) -> dict[str, Any]:
-    verdict = work.json(stages.VERIFY)
+def _verdict(work: Work) -> dict[str, Any]:
+    verdict = work.json(VERIFY)
     failed = "; ".join(c["name"] for c in verdict["checks"] if not c["passed"])
     census = verdict["census"]
     float_ops = sum(n for op, n in census["ops"].items() if op.rpartition(":")[2].startswith("FLOAT"))
     return {"verified": "yes" if verdict["passed"] else failed, "ops": census["op_count"], "float_ops": float_ops}
 
 
-def _beside_float(work: stages.Work, images: Path) -> dict[str, Any]:
+def _beside_float(work: Work, images: Path) -> dict[str, Any]:
     """Agreement of decisions, and the mean correlation of outputs, on the images that calibration did not use."""
-    facts, plan = work.json(stages.FACTS), stages.plan_of(work)
+    facts, plan = work.json(FACTS), stages.plan_of(work)
     paths = images_in(images)
     fresh = [p for p, h in zip(paths, data.hash_files(paths), strict=True) if h not in plan.image_hashes]
-    how = data.preprocess_for(images, stages.default_preprocess(facts), MODE)
+    how = data.preprocess_for(images, default_preprocess(facts), MODE)
     pixels = data.load_pixels(fresh, facts["input_size"], how)
-    floats, integers = (logits_of(work.read(name), pixels, how) for name in (stages.FLOAT, stages.MODEL))
+    floats, integers = (logits_of(work.read(name), pixels, how) for name in (FLOAT, MODEL))
     agreed = int((floats.argmax(1) == integers.argmax(1)).sum())
     correlations = [np.corrcoef(a, b)[0, 1] if np.ptp(b) else 0.0 for a, b in zip(floats, integers, strict=True)]
     return {"agreement": f"{agreed}/{len(fresh)}", "correlation": f"{np.mean(correlations):.4f}"}

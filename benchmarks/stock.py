@@ -25,10 +25,11 @@ from benchmarks._files import (
     ranked_images,
     write_rows,
 )  # fmt: skip
-from qhyvit import data, stages
+from qhyvit import data
 from qhyvit.evaluation import feed_of, logits_of
 from qhyvit.verify.accuracy import count
 from qhyvit.verify.census import census
+from qhyvit.work import default_preprocess
 from qhyvit_device.preprocess import Preprocess
 from qhyvit_device.runner import TfliteFile
 
@@ -131,7 +132,7 @@ def main() -> None:
     from qhyvit.models.shared.source import open_source
 
     source = open_source(args.model, args.weights)
-    how = stages.default_preprocess({"preprocess": source.preprocess})
+    how = default_preprocess({"preprocess": source.preprocess})
     test_how = replace(how, mode=args.resize_mode)
     labelled = ranked_images(args.evaluate, args.labels, source.classes)
     pixels = pixels_of(labelled.paths, source.input_size, test_how)

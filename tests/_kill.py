@@ -18,14 +18,17 @@ import matplotlib.figure  # noqa: F401 - warm, as all that follows
 
 from qhyvit import api, image, stages, wheelhouse
 from qhyvit.config import BuildConfig
+from qhyvit.data import VERIFY_IMAGES
 from qhyvit.errors import OutputError
 from qhyvit.methods import all_methods
 from qhyvit.methods.shared import learning
 from qhyvit.models import all_families
 from qhyvit.models.shared import export, source
+from qhyvit.stages import calibration
 from qhyvit.sweep import child, jobs
 from qhyvit.sweep.run import sweep
 from qhyvit.verify import report  # noqa: F401
+from qhyvit.work import Work
 from tests._tiny import CLASSES, SIZE, pictures
 
 all_methods()
@@ -125,15 +128,15 @@ def build(root, given, force=False):
 
 
 def convert(root, given):
-    stages.convert(stages.Work(root / "work"))
+    stages.convert(Work(root / "work"))
 
 
 def verify(root, given):
-    stages.verify(stages.Work(root / "work"), given / "images", stages.VERIFY_IMAGES, SEED, None, 0.0)
+    stages.verify(Work(root / "work"), given / "images", VERIFY_IMAGES, SEED, None, 0.0)
 
 
 def bundle(root, given, force=False):
-    work = stages.Work(root / "work")
+    work = Work(root / "work")
     _unless_there(root / "out", lambda: stages.bundle(work, root / "out", given / "images", None, "build", force=force))
 
 
@@ -221,7 +224,7 @@ def _tree(kind, _, folder):
 def _stand_in(given):
     exported = pickle.loads((given / "export.pickle").read_bytes())
     export.export = lambda *_: exported
-    stages.time = child.time = SimpleNamespace(monotonic=lambda: 0.0, process_time=lambda: 0.0)
+    calibration.time = child.time = SimpleNamespace(monotonic=lambda: 0.0, process_time=lambda: 0.0)
     child.peak_memory_mib = lambda: 0.0
     learning.KEEP_SECONDS = 0.0
     wheelhouse._pip, wheelhouse._source, image._tree = _pip, lambda: None, _tree

@@ -66,7 +66,7 @@ def test_the_examples_of_the_page_run(ran):
 def test_run_gives_what_the_file_gives(ran, folders):
     """The simulation's logits are the codes of the interpreter, image by image."""
     model = Model.load(ran["out"])
-    found = qhyvit.stages.solved(qhyvit.stages.Work(ran["built"].work))
+    found = qhyvit.stages.solved(qhyvit.work.Work(ran["built"].work))
     entry = found.plan.tensors[found.shipped.tensors[found.shipped.inputs[0]].name]
     codes = np.random.default_rng(1).integers(-128, 128, (3, SIZE, SIZE, 3)).astype(np.int8)
     x = (codes.astype(np.float64) - entry.zero_point[0]) * entry.scale[0]

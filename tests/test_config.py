@@ -19,7 +19,9 @@ from qhyvit.config import CONFIG, BuildConfig, DataConfig, MethodConfig, ModelCo
 from qhyvit.errors import InputError, QhyvitError, UsageError
 from qhyvit.methods import all_methods, method
 from qhyvit.options import options_of
+from qhyvit.stages.settings import note
 from qhyvit.sweep.spec import read_spec
+from qhyvit.work import Work
 
 LEAST = '[model]\nname = "net.py:make"\n[data]\nimages = "train"\n'
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
@@ -201,7 +203,7 @@ def test_a_config_has_all_settings_and_none_stand_beside_it(tmp_path):
 
 
 def test_a_profile_has_its_bits_however_parts_come_together(tmp_path):
-    method_, target, work = MethodConfig(bits=6), TargetConfig("cpu"), stages.Work(tmp_path)
+    method_, target, work = MethodConfig(bits=6), TargetConfig("cpu"), Work(tmp_path)
     for make in (lambda: check_bits(method_, target), lambda: stages.calibrate(work, None, method_, target),
                  lambda: BuildConfig(ModelConfig("m"), DataConfig("i"), method_, target)):  # fmt: skip
         with pytest.raises(UsageError, match="--bits 6 needs --profile integer"):
@@ -300,14 +302,14 @@ def test_what_is_missing_is_one_line(args, words, capsys):
 
 def test_settings_that_are_kept_are_made_anew_where_they_are_damaged(tmp_path):
     data = DataConfig(tmp_path / "train", 3)
-    stages._note(stages.Work(tmp_path), data=data)
-    stages._note(stages.Work(tmp_path), method=MethodConfig("minmax"))
+    note(Work(tmp_path), data=data)
+    note(Work(tmp_path), method=MethodConfig("minmax"))
     file = tmp_path / CONFIG
     assert set(json.loads(file.read_text())) == {"data", "method"}
     file.write_text("{half")
     with pytest.raises(InputError, match=r"config\.json is damaged .* with --force"):
-        stages._note(stages.Work(tmp_path), data=data)
-    stages._note(stages.Work(tmp_path, force=True), data=data)
+        note(Work(tmp_path), data=data)
+    note(Work(tmp_path, force=True), data=data)
     assert json.loads(file.read_text()) == {"data": {"images": "train", "count": 3, "resize_mode": None}}
 
 

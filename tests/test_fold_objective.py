@@ -9,13 +9,13 @@ from qhyvit.folds import all_folds
 from qhyvit.folds.shared.fold import Place
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.measure import CORRELATION, DECISIONS
+from qhyvit.methods.shared.edits import Editor, Edits
 from qhyvit.methods.shared.folding import Candidate, _all_together, _for_all, _Together, candidates
 from qhyvit.methods.shared.hessian import Statistics, Step
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
 from qhyvit.methods.shared.range_search import RangeSearch, first_ranges
 from qhyvit.methods.shared.ranges import ends
-from qhyvit.methods.shared.round import Round, _Edits
 from qhyvit.methods.shared.state import State
 from qhyvit.observers.shared.histogram import Histogram
 from qhyvit.observers.shared.search import search, widened
@@ -152,7 +152,7 @@ def test_ranges_of_a_fold_that_was_refused_are_not_taken():
     problem = Problem(graph, torch.randn(2, 4, 4, 3, generator=torch.Generator().manual_seed(0)))
     chosen = first_ranges(problem)
     gone = Candidate("stream_scale", Place("gone", (2,), 4), np.ones(4), 1.0, {2: (-1e4, 1e4)})
-    _, found, notes = Round(1, QhyvitOptions())._edited(problem, _Edits([gone], {}, None), chosen, 1.0)
+    _, found, notes = Editor(1, QhyvitOptions()).apply(problem, Edits([gone], {}, None), chosen, 1.0)
     assert notes == ()
     assert {g.members: q.scale for g, q in found.items()} == {g.members: q.scale for g, q in chosen.items()}
 

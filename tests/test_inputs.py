@@ -14,8 +14,10 @@ from torch import nn
 import qhyvit
 from qhyvit import cli, stages
 from qhyvit.config import ModelConfig
+from qhyvit.data import VERIFY_IMAGES
 from qhyvit.errors import ExportError, QhyvitError, UsageError
 from qhyvit.models.shared.source import check_weights, open_source
+from qhyvit.work import FACTS, FLOAT, Work
 from qhyvit_device import manifest
 from qhyvit_device.runner import Model
 
@@ -126,9 +128,9 @@ def test_the_resize_mode_of_the_build_is_in_the_bundle(place, built, capfd):
 
 
 def test_verification_takes_the_resize_mode_of_the_calibration(place, built):
-    work, seen = stages.Work(place / "B.work"), []
+    work, seen = Work(place / "B.work"), []
     work.log = seen.append
-    stages.verify(work, place / "train", stages.VERIFY_IMAGES, 0, None, 0.0)
+    stages.verify(work, place / "train", VERIFY_IMAGES, 0, None, 0.0)
     assert seen == ["verify: unchanged, kept"]
 
 
@@ -170,8 +172,8 @@ def test_random_weights_are_those_of_names_and_never_beside_others(place, tmp_pa
 
 
 def test_a_kept_export_with_random_weights_is_refused_without_the_option(place, tmp_path):
-    work = stages.Work(tmp_path)
-    for name in (stages.FLOAT, stages.FACTS):
+    work = Work(tmp_path)
+    for name in (FLOAT, FACTS):
         (tmp_path / name).write_text("{}")
     with pytest.raises(UsageError, match="--random-weights"):
         stages.export(work, ModelConfig("mobilevit_xxs"))

@@ -23,7 +23,7 @@ from qhyvit.plan import QuantPlan
 from qhyvit.report.changes import changes
 from qhyvit.report.cost import Costs
 from qhyvit.sim.run import Executor
-from qhyvit.stages import Solved
+from qhyvit.stages.solved import Solved
 from qhyvit.store import Store
 from qhyvit.tflite import flatbuffer
 from qhyvit.tflite.read import read

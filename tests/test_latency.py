@@ -38,6 +38,7 @@ from qhyvit.sim.run import Executor
 from qhyvit.tflite.read import read
 from qhyvit.verify.census import census
 from qhyvit.verify.report import verify
+from qhyvit.work import FACTS, FLOAT, LATENCY, Work
 
 ELEMENTS = 400  # a softmax over more is always float
 BOARD = {
@@ -678,16 +679,16 @@ def test_a_build_takes_a_profile_and_keeps_it(tmp_path, small_v1, pictures):
     board.write_text(scaled(20, "ADD int8").to_json())
     plans = []
     for number, file in enumerate((None, board)):
-        work = stages.KernelWork(tmp_path / f"w{number}")
+        work = Work(tmp_path / f"w{number}")
         work.folder.mkdir()
-        (work.folder / stages.FLOAT).write_bytes(small_v1.tflite)
-        (work.folder / stages.FACTS).write_text(json.dumps(small_v1.facts))
+        (work.folder / FLOAT).write_bytes(small_v1.tflite)
+        (work.folder / FACTS).write_text(json.dumps(small_v1.facts))
         target = TargetConfig("cpu", latency_profile=file)
         stages.calibrate(work, DataConfig(tmp_path, 4, "squash"), MethodConfig("minmax"), target)
         plans.append(stages.plan_of(work))
         solved = stages.solved(work).folded
         assert {solved.tensors[t].name for t in solved.islands} == set(plans[-1].floats)
-        kept = json.loads((work.folder / stages.LATENCY).read_text())
+        kept = json.loads((work.folder / LATENCY).read_text())
         assert kept == json.loads(board.read_text() if file else default_profile().to_json())
     assert len(plans[1].floats) > len(plans[0].floats)
 

@@ -29,6 +29,7 @@ from qhyvit.sweep.pool import Pool
 from qhyvit.sweep.run import sweep
 from qhyvit.sweep.spec import read_spec
 from qhyvit.verify.accuracy import count
+from qhyvit.work import FACTS, FLOAT, MODEL, Work, default_preprocess
 from qhyvit_device.preprocess import load_image, to_pixels
 
 ROOT = Path(__file__).parents[1]
@@ -328,8 +329,8 @@ def place(tmp_path, small_v1):
     (tmp_path / "s.toml").write_text(GOOD)
     export = matrix(read_spec(tmp_path / "s.toml"), tmp_path / "out").jobs[0]
     folder = Path(export.arguments["folder"])
-    files.write_bytes(folder / stages.FLOAT, small_v1.tflite)
-    files.write_text(folder / stages.FACTS, json.dumps(small_v1.facts))
+    files.write_bytes(folder / FLOAT, small_v1.tflite)
+    files.write_text(folder / FACTS, json.dumps(small_v1.facts))
     files.write_text(export.result_file(tmp_path / "out"), json.dumps({"value": {}, "process": {}}))
     return tmp_path
 
@@ -340,15 +341,15 @@ def quiet(what, share=0.0):
 
 def by_hand(place, small, method):
     """Top-1 and agreement counts of one build, made without a sweep."""
-    work = stages.Work(place / f"hand-{method}")
-    files.write_bytes(work.folder / stages.FLOAT, small.tflite)
-    files.write_text(work.folder / stages.FACTS, json.dumps(small.facts))
+    work = Work(place / f"hand-{method}")
+    files.write_bytes(work.folder / FLOAT, small.tflite)
+    files.write_text(work.folder / FACTS, json.dumps(small.facts))
     stages.calibrate(work, DataConfig(place / "train", 4), MethodConfig(method, seed=1))
     stages.convert(work)
     labelled = labelled_images(place / "val", None, 10)
-    how = stages.default_preprocess(small.facts)
+    how = default_preprocess(small.facts)
     pixels = [to_pixels(load_image(p), 128, 128, how) for p in labelled.paths]
-    floats, found = (logits_of(work.read(name), pixels, how) for name in (stages.FLOAT, stages.MODEL))
+    floats, found = (logits_of(work.read(name), pixels, how) for name in (FLOAT, MODEL))
     return count(found, labelled.classes, floats)
 
 

@@ -13,6 +13,7 @@ from qhyvit.config import DataConfig, MethodConfig
 from qhyvit.errors import InputError, OutputError
 from qhyvit.files import write_text as write
 from qhyvit.stages import plan_of, solved
+from qhyvit.stages.calibration import PIECES
 from qhyvit.work import CONSTANTS, FACTS, FLOAT, MODEL, PLAN, STATE, VERIFY, Work
 from qhyvit_device import manifest as manifests
 
@@ -274,4 +275,4 @@ def test_a_calibration_that_is_killed_behind_its_last_piece_searches_nothing_aga
     said = []
     stages.calibrate(Work(tmp_path / "w", log=said.append), *args[1:])
     assert not any(line.startswith("round") for line in said)
-    assert not (tmp_path / "w" / stages.PIECES).exists()
+    assert not (tmp_path / "w" / PIECES).exists()

@@ -16,22 +16,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from qhyvit import data, evaluation, files, stages
 from qhyvit.bundle import label_names, read_label_names
 from qhyvit.config import BuildConfig
+from qhyvit.data import VERIFY_IMAGES
 from qhyvit.errors import UsageError
-from qhyvit.evaluation import Evaluation
 from qhyvit.graph.ir import Graph
 from qhyvit.plan import QuantPlan
 from qhyvit.progress import Log, Progress, silent
+from qhyvit.run_graph import run as run
+from qhyvit.work import FACTS, VERIFY, Work
 from qhyvit_device.preprocess import images_in
 
 if TYPE_CHECKING:
     from torch import nn
-
-AT_ONCE = 4  # images that :func:`run` computes together
 
 
 def _path(given: str | Path | None) -> Path | None:
@@ -97,7 +95,7 @@ class Built:
     @property
     def plan(self) -> QuantPlan:
         """The plan of the file."""
-        return stages.plan_of(stages.Work(self.work))
+        return stages.plan_of(Work(self.work))
 
 
 def calibrate(
@@ -115,7 +113,7 @@ def calibrate(
     """
     config = _checked(_config(model, {"images": images, **settings}), verify=False)
     with TemporaryDirectory() as temporary:
-        work = stages.Work(config.output.work or Path(temporary), progress, log)
+        work = Work(config.output.work or Path(temporary), progress, log)
         stages.export(work, config.model, config.method.seed, config.data.images)
         stages.calibrate(work, config.data, config.method, config.target)
         found = stages.solved(work)
@@ -145,14 +143,14 @@ def build(
         raise UsageError("the build needs out: on the command line, or as out of [output]")
     files.check_free(output.out, force=force)
     _checked(config, verify=True)
-    work = stages.Work(output.work or output.out.with_name(output.out.name + ".work"), progress, log, force)
+    work = Work(output.work or output.out.with_name(output.out.name + ".work"), progress, log, force)
     with work.lock():
         stages.export(work, config.model, seed, pictures)
-        label_names(output.labels, work.json(stages.FACTS)["classes"])
+        label_names(output.labels, work.json(FACTS)["classes"])
         stages.calibrate(work, config.data, config.method, config.target)
         stages.convert(work)
-        stages.verify(work, pictures, stages.VERIFY_IMAGES, seed, config.data.resize_mode, output.min_agreement)
-        verdict = work.json(stages.VERIFY)
+        stages.verify(work, pictures, VERIFY_IMAGES, seed, config.data.resize_mode, output.min_agreement)
+        verdict = work.json(VERIFY)
         if verdict["passed"]:
             stages.bundle(work, output.out, pictures, output.labels, command, force=force)
     return Built(output.out if verdict["passed"] else None, work.folder, verdict)
@@ -162,7 +160,7 @@ def evaluate(
     bundle: str | Path, images: str | Path, *, labels: str | Path | None = None, float_model: str | Path | None = None,
     resize_mode: str | None = None, allow_calibration_images: bool = False, progress: Progress = silent,
     log: Log = silent,
-) -> Evaluation:  # fmt: skip
+) -> evaluation.Evaluation:  # fmt: skip
     """The deployed file, and the float file on the same images: top-1, top-5, agreement, McNemar's test.
 
     Args:
@@ -174,36 +172,3 @@ def evaluate(
     """
     paths = Path(bundle), Path(images), _path(labels), _path(float_model)
     return evaluation.evaluate(*paths, resize_mode, progress, log, allow=allow_calibration_images)
-
-
-def run(graph: Graph, images: np.ndarray, plan: QuantPlan | None = None) -> np.ndarray:
-    """Logits [N, classes], float64, of images [N, H, W, 3] (float, normalized as the model takes them).
-
-    Args:
-        plan: compute what the integer file of this plan computes, by its kernels' own arithmetic (``graph`` is then
-            the ``shipped`` one); None: in float.
-
-    Raises:
-        GraphError: the images do not fit the graph's input.
-    """
-    import torch
-
-    from qhyvit.affine import grid
-    from qhyvit.affine import quantize as to_codes
-    from qhyvit.lowering.lower import lower
-    from qhyvit.sim.run import Executor
-    from qhyvit.verify.decide import simulated_codes
-
-    if plan is not None:
-        typed = lower(graph, plan).graph
-        entry, end = (typed.tensors[t].quantization for t in (typed.inputs[0], typed.outputs[0]))
-        assert entry is not None
-        assert end is not None
-        codes = to_codes(np.asarray(images), entry.scale[0], entry.zero_point, grid()).astype(np.int8)
-        steps: np.ndarray = simulated_codes(typed, [x[None] for x in codes]) - end.zero_point
-        return steps * end.scale[0]
-    executor = Executor(graph, torch.float64, exact=True)
-    feeds = torch.split(torch.from_numpy(np.asarray(images, np.float64)), AT_ONCE)
-    with torch.no_grad():
-        found: np.ndarray = torch.cat([executor.logits(x) for x in feeds]).numpy()
-    return found

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from qhyvit import console, files
 from qhyvit.errors import InputError
-from qhyvit.stages import FOLDED, MODEL, PLAN, Work, plan_of, solved
+from qhyvit.stages import plan_of, solved
 from qhyvit.verify.census import Census, census
+from qhyvit.work import FOLDED, MODEL, PLAN, Work
 
 
 def _show(found: Census, title: str) -> None:

@@ -24,6 +24,8 @@ from qhyvit.methods.shared.problem import Problem
 from qhyvit.passes import prepared
 from qhyvit.plan import QuantPlan
 from qhyvit.tflite.serialize import serialize
+from qhyvit.work import FACTS as EXPORTED
+from qhyvit.work import FLOAT, Work
 from qhyvit_device import cli
 from tests._graphs import PIECES, Builder
 from tests._layer_graphs import CLASSES, SIZE, graph_of
@@ -186,10 +188,10 @@ def weights() -> dict[str, bytes]:
 
 def _build() -> None:
     """``b`` and ``b.work``: stages of a build, the export left out."""
-    work = stages.Work(Path("b.work"))
+    work = Work(Path("b.work"))
     work.folder.mkdir()
-    (work.folder / stages.FLOAT).write_bytes(serialize(graph_of(WHOLE)))
-    (work.folder / stages.FACTS).write_text(json.dumps(FACTS))
+    (work.folder / FLOAT).write_bytes(serialize(graph_of(WHOLE)))
+    (work.folder / EXPORTED).write_text(json.dumps(FACTS))
     where = Path("images")
     stages.calibrate(work, DataConfig(where, 2, "squash"), MethodConfig("minmax"))
     stages.convert(work)

@@ -17,10 +17,10 @@ from qhyvit.models.shared.source import GENERIC, open_source
 from qhyvit.models.shared.weights import randomize, settle
 from qhyvit.passes import prepared
 from qhyvit.plan import QuantPlan
-from qhyvit.stages import Work
 from qhyvit.stages import export as export_stage
 from qhyvit.tflite.read import read
 from qhyvit.verify.report import verify
+from qhyvit.work import Work
 from qhyvit_device.preprocess import Preprocess, quantize
 
 OWN = '''

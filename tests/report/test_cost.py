@@ -16,9 +16,11 @@ from qhyvit.methods import method
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.passes import prepared
 from qhyvit.plan import QuantPlan, TensorQuant
-from qhyvit.report.gather import Request, _cost
-from qhyvit.stages import FLOAT, LATENCY, VERIFY, Solved, Work
+from qhyvit.progress import silent
+from qhyvit.report.blocks import cost_facts
+from qhyvit.stages.solved import Solved
 from qhyvit.tflite.serialize import serialize
+from qhyvit.work import FLOAT, LATENCY, VERIFY, Work
 from tests._layer_graphs import LAYERS, Maker, graph_of
 
 IMAGES = torch.rand(4, 8, 8, 3, generator=torch.Generator().manual_seed(0))
@@ -40,7 +42,7 @@ def costs_of(graph: Graph, folder: Path):
     (folder / VERIFY).write_text(json.dumps(verified))
     (folder / LATENCY).write_text(default_profile().to_json())
     solved = Solved(graph, found.shipped, QuantPlan(found.tensors, "minmax"))
-    return _cost(solved, IMAGES, Work(folder, lambda what, share=0.0: None), "qhyvit build", Request(folder))
+    return cost_facts(solved, IMAGES, Work(folder, lambda what, share=0.0: None), "qhyvit build", silent)
 
 
 def test_a_scalar_constant_has_a_cost(tmp_path) -> None:

@@ -28,12 +28,14 @@ from qhyvit.report import changes, compare, latency
 from qhyvit.report.chain import chain
 from qhyvit.report.cost import Costs, rounded_tensors
 from qhyvit.report.facts import PageFacts
-from qhyvit.report.gather import Request, gather
+from qhyvit.report.gather import gather
 from qhyvit.report.images import mean_kl as mean_kl_of_logits
 from qhyvit.report.page import render
+from qhyvit.report.request import Request
 from qhyvit.sim.replay import Replay
 from qhyvit.sim.run import Executor
 from qhyvit.sweep.parts import evaluate_in_parts
+from qhyvit.work import FACTS, FLOAT, SAMPLES, Work, default_preprocess
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -47,10 +49,10 @@ def bundle(tmp_path_factory, small_v1, pictures) -> Path:
     for i, pixels in enumerate(pictures):
         Image.fromarray(pixels).save(images / f"{i}.png")
     for method in ("minmax", "percentile"):
-        work = stages.Work(place / f"{method}.work")
+        work = Work(place / f"{method}.work")
         work.folder.mkdir()
-        (work.folder / stages.FLOAT).write_bytes(small_v1.tflite)
-        (work.folder / stages.FACTS).write_text(json.dumps(small_v1.facts))
+        (work.folder / FLOAT).write_bytes(small_v1.tflite)
+        (work.folder / FACTS).write_text(json.dumps(small_v1.facts))
         stages.calibrate(work, DataConfig(images, 8, "squash"), MethodConfig(method))
         stages.convert(work)
         stages.verify(work, images, 2, 0, "squash", 0.0)
@@ -70,9 +72,9 @@ def samples(bundle) -> torch.Tensor:
     from qhyvit import files
     from qhyvit_device.preprocess import normalize
 
-    work = stages.Work(bundle.with_name("minmax.work"))
-    pixels = files.unpack_arrays(work.read(stages.SAMPLES), "samples")["pixels"]
-    return torch.from_numpy(normalize(pixels[:8], stages.default_preprocess(work.json(stages.FACTS))))
+    work = Work(bundle.with_name("minmax.work"))
+    pixels = files.unpack_arrays(work.read(SAMPLES), "samples")["pixels"]
+    return torch.from_numpy(normalize(pixels[:8], default_preprocess(work.json(FACTS))))
 
 
 def test_replay_gives_what_a_whole_run_with_the_change_gives(small_v1, inputs):
@@ -88,7 +90,7 @@ def test_replay_gives_what_a_whole_run_with_the_change_gives(small_v1, inputs):
 
 
 def test_sqnr_and_kl_of_a_tensor_are_those_of_a_whole_run(bundle, report, samples):
-    found = stages.solved(stages.Work(bundle.with_name("minmax.work")))
+    found = stages.solved(Work(bundle.with_name("minmax.work")))
     executor = Executor(found.folded)
     for facts in [t for t in report.cost.tensors if t.kind == "activation"][3::50]:
         quant, seen = found.plan.tensors[facts.name], {}
@@ -125,7 +127,7 @@ def test_every_node_is_in_one_block_and_every_rounded_tensor_once(bundle, small_
     assert [b.stop for b in blocks[:-1]] == [b.start for b in blocks[1:]]
     assert (blocks[0].start, blocks[-1].stop) == (0, len(small_v1.graph.nodes))
     assert len({b.label for b in blocks}) == len(blocks)
-    found = stages.solved(stages.Work(bundle.with_name("minmax.work")))
+    found = stages.solved(Work(bundle.with_name("minmax.work")))
     names = [i.tensor.name for i in rounded_tensors(found.folded, found.plan.tensors)]
     assert len(set(names)) == len(names)
     assert set(names) <= set(found.plan.tensors)
@@ -137,7 +139,7 @@ def costs_of(found, samples):
 
 def test_a_measured_change_is_what_the_changed_method_gives(bundle, report, samples):
     """The report tries other ranges on the plan; here the method that chooses them runs from the start."""
-    graph = stages.solved(stages.Work(bundle.with_name("minmax.work"))).folded
+    graph = stages.solved(Work(bundle.with_name("minmax.work"))).folded
     problem = Problem(graph, samples)
     solution = find_method("minmax").search(problem, {"observer": "mse"})
     expected = mean_distance(problem, solution.tensors)
@@ -152,7 +154,7 @@ def test_a_method_is_replaced_in_the_command_not_added(report):
 
 
 def test_learning_is_proposed_for_as_long_as_the_method_does_it(bundle, samples):
-    found = stages.solved(stages.Work(bundle.with_name("minmax.work")))
+    found = stages.solved(Work(bundle.with_name("minmax.work")))
     costs, passes = costs_of(found, samples), find_method("qhyvit").defaults["learn"]
     for options, proposed in (({"learn": 0}, True), ({"learn": passes}, False)):
         plan = replace(found.plan, method="qhyvit", options=options)
@@ -163,7 +165,7 @@ def test_learning_is_proposed_for_as_long_as_the_method_does_it(bundle, samples)
 
 def test_what_the_method_proposes_is_taken_by_its_command(bundle, samples):
     """Options that are off come back with their defaults, written as the command line takes them."""
-    found = stages.solved(stages.Work(bundle.with_name("minmax.work")))
+    found = stages.solved(Work(bundle.with_name("minmax.work")))
     costs, method = costs_of(found, samples), find_method("qhyvit")
     off = {"ridge": 0.0, "rounding": False, "bias": False, "folds": "none", "search_images": 4, "gone": 1}
     plan = replace(found.plan, method="qhyvit", options=off)
@@ -179,7 +181,7 @@ def test_what_the_method_proposes_is_taken_by_its_command(bundle, samples):
 
 
 def test_proposals_count_with_the_times_of_the_board_that_the_build_is_for(bundle, samples):
-    found = stages.solved(stages.Work(bundle.with_name("minmax.work")))
+    found = stages.solved(Work(bundle.with_name("minmax.work")))
     default, costs = default_profile(), costs_of(found, samples)
     slow = {n: replace(k, fixed_us=1e6) if "float32" in n or n == TABLE else k for n, k in default.kernels.items()}
     for profile, proposed in ((default, True), (replace(default, kernels=slow), False)):
@@ -260,7 +262,7 @@ def test_compare_is_symmetrical_and_finds_every_difference(bundle):
     assert there.only == back.only[::-1]
     mirrored = {d.name: {k: v[::-1] for k, v in d.fields.items()} for d in back.different}
     assert {d.name: d.fields for d in there.different} == mirrored
-    a, b = (stages.plan_of(stages.Work(p.with_name(p.name + ".work"))).tensors for p in (bundle, other))
+    a, b = (stages.plan_of(Work(p.with_name(p.name + ".work"))).tensors for p in (bundle, other))
     differ = {n for n in a if (a[n].scale, a[n].zero_point) != (b[n].scale, b[n].zero_point)}
     assert {d.name for d in there.different if {"scale", "zero_point"} & d.fields.keys()} == differ
     assert there.equal + len(there.different) == len(a.keys() & b.keys())

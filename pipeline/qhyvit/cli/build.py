@@ -28,8 +28,9 @@ from qhyvit.cli.app import (
     build_flags,
 )  # fmt: skip
 from qhyvit.config import BuildConfig, ModelConfig
+from qhyvit.data import VERIFY_IMAGES
 from qhyvit.errors import CheckFailedError, UsageError
-from qhyvit.stages import VERIFY_IMAGES
+from qhyvit.work import VERIFY
 
 Given = Mapping[str, Any]  # settings by keyword
 
@@ -44,7 +45,7 @@ def _model(name: str | None, model_py: str | None, config: Path | None = None) -
 
 
 def _work(folder: Path, talk: console.Talk, *, force: bool = False) -> Any:
-    from qhyvit.stages import Work
+    from qhyvit.work import Work
 
     return Work(folder, talk.progress, talk.log, force)
 
@@ -128,7 +129,7 @@ def verify(
     with console.talk() as talk:
         w = _work(work, talk, force=force)
         stages.verify(w, images, count, seed, mode, min_agreement)
-    _show_verdict(w.json(stages.VERIFY), as_json=as_json)
+    _show_verdict(w.json(VERIFY), as_json=as_json)
 
 
 def _show_verdict(verdict: Mapping[str, Any], *, as_json: bool) -> None:

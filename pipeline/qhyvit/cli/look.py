@@ -99,8 +99,9 @@ def report(
     mode: Mode = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Explain a build on one HTML page: what each tensor and block costs, what would pay, where decisions differ."""
-    from qhyvit.report.gather import Request, gather
+    from qhyvit.report.gather import gather
     from qhyvit.report.page import render
+    from qhyvit.report.request import Request
 
     target = out or bundle.with_name(bundle.resolve().name + ".html")
     files.check_file(target)

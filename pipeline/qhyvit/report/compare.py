@@ -16,8 +16,8 @@ from qhyvit.progress import Progress
 from qhyvit.report import latency
 from qhyvit.report.facts import rounded
 from qhyvit.report.page import environment
-from qhyvit.stages import MODEL, PLAN, VERIFY, Work
 from qhyvit.verify.census import census
+from qhyvit.work import MODEL, PLAN, VERIFY, Work
 from qhyvit_device import manifest as manifests
 
 Table = tuple[str, tuple[str, ...], list[tuple[Any, ...]]]

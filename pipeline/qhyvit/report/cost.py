@@ -19,7 +19,7 @@ from qhyvit.report.chain import Neighbours
 from qhyvit.sim.fakequant import fake_quantize, rounds
 from qhyvit.sim.replay import Replay
 from qhyvit.sim.run import Executor
-from qhyvit.stages import Solved
+from qhyvit.stages.solved import Solved
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from qhyvit.config import BuildConfig, ModelConfig
 from qhyvit.evaluation import labelled_images, logits_of
 from qhyvit.sweep.spec import EvaluationSpec
 from qhyvit.verify.accuracy import Accuracy, count
+from qhyvit.work import FACTS, FLOAT, MODEL, Work, default_preprocess
 from qhyvit_device.preprocess import Preprocess, load_image, to_pixels
 
 SUBSET_SEED = 0  # of evaluation images, where a count is given: the same ones for every build
@@ -22,19 +23,19 @@ SUBSET_SEED = 0  # of evaluation images, where a count is given: the same ones f
 
 def export(folder: str, model: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """The float file of a model (:class:`ModelConfig`) and its facts, in ``folder``; one process at a time."""
-    work = stages.Work(Path(folder))
+    work = Work(Path(folder))
     with work.lock(wait=True):
         stages.export(work, ModelConfig.parse(model, "the model"), seed)
-    facts = work.json(stages.FACTS)
+    facts = work.json(FACTS)
     return {name: facts[name] for name in ("classes", "input_size", "float_error")}
 
 
-def _test_set(work: stages.Work, evaluation: Mapping[str, Any]) -> tuple[data.Labelled, Preprocess]:
-    facts, wanted = work.json(stages.FACTS), EvaluationSpec.parse(evaluation, "the evaluation")
+def _test_set(work: Work, evaluation: Mapping[str, Any]) -> tuple[data.Labelled, Preprocess]:
+    facts, wanted = work.json(FACTS), EvaluationSpec.parse(evaluation, "the evaluation")
     found = labelled_images(wanted.images, wanted.labels, facts["classes"])
     if wanted.count is not None:
         found = data.subset(found, wanted.count, SUBSET_SEED)
-    return found, data.preprocess_for(wanted.images, stages.default_preprocess(facts), wanted.resize_mode)
+    return found, data.preprocess_for(wanted.images, default_preprocess(facts), wanted.resize_mode)
 
 
 def _pixels(paths: list[Path], size: int, how: Preprocess) -> Iterator[np.ndarray]:
@@ -44,10 +45,10 @@ def _pixels(paths: list[Path], size: int, how: Preprocess) -> Iterator[np.ndarra
 
 def reference(folder: str, target: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Logits [N, classes] of the float file on the test images, float64, into ``target``."""
-    work = stages.Work(Path(folder))
+    work = Work(Path(folder))
     labelled, how = _test_set(work, evaluation)
-    size = work.json(stages.FACTS)["input_size"]
-    logits = logits_of(work.read(stages.FLOAT), _pixels(labelled.paths, size, how), how)
+    size = work.json(FACTS)["input_size"]
+    logits = logits_of(work.read(FLOAT), _pixels(labelled.paths, size, how), how)
     stream = io.BytesIO()
     np.save(stream, logits)
     files.write_bytes(Path(target), stream.getvalue())
@@ -58,13 +59,13 @@ def build(
     folder: str, export: str, reference: str, config: Mapping[str, Any], evaluation: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Calibrate, convert and measure; a work directory that an ended process left is gone on with."""
-    source, work, found = Path(export), stages.Work(Path(folder)), BuildConfig.parse(config, "the build")
-    for name in (stages.FLOAT, stages.FACTS):
+    source, work, found = Path(export), Work(Path(folder)), BuildConfig.parse(config, "the build")
+    for name in (FLOAT, FACTS):
         files.write_bytes(work.folder / name, files.read_bytes(source / name, "export"))
     stages.calibrate(work, found.data, found.method, found.target)
     stages.convert(work)
     accuracy, floating = _measure(work, Path(reference), evaluation)
-    plan, size = stages.plan_of(work), len(work.read(stages.MODEL))
+    plan, size = stages.plan_of(work), len(work.read(MODEL))
     shutil.rmtree(work.folder)
     return {
         "integer": accuracy.to_json(), "float": floating.to_json(), "size_bytes": size, "folds": len(plan.folds),
@@ -79,9 +80,9 @@ def _without_time(plan: Any) -> bytes:
     return text.encode()
 
 
-def _measure(work: stages.Work, reference: Path, evaluation: Mapping[str, Any]) -> tuple[Accuracy, Accuracy]:
+def _measure(work: Work, reference: Path, evaluation: Mapping[str, Any]) -> tuple[Accuracy, Accuracy]:
     labelled, how = _test_set(work, evaluation)
-    size = work.json(stages.FACTS)["input_size"]
+    size = work.json(FACTS)["input_size"]
     float_logits = np.load(reference, allow_pickle=False)
-    found = logits_of(work.read(stages.MODEL), _pixels(labelled.paths, size, how), how)
+    found = logits_of(work.read(MODEL), _pixels(labelled.paths, size, how), how)
     return count(found, labelled.classes, float_logits), count(float_logits, labelled.classes)

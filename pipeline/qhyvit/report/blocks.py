@@ -1,0 +1,59 @@
+"""What each block and each tensor costs, on a few images."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import torch
+
+from qhyvit.latency.fit import load
+from qhyvit.measure import measure
+from qhyvit.methods.shared.problem import outputs_of
+from qhyvit.progress import Progress
+from qhyvit.report.chain import Neighbours, block_of, chain
+from qhyvit.report.changes import changes
+from qhyvit.report.cost import Costs, rounded_tensors
+from qhyvit.report.facts import BlockFacts, Cost, rounded
+from qhyvit.report.tensors import tensor_facts
+from qhyvit.stages.solved import Solved
+from qhyvit.tflite.read import read
+from qhyvit.work import FLOAT, LATENCY, VERIFY, Work
+
+COST_IMAGES = 8  # that each tensor's cost is measured on
+
+
+def cost_facts(found: Solved, images: torch.Tensor, work: Work, command: str, progress: Progress) -> Cost:
+    """What quantization costs on ``images`` [N, H, W, 3], as the model takes them: by block and tensor.
+
+    Args:
+        command: that made the bundle; changes that would pay are given as commands like it.
+    """
+    images = images[:COST_IMAGES]
+    reference = outputs_of(read(work.read(FLOAT)), images)
+    costs = Costs(found, images, reference, measure(found.plan.measure))
+    blocks = chain(found.folded)
+    labels = block_of(found.folded, blocks)
+    in_file = work.json(VERIFY)["sqnr_db"]
+    items = rounded_tensors(found.folded, found.plan.tensors)
+    tensors = []
+    for number, item in enumerate(items):
+        progress("tensors", number / len(items))
+        tensors.append(tensor_facts(costs, item, labels[item.tensor.id], in_file, found.plan.bridge))
+    kl_up_to = costs.up_to(blocks, progress)
+    progress("changes", 0.0)
+    latency_profile = work.load(LATENCY, lambda _: load(work.folder / LATENCY))
+    logits = costs.everything(found.plan.tensors)
+    total = costs.of(logits)
+    return Cost(
+        len(costs.images), rounded(total), int((logits.argmax(1) == costs.reference.argmax(1)).sum()),
+        tuple(_block(costs, found, b, up_to) for b, up_to in zip(blocks, kl_up_to, strict=True)),
+        tuple(tensors), changes(found.plan, command, costs, total, latency_profile),
+    )  # fmt: skip
+
+
+def _block(costs: Costs, found: Solved, block: Neighbours, up_to: float) -> BlockFacts:
+    nodes = block.nodes(found.folded)
+    names = [found.folded.tensors[t].name for node in nodes for t in node.outputs]
+    bridge = tuple(f"{n}: {found.plan.bridge[n]}" for n in names if n in found.plan.bridge)
+    ops = dict(sorted(Counter(node.op for node in nodes).items()))
+    return BlockFacts(block.label, ops, bridge, rounded(max(costs.block_alone(block), 0.0)), rounded(up_to))

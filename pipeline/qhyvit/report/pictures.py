@@ -1,0 +1,90 @@
+"""The images of a report, and both files on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from qhyvit import data, files
+from qhyvit.errors import InputError
+from qhyvit.evaluation import float_file, labelled_images, predict
+from qhyvit.report.blocks import COST_IMAGES
+from qhyvit.report.facts import Examined, Missing
+from qhyvit.report.images import examine
+from qhyvit.report.request import Request
+from qhyvit.work import FLOAT, SAMPLES, Work
+from qhyvit_device.preprocess import load_image, to_pixels
+from qhyvit_device.runner import Model
+
+Pictures = tuple[list[Path], np.ndarray | None]
+
+
+def samples(request: Request, work: Work, model: Model, missing: list[Missing]) -> np.ndarray | None:
+    """Images [N, H, W, 3] uint8 to measure the costs on: kept by the calibration, else some of the folder named."""
+    if (work.folder / SAMPLES).is_file():
+        found = work.load(SAMPLES, lambda content: files.unpack_arrays(content, SAMPLES)).get("pixels")
+        size = model.manifest.input.height, model.manifest.input.width, 3
+        if found is None or found.dtype != np.uint8 or found.ndim != 4 or found.shape[1:] != size or not len(found):
+            raise InputError(f"{work.folder / SAMPLES} does not hold images of {size[0]}x{size[1]}; calibrate again")
+        return found
+    if request.images is not None:
+        paths = [*data.calibration_images(request.images, COST_IMAGES, 0).values()]
+        how = data.preprocess_for(request.images, model.manifest.preprocess, request.mode)
+        return data.load_pixels(paths, model.manifest.input.height, how)
+    missing.append(Missing(
+        "Blocks, tensors, changes that would pay", f"the work directory holds no {SAMPLES} (an older calibration)",
+        f"qhyvit report {request.bundle} --images FOLDER",
+    ))  # fmt: skip
+    return None
+
+
+def labelled_pictures(request: Request, folder: Path, model: Model) -> Pictures:
+    """Up to ``count`` images, and their classes where there are labels.
+
+    Raises:
+        InputError: images or labels are missing or unfit.
+    """
+    if request.labels is None and not (folder / "labels.csv").is_file():
+        paths, classes = [*data.calibration_images(folder, request.count, 0).values()], None
+    else:
+        found = data.subset(labelled_images(folder, request.labels, model.manifest.output.classes), request.count, 0)
+        paths, classes = found.paths, found.classes
+    data.check_readable(paths)
+    return paths, classes
+
+
+def examined(
+    request: Request, work: Work | None, model: Model, samples: np.ndarray | None, pictures: Pictures | None,
+    missing: list[Missing],
+) -> Examined | None:  # fmt: skip
+    """Both files on the images named, else on the samples."""
+    path = request.float_model or (None if work is None else work.folder / FLOAT)
+    reference = float_file(request.bundle, path, model)
+    if reference is None:
+        missing.append(Missing(
+            "Images on which float and integer differ", "there is no float model to compare with",
+            f"qhyvit report {request.bundle} --images FOLDER --float FLOAT.tflite",
+        ))  # fmt: skip
+        return None
+    if request.images is None or pictures is None:
+        if samples is None:
+            return None
+        names = [f"calibration image {i + 1}" for i in range(len(samples))]
+        how, source = model.manifest.preprocess, "the calibration images that the work directory keeps"
+        got = predict(model, reference, names, lambda i: samples[i], how, None, request.progress)
+        return examine(got, model.labels, source)
+    paths, classes = pictures
+    how = data.preprocess_for(request.images, model.manifest.preprocess, request.mode)
+    height, width = model.manifest.input.height, model.manifest.input.width
+    used = set(model.manifest.created_by.get("calibration_image_hashes", ()))
+    seen = sum(h in used for h in data.hash_files(paths))
+    note = f", {seen} of which were used to calibrate" if seen else ""
+    source = f"{len(paths)} images of {request.images} ({how.mode}){note}"
+
+    def pixels(i: int) -> np.ndarray:
+        return to_pixels(load_image(paths[i]), height, width, how)
+
+    names = [p.name for p in paths]
+    got = predict(model, reference, names, pixels, how, classes, request.progress)
+    return examine(got, model.labels, source)

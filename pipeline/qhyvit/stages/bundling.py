@@ -1,0 +1,55 @@
+"""Stage 5: what ships."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from qhyvit import data, files
+from qhyvit.config import CONFIG
+from qhyvit.stages.solved import lowered, plan_of
+from qhyvit.stages.verification import JUDGED
+from qhyvit.work import FACTS, FLOAT, MODEL, PLAN, VERIFY, Work, alone, default_preprocess, versions
+from qhyvit_device import __version__
+from qhyvit_device.preprocess import quantize
+
+
+@alone
+def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: str, *, force: bool) -> None:
+    """Stage 5: the folder that ships; see :func:`qhyvit.bundle.check_verdict`."""
+    from qhyvit.bundle import check_verdict, created_by, label_names, write_bundle
+
+    facts, verified, model = work.json(FACTS), work.json(VERIFY), work.read(MODEL)
+    hashes = {name: files.sha256(model) if name == MODEL else work.hash(name) for name in JUDGED}
+    check_verdict(work.folder / VERIFY, verified, hashes)
+    plan = plan_of(work)
+    created = created_by(command, facts, plan, verified) | {"float_sha256": hashes[FLOAT], "plan_sha256": hashes[PLAN]}
+    created["config"] = work.json(CONFIG) if (work.folder / CONFIG).is_file() else {}
+    (test_image,) = data.calibration_images(images, 1, plan.seed).values()
+    made_with = {**versions(), **facts["versions"], "qhyvit": __version__, "python": platform.python_version()}
+    write_bundle(
+        out, model, default_preprocess(facts, plan.resize_mode), test_image,
+        label_names(labels, facts["classes"]),
+        {"model": facts["model"], "profile": plan.profile, "versions": made_with, "created_by": created},
+        on_arm64=_on_arm64(work) if plan.profile == "integer" and not plan.int16 else None, force=force,
+    )  # fmt: skip
+
+
+def _on_arm64(work: Work) -> Callable[[np.ndarray], Sequence[int]]:
+    """What arm64's kernels make of an image, by the simulation."""
+
+    def codes(pixels: np.ndarray) -> Sequence[int]:
+        from qhyvit.ops.shared.spec import Kernel
+        from qhyvit.verify.decide import simulated_codes
+
+        typed, how = lowered(work).graph, default_preprocess(work.json(FACTS))
+        entry = typed.tensors[typed.inputs[0]].quantization
+        assert entry is not None
+        given = quantize(pixels, how, entry.scale[0], entry.zero_point, "int8")[None]
+        found: list[int] = simulated_codes(typed, [given], Kernel.ARM64)[0].tolist()
+        return found
+
+    return codes

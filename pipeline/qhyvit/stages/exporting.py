@@ -1,0 +1,65 @@
+"""Stage 1: the float file of a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qhyvit import data, files
+from qhyvit.config import ModelConfig
+from qhyvit.stages.settings import note
+from qhyvit.work import FACTS, FLOAT, Work, alone, code_digest, default_preprocess, state_digest
+from qhyvit_device.preprocess import normalize
+
+if TYPE_CHECKING:
+    from qhyvit.models.shared.source import Source
+
+
+@alone
+def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = None) -> None:
+    """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models.shared.source.open_source`).
+
+    Args:
+        images: folder of real ones, of which a few show that the file computes what the module does; None: noise does.
+    """
+    check_weights(model)
+    pictures = {} if images is None else data.calibration_images(images, data.EXPORT_IMAGES, seed)
+    weights = model.weights
+    digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
+    key: dict[str, Any] = {"model": model.name, "weights": digest, "classes": model.classes, "size": model.input_size,
+                           "seed": seed, "images": list(pictures)}  # fmt: skip
+
+    def opened_now() -> Source:
+        from qhyvit.models.shared.source import open_source
+
+        return open_source(model.source, weights, model.classes, model.input_size, seed,
+                           random_weights=model.random_weights)  # fmt: skip
+
+    opened = None
+    if model.module is not None or files.OWN in model.name:  # what a factory gives is known only when it ran
+        opened = opened_now()
+        key |= {"state": state_digest(opened.reference), "code": code_digest(model.source, opened.reference)}
+        key["preprocess"] = opened.preprocess
+
+    def make() -> None:
+        from qhyvit.models.shared.export import export as convert
+
+        work.progress("export", 0.0)
+        source = opened or opened_now()
+        work.log(f"export: {source.name} by the {source.family} family, {source.weights} weights")
+        how = default_preprocess({"preprocess": source.preprocess})
+        real = normalize(data.load_pixels([*pictures.values()], source.input_size, how), how) if pictures else None
+        made = convert(source, work.log, real)
+        files.write_bytes(work.folder / FLOAT, made.tflite)
+        files.write_text(work.folder / FACTS, json.dumps({**made.facts, "weights_sha256": digest}, indent=1) + "\n")
+
+    work.stage("export", key, (FLOAT, FACTS), make)
+    note(work, model=model)
+
+
+def check_weights(model: ModelConfig) -> None:
+    """See :func:`qhyvit.models.shared.source.check_weights`; `build` asks before the work."""
+    from qhyvit.models.shared.source import check_weights as check
+
+    check(model.source, model.weights, random_weights=model.random_weights)

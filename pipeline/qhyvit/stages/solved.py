@@ -1,0 +1,51 @@
+"""What calibration left in a work directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qhyvit import files
+from qhyvit.plan import QuantPlan
+from qhyvit.work import CONSTANTS, FOLDED, PLAN, Work
+
+if TYPE_CHECKING:
+    from qhyvit.graph.ir import Graph
+    from qhyvit.lowering.lower import Lowered
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What calibration left: the float graph with its folds, the same with the constants that ship, the plan."""
+
+    folded: Graph
+    shipped: Graph
+    plan: QuantPlan
+
+
+def plan_of(work: Work) -> QuantPlan:
+    """The plan alone."""
+    return work.load(PLAN, lambda content: QuantPlan.from_json(content.decode()))
+
+
+def solved(work: Work) -> Solved:
+    """Read what calibration wrote."""
+    from qhyvit.graph import edit
+    from qhyvit.lowering.profiles import ids_of, widened, with_gates, with_islands
+    from qhyvit.tflite.read import read
+
+    plan = plan_of(work)
+    folded = work.load(FOLDED, read)
+    folded = with_islands(folded, plan.profile, ids_of(folded, plan.floats))
+    folded = widened(folded, ids_of(folded, plan.wide))
+    folded = with_gates(folded, plan.gates)
+    constants = work.load(CONSTANTS, lambda content: files.unpack_arrays(content, CONSTANTS))
+    return Solved(folded, edit.with_named(folded, constants), plan)
+
+
+def lowered(work: Work) -> Lowered:
+    """The typed graph of what calibration left: what the file holds."""
+    from qhyvit.lowering.lower import lower
+
+    found = solved(work)
+    return lower(found.shipped, found.plan)

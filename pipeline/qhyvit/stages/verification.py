@@ -1,0 +1,67 @@
+"""Stage 4: the proof."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qhyvit import data, files
+from qhyvit.stages.solved import lowered, plan_of, solved
+from qhyvit.work import CONSTANTS, FACTS, FLOAT, FOLDED, MODEL, PLAN, VERIFY, Work, alone, default_preprocess
+from qhyvit_device.preprocess import normalize, quantize
+
+if TYPE_CHECKING:
+    from qhyvit.verify.report import Report
+
+
+JUDGED = (FLOAT, FOLDED, CONSTANTS, PLAN, MODEL)  # what a verdict is about
+
+
+def runtimes_here() -> list[str]:
+    """Interpreters to verify on: tensorflow's own beside LiteRT's where it is installed."""
+    from importlib.util import find_spec
+
+    return ["litert", *(["tensorflow"] if find_spec("tensorflow") else [])]
+
+
+@alone
+def verify(
+    work: Work, images: Path, count: int, seed: int, mode: str | None, least: float | None = None
+) -> Report | None:
+    """Stage 4: ``verify.json``, on images that calibration did not use, where there are enough; None if kept.
+
+    Args:
+        least: share of images on which the file has to decide as float does (:mod:`qhyvit.verify.against_float`);
+            None: the default.
+    """
+    from qhyvit.verify.against_float import FloatFile
+
+    facts, plan = work.json(FACTS), plan_of(work)
+    drawn = data.verification_images(images, plan.image_hashes, count, seed)
+    how = data.preprocess_for(images, default_preprocess(facts, plan.resize_mode), mode)
+    hashes = {name: work.hash(name) for name in JUDGED}
+    key = {"files": hashes, "images": list(drawn), "how": asdict(how), "least": least}
+    outcome: list[Report] = []
+
+    def make() -> None:
+        import torch
+
+        from qhyvit.verify.report import verify as check
+
+        work.progress("verify", 0.0)
+        found, model = solved(work), work.read(MODEL)
+        pixels = data.load_pixels([*drawn.values()], facts["input_size"], how)
+        entry = plan.tensors[found.folded.tensors[found.folded.inputs[0]].name]
+        codes = [quantize(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pixels]
+        floats = torch.from_numpy(normalize(pixels, how))
+        reference = FloatFile(work.read(FLOAT), facts, least)
+        outcome.append(
+            check(found.folded, plan, lowered(work), model, floats, codes, runtimes_here(), reference=reference)
+        )
+        verdict = {**outcome[0].to_json(), "files": {**hashes, MODEL: files.sha256(model)}}
+        files.write_text(work.folder / VERIFY, json.dumps(verdict, indent=1) + "\n")
+
+    work.stage("verify", key, (VERIFY,), make)
+    return next(iter(outcome), None)
