@@ -61,6 +61,9 @@ def _int8_steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.nd
     return np.array(steps)
 
 
+_looked_up = looked_up(_int8_steps)
+
+
 def _rounded(x: np.ndarray) -> np.ndarray:
     found: np.ndarray = np.trunc(x + np.copysign(np.float32(0.5), x))
     return found
@@ -94,7 +97,7 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: NoAttrs, kernel: Ker
     assert read is not None
     assert x is not None
     if write.bits == 8:
-        return list(looked_up(_int8_steps)(codes, quants, attrs, kernel))
+        return list(_looked_up(codes, quants, attrs, kernel))
     table = _int16_table(read.scale[0], write.scale[0])
     part = (x >> 7) + 256
     return [saturated(table[part] + (((table[part + 1] - table[part]) * (x & 127) + 64) >> 7), write)]

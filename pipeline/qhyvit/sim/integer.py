@@ -31,6 +31,7 @@ class IntegerExecutor:
 
     def __init__(self, graph: Graph, kernel: Kernel) -> None:
         self.graph, self.kernel = graph, kernel
+        self.constants: dict[tuple[int, bool], Array] = {}  # as kernels take them
 
     def run(self, codes: Array, keep: Collection[int] = ()) -> dict[int, Array]:
         """Codes of the outputs and of the tensors in ``keep``, by id, for input codes [B, *file shape without batch].
@@ -64,13 +65,19 @@ class IntegerExecutor:
             return None
         if t in values:
             return values[t]
-        tensor, op = self.graph.tensors[t], spec(node.op)
-        data = self.graph.constant(t)
+        op = spec(node.op)
+        whole = position in (op.weight_input, op.bias_input)
+        if (t, whole) not in self.constants:
+            self.constants[t, whole] = self._constant(t, whole=whole)
+        return self.constants[t, whole]
+
+    def _constant(self, t: int, *, whole: bool) -> Array:
+        tensor, data = self.graph.tensors[t], self.graph.constant(t)
         if tensor.quantization is not None:
             data = data.astype(np.int64)
         elif tensor.dtype != "FLOAT32":
             return data
-        return data if position in (op.weight_input, op.bias_input) else data[None]
+        return data if whole else data[None]
 
     def _float_outputs(self, node: Node, operands: Sequence[Array | None]) -> list[Array]:
         if node.op == "DEQUANTIZE":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from qhyvit.ops.shared.spec import Codes, Forward, FusedActivation, Integer, Ker
 
 MULTIPLIER_BITS = 21  # of XNNPACK's sums
 EXACT_IN_FLOAT32 = 2**24
+TABLES = 128  # of each op's kernel that are kept: an image after the other asks for the same ones
 ENDS: dict[str, tuple[float | None, float | None]] = {
     FusedActivation.RELU: (0.0, None), FusedActivation.RELU6: (0.0, 6.0), FusedActivation.RELU_N1_TO_1: (-1.0, 1.0)
 }  # fmt: skip
@@ -60,7 +62,7 @@ def saturated(codes: np.ndarray, quant: Quantization, attrs: Any = None, kernel:
 
 def steps_of(codes: np.ndarray, quant: Quantization) -> np.ndarray:
     """Codes less their zero point, int64."""
-    return codes.astype(np.int64) - quant.zero_point
+    return codes.astype(np.int64, copy=False) - quant.zero_point
 
 
 def aligned(codes: Sequence[Codes], quants: Quants) -> list[np.ndarray]:
@@ -78,7 +80,7 @@ def in_steps(codes: Sequence[Codes], quants: Quants) -> list[Any]:
     """Operands as ``OpSpec.forward`` takes them: steps of int8 and int16 tensors, exact in float32."""
     found: list[Any] = []
     for x, quant in zip(codes, quants.reads, strict=True):
-        known = None if x is None or quant is None else torch.from_numpy(steps_of(x, quant).astype(np.float32))
+        known = None if x is None or quant is None else torch.from_numpy(x.astype(np.float32)).sub_(quant.zero_point)
         found.append(x if known is None else known)
     return found
 
@@ -119,13 +121,16 @@ def looked_up(steps: Callable[[np.ndarray, Quantization, Quantization], np.ndarr
         steps: (all steps of the input [256], its quantization, that of the output) -> steps of the output's scale.
     """
 
+    @lru_cache(TABLES)
+    def table(read: Quantization, write: Quantization) -> np.ndarray:
+        low, high = read.limits
+        return saturated(steps(steps_of(np.arange(low, high + 1), read), read, write) + write.zero_point, write)
+
     def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
         (read,), (write,), x = quants.reads, quants.writes, codes[0]
         assert read is not None
         assert x is not None
-        low, high = read.limits
-        table = saturated(steps(steps_of(np.arange(low, high + 1), read), read, write) + write.zero_point, write)
-        return [table[x - low]]
+        return [table(read, write)[x - read.limits[0]]]
 
     return integer
 
@@ -141,14 +146,18 @@ def tabulated(function: Callable[[np.ndarray, Any], np.ndarray], *, builtin: boo
         builtin: XNNPACK refuses the op.
     """
 
-    def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
+    @cache
+    def with_attributes(attrs: Any, kernel: Kernel) -> Integer:
         def steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
             y = function(x.astype(np.float32) * scale(read), attrs) / scale(write)
             if builtin or kernel is Kernel.REFERENCE:
                 return half_away(y)
             return np.rint(y + np.float32(write.zero_point)) - write.zero_point
 
-        return list(looked_up(steps)(codes, quants, attrs, kernel))
+        return looked_up(steps)
+
+    def integer(codes: Sequence[Codes], quants: Quants, attrs: Any, kernel: Kernel) -> list[np.ndarray]:
+        return list(with_attributes(attrs, kernel)(codes, quants, attrs, kernel))
 
     return integer
 
@@ -193,16 +202,20 @@ def accumulates(sum_up: Forward, data: int, weight: int, bias: int = -1, *, summ
             whole = builtin(total.astype(np.int64), factors)
             return [saturated(whole + write.zero_point, write, attrs, kernel)]
         a, b = (np.asarray(q.scale, np.float32) for q in (first, second))
-        found = np.rint(total.astype(np.float32) * (a * b / scale(write)))
-        return [saturated(found + write.zero_point, write, attrs, kernel)]
+        found = total.astype(np.float32)
+        found *= a * b / scale(write)
+        np.rint(found, out=found)
+        found += write.zero_point
+        return [saturated(found, write, attrs, kernel)]
 
     return integer
 
 
 def largest_sum(data: torch.Tensor, weight: torch.Tensor, summed: tuple[int, ...]) -> float:
     """What no sum of products, nor a part of one, exceeds in size."""
-    sizes = weight.double().abs().sum(summed) if summed else weight.abs()
-    return float(data.abs().max()) * float(sizes.max())
+    sizes = weight.abs().sum(summed, dtype=torch.float64) if summed else weight.abs()
+    low, high = torch.aminmax(data)
+    return max(-float(low), float(high)) * float(sizes.max())
 
 
 def clamped(low: float, top: float | None) -> Integer:
