@@ -287,7 +287,7 @@ def test_timm_and_torchvision_import_behind_qhyvit():
 def test_operators_are_declared_only_where_torchvision_lacks_them():
     """A torchvision whose extension loads brings its own: declared twice they would end the process."""
     code = (
-        "import qhyvit, torch, sys; from qhyvit import _torchvision as t\n"
+        "import qhyvit, torch, sys; from qhyvit import torchvision_stand_in as t\n"
         "assert t._Finder in sys.meta_path\n"
         "t._loads = lambda torch: True\n"
         "t.declare(); assert not t._declared and not hasattr(torch.ops.torchvision, 'nms')\n"
@@ -300,7 +300,7 @@ def test_operators_are_declared_only_where_torchvision_lacks_them():
 
 
 def test_a_missing_torch_is_no_hindrance():
-    code = "import sys; sys.modules['torch'] = None; import qhyvit; from qhyvit import _torchvision as t; t.declare()"
+    code = "import sys; sys.modules['torch'] = None; import qhyvit; from qhyvit import torchvision_stand_in as t; t.declare()"
     assert python(code).returncode == 0
     assert Path(qhyvit.__file__).is_file()
     assert torch.ops is not None

@@ -6,7 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from qhyvit.errors import ExportError, GraphError
+from qhyvit.models.efficientformer import NormalizeTokens
 from qhyvit.models.shared.export import FLOAT_TOLERANCE, export
+from qhyvit.models.shared.modules import ChannelsLast
+from qhyvit.models.shared.reason import reason
 from qhyvit.models.shared.source import open_source
 from qhyvit.models.shared.torch_forms import TorchForms
 from qhyvit.tflite.read import read
@@ -195,3 +198,12 @@ def test_what_has_no_op_is_named(function, kind, words):
     with pytest.raises(kind, match=words) as caught:
         export(open_source(Net(Function(function))))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ours", [ChannelsLast(nn.Identity()), NormalizeTokens(1e-6, 3)])
+def test_the_place_of_an_error_is_in_the_users_code_not_in_ours(ours):
+    """Equivalents and what several families share stand between a network and torch."""
+    with pytest.raises((RuntimeError, TypeError, IndexError)) as caught:
+        Function(lambda x: ours(x))(torch.ones(2))
+    assert ", in forward: return self.function(x)" in reason(caught.value)
+    assert "test_refusals.py" in reason(caught.value)

@@ -15,7 +15,7 @@ TOOLS = (
     "/jax/",
     "/jaxlib/",
     "/ai_edge_litert/",
-    f"/{Path(__file__).parents[1].name}/models/",
+    f"/{Path(__file__).parents[2].name}/models/",
 )
 
 

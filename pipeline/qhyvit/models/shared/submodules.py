@@ -27,6 +27,7 @@ from qhyvit.progress import Log, silent
 Make = Callable[[Any, int], nn.Module]
 DIFFERENCE = 1e-6  # of an equivalent in float64, of the largest output; an eps forgotten in a norm is more
 MERGED_DIFFERENCE = 1e-3  # of merged branches in float32
+SHELF = all_families.__module__  # the package that equivalents are written in
 
 
 def with_equivalents(module: nn.Module, input_size: int, log: Log = silent) -> nn.Module:
@@ -58,7 +59,7 @@ def equivalents_in(module: nn.Module) -> dict[str, str]:
     def walk(m: nn.Module, path: str) -> None:
         if isinstance(m, ChannelsLast | FromChannelsFirst):
             walk(m.net, path)
-        elif type(m).__module__.startswith(f"{__package__}.") and type(m).__module__ != MobileFormer.__module__:
+        elif type(m).__module__.startswith(f"{SHELF}.") and type(m).__module__ != MobileFormer.__module__:
             found[path] = type(m).__name__
         else:
             for name, child in m.named_children():
