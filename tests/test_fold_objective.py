@@ -46,7 +46,7 @@ def test_the_error_of_a_shared_scale_is_that_of_all_who_share_it():
     r = np.array([1.0, 0.2, 0.3, 0.25])
     position = {0: np.arange(4), 1: np.array([2, -1])}
     together = _Together(tuple(position.items()), (2,))
-    found = together.best(statistics, r, 8)
+    found = together.best(together.pool(statistics), r, 8)
     quant = TensorQuant((float(found.params.scale),), (int(found.params.zero_point),))
     lost = 0.0
     for t, x in values.items():

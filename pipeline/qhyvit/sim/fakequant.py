@@ -74,14 +74,16 @@ class LearnedUniform(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None]:
-        """Gradients of the values [*], the scale [1] and the zero point [1]."""
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, None, None]:
+        """Gradients of the values [*], the scale [1] and the zero point [1] where it is learned."""
         x, y = ctx.saved_tensors
         inside = torch.ops.aten.hardtanh_backward(grad, x, *ctx.ends)
         # in float64 a sum of so many is the same in float32 whatever its order, which the number of threads changes
         d_scale = (grad * y - inside * x).sum(dtype=torch.float64) / ctx.scale
-        d_zero = (inside - grad).sum(dtype=torch.float64) * ctx.scale
-        return inside, d_scale.to(x.dtype).reshape(1), d_zero.to(x.dtype).reshape(1), None, None
+        d_zero = None
+        if ctx.needs_input_grad[2]:
+            d_zero = ((inside - grad).sum(dtype=torch.float64) * ctx.scale).to(x.dtype).reshape(1)
+        return inside, d_scale.to(x.dtype).reshape(1), d_zero, None, None
 
 
 _uniform: Callable[..., torch.Tensor] = _Uniform.apply  # torch leaves both untyped

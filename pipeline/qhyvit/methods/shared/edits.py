@@ -45,8 +45,9 @@ class Editor:
 
     def places(self, graph: Graph) -> list[tuple[str, Place]]:
         """Where the folds of this round could be made, with their names."""
-        names = self.options.fold_names if self.number in FOLD_ROUNDS else []
-        return [(name, place) for name, place in folding.all_places(graph) if name in names]
+        if self.number not in FOLD_ROUNDS:
+            return []
+        return [(name, place) for name, place in folding.all_places(graph) if name in self.options.fold_names]
 
     def outside_int8(self, problem: Problem) -> list[int]:
         """Tensors that may leave int8 in this round, by float or by int16 kernels."""

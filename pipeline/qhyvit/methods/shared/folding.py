@@ -18,7 +18,7 @@ from qhyvit.latency.profile import LatencyProfile, default_profile
 from qhyvit.lowering.contracts import groups
 from qhyvit.methods.shared.hessian import Statistics
 from qhyvit.methods.shared.problem import Problem
-from qhyvit.observers.shared.histogram import Row, merge
+from qhyvit.observers.shared.histogram import Pool
 from qhyvit.observers.shared.search import Found, search
 from qhyvit.ops.shared.layer import layer_of
 from qhyvit.plan import FoldNote
@@ -83,17 +83,15 @@ class _Together:
     scaled: tuple[tuple[int, np.ndarray], ...]
     others: tuple[int, ...] = ()
 
-    def best(self, statistics: Statistics, r: np.ndarray, bits: int) -> Found:
-        """The range with the least error."""
-        found: list[Row] = []
-        divisors: list[np.ndarray] = []
-        for t, position in self.scaled:
-            found += statistics.by_channel[t].channels()
-            divisors.append(_along(r, position))
-        for t in self.others:
-            found += statistics.histograms[t].channels()
-            divisors.append(np.ones(1))
-        return search(merge(found, np.concatenate(divisors)), affine.grid(bits))
+    def pool(self, statistics: Statistics) -> Pool:
+        """What was seen of them, a channel of those that are divided."""
+        own = [statistics.by_channel[t] for t, _ in self.scaled] + [statistics.histograms[t] for t in self.others]
+        return Pool([row for histogram in own for row in histogram.channels()])
+
+    def best(self, pool: Pool, r: np.ndarray, bits: int) -> Found:
+        """The range with the least error, of what :meth:`pool` gave."""
+        divisors = [*(_along(r, position) for _, position in self.scaled), np.ones(len(self.others))]
+        return search(pool.merged(np.concatenate(divisors)), affine.grid(bits))
 
 
 def _along(r: np.ndarray, position: np.ndarray) -> np.ndarray:
@@ -191,15 +189,15 @@ def _for_all(together: Sequence[_Together], statistics: Statistics, channels: in
 
 
 def _option(
-    graph: Graph, name: str, place: Place, r: np.ndarray, together: Sequence[_Together], statistics: Statistics,
-    bits: int,
+    graph: Graph, name: str, place: Place, r: np.ndarray, pooled: Sequence[tuple[_Together, Pool]],
+    statistics: Statistics, bits: int,
 ) -> Candidate:  # fmt: skip
     """The fold with this scale; ``gain`` is minus the objective's part that it governs."""
-    best = [each.best(statistics, r, bits) for each in together]
+    best = [each.best(pool, r, bits) for each, pool in pooled]
     positions = _positions(place)
     weights = sum(_readers_weight_error(graph, t, _along(r, p), statistics, bits) for t, p in positions.items())
     cost = sum(b.error for b in best) + weights
-    ranges = {t: (b.low, b.high) for each, b in zip(together, best, strict=True) for t, _ in each.scaled}
+    ranges = {t: (b.low, b.high) for (each, _), b in zip(pooled, best, strict=True) for t, _ in each.scaled}
     return Candidate(name, place, r, -cost, ranges)
 
 
@@ -220,8 +218,9 @@ def candidates(
             continue
         together = _all_together(place, ties, statistics)
         scales = _scales(statistics, place, together, bits)
-        options = [_option(graph, name, place, r, together, statistics, bits) for r in scales]
-        plain = _option(graph, name, place, np.ones(place.channels), together, statistics, bits)
+        pooled = [(each, each.pool(statistics)) for each in together]
+        options = [_option(graph, name, place, r, pooled, statistics, bits) for r in scales]
+        plain = _option(graph, name, place, np.ones(place.channels), pooled, statistics, bits)
         best = min(options, key=lambda o: -o.gain)
         gain = best.gain - plain.gain
         added, saved = (sum(latency.ms(work) or 0.0 for work in works) for works in (place.adds, place.saves))

@@ -140,8 +140,9 @@ class Statistics:
         """Take one batch; ``share`` is its part of all images."""
         self.distance += share * float(step.distance.mean())
         for t, g in step.gradients.items():
-            rows, peak = self._sample(step.values[t])
-            weights, _ = self._sample(g)
+            rows, weights = self._sample(step.values[t]), self._sample(g)
+            low, high = step.values[t].reshape(-1, step.values[t].shape[-1]).aminmax(dim=0)
+            peak = torch.maximum(-low, high)
             # the rows drawn stand for all of them
             weights = weights * weights * (g.numel() / weights.numel())
             self.histograms[t].update(rows, weights)
@@ -151,11 +152,11 @@ class Statistics:
             self.weight[t] = self.weight.get(t, 0.0) + weights.sum(dim=0)
             self.peak[t] = torch.maximum(self.peak[t], peak) if t in self.peak else peak
 
-    def _sample(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows [rows, C] evenly spaced over all positions of all images, and the largest |x| of all rows [C]."""
+    def _sample(self, x: torch.Tensor) -> torch.Tensor:
+        """Rows [rows, C] evenly spaced over all positions of all images."""
         rows = x.reshape(-1, x.shape[-1])
         step = -(-rows.numel() // self.SAMPLED)
-        return rows[:: step | 1], rows.abs().amax(dim=0)  # an odd step meets every column of an even width
+        return rows[:: step | 1]  # an odd step meets every column of an even width
 
 
 def gather(

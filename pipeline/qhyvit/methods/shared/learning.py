@@ -55,14 +55,15 @@ class _Quantizers:
             free.append(not pinned and quant.choice.scheme is Scheme.ASYMMETRIC)
         self.log_scale = torch.tensor(scales, dtype=torch.float32, requires_grad=True)
         self.zero = torch.tensor(zeros, dtype=torch.float32, requires_grad=True)
-        self.free = torch.tensor(free)
+        self.free = free
         self.start()
 
     def start(self) -> None:
         """Take the vectors as they are now; once before every pass."""
         self.scales = torch.split(self.log_scale.exp(), 1)
         # a zero point that its readers or the scheme fix gets no gradient
-        self.zeros = torch.split(torch.where(self.free, self.zero, self.zero.detach()), 1)
+        zeros = torch.split(self.zero, 1)
+        self.zeros = [z if free else z.detach() for z, free in zip(zeros, self.free, strict=True)]
 
     def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
         """See :data:`qhyvit.sim.run.Hook`."""

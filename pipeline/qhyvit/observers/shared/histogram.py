@@ -57,25 +57,32 @@ class Row:
         return np.where(self.s0 > 0, self.s1 / np.where(self.s0 > 0, self.s0, 1), centre)
 
 
-def merge(rows: list[Row], divisors: Sequence[float] | np.ndarray, bins: int = BINS) -> Row:
-    """One row of many: row i holds x / divisors[i], and its weights count x's own units (error * divisors[i]^2).
+class Pool:
+    """Rows that become one, whatever each of them is divided by: bins without a value are left out once."""
 
-    So the error of a grid on x / r is given as the error that it makes in x.
-    """
-    centres = np.concatenate([row.centres() / r for row, r in zip(rows, divisors, strict=True)])
-    count = np.concatenate([row.count for row in rows])
-    s0 = np.concatenate([row.s0 * r * r for row, r in zip(rows, divisors, strict=True)])
-    s1 = np.concatenate([row.s1 * r for row, r in zip(rows, divisors, strict=True)])
-    s2 = np.concatenate([row.s2 for row in rows])
-    used = count > 0
-    low, high = float(centres[used].min()), float(centres[used].max())
-    width = max(high - low, 1e-12) / (bins - 1)
-    index = np.clip(((centres - low) / width).astype(np.int64), 0, bins - 1)[used]
+    def __init__(self, rows: Sequence[Row]) -> None:
+        count = np.concatenate([row.count for row in rows])
+        used = np.flatnonzero(count > 0)
+        self.count = count[used]
+        self.row = np.repeat(np.arange(len(rows)), [len(row.count) for row in rows])[used]
+        self.centres, self.s0, self.s1, self.s2 = (
+            np.concatenate(parts)[used]
+            for parts in zip(*((row.centres(), row.s0, row.s1, row.s2) for row in rows), strict=True)
+        )
 
-    def total(moment: np.ndarray) -> np.ndarray:
-        return np.bincount(index, moment[used], minlength=bins)
+    def merged(self, divisors: Sequence[float] | np.ndarray, bins: int = BINS) -> Row:
+        """One row: of x / divisors[i] for row i, whose weights count x's own units (error * divisors[i]^2).
 
-    return Row(total(count), total(s0), total(s1), total(s2), low + width * np.arange(bins + 1))
+        So the error of a grid on x / r is given as the error that it makes in x.
+        """
+        r = np.asarray(divisors, np.float64)[self.row]
+        centres = self.centres / r
+        low, high = float(centres.min()), float(centres.max())
+        width = max(high - low, 1e-12) / (bins - 1)
+        index = np.clip(((centres - low) / width).astype(np.int64), 0, bins - 1)
+        moments = self.count, self.s0 * r * r, self.s1 * r, self.s2
+        count, s0, s1, s2 = (np.bincount(index, moment, minlength=bins) for moment in moments)
+        return Row(count, s0, s1, s2, low + width * np.arange(bins + 1))
 
 
 def _sums(index: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
