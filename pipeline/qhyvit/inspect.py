@@ -15,9 +15,9 @@ def _show(found: Census, title: str) -> None:
     rows = [(op, dtype, n) for (op, dtype), n in sorted(found.ops.items(), key=lambda kv: -kv[1])]
     _console.table(title, ("op", "dtype", "count"), rows)
     left = ", ".join(f"{n} {op}" for op, n in sorted(found.not_delegated.items())) or "none"
-    _console.out.print(f"{found.op_count} ops, {found.size_bytes} bytes, {len(found.float_tensors)} float tensors")
-    _console.out.print(f"{found.partitions} delegate partitions; ops that builtin kernels run: {left}")
-    _console.out.print(f"runs on {found.oldest_runtime}")
+    _console.say(f"{found.op_count} ops, {found.size_bytes} bytes, {len(found.float_tensors)} float tensors")
+    _console.say(f"{found.partitions} delegate partitions; ops that builtin kernels run: {left}")
+    _console.say(f"runs on {found.oldest_runtime}")
 
 
 def inspect(path: Path, *, graph: bool, tensors: bool, as_json: bool) -> None:
@@ -56,6 +56,6 @@ def _print_plan(work: Work, *, graph: bool, as_json: bool) -> None:
     columns = ("tensor", "granularity", "scheme", "scale", "zero point")
     _console.table(f"{plan.method}, {len(rows)} tensors", columns, rows)
     for note in plan.folds:
-        _console.out.print(f"fold {note.fold} at {note.place}", markup=False)
+        _console.say(f"fold {note.fold} at {note.place}")
     for name, line in plan.bridge.items():
-        _console.out.print(f"bridge {name}: {line}", markup=False)
+        _console.say(f"bridge {name}: {line}")

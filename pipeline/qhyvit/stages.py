@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from qhyvit.verify.report import Report
 
 SAMPLE_COUNT = 16  # calibration images that the work directory keeps, for the report
-JUDGED = (FLOAT, FOLDED, CONSTANTS, PLAN, MODEL)  # what a verdict is about
+JUDGED = (FLOAT, FACTS, FOLDED, CONSTANTS, PLAN, MODEL)  # what a verdict is about
 PIECES = "calibrate.part"  # finished pieces of a calibration that goes on
 
 

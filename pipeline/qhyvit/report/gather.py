@@ -13,7 +13,7 @@ import torch
 
 from qhyvit import data, files
 from qhyvit.errors import InputError, QhyvitError
-from qhyvit.evaluation import float_file, labelled_images, predict
+from qhyvit.evaluation import float_file, labelled_images, predict, used_to_calibrate
 from qhyvit.latency.fit import load
 from qhyvit.measure import measure
 from qhyvit.methods._problem import outputs_of
@@ -185,7 +185,7 @@ def _examined(
     paths, classes = pictures
     how = data.preprocess_for(request.images, model.manifest.preprocess, request.mode)
     height, width = model.manifest.input.height, model.manifest.input.width
-    used = set(model.manifest.created_by.get("calibration_image_hashes", ()))
+    used = used_to_calibrate(model.manifest)
     seen = sum(h in used for h in data.hash_files(paths))
     note = f", {seen} of which were used to calibrate" if seen else ""
     source = f"{len(paths)} images of {request.images} ({how.mode}){note}"
