@@ -63,6 +63,15 @@ def test_a_hostile_name_of_what_works_is_harmless(small_v1, tmp_path, capsys):
     harmless(capsys)
 
 
+def test_a_fifo_in_the_place_of_a_model_is_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.tflite")
+    for name in (".", "model.tflite"):
+        command = [sys.executable, "-m", "qhyvit", "inspect", name]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=60)
+        assert done.returncode == 2
+        assert done.stderr == b"qhyvit: error: model.tflite: not a regular file\n"
+
+
 def test_what_a_board_says_is_harmless(tmp_path, monkeypatch, capsys):
     model = {"model": EVIL, "inference": {"p50": 1, "p95": 1}, "peak_memory_mib": None}
     found = {"benches": [{"models": [model], "settings": {"threads": EVIL}, "warnings": [EVIL]}]}

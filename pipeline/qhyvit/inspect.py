@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from qhyvit import _console, files
+from qhyvit import _console
 from qhyvit.errors import InputError
 from qhyvit.stages import FOLDED, MODEL, PLAN, Work, plan_of, solved
 from qhyvit.verify.census import Census, census
+from qhyvit_device import files
+from qhyvit_device.runner import MAX_MODEL_BYTES
 
 
 def _show(found: Census, title: str) -> None:
@@ -32,7 +34,7 @@ def inspect(path: Path, *, graph: bool, tensors: bool, as_json: bool) -> None:
         _print_plan(Work(path), graph=graph, as_json=as_json)
         return
     file = path / MODEL if path.is_dir() else path
-    found = census(files.read_bytes(file, "model"))
+    found = census(files.read(file, MAX_MODEL_BYTES, links=True))
     if as_json:
         print(json.dumps(found.to_json()))
     else:
