@@ -158,7 +158,14 @@ def test_a_python_that_answers_otherwise_is_one_line(ssh, monkeypatch, said):
         RemoteBoard("pi@odd").target()
 
 
-@pytest.mark.parametrize("printed", ["", "no json", "[]", "3", "null", '{"benches": 3}', "{}", "[" * 50_000])
+@pytest.mark.parametrize("printed", [
+    "", "no json", "[]", "3", "null", '{"benches": 3}', "{}", "[" * 50_000, '{"benches": [3]}', '{"benches": [{}]}',
+    '{"benches": [{"models": [], "warnings": []}]}',
+    '{"benches": [{"models": [{"model": "m", "inference": {"p50": "x", "p95": 1}, "peak_memory_mib": null}],'
+    ' "settings": {"threads": 1}, "warnings": []}]}',
+    '{"benches": [{"models": [{"model": "m", "inference": {"p50": 1, "p95": 1}, "peak_memory_mib": null}],'
+    ' "settings": {"threads": 1}, "warnings": [3]}]}',
+])  # fmt: skip
 def test_a_bench_that_gives_no_bench_is_one_line(ssh, wheels, model, monkeypatch, printed):
     asked = RemoteBoard.ask
 
@@ -179,10 +186,11 @@ def test_a_32_bit_python_is_refused(monkeypatch):
 
 
 def test_hosts_that_are_options_and_paths_that_are_no_models_are_refused(tmp_path):
-    for host in ("-oProxyCommand=touch x", " -oX", "", "pi@board;touch x", "$(touch x)", "a b", "a\nb", "`x`", "a|b"):
+    for host in ("-oProxyCommand=touch x", " -oX", "", "pi@board;touch x", "$(touch x)", "a b", "a\nb", "`x`", "a|b",
+                 "pi@-oX", "ssh://-oX", "ssh://pi@-oX:22"):  # fmt: skip
         with pytest.raises(UsageError, match="a host as ssh takes it"):
             RemoteBoard(host)
-    for host in ("pi@board1", "board-2.local", "ssh://pi@board:2222", "pi@fe80::1%eth0", "[::1]"):
+    for host in ("pi@board1", "board-2.local", "ssh://pi@board:2222", "pi@fe80::1%eth0", "[::1]", "a-b@c-d"):
         assert RemoteBoard(host).host == host
     for path in (tmp_path, tmp_path / "none.tflite"):
         with pytest.raises(InputError, match="no bundle folder"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,18 @@ def test_evaluating_on_calibration_images_is_refused(bundle, place):
     done = qhyvit("evaluate", bundle, "--images", place / "train")
     assert done.returncode == 2
     assert "used to calibrate" in done.stderr
+
+
+@pytest.mark.parametrize("hashes", [5, [["x"]]])
+@pytest.mark.parametrize("command", ["evaluate", "report"])
+def test_a_bundle_that_names_its_calibration_images_oddly_is_one_line(bundle, place, work, tmp_path, command, hashes):
+    shutil.copytree(bundle, tmp_path / "b")
+    raw = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    raw["created_by"]["calibration_image_hashes"] = hashes
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(raw))
+    done = qhyvit(command, tmp_path / "b", "--images", place / "val", "--float", work / "float.tflite")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("calibration_image_hashes is no list of texts")
 
 
 def test_a_second_run_keeps_what_is_done(work, place):

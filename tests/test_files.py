@@ -27,6 +27,25 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["whole"]
 
 
+def test_what_another_process_made_meanwhile_is_not_replaced(tmp_path):
+    """Two builds with one --out: the second to end says so, unless it may replace a bundle."""
+
+    def late(name, force, meanwhile):
+        with files.new_folder(tmp_path / name, force=force) as folder:
+            meanwhile(tmp_path / name)
+            (folder / "late").write_text("x")
+
+    with pytest.raises(OutputError, match="exists; use --force"):
+        late("out", False, bundle_in)
+    assert files.holds_a_bundle(tmp_path / "out")
+    late("out", True, lambda _: None)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["late"]
+    with pytest.raises(OutputError, match="none of ours"):
+        late("b", True, lambda folder: (folder / "photos").mkdir(parents=True))
+    assert (tmp_path / "b" / "photos").is_dir()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "out"]
+
+
 WEB_APP = {"name": "shop", "icons": [{"src": "a.png"}], "start_url": "/"}
 
 
@@ -111,6 +130,16 @@ def test_a_file_is_no_folder_and_replaced_only_when_forced(tmp_path):
     for wrong, force in ((tmp_path, True), (tmp_path / "a", False), (tmp_path / "a" / "b", True)):
         with pytest.raises(OutputError):
             files.check_file(wrong, force=force)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("a"), lambda path: path.symlink_to("none")],
+                         ids=["fifo", "link", "lost link"])  # fmt: skip
+def test_what_is_no_regular_file_is_not_replaced_by_one(tmp_path, make):
+    """A device's node, like /dev/full, stands here as a FIFO."""
+    (tmp_path / "a").write_text("x")
+    make(tmp_path / "b")
+    with pytest.raises(OutputError, match="not replaced"):
+        files.check_file(tmp_path / "b")
 
 
 def test_texts_are_utf8_and_a_mark_at_their_start_is_read_over(tmp_path):

@@ -35,7 +35,8 @@ def build(place, environment, *options):
         json.loads((place / name).read_text()) for name in ("work/plan.json", "work/verify.json", "out/manifest.json")
     )
     plan.pop("seconds")
-    verdict["files"].pop("plan.json")
+    for name in ("plan.json", "export.json"):  # the time, and torch's last bits
+        verdict["files"].pop(name)
     for name in ("command", "plan_sha256", "config"):  # where the images lie, and the time
         manifest["created_by"].pop(name)
     return {**found, "plan": plan, "verdict": verdict, "manifest": manifest}

@@ -4,11 +4,13 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import typer
 
-from qhyvit import cli
+from qhyvit import cli, console
+from qhyvit.graph.dump import dump
 
 ARGUMENTS = {  # what a command needs before it looks at files
     "build": "mobilevit_xxs --random-weights --images {x} --out out", "bundle": "--work {x} --images {x} --out out",
@@ -41,6 +43,56 @@ def test_a_hostile_name_is_one_harmless_line(command, tmp_path, monkeypatch, cap
     assert len(err.splitlines()) == (0 if command in LISTS else 1), err
     assert all(c == "\n" or c.isprintable() for c in out + err)
     assert list(tmp_path.iterdir()) == []
+
+
+def harmless(capsys):
+    out, err = capsys.readouterr()
+    assert all(c == "\n" or c.isprintable() for c in out + err)
+    assert not any(line.startswith("qhyvit: all is well") for line in (out + err).splitlines())
+    return out, err
+
+
+def test_a_hostile_name_of_what_works_is_harmless(small_v1, tmp_path, capsys):
+    (tmp_path / EVIL).write_bytes(small_v1.tflite)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["inspect", str(tmp_path / EVIL)])
+    assert ended.value.code == 0
+    assert "\\x1b]0;pwn" in harmless(capsys)[0]
+    names = {i: replace(t, name=f"{EVIL}{i}") for i, t in small_v1.graph.tensors.items()}
+    print(dump(replace(small_v1.graph, tensors=names)))
+    harmless(capsys)
+
+
+def test_a_fifo_in_the_place_of_a_model_is_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.tflite")
+    for name in (".", "model.tflite"):
+        command = [sys.executable, "-m", "qhyvit", "inspect", name]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=60)
+        assert done.returncode == 2
+        assert done.stderr == b"qhyvit: error: model.tflite: not a regular file\n"
+
+
+def test_what_a_board_says_is_harmless(tmp_path, monkeypatch, capsys):
+    model = {"model": EVIL, "inference": {"p50": 1, "p95": 1}, "peak_memory_mib": None}
+    found = {"benches": [{"models": [model], "settings": {"threads": EVIL}, "warnings": [EVIL]}]}
+    monkeypatch.setattr("qhyvit.boards.Board.bench", lambda *_: found)
+    (tmp_path / "m.tflite").write_text("x")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bench", str(tmp_path / "m.tflite"), "--ssh", "pi@board"])
+    assert ended.value.code == 0
+    assert "pi@board: warning: no\\udcff\\x1b" in harmless(capsys)[1]
+
+
+def test_tables_and_lines_show_text_as_it_is(capsys):
+    console.table(f"{EVIL} [b]", (f"{EVIL} :smile:",), [(f"{EVIL}[red]",)])
+    console.say(f"{EVIL}[red]:smile:")
+    out, _ = harmless(capsys)
+    assert "[b]" in out
+    assert ":smile:" in out
+    assert "[red]:smile:" in out.splitlines()[-1]
+    with console.talk() as talk:
+        talk.log(f"{EVIL}[red]:smile:")
+    assert "[red]:smile:" in harmless(capsys)[1]
 
 
 SURROUNDINGS = {

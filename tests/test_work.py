@@ -192,6 +192,19 @@ def test_what_was_changed_behind_its_verdict_is_not_bundled(verified, tmp_path, 
     assert not out.exists()
 
 
+def test_a_preprocessing_that_nobody_verified_is_not_bundled(verified, tmp_path, capsys):
+    """A second export may leave the float file as it is, and change what its input means."""
+    shutil.copytree(verified / "w", tmp_path / "w")
+    facts = json.loads((tmp_path / "w" / FACTS).read_text())
+    facts["preprocess"]["mean"] = [0.9, 0.9, 0.9]
+    (tmp_path / "w" / FACTS).write_text(json.dumps(facts))
+    images, out = verified / "images", tmp_path / "out"
+    code, lines = said(capsys, "bundle", "--work", tmp_path / "w", "--images", images, "--out", out)
+    assert code == 2
+    assert lines == [f"qhyvit: error: {tmp_path / 'w' / VERIFY} is about another {FACTS}: run verify again"]
+    assert not out.exists()
+
+
 def test_a_later_build_is_not_bundled_with_an_earlier_verdict(verified, tmp_path):
     shutil.copytree(verified / "w", tmp_path / "w")
     later = Work(tmp_path / "w")

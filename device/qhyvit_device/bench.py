@@ -18,7 +18,7 @@ import numpy as np
 
 from qhyvit_device import __version__, board, trust
 from qhyvit_device.errors import DeviceError, InputError
-from qhyvit_device.pictures import load_image
+from qhyvit_device.pictures import DRAFT_BYTES, decoded
 from qhyvit_device.runner import Model, TfliteFile
 from qhyvit_device.statistics import Summary, ratio, summarize
 
@@ -80,7 +80,7 @@ class MeasuredModel:
 def _bundle(path: Path, threads: int) -> tuple[TfliteFile, tuple[Any, Any, Any], Path]:
     """A bundle with its test picture, decoded: resizing and codes, inference, probabilities of the best classes."""
     model = Model.load(path, threads)
-    picture = load_image(io.BytesIO(model.picture))
+    picture = decoded(io.BytesIO(model.picture), DRAFT_BYTES)
     steps = (lambda: model.prepare(picture), model.run, lambda codes: model.top(codes, 5))
     return model.file, steps, path / model.manifest.model_file
 
@@ -243,6 +243,18 @@ def bench(
     if minutes > 0:
         found["sustained"] = sustained(subjects, minutes, progress)
     return found
+
+
+def check_target(path: Path) -> None:
+    """Say before the work that results cannot be written to ``path``.
+
+    Raises:
+        DeviceError: it is there and no regular file (a device would be replaced by one), or its folder is missing.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise DeviceError(f"{path}: a link, a folder or a device, which is not replaced; name a file")
+    if not path.parent.is_dir():
+        raise DeviceError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def write_json(path: Path, found: dict[str, Any]) -> None:

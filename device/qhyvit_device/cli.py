@@ -248,9 +248,12 @@ def _update(args: argparse.Namespace) -> int:
 
 def _bench(args: argparse.Namespace) -> int:
     from qhyvit_device import report
-    from qhyvit_device.bench import MLPERF_RUNS, MLPERF_SECONDS, BenchSettings, bench, write_json
+    from qhyvit_device.bench import MLPERF_RUNS, MLPERF_SECONDS, BenchSettings, bench, check_target, write_json
     from qhyvit_device.profile import profile
 
+    target = None if args.json in (None, "-") else Path(args.json)
+    if target is not None:
+        check_target(target)
     runs, seconds = (MLPERF_RUNS, MLPERF_SECONDS) if args.mlperf else (args.runs, args.seconds)
     results = []
     for threads in args.threads:
@@ -267,8 +270,8 @@ def _bench(args: argparse.Namespace) -> int:
     if args.json == "-":
         print(json.dumps(found))
         return 0
-    if args.json:
-        write_json(Path(args.json), found)
+    if target is not None:
+        write_json(target, found)
     for result in results:
         print(report.table(result, mlperf=args.mlperf))
     return 0

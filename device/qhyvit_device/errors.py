@@ -35,6 +35,6 @@ def said(error: BaseException) -> str:
     what = f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, ImportError) and "failed to map segment" in str(error)):
         return "out of memory; use fewer images, a smaller model or a larger machine"
     return f"{what}; this is a fault of qhyvit, please report it; --debug shows the traceback"

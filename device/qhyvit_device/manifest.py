@@ -25,6 +25,7 @@ MAX_CLASSES = 1 << 20
 MAX_NUMBER = 1 << 53  # whole numbers up to it are exact in JSON
 MAX_NAME = 255  # bytes
 MAX_FILE = 1 << 30
+FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)  # of a FIFO the system would wait for a writer
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,7 @@ def read_bundle(folder: Path) -> Bundle:
     """
     while True:
         try:
-            handle = os.open(folder, os.O_RDONLY)
+            handle = os.open(folder, FOLDER_FLAGS)
         except (OSError, ValueError):
             return _read_bundle(folder, None)  # says what is wrong
         try:

@@ -64,12 +64,17 @@ def _alone(folder: Path) -> Iterator[None]:
     """
     import fcntl
 
-    with folder.with_name(f".{folder.name}.lock").open("a") as stream:
+    # a FIFO that somebody put there is not waited for
+    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(folder.with_name(f".{folder.name}.lock"), flags, 0o666)
+    try:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DeviceError(f"another update of {folder} is at work; wait for it") from error
         yield
+    finally:
+        os.close(handle)
 
 
 def _copy(bundle: Path, target: Path) -> None:
@@ -103,7 +108,7 @@ def _check(folder: Path) -> None:
 
 def _version(manifest: Manifest) -> tuple[int, ...]:
     """Of the qhyvit that made a bundle; () where it does not say."""
-    return tuple(int(part) for part in re.findall(r"\d+", manifest.versions.get("qhyvit", ""))[:3])
+    return tuple(int(part) for part in re.findall(r"[0-9]{1,9}", manifest.versions.get("qhyvit", ""))[:3])
 
 
 def _check_version(old: Path, new: Path) -> None:

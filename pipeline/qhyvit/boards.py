@@ -40,7 +40,7 @@ class RemoteBoard:
 
     def __post_init__(self) -> None:
         # ssh hands the host to a ProxyCommand's shell, and the rest of the line to the board's
-        if not re.fullmatch(r"[A-Za-z0-9_\[][A-Za-z0-9_.:@%/\[\]+-]*", self.host):
+        if not re.fullmatch(r"(?!.*[@/]-)[A-Za-z0-9_\[][A-Za-z0-9_.:@%/\[\]+-]*", self.host):
             raise UsageError(f"--ssh {self.host!r}: a host as ssh takes it, like pi@board1")
 
     def run(self, command: str, *, feed: bytes | None = None) -> bytes:
@@ -135,9 +135,18 @@ class RemoteBoard:
         finally:
             with contextlib.suppress(BoardError):  # what went wrong before says more
                 self.run(f"rm -rf {shlex.quote(place)}")
-        if not isinstance(found, dict) or not isinstance(found.get("benches"), list):
+        if not _is_bench(found):
             raise BoardError(f"{self.host}: the bench gave no JSON of a bench")
-        return found
+        return dict(found)
+
+
+def _is_bench(found: Any) -> bool:
+    """Whether a board's answer holds what is shown of it."""
+    try:
+        table({"": found})
+        return all(isinstance(line, str) for bench in found["benches"] for line in bench["warnings"])
+    except (TypeError, ValueError, LookupError, AttributeError):
+        return False
 
 
 def cached(target: Target, log: Log) -> Path:

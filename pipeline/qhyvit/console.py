@@ -39,7 +39,7 @@ class Talk:
 
     def log(self, line: str, share: float = 0.0) -> None:
         """One line; names of files and layers may hold control characters."""
-        (self._bars.console if self._bars is not None else err).print(shown(line), markup=False, soft_wrap=True)
+        (self._bars.console if self._bars is not None else err).print(Text(shown(line)), soft_wrap=True)
 
 
 @contextmanager
@@ -72,11 +72,21 @@ def _stdout_to_stderr() -> Iterator[None]:
         yield
 
 
+def say(line: object) -> None:
+    """One line on stdout, for people: names and what others wrote may hold control characters and markup."""
+    out.print(Text(shown(line)))
+
+
+def warn(line: str) -> None:
+    """One line on stderr, see :func:`say`."""
+    err.print(Text(shown(line)), soft_wrap=True)
+
+
 def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     """A table on stdout."""
-    grid = Table(title=title, title_justify="left")
+    grid = Table(title=Text(shown(title), "table.title"), title_justify="left")
     for i, column in enumerate(columns):
-        grid.add_column(column, justify="left" if i == 0 else "right")
+        grid.add_column(Text(shown(column)), justify="left" if i == 0 else "right")
     for row in rows:
         grid.add_row(*[Text(shown(v)) for v in row])
     out.print(grid)

@@ -13,6 +13,7 @@ from qhyvit import data, files
 from qhyvit.errors import InputError
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.verify.accuracy import Accuracy, count
+from qhyvit_device.manifest import Manifest
 from qhyvit_device.preprocess import Preprocess, load_image, normalize, quantize, to_pixels
 from qhyvit_device.runner import Model, TfliteFile
 
@@ -171,6 +172,18 @@ def open_subject(
     return Subject(model, float_file(bundle, float_model, model), found, how)
 
 
+def used_to_calibrate(manifest: Manifest) -> set[str]:
+    """Hashes of the images that a bundle's calibration saw.
+
+    Raises:
+        InputError: the manifest does not say so in a list of texts.
+    """
+    found = manifest.created_by.get("calibration_image_hashes", [])
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise InputError("manifest: created_by.calibration_image_hashes is no list of texts")
+    return set(found)
+
+
 def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) -> None:
     """Look at every image before the work; ``log`` is told where they may want another ``mode`` than the default.
 
@@ -178,7 +191,7 @@ def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) 
         InputError: some were used to calibrate (``allow``: they may be), or some cannot be read.
     """
     paths, facts = subject.labelled.paths, subject.model.manifest
-    used = set() if allow else set(facts.created_by.get("calibration_image_hashes", ()))
+    used = set() if allow else used_to_calibrate(facts)
     shared = sum(h in used for h in data.hash_files(paths)) if used else 0
     if shared:
         raise InputError(f"{shared} of these images were used to calibrate; use others, or --allow-calibration-images")

@@ -98,6 +98,7 @@ def new_folder(target: Path, *, force: bool = False, ours: Callable[[Path], bool
             try:
                 yield folder
                 with _flocked(target.parent, wait=True):
+                    check_free(target, force=force, ours=ours)  # another process may have been faster
                     _put(folder, target)
                     _remove_left(target)
             except BaseException:
@@ -195,10 +196,10 @@ def check_file(target: Path, *, force: bool = True) -> None:
     """Say before the work that an output file is in the way or cannot be written.
 
     Raises:
-        OutputError: it exists without ``force``, is a folder, or its place is not writable.
+        OutputError: it exists without ``force``, is no regular file, or its place is not writable.
     """
-    if target.is_dir():
-        raise OutputError(f"{target} is a folder; name a file")
+    if target.is_symlink() or (target.exists() and not target.is_file()):
+        raise OutputError(f"{target} is a link, a folder or a device: it is not replaced; name a file")
     if target.exists() and not force:
         raise OutputError(f"{target} exists; use --force to replace it, or another --out")
     _check_place(target)

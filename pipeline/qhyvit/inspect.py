@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from qhyvit import console, files
+from qhyvit import console
 from qhyvit.errors import InputError
 from qhyvit.stages import plan_of, solved
 from qhyvit.verify.census import Census, census
 from qhyvit.work import FOLDED, MODEL, PLAN, Work
+from qhyvit_device import files
+from qhyvit_device.runner import MAX_MODEL_BYTES
 
 
 def _show(found: Census, title: str) -> None:
     rows = [(op, dtype, n) for (op, dtype), n in sorted(found.ops.items(), key=lambda kv: -kv[1])]
     console.table(title, ("op", "dtype", "count"), rows)
     left = ", ".join(f"{n} {op}" for op, n in sorted(found.not_delegated.items())) or "none"
-    console.out.print(f"{found.op_count} ops, {found.size_bytes} bytes, {len(found.float_tensors)} float tensors")
-    console.out.print(f"{found.partitions} delegate partitions; ops that builtin kernels run: {left}")
-    console.out.print(f"runs on {found.oldest_runtime}")
+    console.say(f"{found.op_count} ops, {found.size_bytes} bytes, {len(found.float_tensors)} float tensors")
+    console.say(f"{found.partitions} delegate partitions; ops that builtin kernels run: {left}")
+    console.say(f"runs on {found.oldest_runtime}")
 
 
 def inspect(path: Path, *, graph: bool, tensors: bool, as_json: bool) -> None:
@@ -33,7 +35,7 @@ def inspect(path: Path, *, graph: bool, tensors: bool, as_json: bool) -> None:
         _print_plan(Work(path), graph=graph, as_json=as_json)
         return
     file = path / MODEL if path.is_dir() else path
-    found = census(files.read_bytes(file, "model"))
+    found = census(files.read(file, MAX_MODEL_BYTES, links=True))
     if as_json:
         print(json.dumps(found.to_json()))
     else:
@@ -57,6 +59,6 @@ def _print_plan(work: Work, *, graph: bool, as_json: bool) -> None:
     columns = ("tensor", "granularity", "scheme", "scale", "zero point")
     console.table(f"{plan.method}, {len(rows)} tensors", columns, rows)
     for note in plan.folds:
-        console.out.print(f"fold {note.fold} at {note.place}", markup=False)
+        console.say(f"fold {note.fold} at {note.place}")
     for name, line in plan.bridge.items():
-        console.out.print(f"bridge {name}: {line}", markup=False)
+        console.say(f"bridge {name}: {line}")

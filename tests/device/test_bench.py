@@ -1,6 +1,8 @@
 """The bench: its figures against closed forms, the board's facts from a tree of files, and runs of real models."""
 
 import json
+import os
+import shutil
 import statistics as standard
 import subprocess
 import sys
@@ -11,12 +13,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from qhyvit_device import board, profile, report, trust
+from qhyvit_device import Model, board, manifest, profile, report, trust
 from qhyvit_device.bench import BenchSettings, MeasuredModel, bench, open_subject, rounds, sustained
 from qhyvit_device.board import Board, BoardState
 from qhyvit_device.cli import main
 from qhyvit_device.errors import DeviceError, InputError
+from qhyvit_device.info import self_test
 from qhyvit_device.statistics import ratio, summarize
 
 QUICK = BenchSettings(runs=6, seconds=0.0, warmup=1)
@@ -284,6 +288,33 @@ def test_what_cannot_be_measured_is_refused_in_one_line(files, tmp_path, capsys)
     assert capsys.readouterr().err.count("\n") == 1
     target = tmp_path / "no folder" / "x.json"
     assert main(["bench", str(files / "int8.tflite"), "--runs", "1", "--seconds", "0", "--json", str(target)]) == 2
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("b.json")],
+                         ids=["fifo", "folder", "link"])  # fmt: skip
+def test_what_is_no_file_is_not_replaced_by_results(files, tmp_path, monkeypatch, make, capsys):
+    """Before any model runs; a device's node, like /dev/full, stands here as a FIFO."""
+    target = tmp_path / "x.json"
+    make(target)
+    (tmp_path / "b.json").write_text("mine")
+    kind = target.lstat().st_mode
+    monkeypatch.setattr("qhyvit_device.bench.bench", lambda *_, **__: pytest.fail("it ran"))
+    for path in (target, "", tmp_path / "none" / "x.json"):
+        assert main(["bench", str(files / "int8.tflite"), "--json", str(path)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert target.lstat().st_mode == kind
+    assert (tmp_path / "b.json").read_text() == "mine"
+
+
+def test_a_bundles_own_picture_has_the_limits_of_all(bundle, tmp_path):
+    shutil.copytree(bundle, tmp_path / "b")
+    Image.new("RGB", (5000, 4000)).save(tmp_path / "b" / "test.png")
+    raw = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    raw["checksums"]["test.png"] = manifest.sha256(tmp_path / "b" / "test.png")
+    (tmp_path / "b" / "manifest.json").write_text(json.dumps(raw))
+    for use in (lambda b: bench([b], QUICK), lambda b: self_test(Model.load(b))):
+        with pytest.raises(InputError, match="more than 48: too many pixels"):
+            use(tmp_path / "b")
 
 
 def test_the_command_writes_json_and_a_table(files, tmp_path, capsys):

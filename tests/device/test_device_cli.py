@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from qhyvit_device import cli, runner
-from qhyvit_device.errors import DeviceError, InputError
+from qhyvit_device.errors import DeviceError, InputError, said
 from qhyvit_device.runner import Model, TfliteFile
 
 
@@ -147,6 +147,12 @@ def _raise(error):
 @pytest.fixture(autouse=True)
 def _forget_broken(monkeypatch):
     monkeypatch.setattr(runner, "_broken", {})
+
+
+def test_a_library_that_finds_no_room_is_no_fault_of_qhyvit():
+    error = ImportError("libtorch_cpu.so: failed to map segment from shared object")
+    assert said(error).startswith("out of memory; ")
+    assert "a fault of qhyvit" in said(ImportError("libtorch_cpu.so: undefined symbol"))
 
 
 @pytest.mark.parametrize("fails", [

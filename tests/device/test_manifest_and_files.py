@@ -130,6 +130,17 @@ def test_what_is_no_regular_file_is_refused_and_never_waited_for(bundle, tmp_pat
         manifest.read_bundle(tmp_path / "b")
 
 
+@pytest.mark.parametrize("command", ["info {}", "classify {} x.png", "classify {} x.png --trust once", "bench {}",
+                                     "update new {}", "classify {} --watch {}"])  # fmt: skip
+def test_a_fifo_in_the_place_of_a_bundle_is_never_waited_for(tmp_path, command):
+    os.mkfifo(tmp_path / "b")
+    words = [sys.executable, "-m", "qhyvit_device", *command.format("b", "b").split()]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("qhyvit-device: error: b")
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_bytes_that_were_hashed_are_the_ones_that_run(monkeypatch, tmp_path, bundle):
     """Whoever replaces a file between the check and the load changes nothing: there is one read."""
     shutil.copytree(bundle, tmp_path / "b")

@@ -82,6 +82,24 @@ def test_what_fails_its_checks_changes_nothing(place, bundle, wrong, capsys):
     assert sorted(p.name for p in place.iterdir() if p != new) == [*lock, "live"]
 
 
+@pytest.mark.parametrize("which", ["live", "new"])
+def test_a_version_of_too_many_digits_is_no_hindrance(place, bundle, which):
+    shutil.rmtree(place / which)
+    variant(bundle, place / which, which, "9" * 5000)
+    if which == "live":
+        with pytest.raises(InputError, match="--downgrade"):
+            update.update(place / "live", place / "new")
+    update.update(place / "live", place / "new", downgrade=which == "live")
+    assert name_of(place / "live") == "new"
+
+
+def test_a_fifo_in_the_place_of_the_lock_is_never_waited_for(place):
+    os.mkfifo(place / ".live.lock")
+    command = [sys.executable, "-m", "qhyvit_device", "update", "live", "new"]
+    assert subprocess.run(command, cwd=place, capture_output=True, check=False, timeout=60).returncode == 0
+    assert name_of(place / "live") == "new"
+
+
 def test_what_fails_after_the_switch_is_taken_back(place, monkeypatch):
     checked = []
 

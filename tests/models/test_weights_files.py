@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import pathlib
+import pickle
 import types
 
 import numpy as np
@@ -161,13 +162,13 @@ def test_what_is_no_weights_is_refused_with_the_exact_reason(tmp_path, name):
 CONTENTS = {
     "empty": b"", "text": b"a\nb\n", "zip": b"PK\3\4" + bytes(40), "pickle": b"\x80\2K\1.", "json": b'{"a": 1}',
     "lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "header": b"\xff" * 8 + b"{",
-    "evil": b"cos\nsystem\n(S'echo harm'\ntR.",
+    "protocol 4": pickle.dumps({"a": 1}, 4), "evil": b"cos\nsystem\n(S'echo harm'\ntR.",
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("name", CONTENTS)
-def test_bytes_that_are_no_weights_are_one_line(tmp_path, name, suffix, capfd):
+def test_bytes_that_are_no_weights_are_one_line(tmp_path, name, suffix, capfd, recwarn):
     path = tmp_path / f"w{suffix}"
     path.write_bytes(CONTENTS[name])
     with pytest.raises(QhyvitError) as caught:
@@ -175,18 +176,21 @@ def test_bytes_that_are_no_weights_are_one_line(tmp_path, name, suffix, capfd):
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
     assert "harm" not in capfd.readouterr().out
+    assert recwarn.list == []
     if name == "lfs":
         assert "git lfs pull" in str(caught.value)
 
 
-def test_a_script_archive_and_a_folder_are_named(tmp_path):
+def test_a_script_archive_and_a_folder_are_named(tmp_path, recwarn):
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), str(tmp_path / "s.pt"))
+    recwarn.clear()  # of making it
     with pytest.raises(InputError, match=r"TorchScript archive.*state_dict"):
         load_into(Net(), tmp_path / "s.pt", "net", 10)
     with pytest.raises(InputError, match="is a folder"):
         load_into(Net(), tmp_path, "net", 10)
     with pytest.raises(InputError, match="does not exist"):
         load_into(Net(), tmp_path / "none.pth", "net", 10)
+    assert recwarn.list == []
 
 
 def test_quantized_and_sparse_tensors_are_no_weights(tmp_path):

@@ -153,6 +153,14 @@ def test_a_method_is_replaced_in_the_command_not_added(report):
     assert change.command == "qhyvit build m --method qhyvit --out B --force"
 
 
+@pytest.mark.parametrize("command", ["qhyvit build 'm", "", "\\", "qhyvit build m --method"])
+def test_a_command_that_no_shell_reads_is_no_hindrance(bundle, command):
+    plan = stages.plan_of(Work(bundle.with_name("minmax.work")))
+    made = changes._Build(plan, command, default_profile()).again("--method", "qhyvit")
+    assert made.startswith("qhyvit build ")
+    assert made.endswith("--method qhyvit --force")
+
+
 def test_learning_is_proposed_for_as_long_as_the_method_does_it(bundle, samples):
     found = stages.solved(Work(bundle.with_name("minmax.work")))
     costs, passes = costs_of(found, samples), find_method("qhyvit").defaults["learn"]

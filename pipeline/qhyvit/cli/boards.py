@@ -32,7 +32,7 @@ def wheelhouse(
     with console.talk() as talk:
         wheels = make(out, Target(python, machine), talk.log, force=force)
     for path in wheels:
-        print(path)
+        console.say(path)
 
 
 @app.command(
@@ -57,7 +57,7 @@ def bundle_image(
     rows = [("name", made.name), ("digest", made.digest), ("file", f"{out}, {made.archive_bytes / 1e6:.0f} MB"),
             ("unpacked", f"{made.unpacked_bytes / 1e6:.0f} MB")]  # fmt: skip
     for key, value in rows:
-        console.out.print(f"{key:9s} {value}", markup=False)
+        console.say(f"{key:9s} {value}")
 
 
 @app.command(
@@ -75,7 +75,7 @@ def bundle_tarball(
 
     with console.talk() as talk:
         digest = write_tarball(bundle, out, Target(python, machine), talk.log, force=force)
-    console.out.print(f"{digest}  {out}", markup=False)
+    console.say(f"{digest}  {out}")
 
 
 @app.command(epilog="Example: `qhyvit bench v2-int8 v2-int8.work/float.tflite --ssh pi@board1 --ssh pi@board2`")
@@ -112,7 +112,7 @@ def bench(
     console.table("", *table(found))
     for host, result in found.items():
         for line in (w for b in result["benches"] for w in b["warnings"]):
-            console.err.print(f"{host}: warning: {line}", markup=False)
+            console.warn(f"{host}: warning: {line}")
 
 
 @app.command(
@@ -140,4 +140,4 @@ def latency_profile(
     ]  # fmt: skip
     console.table(found.name, ("kernel", "us a call", "ns an element", "ns a MAC", "ops", "error"), rows)
     console.err.print(f"{len(found.kernels) - len(own)} kernels that were not measured are scaled defaults")
-    print(out)
+    console.say(out)

@@ -138,8 +138,8 @@ def _show_verdict(verdict: Mapping[str, Any], *, as_json: bool) -> None:
     else:
         rows = [("passed" if c["passed"] else "FAILED", c["name"], c["detail"]) for c in verdict["checks"]]
         for mark, name, detail in rows:
-            console.out.print(f"{mark:7s} {name}: {detail}", markup=False)
-        console.out.print(f"needs   {verdict['census']['oldest_runtime']}", markup=False)
+            console.say(f"{mark:7s} {name}: {detail}")
+        console.say(f"needs   {verdict['census']['oldest_runtime']}")
     if not verdict["passed"]:
         failed = [c["name"] for c in verdict["checks"] if not c["passed"]]
         raise CheckFailedError(f"verification failed: {'; '.join(failed)}")
@@ -156,7 +156,7 @@ def bundle(
     files.check_free(out, force=force)
     with console.talk() as talk:
         stages.bundle(_work(work, talk), out, images, labels, "qhyvit bundle", force=force)
-    print(out)
+    console.say(out)
 
 
 @app.command(
@@ -183,4 +183,4 @@ def build(
         built = api.build(whole, force=force, command=command, progress=talk.progress, log=talk.log)
     _show_verdict(built.verdict, as_json=as_json)
     if not as_json:
-        print(built.bundle)
+        console.say(built.bundle)

@@ -68,7 +68,7 @@ def sweep(
     else:
         console.table("", *short(found.rows))
         for path in found.written:
-            print(path)
+            console.say(path)
     if found.failed:
         raise CheckFailedError(f"{len(found.failed)} jobs failed; {out / 'logs'} has what they said")
 
@@ -108,7 +108,10 @@ def report(
     with console.talk() as talk:
         found = gather(Request(bundle, work, images, labels, bench, float_model, mode, count, talk.progress))
     files.write_text(target, render(found))
-    print(json.dumps(found.to_json()) if as_json else target)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        console.say(target)
 
 
 @app.command(epilog="Example: `qhyvit compare v2-int8 v2-minmax --images val/`")

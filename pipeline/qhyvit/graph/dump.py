@@ -6,14 +6,15 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 from qhyvit.graph.ir import Graph
+from qhyvit_device.terminal import shown
 
 
 def _attrs(attrs: Any) -> str:
     if not is_dataclass(attrs) or isinstance(attrs, type):
         return ""
     defaults = {f.name: f.default for f in fields(attrs)}
-    shown = {k: v for k, v in asdict(attrs).items() if v != defaults[k]}
-    return " {" + ", ".join(f"{k}={v}" for k, v in shown.items()) + "}" if shown else ""
+    set_ones = {k: v for k, v in asdict(attrs).items() if v != defaults[k]}
+    return " {" + ", ".join(f"{k}={v}" for k, v in set_ones.items()) + "}" if set_ones else ""
 
 
 def dump(graph: Graph) -> str:
@@ -25,7 +26,7 @@ def dump(graph: Graph) -> str:
             return "-"
         tensor = tensors[t]
         mark = "const " if tensor.is_constant else ""
-        return f"{mark}{tensor.name}{list(tensor.shape)}"
+        return f"{mark}{shown(tensor.name)}{list(tensor.shape)}"
 
     lines = [f"input {show(t)}" for t in graph.inputs]
     for index, node in enumerate(graph.nodes):

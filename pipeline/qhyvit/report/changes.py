@@ -47,11 +47,14 @@ class _Build:
 
     def again(self, *options: str) -> str:
         """The build's command with other options (name, value, name, value, ...)."""
-        words = shlex.split(self.command)
+        try:
+            words = shlex.split(self.command)
+        except ValueError:  # a quote without its end: anyone may have written the manifest
+            words = []
         if words[:2] != ["qhyvit", "build"]:
             words = ["qhyvit", "build", "MODEL", "--images", "IMAGES", "--out", "BUNDLE"]
         for name, value in zip(options[::2], options[1::2], strict=True):
-            if name in words and name != "--set":
+            if name in words[:-1] and name != "--set":
                 words[words.index(name) + 1] = value
             else:
                 words += [name, value]

@@ -8,7 +8,7 @@ import numpy as np
 
 from qhyvit import data, files
 from qhyvit.errors import InputError
-from qhyvit.evaluation import float_file, labelled_images, predict
+from qhyvit.evaluation import float_file, labelled_images, predict, used_to_calibrate
 from qhyvit.report.blocks import COST_IMAGES
 from qhyvit.report.facts import Examined, Missing
 from qhyvit.report.images import examine
@@ -77,7 +77,7 @@ def examined(
     paths, classes = pictures
     how = data.preprocess_for(request.images, model.manifest.preprocess, request.mode)
     height, width = model.manifest.input.height, model.manifest.input.width
-    used = set(model.manifest.created_by.get("calibration_image_hashes", ()))
+    used = used_to_calibrate(model.manifest)
     seen = sum(h in used for h in data.hash_files(paths))
     note = f", {seen} of which were used to calibrate" if seen else ""
     source = f"{len(paths)} images of {request.images} ({how.mode}){note}"

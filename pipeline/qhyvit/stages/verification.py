@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qhyvit.verify.report import Report
 
 
-JUDGED = (FLOAT, FOLDED, CONSTANTS, PLAN, MODEL)  # what a verdict is about
+JUDGED = (FLOAT, FACTS, FOLDED, CONSTANTS, PLAN, MODEL)  # what a verdict is about
 
 
 def runtimes_here() -> list[str]:

@@ -8,6 +8,7 @@ import datetime
 import pathlib
 import re
 import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def _content(path: Path) -> Any:
             import safetensors.torch
 
             return safetensors.torch.load_file(str(path))
-        with torch.serialization.safe_globals(_harmless()):
+        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch advises what would run code from the file
             return torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise
