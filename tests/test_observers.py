@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from qhyvit import affine
 from qhyvit.observers import all_observers, observer
-from qhyvit.observers.shared.histogram import Histogram, Pool
+from qhyvit.observers.shared.histogram import Histogram, PooledRows
 from qhyvit.observers.shared.search import search
 
 RNG = np.random.default_rng(0)
@@ -87,7 +87,7 @@ def test_merged_rows_give_the_error_in_the_values_own_units():
     histogram = Histogram(1)
     histogram.update(torch.from_numpy(x))
     r = np.array([1.0, 30.0])
-    found = search(Pool(histogram.channels()).merged(r), affine.grid())
+    found = search(PooledRows(histogram.channels()).merged(r), affine.grid())
     p = affine.fit(found.low, found.high, affine.grid(), symmetric=False)
     back = affine.dequantize(affine.quantize(x / r, p.scale, p.zero_point, affine.grid()), p.scale, p.zero_point) * r
     assert found.error == pytest.approx(((x - back) ** 2).sum(), rel=0.05)

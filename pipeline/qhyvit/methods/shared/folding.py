@@ -18,7 +18,7 @@ from qhyvit.latency.profile import LatencyProfile, default_profile
 from qhyvit.lowering.contracts import groups
 from qhyvit.methods.shared.hessian import Statistics
 from qhyvit.methods.shared.problem import Problem
-from qhyvit.observers.shared.histogram import Pool
+from qhyvit.observers.shared.histogram import PooledRows
 from qhyvit.observers.shared.search import Found, search
 from qhyvit.ops.shared.layer import layer_of
 from qhyvit.plan import FoldNote
@@ -83,12 +83,12 @@ class _Together:
     scaled: tuple[tuple[int, np.ndarray], ...]
     others: tuple[int, ...] = ()
 
-    def pool(self, statistics: Statistics) -> Pool:
+    def pool(self, statistics: Statistics) -> PooledRows:
         """What was seen of them, a channel of those that are divided."""
         own = [statistics.by_channel[t] for t, _ in self.scaled] + [statistics.histograms[t] for t in self.others]
-        return Pool([row for histogram in own for row in histogram.channels()])
+        return PooledRows([row for histogram in own for row in histogram.channels()])
 
-    def best(self, pool: Pool, r: np.ndarray, bits: int) -> Found:
+    def best(self, pool: PooledRows, r: np.ndarray, bits: int) -> Found:
         """The range with the least error, of what :meth:`pool` gave."""
         divisors = [*(_along(r, position) for _, position in self.scaled), np.ones(len(self.others))]
         return search(pool.merged(np.concatenate(divisors)), affine.grid(bits))
@@ -189,7 +189,7 @@ def _for_all(together: Sequence[_Together], statistics: Statistics, channels: in
 
 
 def _option(
-    graph: Graph, name: str, place: Place, r: np.ndarray, pooled: Sequence[tuple[_Together, Pool]],
+    graph: Graph, name: str, place: Place, r: np.ndarray, pooled: Sequence[tuple[_Together, PooledRows]],
     statistics: Statistics, bits: int,
 ) -> Candidate:  # fmt: skip
     """The fold with this scale; ``gain`` is minus the objective's part that it governs."""

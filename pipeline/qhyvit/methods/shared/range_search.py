@@ -15,7 +15,7 @@ from qhyvit.methods.shared.observe import observe
 from qhyvit.methods.shared.pixels import PIXELS, pixel_quant
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.methods.shared.ranges import ends, grid_for, group_quant, suits
-from qhyvit.observers.shared.histogram import Pool, Row
+from qhyvit.observers.shared.histogram import PooledRows, Row
 from qhyvit.observers.shared.search import Found, extremes, search, widened
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.run import Executor
@@ -58,7 +58,7 @@ class RangeSearch:
         rows = [row for t in seen for row in statistics.histograms[t].channels() if row.s0.sum() > 0]
         if group.fixed is not None or not rows:
             return None
-        row = rows[0] if len(rows) == 1 else Pool(rows).merged([1.0] * len(rows))
+        row = rows[0] if len(rows) == 1 else PooledRows(rows).merged([1.0] * len(rows))
         joint, scheme = self.joint, self.scheme
         centred = grid_for(self.bits, symmetric=True, right=group.symmetric)
         symmetric = _Best(row, search(row, centred, symmetric=True, joint=joint), centred, is_symmetric=True)

@@ -57,7 +57,7 @@ class Row:
         return np.where(self.s0 > 0, self.s1 / np.where(self.s0 > 0, self.s0, 1), centre)
 
 
-class Pool:
+class PooledRows:
     """Rows that become one, whatever each of them is divided by: bins without a value are left out once."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
