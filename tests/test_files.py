@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -270,3 +271,20 @@ def test_an_array_that_claims_more_than_there_is_memory_is_damaged(tmp_path):
         archive.writestr("names.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     with pytest.raises(InputError, match="damaged"):
         files.unpack_arrays(stream.getvalue(), "plan.npz")
+
+
+@pytest.mark.parametrize("what", ["fifo", "device", "folder"])
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path, what):
+    path = tmp_path / "weights.pth"
+    {"fifo": os.mkfifo, "device": lambda p: p.symlink_to("/dev/zero"), "folder": Path.mkdir}[what](path)
+    with pytest.raises(InputError, match=r"^cannot read weights file .*: (not a regular file|a folder, not a file)$"):
+        files.read_bytes(path, "weights file")
+
+
+def test_settings_may_come_from_a_process(tmp_path):
+    path = tmp_path / "settings"
+    os.mkfifo(path)
+    writer = threading.Thread(target=lambda: path.write_text("seed = 3"))
+    writer.start()
+    assert files.read_bytes(path, "settings", pipe=True) == b"seed = 3"
+    writer.join()

@@ -1,12 +1,21 @@
 """``qhyvit`` and ``python -m qhyvit``: the command line, or a line where only the device stage is installed."""
 
+import resource
 import sys
 
 from qhyvit.errors import QhyvitError
 
+# bytes that a process may map (ulimit -v); with less, libraries end the process while they are loaded, or wait for ever
+LEAST_ADDRESS_SPACE = 3 * 10**9
+
 
 def main() -> None:
     """Entry point; exit codes as :func:`qhyvit.cli.main` has them."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if resource.RLIM_INFINITY != limit < LEAST_ADDRESS_SPACE:
+        print(f"qhyvit: error: cannot start: ulimit -v leaves {limit / 1e9:.2g} GB of address space, libraries of the "
+              f"host stage map {LEAST_ADDRESS_SPACE / 1e9:.0f} GB; raise it", file=sys.stderr)  # fmt: skip
+        sys.exit(2)
     try:
         from qhyvit.cli import main as run
     except ModuleNotFoundError as error:

@@ -198,7 +198,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         InputError, UsageError: unreadable, or no TOML.
     """
     try:
-        return tomllib.loads(files.read_bytes(path, "settings").decode())
+        return tomllib.loads(files.read_bytes(path, "settings", pipe=True).decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no TOML: {error}") from error
 

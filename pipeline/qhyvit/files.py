@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from qhyvit.errors import InputError, OutputError, QhyvitError
 from qhyvit_device import manifest as manifests
+from qhyvit_device.files import open_regular
 
 OWN = ".py:"  # in FILE.py:FUNCTION, a factory of models
 TEMPORARY = re.compile(r"[0-9a-f]{8}|old\.[0-9a-z_]{8}")  # behind the name of a target; old: the folder moved aside
@@ -213,16 +214,24 @@ def _check_place(target: Path) -> None:
         raise OutputError(f"cannot write {target}: {place} is not a writable folder")
 
 
-def read_bytes(path: Path, what: str) -> bytes:
+def read_bytes(path: Path, what: str, *, pipe: bool = False) -> bytes:
     """Read a file.
 
+    Args:
+        pipe: take a FIFO as well, and wait for who writes it.
+
     Raises:
-        InputError: missing or unreadable.
+        InputError: missing, unreadable or no regular file.
     """
     try:
-        return path.read_bytes()
+        if pipe:
+            return path.read_bytes()
+        with open_regular(path, links=True) as stream:
+            return stream.read()
     except OSError as error:
         raise InputError(f"cannot read {what} {path}: {error.strerror}") from error
+    except InputError as error:
+        raise InputError(f"cannot read {what} {error}") from error
 
 
 def read_text(path: Path, what: str) -> str:
