@@ -1,9 +1,12 @@
 """Attention in parts: the same values, one scale more for each part, and only where it pays."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.latency.profile import Sizes, default_profile
 from qhyvit.lowering.contracts import groups
 from qhyvit.ops import spec
 from qhyvit.passes import attention_parts, prepared
@@ -36,13 +39,11 @@ def attention(batch, *, outputs=(10,), extra=()):
     return graph
 
 
-def few(monkeypatch):
-    monkeypatch.setattr(attention_parts, "LEAST_ELEMENTS", 8 * TOKENS * TOKENS)
+FEW = Sizes(cached=8 * TOKENS * TOKENS)
 
 
-def test_the_values_are_those_of_one_attention(monkeypatch):
-    few(monkeypatch)
-    found = attention_parts.apply(attention(8))
+def test_the_values_are_those_of_one_attention():
+    found = attention_parts.apply(attention(8), FEW)
     found.check()
     assert [n.op for n in found.nodes].count("SOFTMAX") == attention_parts.PARTS
     x = torch.randn(2, 24, TOKENS, DEPTH, generator=torch.Generator().manual_seed(0))
@@ -51,22 +52,24 @@ def test_the_values_are_those_of_one_attention(monkeypatch):
     assert torch.allclose(Executor(found).run(x)[10], expected, atol=1e-5)
 
 
-def test_each_part_has_scores_of_its_own_scale(monkeypatch):
-    few(monkeypatch)
-    found = attention_parts.apply(attention(8))
+def test_each_part_has_scores_of_its_own_scale():
+    found = attention_parts.apply(attention(8), FEW)
     scores = [n.inputs[0] for n in found.nodes if n.op == "SOFTMAX"]
     assert len({g for g, group in enumerate(groups(found)) for t in scores if t in group.members}) == len(scores)
 
 
-def test_what_is_small_indivisible_or_read_elsewhere_stays(monkeypatch):
-    few(monkeypatch)
+def test_what_is_small_indivisible_or_read_elsewhere_stays():
     again = node("ADD", (8, 8), 12)
     kept = attention(4), attention(10), attention(8, extra=(again,), outputs=(10, 12)), attention(8, outputs=(10, 8))
     for graph in kept:
-        assert attention_parts.apply(graph).nodes == graph.nodes
+        assert attention_parts.apply(graph, FEW).nodes == graph.nodes
 
 
-def test_only_the_profile_with_float_softmaxes_takes_it(monkeypatch):
-    few(monkeypatch)
-    count = {p: [n.op for n in prepared(attention(8), p).nodes].count("SOFTMAX") for p in ("integer", "cpu")}
+def test_only_the_profile_with_float_softmaxes_takes_it():
+    count = {
+        p: [n.op for n in prepared(attention(8), p, latency=replace(default_profile(), sizes=FEW)).nodes].count(
+            "SOFTMAX"
+        )
+        for p in ("integer", "cpu")
+    }
     assert count == {"integer": 1, "cpu": attention_parts.PARTS}

@@ -19,7 +19,7 @@ from qhyvit.errors import InputError, PlanError
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.latency import KernelTime, KernelWork, LatencyProfile, default_profile
 from qhyvit.latency import fit as fitting
-from qhyvit.latency.profile import LARGE, LARGE_NS, packaged
+from qhyvit.latency.profile import packaged
 from qhyvit.latency.work import LANES, TABLE, is_sum_of_squares, work
 from qhyvit.lowering import placement
 from qhyvit.lowering.lower import lower, quantized_file
@@ -171,13 +171,11 @@ def test_what_a_part_costs_is_what_no_op_takes(tmp_path):
 def test_a_float_tensor_that_leaves_the_cache_costs_more():
     one = KernelTime(ns_per_element=1.0)
     plain = LatencyProfile("p", kernels={"MUL float32": one, "MUL int8": one})
-    assert (
-        plain.ms(KernelWork("MUL float32", LARGE))
-        == plain.ms(KernelWork("MUL int8", LARGE))
-        == pytest.approx(LARGE / 1e6)
-    )
-    assert plain.ms(KernelWork("MUL float32", 2 * LARGE)) == pytest.approx(2 * LARGE * (1.0 + LARGE_NS) / 1e6)
-    assert plain.ms(KernelWork("MUL int8", 2 * LARGE)) == pytest.approx(2 * LARGE / 1e6)
+    cached, slower = plain.sizes.cached, 1.0 + plain.sizes.beyond_cache_ns
+    times = [plain.ms(KernelWork(name, cached)) for name in ("MUL float32", "MUL int8")]
+    assert times == [pytest.approx(cached / 1e6)] * 2
+    assert plain.ms(KernelWork("MUL float32", 2 * cached)) == pytest.approx(2 * cached * slower / 1e6)
+    assert plain.ms(KernelWork("MUL int8", 2 * cached)) == pytest.approx(2 * cached / 1e6)
 
 
 # --- files ---
@@ -255,6 +253,10 @@ def test_another_pace_changes_no_placement(small_v1):
         ("{}", "no times by op"),
         (json.dumps({**GOOD, "schema_version": 2}), "schema_version is 2"),
         (json.dumps({**GOOD, "more": 1}), "unknown key 'more'"),
+        (json.dumps({**GOOD, "sizes": {"lanes": -1}}), "lanes is -1, must be a whole number of 0 or more"),
+        (json.dumps({**GOOD, "sizes": {"cached": 0.5}}), "cached is 0.5, must be a whole number of 0 or more"),
+        (json.dumps({**GOOD, "sizes": {"lane": 1}}), "lane"),
+        (json.dumps({**GOOD, "sizes": 16}), "is no latency profile"),
         (json.dumps({k: v for k, v in GOOD.items() if k != "name"}), "'name' is missing"),
         (json.dumps({**GOOD, "threads": 0}), "threads is 0"),
         (json.dumps({**GOOD, "kernels": {"GELU int8": {"ns_per_element": -1}}}), "ns_per_element is -1"),

@@ -1,9 +1,12 @@
 """Value-preserving edits on graphs of a few nodes."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.latency.profile import Sizes, default_profile
 from qhyvit.ops import spec
 from qhyvit.passes import (
     bias_in_layer,
@@ -116,13 +119,12 @@ def test_a_right_operand_that_nobody_else_reads_stays():
     assert own_right_operand.apply(graph).nodes == graph.nodes
 
 
-def test_products_read_their_right_operand_by_rows(monkeypatch):
-    monkeypatch.setattr(right_rows, "LEAST", 16)
+def test_products_read_their_right_operand_by_rows():
     turn = Node("TRANSPOSE", spec("TRANSPOSE").attrs(), (3, 9), (5,))
     products = product("BATCH_MATMUL", 3, 5, 6), product("BATCH_MATMUL", 6, 5, 7), product("BATCH_MATMUL", 7, 3, 8)
     constants = [np.array([1, 0], np.int32)]
     graph = sums_and_products(turn, *products, shapes=[(4, 4)] * 4, outputs=(8,), constants=constants)
-    found = right_rows.apply(graph)
+    found = right_rows.apply(graph, Sizes(columns=16))
     found.check()
     assert all(n.attrs.adj_y for n in found.nodes if n.op == "BATCH_MATMUL")
     # two products read what was turned for them as it was before; the third one's operand lay as it came
@@ -242,25 +244,22 @@ def test_what_a_bias_cannot_do_is_added():
         assert bias_in_layer.apply(graph) is graph
 
 
-def test_few_rows_meet_many_the_other_way_round(monkeypatch):
-    monkeypatch.setattr(few_rows, "MANY", 4)
+def test_few_rows_meet_many_the_other_way_round():
     rows = Node("SLICE", spec("SLICE").attrs(), (3, 7, 8), (5,))
     start, size = np.array([1, 0], np.int32), np.array([2, 4], np.int32)
     nodes = rows, product("BATCH_MATMUL", 5, 3, 6, adj_y=True)
     graph = sums_and_products(*nodes, shapes=[(2, 4), (2, 4)], outputs=(6,), constants=[start, size])
-    found = few_rows.apply(graph)
+    found = few_rows.apply(graph, Sizes(many_rows=4))
     found.check()
     assert [n.op for n in found.nodes][3:] == ["BATCH_MATMUL", "TRANSPOSE"]
     assert found.nodes[3].inputs == (3, 5)
     assert_equal(graph, found)
-    monkeypatch.setattr(few_rows, "MANY", 5)
-    assert few_rows.apply(graph) is graph
+    assert few_rows.apply(graph, Sizes(many_rows=5)) is graph
 
 
-def test_a_product_that_the_converter_made_a_layer_is_turned_as_well(monkeypatch):
-    monkeypatch.setattr(few_rows, "MANY", 4)
+def test_a_product_that_the_converter_made_a_layer_is_turned_as_well():
     graph = sums_and_products(product("FULLY_CONNECTED", 3, 3, 5), shapes=[(4, 4)], outputs=(5,))
-    found = prepared(graph)
+    found = prepared(graph, latency=replace(default_profile(), sizes=Sizes(many_rows=4)))
     assert [n.op for n in found.nodes].count("TRANSPOSE") == 1
     y = 1 + INPUT[:, 0]
     assert torch.allclose(outputs_of(found)[5], y @ y.transpose(1, 2), atol=1e-6)

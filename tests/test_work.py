@@ -40,6 +40,7 @@ def facts(**changes):
 @pytest.mark.parametrize("wrong", [
     {"classes": "3"}, {"classes": None}, {"preprocess": {}}, {"preprocess": {"resize": "big"}}, {"input_size": "32"},
     {"preprocess": {"resize": 40, "interpolation": "none", "mean": [0] * 3, "std": [1] * 3}}, {"versions": []},
+    {"float_error": [1, 2, 3]}, {"float_images": "two"}, {"classes": True}, {"input_size": [8, "8"]},
 ])  # fmt: skip
 def test_facts_with_wrong_values_are_damaged(tmp_path, wrong):
     (tmp_path / FACTS).write_text(json.dumps(facts()))
@@ -47,6 +48,21 @@ def test_facts_with_wrong_values_are_damaged(tmp_path, wrong):
     (tmp_path / FACTS).write_text(json.dumps(facts(**wrong)))
     with pytest.raises(InputError, match="is damaged"):
         Work(tmp_path).json(FACTS)
+
+
+@pytest.mark.parametrize("wrong", [
+    {"against_float": "a"}, {"against_float": {"agree": 1}}, {"checks": ["passed"]}, {"checks": [{"name": "n"}]},
+    {"census": {}}, {"sqnr_db": {"x": "high"}}, {"sqnr_db": []}, {"passed": 1}, {"files": None},
+])  # fmt: skip
+def test_a_verdict_with_wrong_values_is_damaged(tmp_path, wrong):
+    check = {"name": "n", "passed": True, "detail": "d"}
+    good = {"passed": True, "checks": [check], "census": {"oldest_runtime": "r"}, "sqnr_db": {"x": 40.5}, "files": {}}
+    for more in ({}, {"against_float": None}, {"against_float": {"agree": 1, "images": 2}}):
+        (tmp_path / VERIFY).write_text(json.dumps({**good, **more}))
+        assert Work(tmp_path).json(VERIFY)["passed"]
+    (tmp_path / VERIFY).write_text(json.dumps({**good, **wrong}))
+    with pytest.raises(InputError, match="is damaged"):
+        Work(tmp_path).json(VERIFY)
 
 
 def said(capsys, *args):

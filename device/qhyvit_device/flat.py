@@ -161,8 +161,8 @@ class _Reader:
             self.operands(self.codes[code], read, tensors)
             if missing:
                 raise InputError(f"an op reads tensor {min(missing)} before it is written")
-            if constants.intersection(self.known(written, len(tensors))):
-                raise InputError("an op writes a constant")
+            if again := ready.intersection(self.known(written, len(tensors))):
+                raise InputError(f"an op writes tensor {min(again)}, which is there already")
             if self.codes[code] in WITH_SCALES and not all(self.scaled(tensors[t]) for t in (*read, *written)):
                 raise InputError("an op computes with codes that have no scale")
             ready.update(written)

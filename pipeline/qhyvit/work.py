@@ -37,18 +37,18 @@ MADE_BY = {
 }  # fmt: skip
 # what a result depends on besides this package's own code
 TOOLS = ("torch", "timm", "litert-torch", "ai-edge-litert", "numpy", "pillow")
-KEYS: dict[str, dict[str, Any]] = {  # of the JSON files: what has to be in them
+# what JSON files hold: "?" is a name that may be missing, "*" each other; [form] a list of such; (form, ..) one of them
+FORMS: dict[str, Any] = {
     FACTS: {
-        "model": str,
-        "classes": int,
-        "input_size": int | list,
-        "preprocess": dict,
-        "weights": str,
-        "versions": dict,
+        "model": str, "classes": int, "input_size": (int, [int]), "preprocess": dict, "weights": str, "versions": dict,
+        "?family": str, "?float_error": (int, float), "?float_images": int, "?weights_sha256": (str, None),
     },
-    VERIFY: {"passed": bool, "checks": list, "census": dict, "sqnr_db": dict, "files": dict},
+    VERIFY: {
+        "passed": bool, "checks": [{"name": str, "passed": bool, "detail": str}], "census": {"oldest_runtime": str},
+        "sqnr_db": {"*": (int, float)}, "files": dict, "?against_float": ({"agree": int, "images": int}, None),
+    },
     STATE: {},
-}
+}  # fmt: skip
 
 
 @cache
@@ -84,24 +84,44 @@ def default_preprocess(facts: Mapping[str, Any], mode: str | None = None) -> Pre
     return Preprocess(mode or "crop", raw["resize"], raw["interpolation"], tuple(raw["mean"]), tuple(raw["std"]))
 
 
+def _check(value: Any, form: Any, where: str) -> None:
+    """Compare what a JSON file holds with its form.
+
+    Raises:
+        TypeError: it has another one; with the place.
+    """
+    if isinstance(form, tuple):
+        _check(value, next((f for f in form if _has(value, f)), form[0]), where)
+    elif not _has(value, form):
+        raise TypeError(f"{where or 'all of it'} is not as it was written")
+    elif isinstance(form, dict):
+        for name, inside in form.items():
+            keys = value if name == "*" else [name.removeprefix("?")]
+            for key in keys:
+                if key in value or key == name:
+                    _check(value.get(key, ...), inside, f"{where}.{key}" if where else key)
+    elif isinstance(form, list):
+        for index, each in enumerate(value):
+            _check(each, form[0], f"{where} {index + 1}")
+
+
+def _has(value: Any, form: Any) -> bool:
+    """Whether a value is of the kind that a form begins with."""
+    if form is None or isinstance(value, bool):
+        return value is None if form is None else form is bool
+    return isinstance(value, type(form) if isinstance(form, dict | list) else form)
+
+
 def _object(name: str, content: bytes) -> dict[str, Any]:
-    """A JSON object with the keys that a file of this name has.
+    """A JSON object of the form that a file of this name has.
 
     Raises:
         ValueError, KeyError, TypeError: it is none.
     """
-    found = json.loads(content)
-    if not isinstance(found, dict):
-        raise TypeError("no JSON object")
-    for key, kind in KEYS.get(name, {}).items():
-        if not isinstance(found.get(key), kind):
-            raise KeyError(f"no {key}")
+    found: dict[str, Any] = json.loads(content)
+    _check(found, FORMS.get(name, {}), "")
     if name == FACTS:
         default_preprocess(found)
-    if name == VERIFY and not all({"name", "passed", "detail"} <= set(c) for c in found["checks"]):
-        raise KeyError("no name in a check")
-    if name == VERIFY and "oldest_runtime" not in found["census"]:
-        raise KeyError("no oldest_runtime")
     return found
 
 

@@ -72,7 +72,8 @@ def test_no_op_of_a_network_takes_an_index_that_names_no_tensor(network):
     lambda m: setattr(m.subgraphs[0].tensors[3], "buffer", 10**6),
     lambda m: setattr(m.subgraphs[0].tensors[3], "shape", [1] * 9),
     lambda m: m.subgraphs[0].operators.reverse(), lambda m: m.subgraphs[0].operators.pop(5),
-    lambda m: m.subgraphs[0].operators.pop(),
+    lambda m: m.subgraphs[0].operators.pop(), lambda m: m.subgraphs[0].operators.insert(1, m.subgraphs[0].operators[0]),
+    lambda m: setattr(m.subgraphs[0].operators[3], "outputs", m.subgraphs[0].inputs[:1]),
     lambda m: setattr(m.subgraphs[0].operators[3], "outputs", m.subgraphs[0].operators[0].inputs[1:2]),
 ])  # fmt: skip
 def test_other_harm_is_refused(network, change):

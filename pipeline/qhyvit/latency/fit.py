@@ -283,7 +283,7 @@ def fit(paths: Sequence[Path], base: LatencyProfile | None = None) -> LatencyPro
     times = slowdown(measured, base)
     own = completed(fit_samples(measured), times, base)
     name, threads = setups[0]
-    return LatencyProfile(name, threads, base.partition_us * times if partition is None else partition, own)
+    return LatencyProfile(name, threads, base.partition_us * times if partition is None else partition, own, base.sizes)
 
 
 def load(path: Path) -> LatencyProfile:

@@ -16,9 +16,6 @@ from qhyvit.latency.work import FLOAT, INT8, INT16, TABLE, KernelWork
 
 SCHEMA_VERSION = 1
 DEFAULT = Path(__file__).with_name("default.json")
-# A float tensor of more elements (2 MB) leaves the caches of one core. How much longer that takes depends on what ran
-# before, so that no fit shows it: a SiLU split over 786,432 elements took 0.95 ns each, its kernels alone say 0.45
-LARGE, LARGE_NS = 1 << 19, 0.1
 # What int16 islands have in the place of kernels of float ones: their borders, and see tflite/int16_sums.py
 INSTEAD = {
     f"DEQUANTIZE {INT8}>{FLOAT}": f"QUANTIZE {INT8}>{INT16}", f"QUANTIZE {FLOAT}>{INT8}": f"QUANTIZE {INT16}>{INT8}",
@@ -64,6 +61,43 @@ class KernelTime:
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """From which sizes on one form of an op is faster than another: what no fit of single kernels shows.
+
+    Args:
+        lanes: outputs that a matrix kernel makes at a time; of fewer, what is left of each step is wasted.
+        channels: input channels that an int8 convolution takes at a time.
+        columns: elements of a right operand [.., K, N] from which packing it takes longer than transposing it first.
+        few_rows, many_rows: a product of at most so many rows with at least so many packs the few.
+        cached: elements of a float tensor that stay in the caches of one core.
+        beyond_cache_ns: nanoseconds more for each element of a larger one. How much longer that takes depends on what
+            ran before: a SiLU split over 786,432 elements took 0.95 ns each, its kernels alone say 0.45.
+        softmax_elements: of an int8 softmax from which the eight ops that it is made of are faster than its kernel.
+        softmax_rows: of a softmax over less than ``lanes`` values from which three ops are faster.
+    """
+
+    lanes: int = 16
+    channels: int = 8
+    columns: int = 2048
+    few_rows: int = 16
+    many_rows: int = 128
+    cached: int = 1 << 19
+    beyond_cache_ns: float = 0.1
+    softmax_elements: int = 1 << 15
+    softmax_rows: int = 128
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value, whole = getattr(self, f.name), f.name != "beyond_cache_ns"
+            is_number = not isinstance(value, bool) and isinstance(value, int if whole else int | float)
+            if not is_number or not 0 <= value < math.inf:
+                raise ValueError(f"{f.name} is {value!r}, must be a {'whole ' if whole else ''}number of 0 or more")
+
+
+SIZES = Sizes()
+
+
+@dataclass(frozen=True)
 class LatencyProfile:
     """Kernels of one processor by name (see :func:`qhyvit.latency.work.kernel_name`).
 
@@ -71,26 +105,28 @@ class LatencyProfile:
         name: in words, what it was measured on.
         threads: of the interpreter.
         partition_us: microseconds that one more part of XNNPACK's graph costs.
+        sizes: where one form of an op becomes faster than another.
     """
 
     name: str
     threads: int = 1
     partition_us: float = 0.0
     kernels: Mapping[str, KernelTime] = field(default_factory=dict)
+    sizes: Sizes = SIZES
 
     def ms(self, work: KernelWork) -> float | None:
         """Milliseconds of an op, a parted graph and large float tensors included; None for one never measured."""
         kernel = self.kernels.get(work.kernel)
         if kernel is None:
             return None
-        large = work.elements > LARGE and FLOAT in work.kernel
-        extra = self.partition_us / 1e3 * kernel.builtin + LARGE_NS * work.elements / 1e6 * large
+        large = work.elements > self.sizes.cached and FLOAT in work.kernel
+        extra = self.partition_us / 1e3 * kernel.builtin + self.sizes.beyond_cache_ns * work.elements / 1e6 * large
         return kernel.ms(work.elements, work.macs) + extra
 
     def to_json(self) -> str:
         """One line a kernel."""
         head = {"schema_version": SCHEMA_VERSION, "name": self.name, "threads": self.threads,
-                "partition_us": self.partition_us}  # fmt: skip
+                "partition_us": self.partition_us, "sizes": asdict(self.sizes)}  # fmt: skip
         lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in head.items()]
         rows = [f"{json.dumps(name)}: {json.dumps(asdict(kernel))}" for name, kernel in sorted(self.kernels.items())]
         return "{\n" + ",\n".join([*lines, '"kernels": {\n' + ",\n".join(rows) + "\n}"]) + "\n}\n"
@@ -138,7 +174,7 @@ def from_json(raw: Any, what: str) -> LatencyProfile:
         threads = raw["threads"]
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
             raise ValueError(f"threads is {threads!r}, must be 1 or more")
-        return LatencyProfile(str(raw["name"]), threads, rest.fixed_us, kernels)
+        return LatencyProfile(str(raw["name"]), threads, rest.fixed_us, kernels, Sizes(**raw.get("sizes", {})))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(

@@ -9,9 +9,10 @@ from functools import cache
 from graphlib import TopologicalSorter
 
 from qhyvit.graph.ir import Graph
+from qhyvit.latency import LatencyProfile, default_profile
 from qhyvit.passes.shared.graph_pass import Pass, Phase
 from qhyvit.registry import discover
-from qhyvit.sim.checked import Door, Edit
+from qhyvit.sim.checked import Door
 
 
 @cache
@@ -45,8 +46,9 @@ def passes_of(phase: Phase, profile: str) -> list[Pass]:
     return in_order(p for p in all_passes().values() if p.phase is phase and p.profile in (None, profile))
 
 
-def _run(graph: Graph, phase: Phase, profile: str, door: Door | None) -> Graph:
-    edits = [Edit(f"pass {p.name}", p.apply) for p in passes_of(phase, profile)]
+def _run(graph: Graph, phase: Phase, profile: str, door: Door | None, latency: LatencyProfile | None = None) -> Graph:
+    sizes = (latency or default_profile()).sizes
+    edits = [p.edit(sizes) for p in passes_of(phase, profile)]
     graph, _ = (door or Door.on_noise(graph)).through(graph, edits)
     graph.check()
     return graph
@@ -64,6 +66,12 @@ def shortened(graph: Graph, door: Door | None = None) -> Graph:
     return _run(graph, Phase.EXPORT, "integer", door)
 
 
-def prepared(graph: Graph, profile: str = "integer", door: Door | None = None) -> Graph:
-    """A float graph behind the passes that get it ready for calibration; see :func:`shortened`."""
-    return _run(graph, Phase.PREPARE, profile, door)
+def prepared(
+    graph: Graph, profile: str = "integer", door: Door | None = None, latency: LatencyProfile | None = None
+) -> Graph:
+    """A float graph behind the passes that get it ready for calibration; see :func:`shortened`.
+
+    Args:
+        latency: of the processor that the passes are for; None: the default.
+    """
+    return _run(graph, Phase.PREPARE, profile, door, latency)

@@ -14,11 +14,11 @@ import numpy as np
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.latency.profile import SIZES, Sizes
 from qhyvit.ops import spec
 from qhyvit.passes.shared.graph_pass import Pass
 
 PARTS = 4  # XNNPACK's SPLIT makes no more
-LEAST_ELEMENTS = 1 << 19  # two megabytes of float scores; below, the ops more cost what they save
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def _only_user(graph: Graph, tensor: int) -> Node | None:
     return users[0] if len(users) == 1 and tensor not in graph.outputs else None
 
 
-def _attention(graph: Graph, softmax: Node) -> _Attention | None:
+def _attention(graph: Graph, softmax: Node, cached: int) -> _Attention | None:
     """The attention around a large softmax, if its batch can be divided."""
     shape = graph.tensors[softmax.outputs[0]].shape
     scores, mixed = graph.producer(softmax.inputs[0]), _only_user(graph, softmax.outputs[0])
@@ -52,7 +52,7 @@ def _attention(graph: Graph, softmax: Node) -> _Attention | None:
     batches = {graph.tensors[t].shape[0] if len(graph.tensors[t].shape) == len(shape) else 1 for t in found.operands}
     fits = len(shape) > 2 and batches == {shape[0]} and shape[0] % PARTS == 0
     dynamic = not any(graph.tensors[t].is_constant for t in found.operands)
-    return found if fits and dynamic and math.prod(shape) >= LEAST_ELEMENTS else None
+    return found if fits and dynamic and math.prod(shape) >= cached else None
 
 
 class _Editor:
@@ -105,10 +105,10 @@ def _in_parts(graph: Graph, attention: _Attention) -> Graph:
     return graph
 
 
-def apply(graph: Graph) -> Graph:
+def apply(graph: Graph, sizes: Sizes = SIZES) -> Graph:
     """Value-preserving: every batch is computed by itself as before."""
     for node in graph.nodes:
-        attention = _attention(graph, node) if node.op == "SOFTMAX" else None
+        attention = _attention(graph, node, sizes.cached) if node.op == "SOFTMAX" else None
         if attention is not None:
             graph = _in_parts(graph, attention)
     return graph
@@ -120,4 +120,5 @@ PASS = Pass(
     apply,
     profile="cpu",
     after=("right_rows",),
+    sized=True,
 )

@@ -7,28 +7,28 @@ way it packs the six. The result that has to be transposed has as few columns.
 from __future__ import annotations
 
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.latency.profile import SIZES, Sizes
 from qhyvit.ops.shared.chain import Chain
 from qhyvit.passes.shared.graph_pass import Pass
 
-FEW, MANY = 16, 128
 
-
-def _is_wanted(graph: Graph, node: Node) -> bool:
+def _is_wanted(graph: Graph, node: Node, sizes: Sizes) -> bool:
     if node.op != "BATCH_MATMUL" or node.attrs.adj_x or not node.attrs.adj_y:
         return False
     left, right = (graph.tensors[t] for t in node.inputs)
     dynamic = not (left.is_constant or right.is_constant)
-    return dynamic and len(left.shape) == len(right.shape) == 2 and left.shape[0] <= FEW and right.shape[0] >= MANY
+    of_rows = len(left.shape) == len(right.shape) == 2
+    return dynamic and of_rows and left.shape[0] <= sizes.few_rows and right.shape[0] >= sizes.many_rows
 
 
-def apply(graph: Graph) -> Graph:
+def apply(graph: Graph, sizes: Sizes = SIZES) -> Graph:
     """Value-preserving: the same products."""
     for node in graph.nodes:
-        if _is_wanted(graph, node):
+        if _is_wanted(graph, node, sizes):
             chain = Chain(graph, node)
             turned = chain.add("BATCH_MATMUL", *node.inputs[::-1], **vars(node.attrs))
             graph = chain.instead("TRANSPOSE", turned, chain.constant([1, 0]))
     return graph
 
 
-PASS = Pass("few_rows", "products of few rows with many pack the few", apply, after=("matrix_product",))
+PASS = Pass("few_rows", "products of few rows with many pack the few", apply, after=("matrix_product",), sized=True)

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.latency.work import LANES
+from qhyvit.latency.profile import SIZES, Sizes
 from qhyvit.ops.shared.chain import Chain
 from qhyvit.passes.shared.graph_pass import Pass
 
 
-def _suits(graph: Graph, node: Node) -> bool:
+def _suits(graph: Graph, node: Node, lanes: int) -> bool:
     """Whether ``node`` is a convolution for which two pixels at once are less work than two times one."""
     attrs: Any = node.attrs
     if node.op != "CONV_2D" or attrs.padding != "VALID" or attrs.dilation_w_factor != 1 or len(node.inputs) < 3:
         return False
     weight, out = graph.tensors[node.inputs[1]], graph.tensors[node.outputs[0]].shape
     dense = weight.data is not None and weight.shape[3] == graph.tensors[node.inputs[0]].shape[3]
-    return dense and 2 * out[3] <= LANES and out[2] % 2 == 0 and attrs.stride_w < weight.shape[2]
+    return dense and 2 * out[3] <= lanes and out[2] % 2 == 0 and attrs.stride_w < weight.shape[2]
 
 
 def _twice(weight: np.ndarray, stride: int) -> np.ndarray:
@@ -41,12 +41,14 @@ def _in_pairs(graph: Graph, node: Node) -> Graph:
     return chain.instead("RESHAPE", made, chain.constant(out), new_shape=out)
 
 
-def apply(graph: Graph) -> Graph:
+def apply(graph: Graph, sizes: Sizes = SIZES) -> Graph:
     """Value-preserving: the same products, and some with zero."""
     for node in graph.nodes:
-        if _suits(graph, node):
+        if _suits(graph, node, sizes.lanes):
             graph = _in_pairs(graph, node)
     return graph
 
 
-PASS = Pass("output_pairs", "convolutions with few outputs make two pixels at once", apply, after=("pixel_pairs",))
+PASS = Pass(
+    "output_pairs", "convolutions with few outputs make two pixels at once", apply, after=("pixel_pairs",), sized=True
+)

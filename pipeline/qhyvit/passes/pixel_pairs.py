@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.latency.profile import SIZES, Sizes
 from qhyvit.ops.shared.chain import Chain
 from qhyvit.ops.shared.conv import same_pads
 from qhyvit.passes.shared.graph_pass import Pass
 
-FEW_CHANNELS = 4  # a pair of them still fits into eight
 Pads = tuple[tuple[int, int], tuple[int, int]]  # of rows and columns, before and after
 
 
@@ -30,13 +30,13 @@ class _Stem:
     pads: Pads
 
 
-def _stem(graph: Graph, node: Node) -> _Stem | None:
+def _stem(graph: Graph, node: Node, at_once: int) -> _Stem | None:
     """``node`` as a stem that can read pairs; None where it can't."""
     attrs: Any = node.attrs
     if node.op != "CONV_2D" or attrs.stride_w != 2 or attrs.dilation_w_factor != 1:
         return None
     shape, weight = graph.tensors[node.inputs[0]].shape, graph.tensors[node.inputs[1]]
-    if weight.data is None or weight.shape[3] != shape[3] or shape[3] > FEW_CHANNELS:
+    if weight.data is None or weight.shape[3] != shape[3] or 2 * shape[3] > at_once:
         return None
     if attrs.padding == "SAME":
         down = same_pads(shape[1], weight.shape[1], attrs.stride_h, attrs.dilation_h_factor)
@@ -79,13 +79,13 @@ def _in_pairs(graph: Graph, stem: _Stem) -> Graph:
     return chain.instead("CONV_2D", read, wide, *node.inputs[2:], **attrs)
 
 
-def apply(graph: Graph) -> Graph:
+def apply(graph: Graph, sizes: Sizes = SIZES) -> Graph:
     """Value-preserving: the same products, and some with zero."""
     for node in graph.nodes:
-        stem = _stem(graph, node)
+        stem = _stem(graph, node, sizes.channels)
         if stem is not None:
             graph = _in_pairs(graph, stem)
     return graph
 
 
-PASS = Pass("pixel_pairs", "stems of stride 2 read pairs of pixels", apply)
+PASS = Pass("pixel_pairs", "stems of stride 2 read pairs of pixels", apply, sized=True)

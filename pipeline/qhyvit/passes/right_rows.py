@@ -12,19 +12,18 @@ from dataclasses import replace
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.latency.profile import SIZES, Sizes
 from qhyvit.ops.shared.chain import Chain, swap
 from qhyvit.passes.shared.graph_pass import Pass
 
-LEAST = 2048  # elements: an op more costs a microsecond, packing so many by columns twice that
 
-
-def _by_columns(graph: Graph, node: Node) -> bool:
+def _by_columns(graph: Graph, node: Node, least: int) -> bool:
     """Whether ``node`` packs a right operand that is made at run time and lies as [.., K, N], N > 1, and that pays."""
     if node.op != "BATCH_MATMUL" or node.attrs.adj_y or node.inputs[0] == node.inputs[1]:
         return False
     right, made = graph.tensors[node.inputs[1]], graph.producer(node.inputs[1])
     turned_already = made is not None and made.op == "TRANSPOSE" and len(graph.users(right.id)) == 1
-    return not right.is_constant and right.shape[-1] > 1 and (turned_already or math.prod(right.shape) >= LEAST)
+    return not right.is_constant and right.shape[-1] > 1 and (turned_already or math.prod(right.shape) >= least)
 
 
 def _rows_of(graph: Graph, right: int, before: Node) -> tuple[Graph, int]:
@@ -46,11 +45,11 @@ def _rows_of(graph: Graph, right: int, before: Node) -> tuple[Graph, int]:
     return chain.graph, rows
 
 
-def apply(graph: Graph) -> Graph:
+def apply(graph: Graph, sizes: Sizes = SIZES) -> Graph:
     """Value-preserving: the same sums of the same products."""
     rows: dict[int, int] = {}
     for node in graph.nodes:
-        if not _by_columns(graph, node):
+        if not _by_columns(graph, node, sizes.columns):
             continue
         left, right = node.inputs
         if right not in rows:
@@ -65,4 +64,5 @@ PASS = Pass(
     "matrix products read their right operand by rows",
     apply,
     after=("one_reshape", "own_layers", "own_right_operand"),
+    sized=True,
 )

@@ -31,7 +31,7 @@ def float_graph(
     from qhyvit.passes import prepared
     from qhyvit.tflite.read import read
 
-    graph = prepared(work.load(FLOAT, read), profile, door)
+    graph = prepared(work.load(FLOAT, read), profile, door, latency)
     graph = with_profile(graph, profile, latency)
     return widened(graph, long_softmaxes(graph)) if int16 and profile == "integer" else graph
 

@@ -23,7 +23,7 @@ import torch
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.latency.work import LANES
+from qhyvit.latency.profile import Sizes
 from qhyvit.lowering.placement import must_be_float
 from qhyvit.lowering.profiles import with_profile
 from qhyvit.methods.shared.patterns import layers_behind
@@ -33,20 +33,18 @@ from qhyvit.ops.shared.spec import Copies
 from qhyvit.sim.checked import Edit
 from qhyvit.sim.run import Executor
 
-LEAST_ELEMENTS = 1 << 15  # below, one kernel is as fast as eight
-LEAST_ROWS = 128  # below, three ops take as long as one
 LARGEST_SCORE = 60.0  # ranges may get wider than what was seen, up to LARGEST_EXPONENT
 PASSED = copying(Copies.ONCE) | {"BATCH_MATMUL", "MUL"}
 
 
-def candidates(graph: Graph) -> list[Node]:
+def candidates(graph: Graph, sizes: Sizes) -> list[Node]:
     """Softmax nodes that are worth it: int8 with many elements, or int16, with a layer behind that takes a factor."""
     found = []
     for node in graph.nodes:
         if node.op != "SOFTMAX" or node.attrs.beta != 1.0:
             continue
         out, has_layer = graph.tensors[node.outputs[0]], _next_layer(graph, node.outputs[0]) is not None
-        large = node.is_int8 and math.prod(out.shape) >= LEAST_ELEMENTS
+        large = node.is_int8 and math.prod(out.shape) >= sizes.softmax_elements
         if has_layer and (large or out.id in graph.widened):
             found.append(node)
     return found
@@ -119,13 +117,13 @@ class _Short:
         return first.inputs[0], last.outputs[0]
 
 
-def shorts(graph: Graph) -> list[_Short]:
+def shorts(graph: Graph, sizes: Sizes) -> list[_Short]:
     """Softmaxes over fewer values than kernels compute at once, with many rows."""
     found = []
     for node in graph.nodes:
         out = graph.tensors[node.outputs[0]]
-        is_short = node.op == "SOFTMAX" and node.attrs.beta == 1.0 and out.shape[-1] < LANES
-        if is_short and math.prod(out.shape[:-1]) >= LEAST_ROWS and out.id not in graph.outputs:
+        is_short = node.op == "SOFTMAX" and node.attrs.beta == 1.0 and out.shape[-1] < sizes.lanes
+        if is_short and math.prod(out.shape[:-1]) >= sizes.softmax_rows and out.id not in graph.outputs:
             found.append(_with_reshapes(graph, node))
     makers = [graph.producer(short.ends[0]) for short in found]
     return [s for s, maker in zip(found, makers, strict=True) if maker is None or not must_be_float(graph, maker)]
@@ -163,7 +161,7 @@ def as_quotient(graph: Graph, short: _Short) -> Graph:
 
 def quotients(problem: Problem) -> Problem:
     """Short softmaxes of the profile ``cpu`` as quotients; its log says where."""
-    found = shorts(problem.graph) if problem.profile == "cpu" else []
+    found = shorts(problem.graph, problem.latency.sizes) if problem.profile == "cpu" else []
     peaks = _peaks(problem, [s.ends[0] for s in found]) if found else {}
     found = [s for s in found if peaks[s.ends[0]] <= LARGEST_SCORE]
     if not found:
@@ -181,7 +179,7 @@ def quotients(problem: Problem) -> Problem:
 
 def unroll(problem: Problem) -> Problem:
     """Every candidate of the problem's graph unrolled; its log says where."""
-    nodes = candidates(problem.graph)
+    nodes = candidates(problem.graph, problem.latency.sizes)
     if not nodes:
         return problem
     peaks = _peaks(problem, [n.outputs[0] for n in nodes])

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 from qhyvit.graph.ir import Graph
+from qhyvit.latency.profile import Sizes
+from qhyvit.sim.checked import Edit
 
 
 class Phase(StrEnum):
@@ -28,7 +31,8 @@ class Pass:
     Args:
         name: that of its file.
         summary: what holds of a graph behind it.
-        apply: gives an equal graph, the very same one where there is nothing to do.
+        apply: gives an equal graph, the very same one where there is nothing to do. If ``sized``, its second argument
+            says from which sizes on that pays (:class:`qhyvit.latency.profile.Sizes`).
         phase: when it runs.
         after: names of passes of its phase that have to come before it.
         profile: the only one that it is for; None: all.
@@ -36,7 +40,12 @@ class Pass:
 
     name: str
     summary: str
-    apply: Callable[[Graph], Graph]
+    apply: Callable[..., Graph]
     phase: Phase = Phase.PREPARE
     after: tuple[str, ...] = ()
     profile: str | None = None
+    sized: bool = False
+
+    def edit(self, sizes: Sizes) -> Edit:
+        """The pass for a processor, for the door that all edits go through."""
+        return Edit(f"pass {self.name}", partial(self.apply, sizes=sizes) if self.sized else self.apply)
