@@ -14,7 +14,7 @@ from qhyvit.errors import InputError, OutputError
 from qhyvit.files import write_text as write
 from qhyvit.stages import plan_of, solved
 from qhyvit.stages.calibration import PIECES
-from qhyvit.work import CONSTANTS, FACTS, FLOAT, MODEL, PLAN, STATE, VERIFY, Work
+from qhyvit.work import CONSTANTS, FACTS, FLOAT, FOLDED, MODEL, PLAN, STATE, VERIFY, Work
 from qhyvit_device import manifest as manifests
 
 WRECKS = [b"", b"{", b"[]", b"3", b"null", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"passed": 3}', b"NaN"]
@@ -305,3 +305,12 @@ def test_a_calibration_that_is_killed_behind_its_last_piece_searches_nothing_aga
     stages.calibrate(Work(tmp_path / "w", log=said.append), *args[1:])
     assert not any(line.startswith("round") for line in said)
     assert not (tmp_path / "w" / PIECES).exists()
+
+
+def test_a_float_file_that_was_replaced_behind_the_calibration_is_refused(verified, tmp_path):
+    work = Work(tmp_path / "w")
+    shutil.copytree(verified / "w", work.folder)
+    assert solved(work).plan.model_sha256 == work.hash(FLOAT)
+    shutil.copy(work.folder / FOLDED, work.folder / FLOAT)
+    with pytest.raises(InputError, match="is not the file that was calibrated: run calibrate again"):
+        solved(work)

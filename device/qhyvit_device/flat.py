@@ -14,7 +14,8 @@ MOST_VISITS = 500_000  # of tables, list entries and tensor indices: networks of
 # The one operand that these ops may leave out, the bias: by builtin code, its place among the inputs.
 OPTIONAL = {3: 2, 4: 2, 9: 2, 67: 3}  # CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, TRANSPOSE_CONV
 NO_NUMBERS = (5, 13, 14)  # types STRING, RESOURCE, VARIANT
-OPERANDS = {45: 4, 49: 2, 126: 2}  # STRIDED_SLICE, SPLIT, BATCH_MATMUL read so many without counting
+# DEPTHWISE_CONV_2D, STRIDED_SLICE, SPLIT, BATCH_MATMUL read so many without counting; one left out is -1
+OPERANDS = {4: 3, 45: 4, 49: 2, 126: 2}
 SPLIT, INT32 = 49, 2
 # These ops divide by scales: ADD, AVERAGE_POOL, CONV, DEPTHWISE, FULLY_CONNECTED, LOGISTIC, MUL, SOFTMAX, TANH, MEAN,
 # SUB, TRANSPOSE_CONV, SUM, RSQRT, QUANTIZE, HARD_SWISH, BATCH_MATMUL, GELU
@@ -152,29 +153,26 @@ class _Reader:
             if code >= len(self.codes):
                 raise InputError(f"an op has kind {code} of {len(self.codes)}")
             read, written = self.integers(operator, 1), self.integers(operator, 2)
-            optional = OPTIONAL.get(self.codes[code])
+            kind = self.codes[code]
+            if len(read) != OPERANDS.get(kind, len(read)):
+                raise InputError(f"an op of kind {kind} has {len(read)} inputs")
+            optional = OPTIONAL.get(kind)
             if optional is not None and read[optional : optional + 1] == [-1]:
                 del read[optional]
             if not read or not written:
                 raise InputError("an op has no inputs, or no outputs")
             missing = set(self.known(read, len(tensors))) - ready
-            self.operands(self.codes[code], read, tensors)
             if missing:
                 raise InputError(f"an op reads tensor {min(missing)} before it is written")
+            if kind == SPLIT and self.number("<b", tensors[read[0]], 1, 0) != INT32:
+                raise InputError("a split has an axis that is no whole number")
             if again := ready.intersection(self.known(written, len(tensors))):
                 raise InputError(f"an op writes tensor {min(again)}, which is there already")
-            if self.codes[code] in WITH_SCALES and not all(self.scaled(tensors[t]) for t in (*read, *written)):
+            if kind in WITH_SCALES and not all(self.scaled(tensors[t]) for t in (*read, *written)):
                 raise InputError("an op computes with codes that have no scale")
             ready.update(written)
         if not ready.issuperset(self.known(self.integers(graph, 2), len(tensors))):
             raise InputError("an output is never written")
-
-    def operands(self, kind: int, read: list[int], tensors: list[int]) -> None:
-        """What kernels take for granted of an op's inputs."""
-        if len(read) != OPERANDS.get(kind, len(read)):
-            raise InputError(f"an op of kind {kind} has {len(read)} inputs")
-        if kind == SPLIT and self.number("<b", tensors[read[0]], 1, 0) != INT32:
-            raise InputError("a split has an axis that is no whole number")
 
     def scaled(self, tensor: int) -> bool:
         """Whether codes have scales, all of them positive; true of what holds no codes."""

@@ -143,7 +143,7 @@ def build(
         raise UsageError("the build needs out: on the command line, or as out of [output]")
     files.check_free(output.out, force=force)
     _checked(config, verify=True)
-    work = Work(output.work or output.out.with_name(output.out.name + ".work"), progress, log, force)
+    work = Work(output.work or files.beside(output.out, ".work"), progress, log, force)
     with work.lock():
         stages.export(work, config.model, seed, pictures)
         label_names(output.labels, work.json(FACTS)["classes"])

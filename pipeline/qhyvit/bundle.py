@@ -51,6 +51,17 @@ def _quantization(details: Mapping[str, Any]) -> tuple[str, float | None, int | 
     return (dtype, None, None) if dtype.startswith("float") else (dtype, float(scale), int(zero_point))
 
 
+def check_judged(path: Path, verified: Mapping[str, Any], hashes: Mapping[str, str]) -> None:
+    """Refuse files that are not those that a verdict is about; arguments as :func:`check_verdict` has them.
+
+    Raises:
+        InputError: the verdict is about other files than these.
+    """
+    for name, found in hashes.items():
+        if verified["files"].get(name) != found:
+            raise InputError(f"{path} is about another {name}: run verify again")
+
+
 def check_verdict(path: Path, verified: Mapping[str, Any], hashes: Mapping[str, str]) -> None:
     """Refuse to ship what a verdict does not name, or what failed.
 
@@ -60,12 +71,10 @@ def check_verdict(path: Path, verified: Mapping[str, Any], hashes: Mapping[str, 
         hashes: of the files that are there, by name.
 
     Raises:
-        InputError: the verdict is about other files than these.
+        InputError: see :func:`check_judged`.
         CheckFailedError: a check failed.
     """
-    for name, found in hashes.items():
-        if verified["files"].get(name) != found:
-            raise InputError(f"{path} is about another {name}: run verify again")
+    check_judged(path, verified, hashes)
     failed = [check["name"] for check in verified["checks"] if not check["passed"]]
     if failed or not verified["passed"]:
         raise CheckFailedError(f"verification failed: {'; '.join(failed)}; nothing is bundled")

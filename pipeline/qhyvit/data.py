@@ -109,10 +109,19 @@ def read_labels(folder: Path, labels: Path | None = None) -> Labelled:
             raise InputError(f"labels {source}, row {line}: {len(row)} values for {len(header)} columns")
         paths.append(folder / row[header.index("file")].strip())
         classes.append(_class_index(row[header.index("class_index")].strip(), f"labels {source}, row {line}"))
-    missing = [p for p in paths if not p.is_file()]
+    missing = [p for p in paths if not _is_file(p)]
     if missing:
-        raise InputError(f"labels {source} name {len(missing)} images that are not there, first {missing[0].name}")
+        first = missing[0].name
+        raise InputError(f"labels {source} name {len(missing)} images that are not there, first {first[:40]}")
     return Labelled(paths, np.array(classes, np.int64))
+
+
+def _is_file(path: Path) -> bool:
+    """No for a name that no file can have, too."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _class_index(text: str, where: str) -> int:

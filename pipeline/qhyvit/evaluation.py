@@ -90,7 +90,7 @@ class Evaluation:
 
 def float_file(bundle: Path, given: Path | None, model: Model) -> TfliteFile | None:
     """The float file named, or the one of the build if it lies there unchanged."""
-    path = given or bundle.with_name(bundle.name + ".work") / "float.tflite"
+    path = given or files.beside(bundle, ".work") / "float.tflite"
     if given is None:
         recorded = model.manifest.created_by.get("float_sha256")
         if not path.is_file() or files.sha256(path.read_bytes()) != recorded:

@@ -20,7 +20,7 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from qhyvit.errors import InputError, OutputError, QhyvitError
+from qhyvit.errors import InputError, OutputError, QhyvitError, UsageError
 from qhyvit_device import manifest as manifests
 from qhyvit_device.files import open_regular
 
@@ -212,6 +212,18 @@ def _check_place(target: Path) -> None:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise OutputError(f"cannot write {target}: {place} is not a writable folder")
+
+
+def beside(path: Path, ending: str) -> Path:
+    """What lies beside a file or folder under its name, whatever stands for that ("."), with ``ending`` behind it.
+
+    Raises:
+        UsageError: the root folder.
+    """
+    whole = path if path.name not in ("", "..") else path.resolve()
+    if not whole.name:
+        raise UsageError(f"{path} is the root folder; give another one")
+    return whole.with_name(whole.name + ending)
 
 
 def read_bytes(path: Path, what: str, *, pipe: bool = False) -> bytes:

@@ -103,7 +103,7 @@ def report(
     from qhyvit.report.page import render
     from qhyvit.report.request import Request
 
-    target = out or bundle.with_name(bundle.resolve().name + ".html")
+    target = out or files.beside(bundle, ".html")
     files.check_file(target)
     with console.talk() as talk:
         found = gather(Request(bundle, work, images, labels, bench, float_model, mode, count, talk.progress))

@@ -6,6 +6,7 @@ from collections import Counter
 
 import torch
 
+from qhyvit.bundle import check_judged
 from qhyvit.latency.fit import load
 from qhyvit.measure import measure
 from qhyvit.methods.shared.problem import outputs_of
@@ -16,6 +17,7 @@ from qhyvit.report.cost import Costs, rounded_tensors
 from qhyvit.report.facts import BlockFacts, Cost, rounded
 from qhyvit.report.tensors import tensor_facts
 from qhyvit.stages.solved import Solved
+from qhyvit.stages.verification import JUDGED
 from qhyvit.tflite.read import read
 from qhyvit.work import FLOAT, LATENCY, VERIFY, Work
 
@@ -27,13 +29,17 @@ def cost_facts(found: Solved, images: torch.Tensor, work: Work, command: str, pr
 
     Args:
         command: that made the bundle; changes that would pay are given as commands like it.
+
+    Raises:
+        InputError: a file of the work directory is missing, damaged, or another one than was verified.
     """
-    images = images[:COST_IMAGES]
+    images, verified = images[:COST_IMAGES], work.json(VERIFY)
+    check_judged(work.folder / VERIFY, verified, {n: work.hash(n) for n in JUDGED if n in verified["files"]})
     reference = outputs_of(read(work.read(FLOAT)), images)
     costs = Costs(found, images, reference, measure(found.plan.measure))
     blocks = chain(found.folded)
     labels = block_of(found.folded, blocks)
-    in_file = work.json(VERIFY)["sqnr_db"]
+    in_file = verified["sqnr_db"]
     items = rounded_tensors(found.folded, found.plan.tensors)
     tensors = []
     for number, item in enumerate(items):

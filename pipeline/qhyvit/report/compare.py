@@ -91,7 +91,7 @@ def _source(path: Path) -> _Source:
     if path.is_file():
         return _Source(path, _plan(path), None, None)
     if (path / manifests.FILE_NAME).is_file():
-        work, manifest = path.with_name(path.resolve().name + ".work"), manifests.load(path / manifests.FILE_NAME)
+        work, manifest = files.beside(path, ".work"), manifests.load(path / manifests.FILE_NAME)
         file = work / PLAN
         if not file.is_file() or files.sha256(file.read_bytes()) != manifest.created_by.get("plan_sha256"):
             raise InputError(f"{path}: its plan is not in {work}; give its work directory or plan.json")

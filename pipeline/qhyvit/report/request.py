@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qhyvit import files
 from qhyvit.progress import Progress, silent
 
 
@@ -31,4 +32,4 @@ class Request:
     @property
     def work_folder(self) -> Path:
         """Where the work directory should be."""
-        return self.work or self.bundle.with_name(self.bundle.name + ".work")
+        return self.work or files.beside(self.bundle, ".work")

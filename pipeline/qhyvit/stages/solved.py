@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qhyvit import files
+from qhyvit.errors import InputError
 from qhyvit.plan import QuantPlan
-from qhyvit.work import CONSTANTS, FOLDED, PLAN, Work
+from qhyvit.work import CONSTANTS, FLOAT, FOLDED, PLAN, Work
 
 if TYPE_CHECKING:
     from qhyvit.graph.ir import Graph
@@ -29,12 +30,18 @@ def plan_of(work: Work) -> QuantPlan:
 
 
 def solved(work: Work) -> Solved:
-    """Read what calibration wrote."""
+    """Read what calibration wrote.
+
+    Raises:
+        InputError: something is missing or damaged, or the float file is another one by now.
+    """
     from qhyvit.graph import edit
     from qhyvit.lowering.profiles import ids_of, widened, with_gates, with_islands
     from qhyvit.tflite.read import read
 
     plan = plan_of(work)
+    if plan.model_sha256 and work.hash(FLOAT) != plan.model_sha256:
+        raise InputError(f"{work.folder / FLOAT} is not the file that was calibrated: run calibrate again")
     folded = work.load(FOLDED, read)
     folded = with_islands(folded, plan.profile, ids_of(folded, plan.floats))
     folded = widened(folded, ids_of(folded, plan.wide))
