@@ -104,6 +104,8 @@ class _Reader:
         self.buffers = [self.filled(buffer) for buffer in self.children(root, 4)]
         for code in self.children(root, 1):  # an old field of one byte, and the one that replaced it
             self.codes.append(max(self.number("<b", code, 0, 0), self.number("<i", code, 3, 0)))
+        if not self.children(root, 2):
+            raise InputError("it has no subgraph")
         self.walk("Model", root)
 
     def walk(self, kind: str, table: int) -> None:

@@ -86,6 +86,11 @@ def test_other_harm_is_refused(network, change):
         flat.check(changed(network, make), "bad")
 
 
+def test_a_model_without_a_subgraph_is_refused(network):
+    with pytest.raises(InputError, match="refused, it has no subgraph"):
+        flat.check(changed(network, lambda model: setattr(model, "subgraphs", [])), "bad")
+
+
 def shared(graphs, tensors):
     """A model of lists that name one subgraph and one tensor again and again."""
     data = bytearray(struct.pack("<I4s", 0, b"TFL3"))
