@@ -202,7 +202,7 @@ def test_nothing_is_replaced_unasked(bundle, tmp_path):
     out.unlink()
     first = make(bundle, out)
     assert make(bundle, out, force=True) == first
-    with pytest.raises(OutputError, match="is a folder"):
+    with pytest.raises(OutputError, match="a folder or a device: it is not replaced"):
         make(bundle, tmp_path, force=True)
 
 

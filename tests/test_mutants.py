@@ -12,6 +12,7 @@ import torch
 from qhyvit.folds import all_folds
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
+from qhyvit.latency.profile import SIZES
 from qhyvit.lowering.profiles import with_islands
 from qhyvit.methods.shared.gelu import as_silu, candidates
 from qhyvit.methods.shared.softmax import as_quotient, shorts, unrolled
@@ -180,8 +181,8 @@ MUTANTS: dict[str, Mutant] = {
         ATTENTION, softmax, lambda g: times(softmax(g), "/count", 1.1)),
     "form: GELU's slope stays in the values": Mutant(_gelu(), silu, lambda g: changed(g, silu(g), 1 / 1.702)),
     "form: exponentials of other groups are summed": Mutant(
-        _short_softmax(), lambda g: as_quotient(g, shorts(g)[0]),
-        lambda g: times(as_quotient(g, shorts(g)[0]), "/ones", 2.0)),
+        _short_softmax(), lambda g: as_quotient(g, shorts(g, SIZES)[0]),
+        lambda g: times(as_quotient(g, shorts(g, SIZES)[0]), "/ones", 2.0)),
     "lowered: two nodes taken for twins": Mutant(TWO, equal_nodes.apply, _false_twins),
     "lowered: half a sum of squares": Mutant(
         _row_with_itself(), lambda g: float_sums_of_squares.apply(with_islands(g, "cpu", g.nodes[2].outputs)), _sums),

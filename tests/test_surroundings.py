@@ -75,7 +75,7 @@ def test_a_fifo_in_the_place_of_a_model_is_never_waited_for(tmp_path):
 def test_what_a_board_says_is_harmless(tmp_path, monkeypatch, capsys):
     model = {"model": EVIL, "inference": {"p50": 1, "p95": 1}, "peak_memory_mib": None}
     found = {"benches": [{"models": [model], "settings": {"threads": EVIL}, "warnings": [EVIL]}]}
-    monkeypatch.setattr("qhyvit.boards.Board.bench", lambda *_: found)
+    monkeypatch.setattr("qhyvit.boards.RemoteBoard.bench", lambda *_: found)
     (tmp_path / "m.tflite").write_text("x")
     with pytest.raises(SystemExit) as ended:
         cli.main(["bench", str(tmp_path / "m.tflite"), "--ssh", "pi@board"])
