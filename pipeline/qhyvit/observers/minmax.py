@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from qhyvit.observers.shared.observer import Observer, Range, rows, squeeze
+from qhyvit.observers.shared.observer import Observer, Range, ends, rows, squeeze
 
 
 class MinMax:
@@ -17,7 +17,7 @@ class MinMax:
 
     def update(self, x: torch.Tensor) -> None:
         """Widen the range by one batch."""
-        low, high = rows(x, self.axis).aminmax(dim=1)
+        low, high = ends(rows(x, self.axis), 1)
         self.low = low if self.low is None else torch.minimum(self.low, low)
         self.high = high if self.high is None else torch.maximum(self.high, high)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from qhyvit.observers.shared.observer import Observer, Range, rows, squeeze
+from qhyvit.observers.shared.observer import Observer, Range, ends, rows, squeeze
 
 MOMENTUM = 0.95
 
@@ -19,8 +19,8 @@ class MovingAverage:
     def update(self, x: torch.Tensor) -> None:
         """Take the images of a batch one after the other."""
         for image in torch.split(x.detach(), 1):
-            ends = torch.stack(list(rows(image, self.axis).aminmax(dim=1)))
-            self.ends = ends if self.ends is None else MOMENTUM * self.ends + (1 - MOMENTUM) * ends
+            own = torch.stack(ends(rows(image, self.axis), 1))
+            self.ends = own if self.ends is None else MOMENTUM * self.ends + (1 - MOMENTUM) * own
 
     def range(self) -> Range:
         """(lo, hi) averaged."""

@@ -18,6 +18,7 @@ from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.methods.shared.bridge_blocks import BridgeBlock
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.observers.shared.histogram import Histogram
+from qhyvit.observers.shared.observer import ends
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.fakequant import fake_quantize, rounds
 from qhyvit.sim.run import Executor
@@ -141,7 +142,7 @@ class Statistics:
         self.distance += share * float(step.distance.mean())
         for t, g in step.gradients.items():
             rows, weights = self._sample(step.values[t]), self._sample(g)
-            low, high = step.values[t].reshape(-1, step.values[t].shape[-1]).aminmax(dim=0)
+            low, high = ends(step.values[t].reshape(-1, step.values[t].shape[-1]), 0)
             peak = torch.maximum(-low, high)
             # the rows drawn stand for all of them
             weights = weights * weights * (g.numel() / weights.numel())

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from qhyvit.observers.shared.observer import rows
+from qhyvit.observers.shared.observer import ends, rows
 
 BINS = 8192
 
@@ -102,10 +102,7 @@ class Histogram:
         """Add a batch, with a weight for each value (default 1)."""
         values = rows(x, self.axis).double()
         w = None if weight is None else rows(weight, self.axis).double()
-        if len(values) == 1:  # over everything at once all cores take part
-            low, high = (end[None] for end in values.aminmax())
-        else:
-            low, high = values.aminmax(dim=1)
+        low, high = ends(values, 1)
         self._reserve(low, high)
         assert self.low is not None
         assert self.width is not None
