@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qhyvit.plan import TensorQuant
-from qhyvit.sim.fakequant import fake_quantize, learned_uniform
+from qhyvit.sim.fakequant import AT_ONCE, fake_quantize, learned_uniform
 
 SCALES = st.floats(1e-3, 0.5)
 ZEROS = st.integers(-128, 127)
@@ -49,6 +49,23 @@ def test_learned_scale_and_zero_point_have_the_gradients_of_the_formula(scale, z
     expected = float((g * torch.where(inside, clipped - steps, clipped)).sum())
     assert float(d_scale) == pytest.approx(expected, rel=1e-4, abs=1e-3)
     assert float(d_zero) == pytest.approx(float((g * ~inside).sum()) * -scale, rel=1e-4, abs=1e-5)
+
+
+def test_gradients_of_many_values_in_any_layout_are_those_of_the_formula():
+    """More than one part of a sum, the last one not whole, values and gradients that lie in other orders."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 5, AT_ONCE // 7, generator=random).transpose(0, 1).requires_grad_()
+    grad = (torch.rand(3, AT_ONCE // 7, 5, generator=random) - 0.5).permute(2, 0, 1)
+    s, z = torch.tensor([0.01], requires_grad=True), torch.tensor([3.0], requires_grad=True)
+    d_x, d_scale, d_zero = torch.autograd.grad(learned_uniform(x, s, z, -128, 127), (x, s, z), grad)
+    steps, g = x.detach().double() / 0.01, grad.double()
+    inside = (steps > -131.5) & (steps < 124.5)
+    codes = torch.where(inside, steps.round() - steps, steps.round().clamp(-131, 124))
+    assert torch.equal(d_x, torch.where(inside, grad, torch.zeros_like(grad)))
+    assert float(d_scale) == pytest.approx(float((g * codes).sum()), rel=1e-3)
+    assert float(d_zero) == pytest.approx(float((g * ~inside).sum()) * -0.01, rel=1e-3)
+    (again,) = torch.autograd.grad(learned_uniform(x, s, z.detach(), -128, 127), (s,), grad)
+    assert torch.equal(again, d_scale)
 
 
 def test_a_strided_view_is_rounded_like_its_copy():
