@@ -14,6 +14,10 @@ import torch
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile, default_profile
 
+# what programs that the tests start would have of the environment here, and not of a user's
+for name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
+    os.environ.pop(name, None)
+
 SIZE = 128  # pixels: leaves 2x2 patches even in the last stage (one patch would make softmax trivial)
 
 

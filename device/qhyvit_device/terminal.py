@@ -72,6 +72,15 @@ def forget(stream: TextIO | Any) -> None:
             os.close(nothing)
 
 
+def settle() -> None:
+    """Write out what stands in stderr's buffer, or let it go: what fails at the interpreter's end is exit code 120."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        forget(sys.stderr)
+
+
 def guarded(program: str, work: Callable[[], int], *, debug: bool) -> int:
     """Run ``work``; exit code 130 where it was interrupted, else that of the exception, which becomes one line."""
     try:
@@ -92,3 +101,5 @@ def guarded(program: str, work: Callable[[], int], *, debug: bool) -> int:
         with contextlib.suppress(OSError, DeviceError):
             flush()
         return error.exit_code if isinstance(error, QhyvitError) else 2
+    finally:
+        settle()

@@ -50,10 +50,12 @@ def place(bundle):
         shutil.copytree(Path(qhyvit_device.__file__).parent, folder / "site" / "qhyvit_device")
         for name in ("numpy", "PIL", "ai_edge_litert"):
             package = Path(__import__(name).__file__).parent
-            (folder / "site" / name).symlink_to(package)
             libraries = package.with_name(f"{'pillow' if name == 'PIL' else name}.libs")
-            if libraries.is_dir():
-                (folder / "site" / libraries.name).symlink_to(libraries)
+            for source, called in ((package, name), (libraries, libraries.name)):
+                if source.is_dir() and source.is_relative_to("/tmp"):  # over which something is mounted
+                    shutil.copytree(source, folder / "site" / called)
+                elif source.is_dir():
+                    (folder / "site" / called).symlink_to(source)
         yield folder
     finally:
         shutil.rmtree(folder)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from qhyvit_device import cli
 from tests._graphs import PIECES, Builder
 from tests._layer_graphs import CLASSES, SIZE, graph_of
 
+sys.dont_write_bytecode = True  # beside the factories, which would be files left
 NET = """
 import sys
 import torch

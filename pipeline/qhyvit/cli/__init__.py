@@ -52,4 +52,6 @@ def main(argv: list[str] | None = None) -> None:
             terminal.complain("qhyvit", " ".join(ESCAPES.sub("", line).split()))
         terminal.forget(sys.stdout)
         sys.exit(exit_code)
+    finally:
+        terminal.settle()
     sys.exit(code if isinstance(code, int) else 0)
