@@ -75,7 +75,8 @@ def shapes(tmp_path_factory):
 
     place = tmp_path_factory.mktemp("shapes")
     generate(place / "images", 2, seed=11)
-    return place, ("mobilevit_xxs", "--weights", str(WEIGHTS), "--input-size", "128", "--count", "12")
+    return place, ("mobilevit_xxs", "--weights", str(WEIGHTS), "--classes", "10", "--input-size", "128",
+                   "--count", "12")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
