@@ -17,6 +17,9 @@ from qhyvit.lowering.lower import lower, shifts
 from qhyvit.lowering.placement import fastest_ms, is_long_softmax
 from qhyvit.lowering.profiles import may_be_float, wide_cost_ms, widened, with_gates, with_islands
 from qhyvit.plan import TensorQuant
+from qhyvit.tflite.read import read
+from qhyvit.tflite.serialize import serialize
+from qhyvit.verify.report import first_difference
 from tests._graphs import Builder
 from tests._plans import graph_of, plan_of
 
@@ -53,6 +56,14 @@ def test_a_layer_has_codes_of_the_plan_and_a_bias_in_steps_of_both(made: Builder
     values = graph.constant(graph.nodes[0].inputs[2]).astype(np.float64)
     assert codes_of(typed, bias.name).tolist() == np.rint(values / steps).astype(int).tolist()
     assert typed.tensors[node.outputs[0]].quantization == Quantization(out.scale, 5)
+
+
+def test_a_file_says_what_was_planned_whatever_the_scales(made: Builder) -> None:
+    """A learned scale at its least value, 1e-7, is no float32; nor are the weights' hundredths of this plan."""
+    graph = graph_of(made, made.conv(made.input))
+    plan = plan_of(graph, **{graph.tensors[graph.outputs[0]].name: TensorQuant((1e-7,), (-91,))})
+    typed = lower(graph, plan).graph
+    assert first_difference(typed, read(serialize(typed))) is None
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,12 @@ def test_float32_scales_survive_json_exactly(values):
     assert [np.float32(s) for s in back.tensors["w"].scale] == [np.float32(s) for s in values]
 
 
+@given(st.lists(st.floats(1e-30, 1e4), min_size=1, max_size=5))
+def test_a_plan_holds_scales_as_a_file_does(values):
+    found = TensorQuant(tuple(values), (0,) * len(values), axis=0).scale
+    assert found == tuple(float(np.float32(v)) for v in values)
+
+
 def test_one_line_a_tensor():
     plan = QuantPlan({f"t{i}": TensorQuant((1.0,), (0,)) for i in range(3)}, "minmax")
     assert sum(line.startswith('"t') and '"scale"' in line for line in plan.to_json().splitlines()) == 3

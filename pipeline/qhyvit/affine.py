@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 # A smaller scale makes bias / (s_in * s_w) overflow int32 on dead channels, and the bias is lost without a word.
-SCALE_FLOOR = float(np.float32(1e-7))
+SCALE_FLOOR = 1e-7
 INT16_TOP = 2**15 - 1
 INT16_FLOOR = 1e-20  # of a scale: a tensor may be zero throughout
 STEPS_OF_INT8 = 128  # int16 steps in one of int8, where codes go over

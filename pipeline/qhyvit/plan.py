@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, get_type_hints
 
+import numpy as np
+
 from qhyvit.errors import InputError, PlanError
 from qhyvit_device.manifest import matches
 
@@ -59,7 +61,7 @@ class TensorQuant:
     Codes other than UNIFORM are the rivals': TFLite cannot express them, they exist in simulation only.
 
     Args:
-        scale: one value, or one a channel of ``axis``; float32 values held as Python floats.
+        scale: one value, or one a channel of ``axis``; rounded to float32, as a file holds them.
         zero_point: integers of the same length, inside the grid of ``bits``.
         axis: channel axis in the file's shape; None for one scale.
         bits: 4 to 8 in an int8 tensor, 16 in an int16 one.
@@ -84,6 +86,8 @@ class TensorQuant:
     score: float | None = None
 
     def __post_init__(self) -> None:
+        # whoever chose it: of another number the file would not be what the plan says
+        object.__setattr__(self, "scale", tuple(np.asarray(self.scale, np.float32).tolist()))
         if len(self.scale) != len(self.zero_point) or (self.axis is None and len(self.scale) != 1):
             raise PlanError(f"{len(self.scale)} scales and {len(self.zero_point)} zero points for axis {self.axis}")
         if not all(s > 0 for s in self.scale):

@@ -81,7 +81,7 @@ class _Quantizers:
         result = dict(self.quants)
         scales, zeros = self.log_scale.detach().exp().numpy(), self.zero.detach().numpy()
         for name, i in self.row.items():
-            scale = max(float(np.float32(scales[i])), affine.SCALE_FLOOR)
+            scale = max(float(scales[i]), affine.SCALE_FLOOR)
             zero = int(np.clip(np.rint(zeros[i]), *self.quants[name].limits))
             result[name] = replace(result[name], scale=(scale,), zero_point=(zero,))
         return result
