@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import shutil
 import sys
 import time
@@ -22,6 +23,7 @@ from qhyvit import files
 from qhyvit.errors import InputError, QhyvitError
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.registry import extensions
+from qhyvit_device.manifest import matches
 from qhyvit_device.preprocess import Preprocess
 
 T = TypeVar("T")
@@ -37,15 +39,15 @@ MADE_BY = {
 }  # fmt: skip
 # what a result depends on besides this package's own code
 TOOLS = ("torch", "timm", "litert-torch", "ai-edge-litert", "numpy", "pillow")
-# what JSON files hold: "?" is a name that may be missing, "*" each other; [form] a list of such; (form, ..) one of them
+# what JSON files hold: of a name with "?" nothing or null is as good; [form] is a list of such
 FORMS: dict[str, Any] = {
     FACTS: {
-        "model": str, "classes": int, "input_size": (int, [int]), "preprocess": dict, "weights": str, "versions": dict,
-        "?family": str, "?float_error": (int, float), "?float_images": int, "?weights_sha256": (str, None),
+        "model": str, "classes": int, "input_size": int | list, "preprocess": dict, "weights": str, "versions": dict,
+        "?float_error": float, "?float_images": int, "?weights_sha256": str,
     },
     VERIFY: {
         "passed": bool, "checks": [{"name": str, "passed": bool, "detail": str}], "census": {"oldest_runtime": str},
-        "sqnr_db": {"*": (int, float)}, "files": dict, "?against_float": ({"agree": int, "images": int}, None),
+        "sqnr_db": Mapping[str, float], "files": dict, "?against_float": {"agree": int, "images": int},
     },
     STATE: {},
 }  # fmt: skip
@@ -90,26 +92,16 @@ def _check(value: Any, form: Any, where: str) -> None:
     Raises:
         TypeError: it has another one; with the place.
     """
-    if isinstance(form, tuple):
-        _check(value, next((f for f in form if _has(value, f)), form[0]), where)
-    elif not _has(value, form):
+    if not matches(value, type(form) if isinstance(form, dict | list) else form, math.inf):
         raise TypeError(f"{where or 'all of it'} is not as it was written")
-    elif isinstance(form, dict):
+    if isinstance(form, dict):
         for name, inside in form.items():
-            keys = value if name == "*" else [name.removeprefix("?")]
-            for key in keys:
-                if key in value or key == name:
-                    _check(value.get(key, ...), inside, f"{where}.{key}" if where else key)
+            key = name.removeprefix("?")
+            if key == name or value.get(key) is not None:
+                _check(value.get(key), inside, f"{where}.{key}" if where else key)
     elif isinstance(form, list):
         for index, each in enumerate(value):
             _check(each, form[0], f"{where} {index + 1}")
-
-
-def _has(value: Any, form: Any) -> bool:
-    """Whether a value is of the kind that a form begins with."""
-    if form is None or isinstance(value, bool):
-        return value is None if form is None else form is bool
-    return isinstance(value, type(form) if isinstance(form, dict | list) else form)
 
 
 def _object(name: str, content: bytes) -> dict[str, Any]:
