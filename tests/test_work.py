@@ -52,7 +52,8 @@ def test_facts_with_wrong_values_are_damaged(tmp_path, wrong):
 
 @pytest.mark.parametrize("wrong", [
     {"against_float": "a"}, {"against_float": {"agree": 1}}, {"checks": ["passed"]}, {"checks": [{"name": "n"}]},
-    {"census": {}}, {"sqnr_db": {"x": None}}, {"sqnr_db": {"x": "high"}}, {"sqnr_db": []}, {"passed": 1}, {"files": None},
+    {"census": {}}, {"sqnr_db": {"x": None}}, {"sqnr_db": {"x": "high"}},
+    {"sqnr_db": []}, {"passed": 1}, {"files": None},
 ])  # fmt: skip
 def test_a_verdict_with_wrong_values_is_damaged(tmp_path, wrong):
     check = {"name": "n", "passed": True, "detail": "d"}
