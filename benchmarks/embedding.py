@@ -24,6 +24,7 @@ from qhyvit import data, stages
 from qhyvit.config import DataConfig, MethodConfig, ModelConfig, TargetConfig
 from qhyvit.errors import InputError
 from qhyvit.evaluation import logits_of
+from qhyvit.tasks.embed import cosines
 from qhyvit.sweep.jobs import Job
 from qhyvit.work import FACTS, FLOAT, MODEL, Work, default_preprocess
 from qhyvit_device.preprocess import images_in
@@ -45,13 +46,6 @@ def parted(folder: Path, count: int, held_out: int, seed: int) -> tuple[list[Pat
     return [paths[i] for i in order[:count]], [paths[i] for i in order[count : count + held_out]]
 
 
-def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of each image's outputs; [N, outputs] twice -> [N]."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    found: np.ndarray = (a * b).sum(axis=1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-30)
-    return found
-
-
 def one(args: argparse.Namespace, profile: str, seed: int) -> dict[str, Any]:
     """The row of one build."""
     with tempfile.TemporaryDirectory() as place:
@@ -60,9 +54,9 @@ def one(args: argparse.Namespace, profile: str, seed: int) -> dict[str, Any]:
         images.mkdir()
         for path in calibration:
             (images / path.name).write_bytes(path.read_bytes())
-        stages.export(work, ModelConfig(args.model, args.weights), seed, images)
+        stages.export(work, ModelConfig(args.model, args.weights, task="embed"), seed, images)
         started = time.process_time()
-        method = MethodConfig(args.method, seed=seed, measure="correlation")
+        method = MethodConfig(args.method, seed=seed)
         stages.calibrate(work, DataConfig(images, args.count, args.resize_mode), method, TargetConfig(profile))
         seconds = time.process_time() - started
         stages.convert(work)

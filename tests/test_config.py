@@ -180,7 +180,7 @@ def test_a_setting_is_in_one_part_and_every_field_has_a_flag():
     {"seed": -1}, {"seed": 2**32}, {"seed": "x"}, {"seed": 1.5}, {"count": 0}, {"count": -3}, {"count": "many"},
     {"bits": 3}, {"bits": 9}, {"bits": True}, {"resize_mode": "fold"}, {"resize_mode": 3}, {"profile": "gpu"},
     {"method": "none"}, {"method": 3}, {"options": {"rounds": "abc"}}, {"options": {"search_images": 0}},
-    {"measure": "taste"}, {"bits": 6, "profile": "cpu"}, {"sed": 3}, {"images": ""}, {"classes": 1},
+    {"task": 3}, {"bits": 6, "profile": "cpu"}, {"sed": 3}, {"images": ""}, {"classes": 1},
 ])  # fmt: skip
 @pytest.mark.parametrize("call", [qhyvit.build, qhyvit.calibrate])
 def test_a_wrong_setting_is_refused_before_any_work(call, wrong, tmp_path):

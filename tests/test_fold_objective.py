@@ -8,7 +8,6 @@ from qhyvit import affine
 from qhyvit.folds import all_folds
 from qhyvit.folds.shared.fold import Place
 from qhyvit.graph.ir import Graph, Node, Tensor
-from qhyvit.measure import CORRELATION, DECISIONS
 from qhyvit.methods.shared.edits import Editor, Edits
 from qhyvit.methods.shared.folding import Candidate, _all_together, _for_all, _Together, candidates
 from qhyvit.methods.shared.hessian import Statistics, Step
@@ -23,6 +22,7 @@ from qhyvit.ops import spec
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.fakequant import fake_quantize
 from qhyvit.store import Piece
+from qhyvit.tasks import task
 
 
 def seen(values, seed=0):
@@ -170,10 +170,10 @@ def test_ranges_are_wider_only_where_that_is_asked_for(wide):
     assert (high - low > (best.high - best.low) * 1.01) == wide
 
 
-@pytest.mark.parametrize(("measure", "count"), [(DECISIONS, 2), (CORRELATION, 3)])
-def test_a_thorough_measure_searches_on_all_images(measure, count):
+@pytest.mark.parametrize(("name", "count"), [("classify", 2), ("raw", 3)])
+def test_a_thorough_task_searches_on_all_images(name, count):
     graph = joined_graph()
-    problem = Problem(graph, torch.randn(3, 4, 4, 3, generator=torch.Generator().manual_seed(0)), measure=measure)
+    problem = Problem(graph, torch.randn(3, 4, 4, 3, generator=torch.Generator().manual_seed(0)), task=task(name))
     assert len(problem.searched(2).images) == count
 
 

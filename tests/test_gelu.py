@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.lower import lower
 from qhyvit.lowering.profiles import with_islands
-from qhyvit.measure import CORRELATION
 from qhyvit.methods import method
 from qhyvit.methods.shared import gelu
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import GATE_SLOPE, Executor
+from qhyvit.tasks import task
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.agree import op_by_op
 from qhyvit.verify.census import census
@@ -101,7 +101,7 @@ def test_others_stay(graph):
 def test_the_outputs_decide():
     """The more quantization costs anyway, the more an approximation may; the log says how much it does."""
     said = []
-    problem = Problem(feed_forward(), images(), measure=CORRELATION, log=said.append)
+    problem = Problem(feed_forward(), images(), task=task("raw"), log=said.append)
     assert silus(problem, 1e-12).graph is problem.graph
     assert said == []
     made = silus(problem, ANY)

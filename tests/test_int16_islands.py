@@ -13,7 +13,6 @@ from qhyvit.latency.profile import default_profile
 from qhyvit.lowering.int16_roots import parted_roots
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.lowering.profiles import ids_of, with_islands
-from qhyvit.measure import MEASURES
 from qhyvit.methods import method
 from qhyvit.methods.shared.problem import Problem, Solution, outputs_of
 from qhyvit.ops import spec
@@ -25,6 +24,7 @@ from qhyvit.report.cost import Costs
 from qhyvit.sim.run import Executor
 from qhyvit.stages.solved import Solved
 from qhyvit.store import Store
+from qhyvit.tasks import task
 from qhyvit.tflite import flatbuffer
 from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize
@@ -69,7 +69,7 @@ def images() -> torch.Tensor:
 
 
 def search(graph: Graph, images: torch.Tensor, **options: object) -> Solution:
-    chosen, problem = method("qhyvit"), Problem(graph, images, measure=MEASURES["correlation"])
+    chosen, problem = method("qhyvit"), Problem(graph, images, task=task("raw"))
     return chosen.search(problem, {**chosen.defaults, **FAST, **options})
 
 
@@ -154,7 +154,7 @@ def test_a_search_that_goes_on_from_its_pieces_finds_the_same(hard, found, image
     store = Store(tmp_path / "part")
     store.open("key")
     chosen = method("qhyvit")
-    problem = Problem(hard, images, measure=MEASURES["correlation"], store=store)
+    problem = Problem(hard, images, task=task("raw"), store=store)
     for _ in range(2):
         again = chosen.search(problem, {**chosen.defaults, **FAST})
         assert again.tensors == found.tensors

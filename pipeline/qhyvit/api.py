@@ -4,7 +4,7 @@ Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``FILE.py:F
 takes [1, 3, H, W] and gives [1, classes]; a module is left as it is. In its place a :class:`BuildConfig` has all
 settings at once; else they are keywords, named as its fields are (``method`` and ``model`` are the ``name`` of theirs):
 ``weights``, ``random_weights``, ``classes``, ``input_size``; ``images``, ``count``, ``resize_mode``; ``method``,
-``options``, ``seed``, ``bits``, ``measure``; ``profile``, ``int16``, ``latency_profile``; ``out``, ``work``,
+``options``, ``seed``, ``bits``; ``profile``, ``int16``, ``latency_profile``; ``out``, ``work``,
 ``labels``, ``min_agreement``. None: the default. ``progress(what, share)`` and ``log(line)`` are told what happens.
 """
 

@@ -86,7 +86,7 @@ def created_by(command: str, facts: Mapping[str, Any], plan: QuantPlan, verified
         "command": command, "method": plan.method, "options": dict(plan.options), "seed": plan.seed,
         "weights": facts["weights"], "weights_sha256": facts.get("weights_sha256"), "folds": len(plan.folds),
         "calibration_images": plan.image_count, "calibration_image_hashes": list(plan.image_hashes),
-        "verified": True, "measure": plan.measure, "against_float": verified["against_float"],
+        "verified": True, "against_float": verified["against_float"],
         "oldest_runtime": verified["census"]["oldest_runtime"],
     }  # fmt: skip
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from qhyvit import files
 from qhyvit.errors import UsageError, near
-from qhyvit.measure import MEASURES
 from qhyvit.options import Option, Settings, options_of, setting
 from qhyvit.plan import PROFILES
 from qhyvit_device.preprocess import MODES
@@ -33,6 +32,9 @@ class ModelConfig(Settings):
     random_weights: bool = setting(False, "Random weights, for trials of a named model.")
     classes: int | None = setting(None, "Class count of fine-tuned weights.", low=2, high=10**6)
     input_size: int | None = setting(None, "Input height and width.", low=32, high=4096, unit="pixels")
+    task: str | None = setting(
+        None, "What the outputs mean; default: what such outputs mostly do. `qhyvit tasks` lists them.",
+    )  # fmt: skip
     module: Any = None
 
     @property
@@ -63,10 +65,6 @@ class MethodConfig(Settings):
     options: Mapping[str, Any] = setting({}, "Option of the method, NAME=VALUE; repeatable.", flag="set")
     seed: int = setting(0, "Seed of all that is drawn.", low=0, high=2**32 - 1)
     bits: int = setting(8, "Of weights and activations; fewer than 8 is for studies.", low=4, high=8)
-    measure: str = setting(
-        "decisions", "What counts. decisions: the best class; correlation: all outputs (embeddings).",
-        choices=tuple(MEASURES),
-    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,8 +101,9 @@ class OutputConfig(Settings):
     work: Path | None = setting(None, "Work directory; default OUT.work. A second run resumes.")
     labels: Path | None = setting(None, "Class names, one a line.")
     min_agreement: float | None = setting(
-        None, "Share of images on which the file has to decide as float does; default 0.9.", low=0, high=1
-    )
+        None, "Share of what float says that the file has to say too; default: the task's own, 0.9 or 0.95.",
+        low=0, high=1,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class QuantPlan:
     floats: tuple[str, ...] = ()  # tensors that float kernels compute, or int16 ones where ``int16`` has scales
     int16: Mapping[str, float] = field(default_factory=dict)  # of all that int16 islands compute, by name
     latency: str = ""  # the latency profile that decided about time
-    measure: str = "decisions"  # what was lowered (qhyvit.measure)
+    task: str = "classify"  # whose distance was lowered (qhyvit.tasks)
     gates: tuple[str, ...] = ()  # nodes that stand for another function (``Graph.gates``)
     refused: tuple[str, ...] = ()  # edits that would have changed what the network computes, and were left out
     resize_mode: str | None = None  # the one that was asked for; None: as the model or its images say

@@ -42,12 +42,16 @@ TOOLS = ("torch", "timm", "litert-torch", "ai-edge-litert", "numpy", "pillow")
 # what JSON files hold: of a name with "?" nothing or null is as good; [form] is a list of such
 FORMS: dict[str, Any] = {
     FACTS: {
-        "model": str, "classes": int, "input_size": int | list, "preprocess": dict, "weights": str, "versions": dict,
+        "model": str, "task": str, "outputs": [{"name": str, "shape": list}], "classes": int,
+        "input_size": int | list, "preprocess": dict, "weights": str, "versions": dict,
         "?float_error": float, "?float_images": int, "?weights_sha256": str,
     },
     VERIFY: {
         "passed": bool, "checks": [{"name": str, "passed": bool, "detail": str}], "census": {"oldest_runtime": str},
-        "sqnr_db": Mapping[str, float], "files": dict, "?against_float": {"agree": int, "images": int},
+        "sqnr_db": Mapping[str, float], "files": dict,
+        "?against_float": {
+            "images": int, "task": str, "alike": {"share": float, "text": str, "figures": Mapping[str, float]},
+        },
     },
     STATE: {},
 }  # fmt: skip

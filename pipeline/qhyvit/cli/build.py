@@ -85,6 +85,18 @@ def methods(as_json: Json = False) -> None:
         console.table(f"--set of {m.name}", ("option", "what it does, and what it may be"), options)
 
 
+@app.command(epilog="Example: `qhyvit tasks --json`")
+def tasks(as_json: Json = False) -> None:
+    """List the tasks: what outputs may mean, and how much of float a file has to keep."""
+    from qhyvit.tasks import all_tasks
+
+    rows = [{"task": t.name, "summary": t.summary, "kept": f"{t.limit:.0%} {t.kept}"} for t in all_tasks().values()]
+    if as_json:
+        print(json.dumps({"tasks": rows}))
+        return
+    console.table("", ("task", "the outputs are", "to be kept of float"), [tuple(row.values()) for row in rows])
+
+
 @app.command(epilog="Example: `qhyvit export mobilevitv2_075 --weights W.safetensors --work build/v2`")
 @build_flags("model")
 def export(

@@ -8,7 +8,6 @@ import torch
 
 from qhyvit.bundle import check_judged
 from qhyvit.latency.fit import load
-from qhyvit.measure import measure
 from qhyvit.methods.shared.problem import outputs_of
 from qhyvit.progress import Progress
 from qhyvit.report.chain import Neighbours, block_of, chain
@@ -18,8 +17,10 @@ from qhyvit.report.facts import BlockFacts, Cost, rounded
 from qhyvit.report.tensors import tensor_facts
 from qhyvit.stages.solved import Solved
 from qhyvit.stages.verification import JUDGED
+from qhyvit.tasks import task
+from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tflite.read import read
-from qhyvit.work import FLOAT, LATENCY, VERIFY, Work
+from qhyvit.work import FACTS, FLOAT, LATENCY, VERIFY, Work
 
 COST_IMAGES = 8  # that each tensor's cost is measured on
 
@@ -36,7 +37,9 @@ def cost_facts(found: Solved, images: torch.Tensor, work: Work, command: str, pr
     images, verified = images[:COST_IMAGES], work.json(VERIFY)
     check_judged(work.folder / VERIFY, verified, {n: work.hash(n) for n in JUDGED if n in verified["files"]})
     reference = outputs_of(read(work.read(FLOAT)), images)
-    costs = Costs(found, images, reference, measure(found.plan.measure))
+    facts = work.json(FACTS)
+    what, layout = task(facts["task"]), Layout.of_facts(facts["outputs"])
+    costs = Costs(found, images, reference, what.measure(layout, reference))
     blocks = chain(found.folded)
     labels = block_of(found.folded, blocks)
     in_file = verified["sqnr_db"]
@@ -48,10 +51,10 @@ def cost_facts(found: Solved, images: torch.Tensor, work: Work, command: str, pr
     kl_up_to = costs.up_to(blocks, progress)
     progress("changes", 0.0)
     latency_profile = work.load(LATENCY, lambda _: load(work.folder / LATENCY))
-    logits = costs.everything(found.plan.tensors)
-    total = costs.of(logits)
+    outputs = costs.everything(found.plan.tensors)
+    total = costs.of(outputs)
     return Cost(
-        len(costs.images), rounded(total), int((logits.argmax(1) == costs.reference.argmax(1)).sum()),
+        len(costs.images), rounded(total), what.alike(reference.numpy(), outputs.numpy(), layout).text,
         tuple(_block(costs, found, b, up_to) for b, up_to in zip(blocks, kl_up_to, strict=True)),
         tuple(tensors), changes(found.plan, command, costs, total, latency_profile),
     )  # fmt: skip

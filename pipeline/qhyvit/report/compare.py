@@ -113,7 +113,7 @@ def _side(source: _Source, top1: float | None, p50_ms: float | None) -> Side:
         tuple(f"{f.fold} at {f.place}" for f in plan.folds), plan.wide,
         None if counted is None else counted.size_bytes, None if counted is None else counted.op_count,
         None if counted is None else counted.partitions, rounded(float(np.mean(sqnr))) if sqnr else None,
-        rounded(100 * decided["agree"] / max(decided["images"], 1)) if decided else None, top1, p50_ms,
+        rounded(100 * decided["alike"]["share"]) if decided else None, top1, p50_ms,
     )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ import torch
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.constants import constants_on_grid_of, on_grid
 from qhyvit.lowering.contracts import operand_positions, weights
-from qhyvit.measure import DECISIONS, Measure
 from qhyvit.methods.shared.hessian import Capture
 from qhyvit.plan import TensorQuant
 from qhyvit.progress import Progress
@@ -20,6 +19,7 @@ from qhyvit.sim.fakequant import fake_quantize, rounds
 from qhyvit.sim.replay import Replay
 from qhyvit.sim.run import Executor
 from qhyvit.stages.solved import Solved
+from qhyvit.tasks.shared.task import Measure
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Costs:
     """
 
     def __init__(
-        self, solved: Solved, images: torch.Tensor, reference: torch.Tensor, measure: Measure = DECISIONS
+        self, solved: Solved, images: torch.Tensor, reference: torch.Tensor, measure: Measure
     ) -> None:
         self.graph, self.shipped, self.quants = solved.folded, solved.shipped, dict(solved.plan.tensors)
         self.images = images
@@ -97,14 +97,14 @@ class Costs:
     def alone(self, item: Rounded) -> float:
         """KL with one tensor rounded and all else float."""
         y = self.rounded(item)
-        return self.of(self.replay.logits({item.tensor.id: y[None] if item.kind == "constant" else y}))
+        return self.of(self.replay.rows({item.tensor.id: y[None] if item.kind == "constant" else y}))
 
     def block_alone(self, block: Neighbours) -> float:
         """KL with one block quantized, fed with float values."""
         values = dict(self.replay.values)
         self._quantized_run(self._nearest, block, values, self._start(values) if block.start == 0 else {})
         written = {t: values[t] for node in block.nodes(self.graph) for t in node.outputs}
-        return self.of(self.replay.logits({**self._start(values), **written} if block.start == 0 else written))
+        return self.of(self.replay.rows({**self._start(values), **written} if block.start == 0 else written))
 
     def up_to(self, blocks: Sequence[Neighbours], progress: Progress) -> list[float]:
         """KL with everything from the input to the end of each block quantized as in the file."""
@@ -115,7 +115,7 @@ class Costs:
         for number, block in enumerate(blocks):
             progress("accumulate", number / len(blocks))
             self._quantized_run(executor, block, values, written)
-            found.append(self.of(self.replay.logits(written)))
+            found.append(self.of(self.replay.rows(written)))
         return found
 
     def everything(self, quants: Mapping[str, TensorQuant], constants: Graph | None = None) -> torch.Tensor:
@@ -126,7 +126,7 @@ class Costs:
         """
         executor = Executor(constants_on_grid_of(constants or self.shipped, quants))
         with torch.no_grad():
-            return executor.logits(self.images, Capture(quants, ()))
+            return executor.rows(self.images, Capture(quants, ()))
 
     @cached_property
     def _nearest(self) -> Executor:

@@ -101,11 +101,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Cost:
-    """What quantization costs on the samples: mean KL of everything quantized, and what holds how much of it."""
+    """What quantization costs on the samples: mean distance of everything quantized, and what holds how much of it.
+
+    The distance is the task's (of classes it is a KL); ``alike``: what is kept of float, in words.
+    """
 
     images: int
     kl: float
-    agree: int
+    alike: str
     blocks: tuple[BlockFacts, ...]
     tensors: tuple[TensorFacts, ...]
     changes: tuple[Change, ...]

@@ -7,6 +7,7 @@ not rely on it: it compares with the exported file again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ class Door:
         self.inputs = torch.cat([real, low + (high - low) * noise])
         self.log = log
         self.refused: list[str] = []
-        self._last: tuple[Graph, torch.Tensor] | None = None
+        self._last: tuple[Graph, list[torch.Tensor]] | None = None
 
     @staticmethod
     def on_noise(graph: Graph, seed: int = 0, log: Log = silent) -> Door:
@@ -111,13 +112,13 @@ class Door:
         return new
 
     def difference(self, before: Graph, after: Graph) -> float:
-        """Largest difference of the outputs over all inputs, relative to the largest output."""
-        error = _relative(self._outputs(before), _run(after, self.inputs, torch.float32))
+        """Largest difference of any output over all inputs, relative to the largest value of that output."""
+        error = _largest(self._outputs(before), _run(after, self.inputs, torch.float32))
         if not error <= QUICK:
-            error = _relative(*(_run(g, self.inputs, torch.float64) for g in (before, after)))
+            error = _largest(*(_run(g, self.inputs, torch.float64) for g in (before, after)))
         return error
 
-    def _outputs(self, graph: Graph) -> torch.Tensor:
+    def _outputs(self, graph: Graph) -> list[torch.Tensor]:
         """Outputs in float32; those of the graph that was asked for last are kept."""
         if self._last is None or self._last[0] is not graph:
             self._last = graph, _run(graph, self.inputs, torch.float32)
@@ -149,10 +150,18 @@ def _all(graph: Graph, edits: Sequence[Edit], apply: Callable[[Edit, Graph], Gra
     return graph, done
 
 
-def _run(graph: Graph, inputs: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _run(graph: Graph, inputs: torch.Tensor, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Every output."""
     with torch.no_grad():
-        return Executor(graph, dtype, exact=True).run(inputs)[graph.outputs[0]]
+        values = Executor(graph, dtype, exact=True).run(inputs)
+    return [values[t] for t in graph.outputs]
 
 
 def _relative(x: torch.Tensor, y: torch.Tensor) -> float:
     return float((x - y).abs().max()) / max(float(x.abs().max()), 1e-30)
+
+
+def _largest(before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> float:
+    """The largest difference of any output, each relative to its own largest value; NaN where one is."""
+    found = [_relative(x, y) for x, y in zip(before, after, strict=True)]
+    return math.nan if any(math.isnan(error) for error in found) else max(found)

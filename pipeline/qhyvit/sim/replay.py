@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.sim.run import Executor, walk
+from qhyvit.sim.run import Executor, rows_of, walk
 
 
 class Replay:
@@ -24,8 +24,8 @@ class Replay:
         """Position of the node that writes each tensor."""
         return {t: i for i, node in enumerate(self.graph.nodes) for t in node.outputs}
 
-    def logits(self, changed: Mapping[int, torch.Tensor]) -> torch.Tensor:
-        """Output [B, classes] with the tensors ``changed`` in place of their own values.
+    def rows(self, changed: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """All outputs [B, N] with the tensors ``changed`` in place of their own values.
 
         Only nodes that read something changed run again; a tensor of ``changed`` keeps the value given.
 
@@ -38,8 +38,7 @@ class Replay:
         with torch.no_grad():
             for node in walk(self.graph, overlay, start=first + 1):
                 self._again(node, changed, overlay)
-        output = self.graph.outputs[0]
-        return (overlay[output] if output in overlay else self.values[output]).flatten(1)
+        return rows_of(self.graph, {t: overlay.get(t, self.values[t]) for t in self.graph.outputs})
 
     def _again(self, node: Node, changed: Mapping[int, torch.Tensor], overlay: dict[int, torch.Tensor]) -> None:
         """Run one node if it reads something that is not as it was."""

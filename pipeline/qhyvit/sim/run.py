@@ -137,6 +137,11 @@ class Executor:
                     values[unrounded(t)] = y
         return {t: values[t] for t in {*keep, *graph.outputs}}
 
-    def logits(self, feed: torch.Tensor, hook: Hook | None = None) -> torch.Tensor:
-        """First output as [B, classes]."""
-        return self.run(feed, hook)[self.graph.outputs[0]].flatten(1)
+    def rows(self, feed: torch.Tensor, hook: Hook | None = None) -> torch.Tensor:
+        """All outputs of each image, one after the other, [B, N]; feed and hook as for :meth:`run`."""
+        return rows_of(self.graph, self.run(feed, hook))
+
+
+def rows_of(graph: Graph, values: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    """The outputs of a graph among values [B, *file shape] by tensor id, one after the other, [B, N]."""
+    return torch.cat([values[t].flatten(1) for t in graph.outputs], dim=1)

@@ -14,6 +14,7 @@ from qhyvit.plan import QuantPlan
 from qhyvit.stages.problem import latency_of, problem_of
 from qhyvit.stages.settings import note
 from qhyvit.store import Store
+from qhyvit.tasks import task
 from qhyvit.work import CONSTANTS, FACTS, FLOAT, FOLDED, LATENCY, PLAN, SAMPLES, Work, alone, default_preprocess
 from qhyvit_device.preprocess import normalize
 
@@ -35,8 +36,6 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
     Raises:
         UsageError: the profile does not have these bits.
     """
-    from qhyvit.measure import measure as find_measure
-
     check_bits(method, target)
     chosen, options = method.parsed
     facts = work.json(FACTS)
@@ -54,20 +53,20 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
         import torch
 
         started = time.monotonic()
-        size, paths, measure = facts["input_size"], [*drawn.values()], find_measure(method.measure)
+        size, paths, found = facts["input_size"], [*drawn.values()], task(facts["task"])
         raw = data.load_pixels(paths, size, how)
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         store.open(work.digest(key))
-        crops = [data.mirrored_crops(paths, size, how, method.seed)] if measure.thorough else []
+        crops = [data.mirrored_crops(paths, size, how, method.seed)] if found.thorough else []
         seen = normalize(np.concatenate([raw, *crops]), how)
-        problem = problem_of(work, seen, int16=int16, measure=measure, store=store, seed=method.seed, bits=method.bits,
+        problem = problem_of(work, seen, int16=int16, store=store, seed=method.seed, bits=method.bits,
                            latency=latency, profile=target.profile)  # fmt: skip
         torch.manual_seed(method.seed)
         solution = chosen.search(problem, options)
         plan = QuantPlan(
             solution.tensors, method.name, options.to_json(), method.seed, target.profile,
             model_sha256=work.hash(FLOAT), images_sha256=data.combined_hash(hashes), image_count=len(hashes),
-            image_hashes=tuple(hashes), latency=latency.name, measure=method.measure, resize_mode=images.resize_mode,
+            image_hashes=tuple(hashes), latency=latency.name, task=found.name, resize_mode=images.resize_mode,
             **_plan_facts(problem, solution), seconds=round(time.monotonic() - started, 1),
         )  # fmt: skip
         _write_solution(work, solution, plan, latency)

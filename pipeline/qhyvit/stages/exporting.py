@@ -28,13 +28,13 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
     weights = model.weights
     digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
     key: dict[str, Any] = {"model": model.name, "weights": digest, "classes": model.classes, "size": model.input_size,
-                           "seed": seed, "images": list(pictures)}  # fmt: skip
+                           "seed": seed, "images": list(pictures), "task": model.task}  # fmt: skip
 
     def opened_now() -> Source:
         from qhyvit.models.shared.source import open_source
 
         return open_source(model.source, weights, model.classes, model.input_size, seed,
-                           random_weights=model.random_weights)  # fmt: skip
+                           random_weights=model.random_weights, task=model.task)  # fmt: skip
 
     opened = None
     if model.module is not None or files.OWN in model.name:  # what a factory gives is known only when it ran

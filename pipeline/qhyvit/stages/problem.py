@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qhyvit.work import FLOAT, Work
+from qhyvit.tasks import task
+from qhyvit.work import FACTS, FLOAT, Work
 
 if TYPE_CHECKING:
     from qhyvit.graph.ir import Graph
@@ -57,11 +58,12 @@ def problem_of(
     from qhyvit.methods.shared.problem import Problem
     from qhyvit.sim.checked import Door
 
+    facts = work.json(FACTS)
     pixels, reference = torch.from_numpy(images), torch.from_numpy(float_outputs(work.read(FLOAT), images))
     door = Door(pixels, seed, work.log)
     graph = float_graph(work, profile, int16=int16, latency=latency, door=door)
-    return Problem(graph, pixels, reference, door=door, seed=seed, profile=profile, latency=latency,
-                   progress=work.progress, log=work.log, **settings)  # fmt: skip
+    return Problem(graph, pixels, reference, task(facts["task"]), door=door, seed=seed, profile=profile,
+                   latency=latency, progress=work.progress, log=work.log, **settings)  # fmt: skip
 
 
 def float_outputs(model: bytes, images: np.ndarray) -> np.ndarray:
@@ -69,4 +71,4 @@ def float_outputs(model: bytes, images: np.ndarray) -> np.ndarray:
     from qhyvit_device.runner import TfliteFile
 
     file = TfliteFile(model)
-    return np.stack([np.asarray(file.run(x), np.float32).ravel() for x in images])
+    return np.stack([file.run(x).astype(np.float32) for x in images])

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from qhyvit import data, files
 from qhyvit.stages.solved import lowered, plan_of, solved
+from qhyvit.tasks import task
+from qhyvit.tasks.shared.layout import Layout
 from qhyvit.work import CONSTANTS, FACTS, FLOAT, FOLDED, MODEL, PLAN, VERIFY, Work, alone, default_preprocess
 from qhyvit_device.preprocess import normalize, quantize
 
@@ -33,7 +35,7 @@ def verify(
     """Stage 4: ``verify.json``, on images that calibration did not use, where there are enough; None if kept.
 
     Args:
-        least: share of images on which the file has to decide as float does (:mod:`qhyvit.verify.against_float`);
+        least: share of what float says that the file has to say too (:mod:`qhyvit.verify.against_float`);
             None: the default.
     """
     from qhyvit.verify.against_float import FloatFile
@@ -56,9 +58,11 @@ def verify(
         entry = plan.tensors[found.folded.tensors[found.folded.inputs[0]].name]
         codes = [quantize(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pixels]
         floats = torch.from_numpy(normalize(pixels, how))
-        reference = FloatFile(work.read(FLOAT), facts, least)
+        reference = FloatFile(
+            work.read(FLOAT), facts, task(facts["task"]), Layout.of_facts(facts["outputs"]), least
+        )
         outcome.append(
-            check(found.folded, plan, lowered(work), model, floats, codes, runtimes_here(), reference=reference)
+            check(found.folded, lowered(work), model, floats, codes, runtimes_here(), reference=reference)
         )
         verdict = {**outcome[0].to_json(), "files": {**hashes, MODEL: files.sha256(model)}}
         files.write_text(work.folder / VERIFY, json.dumps(verdict, indent=1) + "\n")

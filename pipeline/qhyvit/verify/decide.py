@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,13 +36,25 @@ class Decisions:
 def simulated_codes(typed: Graph, codes: Sequence[NDArray[np.int8]], kernel: Kernel = HERE) -> NDArray[np.int64]:
     """Output codes [N, outputs] that a typed graph gives for input codes [1, H, W, 3], by its kernels' arithmetic."""
     executor = IntegerExecutor(typed, kernel)
-    return np.concatenate([executor.run(x)[typed.outputs[0]].reshape(1, -1) for x in codes])
+    found = (executor.run(x) for x in codes)
+    return np.stack([np.concatenate([values[t].ravel() for t in typed.outputs]) for values in found])
+
+
+def output_values(typed: Graph, codes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What output codes [N, outputs] of a typed graph stand for."""
+    parts, start = [], 0
+    for tensor in (typed.tensors[t] for t in typed.outputs):
+        size, quant = math.prod(tensor.shape), tensor.quantization
+        assert quant is not None
+        parts.append((codes[:, start : start + size] - quant.zero_point) * quant.scale[0])
+        start += size
+    return np.concatenate(parts, axis=1)
 
 
 def file_codes(model: bytes, codes: Sequence[NDArray[np.int8]], runtime: str = "litert") -> NDArray[np.int64]:
     """Output codes [N, outputs] that the file gives for input codes [1, H, W, 3]."""
     interpreter = make_interpreter(model, runtime)
-    return np.stack([run(interpreter, c).ravel() for c in codes]).astype(np.int64)
+    return np.stack([run(interpreter, c) for c in codes]).astype(np.int64)
 
 
 def decisions(found: NDArray[np.int64], simulated: NDArray[np.int64]) -> Decisions:

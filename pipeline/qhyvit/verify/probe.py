@@ -41,10 +41,10 @@ def make_interpreter(data: bytes, runtime: str = "litert", threads: int = 1, *, 
 
 
 def run(interpreter: Any, codes: np.ndarray) -> np.ndarray:
-    """First output of one image, [1, H, W, 3] codes in, [1, classes] codes out."""
+    """All outputs of one image, one after the other: [1, H, W, C] codes in, [outputs] codes out."""
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], codes)
     interpreter.invoke()
-    return np.array(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+    return np.concatenate([interpreter.get_tensor(d["index"]).ravel() for d in interpreter.get_output_details()])
 
 
 def every_tensor(interpreter: Any, images: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

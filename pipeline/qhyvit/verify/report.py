@@ -11,16 +11,15 @@ import torch
 
 from qhyvit.graph.ir import Graph
 from qhyvit.lowering.lower import Lowered
-from qhyvit.plan import QuantPlan
 from qhyvit.tflite.read import read
 from qhyvit.verify.against_float import AgainstFloat, FloatFile, against_float
 from qhyvit.verify.agree import Agreement, op_by_op
 from qhyvit.verify.census import Census, census
 from qhyvit.verify.check import Check
-from qhyvit.verify.decide import HERE, Decisions, decisions, file_codes, simulated_codes
+from qhyvit.verify.decide import HERE, Decisions, decisions, file_codes, output_values, simulated_codes
 
 WITHIN_ONE_SHARE = 0.999  # of the codes of each op
-DECISION_SHARE = 0.98  # of the images
+DECISION_SHARE = 0.98  # of the images, or of what the task compares
 
 
 @dataclass(frozen=True)
@@ -123,8 +122,24 @@ def first_difference(a: Graph, b: Graph) -> str | None:
     return None
 
 
+def _output_check(
+    runtime: str, typed: Graph, simulated: np.ndarray, found: np.ndarray, reference: FloatFile | None
+) -> Check:
+    """Simulation and file, end to end, by their output codes [N, outputs]: of classes a tie of codes is no difference.
+
+    Other tasks judge by their own share of what is alike.
+    """
+    name, outcome = f"{runtime}: simulation and file decide alike", decisions(found, simulated)
+    equal = f"{outcome.equal_codes:.2%} of codes equal"
+    if reference is None or reference.task.name == "classify":
+        detail = f"{outcome.simulation_agrees} of {outcome.images} images, {equal}"
+        return Check(name, outcome.share >= DECISION_SHARE, detail)
+    alike = reference.task.alike(*(output_values(typed, codes) for codes in (simulated, found)), reference.layout)
+    return Check(name, alike.share >= DECISION_SHARE, f"{alike.text}; {equal}")
+
+
 def verify(
-    edited: Graph, plan: QuantPlan, lowered: Lowered, model: bytes, pixels: torch.Tensor,
+    edited: Graph, lowered: Lowered, model: bytes, pixels: torch.Tensor,
     codes: Sequence[np.ndarray], runtimes: Sequence[str] = ("litert",), op_images: int = 4,
     reference: FloatFile | None = None,
 ) -> Report:  # fmt: skip
@@ -142,14 +157,11 @@ def verify(
     for runtime in runtimes:
         agreements[runtime] = op_by_op(edited, lowered, model, pixels[:op_images], codes[:op_images], HERE, runtime)
         outputs[runtime] = file_codes(model, codes, runtime)
-        outcome = outcomes[runtime] = decisions(outputs[runtime], simulated)
+        outcomes[runtime] = decisions(outputs[runtime], simulated)
         checks += _op_checks(runtime, agreements[runtime])
-        detail = f"{outcome.simulation_agrees} of {outcome.images} images, {outcome.equal_codes:.2%} of codes equal"
-        checks.append(Check(f"{runtime}: simulation and file decide alike", outcome.share >= DECISION_SHARE, detail))
+        checks.append(_output_check(runtime, typed, simulated, outputs[runtime], reference))
     if reference is None:
         return Report(found, agreements, outcomes, tuple(checks))
-    quant = typed.tensors[typed.outputs[0]].quantization
-    assert quant is not None
-    values = (outputs[runtimes[0]] - quant.zero_point) * quant.scale[0]
-    beside, float_checks = against_float(reference, edited, plan, pixels, values)
+    values = output_values(typed, outputs[runtimes[0]])
+    beside, float_checks = against_float(reference, edited, pixels, values)
     return Report(found, agreements, outcomes, (*float_checks, *checks), beside)

@@ -22,7 +22,7 @@ FLAGS = {"--print-config", "--json", "--graph", "--tensors", "--force", "--no-in
 OPTIONS = {
     "build": "--method --count --seed --bits --profile --resize-mode --set --classes --input-size --weights --labels "
     "--latency-profile --random-weights --no-int16 --model-py --force --config "
-    "--print-config --measure --min-agreement",
+    "--print-config --task --min-agreement",
     "calibrate": "--method --count --seed --bits --profile --resize-mode --set", "convert": "--force",
     "verify": "--count --seed --resize-mode --json", "export": "--weights --classes --input-size --seed",
     "bundle": "--labels --force", "inspect": "--graph --tensors --json", "sweep": "--workers --retries --json",

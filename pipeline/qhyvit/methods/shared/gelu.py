@@ -87,7 +87,7 @@ class _Offer:
 
 def _offers(problem: Problem, distance: float) -> list[_Offer]:
     graph = problem.graph
-    price = gain_per_ms(graph, problem.latency, far=distance > problem.measure.far) * distance
+    price = gain_per_ms(graph, problem.latency, far=distance > problem.lowered.far) * distance
     saved = {n: _saved_ms(graph, n, problem.latency) for n in candidates(graph)}
     wanted = [n for n, ms in saved.items() if ms > 0]
     if not wanted:
@@ -98,8 +98,8 @@ def _offers(problem: Problem, distance: float) -> list[_Offer]:
     for node in wanted:
         problem.progress("GELU forms", len(offers) / len(wanted))
         x = replay.values[node.inputs[0]]
-        outputs = replay.logits({node.outputs[0]: x * torch.sigmoid(GATE_SLOPE * x)})
-        cost = float(problem.measure.distance(target, outputs).mean())
+        outputs = replay.rows({node.outputs[0]: x * torch.sigmoid(GATE_SLOPE * x)})
+        cost = float(problem.lowered.distance(target, outputs).mean())
         offers.append(_Offer(node, max(cost, 0.0), price * saved[node]))
     return [o for o in offers if o.cost <= o.worth]
 
@@ -112,7 +112,7 @@ def _joint_cost(problem: Problem, offers: Sequence[_Offer]) -> float:
     executor, total = Executor(graph), 0.0
     with torch.no_grad():
         for images, target in problem.pairs():
-            total += float(problem.measure.distance(target, executor.logits(images)).sum())
+            total += float(problem.lowered.distance(target, executor.rows(images)).sum())
     return total / len(problem.images)
 
 

@@ -87,8 +87,8 @@ class GradientPass:
     def gradients(self, images: torch.Tensor, target: torch.Tensor) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
         """Gradients of one batch at the wanted tensors, and its distances [B]; see :meth:`step` and :class:`Step`."""
         capture = Capture(self.quants, self.wanted)
-        logits = self.quantized.logits(images, capture)
-        loss = self.problem.measure.distance(target, logits)
+        logits = self.quantized.rows(images, capture)
+        loss = self.problem.lowered.distance(target, logits)
         kept = [capture.kept[t] for t in self.wanted]
         grads = torch.autograd.grad(loss.sum(), kept, allow_unused=True, retain_graph=bool(self.blocks))
         gradients = {t: g for t, g in zip(self.wanted, grads, strict=True) if g is not None}
@@ -202,5 +202,5 @@ def mean_distance(problem: Problem, quants: Mapping[str, TensorQuant]) -> float:
     capture, total = Capture(quants, ()), 0.0
     with torch.no_grad():
         for images, target in problem.pairs():
-            total += float(problem.measure.distance(target, executor.logits(images, capture)).sum())
+            total += float(problem.lowered.distance(target, executor.rows(images, capture)).sum())
     return total / len(problem.images)

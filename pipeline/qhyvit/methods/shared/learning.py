@@ -154,8 +154,8 @@ def learn(problem: Problem, graph: Graph, quants: Mapping[str, TensorQuant], ste
     for now in itertools.islice(draws, descent.done, None):
         problem.progress("learn scales", descent.done / steps)
         hook.start()
-        outputs = executor.logits(problem.images[now], hook)
-        descent.step(problem.measure.distance(problem.targets[now], outputs).mean())
+        outputs = executor.rows(problem.images[now], hook)
+        descent.step(problem.lowered.distance(problem.targets[now], outputs).mean())
         keeper.keep(descent)
     return finish(graph, hook.found())
 

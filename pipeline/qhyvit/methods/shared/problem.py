@@ -13,13 +13,15 @@ import torch
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile, default_profile
-from qhyvit.measure import DECISIONS, Measure
 from qhyvit.options import Settings, setting
 from qhyvit.plan import FoldNote, TensorQuant
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.sim.checked import Door, Edit
 from qhyvit.sim.run import Executor
 from qhyvit.store import Store
+from qhyvit.tasks import task as find_task
+from qhyvit.tasks.shared.layout import Layout
+from qhyvit.tasks.shared.task import Measure, Task
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Problem:
         images: preprocessed calibration images, [N, H, W, 3] float32, no labels.
         reference: outputs of the unedited network on them, [N, outputs]: the target of all that is searched, learned
             and chosen, whatever was edited since. None: those of ``graph`` as it is given here.
-        measure: how far outputs are from the reference.
+        task: what the outputs mean; ``measure``: how far they are from the reference, None: the task's.
         door: compares the outputs before and after an edit; None: one with the first image.
         bridge: names of the tensors inside bridge blocks.
         bits: of activations and weights, 4 to 8.
@@ -44,7 +46,8 @@ class Problem:
     graph: Graph
     images: torch.Tensor
     reference: torch.Tensor | None = None
-    measure: Measure = DECISIONS
+    task: Task = field(default_factory=lambda: find_task("classify"))
+    measure: Measure | None = None
     door: Door | None = None
     bridge: frozenset[str] = frozenset()
     batch: int = 4
@@ -59,6 +62,8 @@ class Problem:
     def __post_init__(self) -> None:
         if self.reference is None:
             object.__setattr__(self, "reference", outputs_of(self.graph, self.images, self.batch))
+        if self.measure is None:
+            object.__setattr__(self, "measure", self.task.measure(layout_of(self.graph), self.targets))
         if self.door is None:
             object.__setattr__(self, "door", Door(self.images, self.seed, self.log))
 
@@ -82,7 +87,13 @@ class Problem:
 
     def searched(self, count: int) -> Problem:
         """The same problem on the images that a search sees: all where the measure is thorough, else ``count``."""
-        return self if self.measure.thorough else self.some(count)
+        return self if self.lowered.thorough else self.some(count)
+
+    @property
+    def lowered(self) -> Measure:
+        """The measure: what a calibration lowers."""
+        assert self.measure is not None
+        return self.measure
 
     @property
     def targets(self) -> torch.Tensor:
@@ -104,11 +115,17 @@ class Problem:
         return -(-len(self.images) // self.batch)
 
 
+def layout_of(graph: Graph) -> Layout:
+    """Names and shapes of a graph's outputs."""
+    found = [graph.tensors[t] for t in graph.outputs]
+    return Layout(tuple(t.name for t in found), tuple(t.shape[1:] for t in found))
+
+
 def outputs_of(graph: Graph, images: torch.Tensor, batch: int = 4) -> torch.Tensor:
     """Outputs [N, outputs] of a float graph on images [N, H, W, C], its gates exact."""
     executor = Executor(graph, exact=True)
     with torch.no_grad():
-        return torch.cat([executor.logits(x) for x in torch.split(images, batch)])
+        return torch.cat([executor.rows(x) for x in torch.split(images, batch)])
 
 
 @dataclass(frozen=True)

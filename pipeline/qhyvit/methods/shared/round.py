@@ -27,11 +27,11 @@ class Round:
         problem = problem.searched(self.options.search_images).on(state.graph)
         statistics = self._statistics(problem, state)
         search = RangeSearch(
-            problem.bits, self.options.ends == "joint", self.options.scheme, wide=problem.measure.thorough
+            problem.bits, self.options.ends == "joint", self.options.scheme, wide=problem.lowered.thorough
         )
         chosen, total = search.all(list(state.chosen), statistics, state.chosen)
         problem.log(f"round {self.number + 1}: distance before {statistics.distance:.4f}, objective {total:.4g}")
-        far = state.far or (self.number == FOLD_ROUNDS[0] and statistics.distance > problem.measure.far)
+        far = state.far or (self.number == FOLD_ROUNDS[0] and statistics.distance > problem.lowered.far)
         edits = self._editor.wanted(problem, statistics, chosen, total, far=far)
         graph, notes = problem.graph, state.notes
         if edits is not None:

@@ -21,15 +21,18 @@ from torch import nn
 from qhyvit.errors import ExportError, QhyvitError
 from qhyvit.models.shared.masks import finite
 from qhyvit.models.shared.modules import ChannelsLast, FromChannelsFirst
-from qhyvit.models.shared.outputs import check_values, gives_probabilities
+from qhyvit.models.shared.outputs import GivesOutputs, check_values, gives_probabilities, tensors_of
 from qhyvit.models.shared.reason import reason
 from qhyvit.models.shared.source import Source
 from qhyvit.models.shared.submodules import as_it_is, equivalents_in, with_equivalents
 from qhyvit.models.shared.transposed import with_expressible
 from qhyvit.passes import shortened
 from qhyvit.progress import Log, silent
+from qhyvit.tasks import task
+from qhyvit.tasks.shared.layout import Layout
+from qhyvit.tasks.shared.task import Task
 from qhyvit.tflite.constants import without_constant_nodes
-from qhyvit.tflite.final_softmax import CUT, last_op, without_final_softmax
+from qhyvit.tflite.final_activation import last_op, without_final
 from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize
 
@@ -94,7 +97,7 @@ def scope_chains(module: nn.Module) -> dict[str, str]:
     def walk(m: nn.Module, chain: str, path: str) -> None:
         for name, child in m.named_children():
             below = f"{path}.{name}" if path else name
-            if isinstance(m, ChannelsLast | FromChannelsFirst):  # are ours: no part of a path
+            if isinstance(m, ChannelsLast | FromChannelsFirst | GivesOutputs):  # are ours: no part of a path
                 below = path
             if isinstance(child, nn.ModuleList):  # is never called itself: no part of a chain
                 walk(child, chain, below)
@@ -140,33 +143,32 @@ def _modules(data: bytes, module: nn.Module) -> dict[str, str]:
     return {name: path for name, path in found.items() if path}
 
 
+APPLIED = {"SOFTMAX": lambda x: x.softmax(-1), "LOG_SOFTMAX": lambda x: x.log_softmax(-1), "LOGISTIC": torch.sigmoid}
+
+
 def float_error(
     data: bytes, reference: nn.Module, input_size: int, seed: int = 0, images: np.ndarray | None = None, *,
-    softmax_inside: str = "",
+    cut: str = "",
 ) -> float:  # fmt: skip
-    """Largest difference of the file's logits from the reference module's, relative to the largest of its image.
+    """Largest difference of the file's outputs from the reference module's, relative to the largest of its image.
 
     Args:
-        reference: in eval mode, takes [1, 3, H, W].
+        reference: in eval mode, takes [1, 3, H, W]; gives what the file does, in its order.
         images: real ones, normalised, [N, H, W, 3], beside two of noise drawn by ``seed``; None: noise alone.
-        softmax_inside: SOFTMAX or LOG_SOFTMAX where the module ends in one that the file has not: it is computed here.
+        cut: the op that the module ends in and the file has not (:data:`APPLIED`): it is computed here; "" for none.
     """
-    from ai_edge_litert.interpreter import Interpreter
+    from qhyvit_device.runner import TfliteFile
 
     noise = np.random.default_rng(seed).random((2, input_size, input_size, 3), dtype=np.float32)
     images = noise if images is None else np.concatenate([noise, images])
-    interpreter = Interpreter(model_content=data, num_threads=1)
-    interpreter.allocate_tensors()
-    errors = []
-    for x in images.astype(np.float32)[:, None]:  # [1, H, W, 3]
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
-        interpreter.invoke()
-        found = torch.from_numpy(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
-        if softmax_inside:
-            found = found.softmax(1) if softmax_inside == "SOFTMAX" else found.log_softmax(1)
+    file, errors = TfliteFile(data), []
+    for x in images.astype(np.float32):
+        found = [torch.from_numpy(y) for y in file.invoke(x)]
         with torch.no_grad():
-            expected = reference(torch.from_numpy(x).permute(0, 3, 1, 2))
-        errors.append(float((found - expected).abs().max() / expected.abs().max()))
+            expected = [*tensors_of(reference(torch.from_numpy(x[None]).permute(0, 3, 1, 2))).values()]
+        for y, target in zip(found, expected, strict=True):
+            y = APPLIED[cut](y) if cut else y
+            errors.append(float((y - target).abs().max() / target.abs().max()))
     return float(np.max(errors))  # NaN where one is
 
 
@@ -200,35 +202,54 @@ def export(source: Source, log: Log = silent, images: np.ndarray | None = None) 
 
 
 def _converted(source: Source, rewritten: nn.Module, images: np.ndarray | None) -> Exported:
-    size = source.input_size
+    size, reference = source.input_size, source.reference
+    if source.is_formed:
+        rewritten, reference = (
+            GivesOutputs(m, channels_last=source.task.channels_last).eval() for m in (rewritten, reference)
+        )
     rewritten = with_expressible(rewritten)
     converted = without_constant_nodes(convert(rewritten, size))
     modules, last = _modules(converted, rewritten), last_op(converted)
-    softmax_inside = last if last in CUT else ""
-    _check_end(source, last)
-    data = serialize(shortened(finite(read(without_final_softmax(converted), modules))))
-    error = float_error(data, source.reference, size, images=images, softmax_inside=softmax_inside)
+    found = _task_of(source, last)
+    data = serialize(shortened(finite(read(without_final(converted, found.cut), modules))))
+    cut = last if last in found.cut else ""
+    error = float_error(data, reference, size, images=images, cut=cut)
     if not error < FLOAT_TOLERANCE:
-        raise ExportError(f"the exported file differs from {source.name} by {error:.2e} of its largest logit")
+        raise ExportError(f"the exported file differs from {source.name} by {error:.2e} of its largest output")
     facts = {
-        "model": source.name, "family": source.family, "classes": source.classes, "input_size": size,
+        "model": source.name, "family": source.family, "task": found.name, "outputs": _layout(data, source).to_facts(),
+        "classes": source.classes, "input_size": size,
         "bridge_blocks": source.bridge_blocks, "preprocess": dict(source.preprocess), "float_error": error,
         "float_images": 0 if images is None else len(images),
-        "weights": source.weights, "softmax_inside": bool(softmax_inside), "equivalents": equivalents_in(rewritten),
+        "weights": source.weights, "cut": cut, "equivalents": equivalents_in(rewritten),
         "versions": {name: metadata.version(name) for name in ("torch", "timm", "litert-torch")},
     }  # fmt: skip
     return Exported(data, facts)
 
 
-def _check_end(source: Source, last: str) -> None:
-    """Refuse a model that gives something else than logits, or a softmax of them.
+def _layout(data: bytes, source: Source) -> Layout:
+    """Shapes as the file has them, names as the module does."""
+    graph = read(data)
+    return Layout(tuple(source.outputs), tuple(graph.tensors[t].shape[1:] for t in graph.outputs))
+
+
+def _task_of(source: Source, last: str) -> Task:
+    """The task, now that the end of the network is known.
 
     Raises:
-        ExportError: a sigmoid, or probabilities made in another way.
+        ExportError: it is classification, and the model gives something else than logits, or a softmax of them.
     """
+    found = source.task
+    if last == "LOGISTIC" and found.name == "classify" and not source.task_is_asked:
+        return task("multilabel")
+    if found.name != "classify":
+        return found
     if last == "LOGISTIC":
-        raise ExportError(f"{source.name} ends in a sigmoid, one class apart from another; give logits for a softmax")
-    if last not in CUT and gives_probabilities(source.reference, source.input_size):
+        raise ExportError(
+            f"{source.name} ends in a sigmoid, one class apart from another: give --task multilabel, or logits"
+        )
+    if last not in found.cut and gives_probabilities(source.reference, source.input_size):
         raise ExportError(
             f"{source.name} gives probabilities, but ends in {last}; return the logits before its softmax"
         )
+    return found

@@ -1,9 +1,9 @@
-"""What a module gives: logits [1, classes], finite, the same for the same image; anything else is said in a line."""
+"""What a module gives: tensors [1, ...], finite, the same for the same image; anything else is said in a line."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,16 +17,17 @@ SAME = 1e-4  # of the largest output, between two runs on one image
 SUM = 1e-4  # from 1, of probabilities
 
 
-def count_classes(name: str, module: nn.Module, size: int) -> int:
-    """Outputs of a classifier.
+def output_shapes(name: str, module: nn.Module, size: int) -> dict[str, tuple[int, ...]]:
+    """Shape of each output, the batch of 1 included, by name; see :func:`tensors_of`.
 
     Raises:
-        ExportError: it does not run on [1, 3, size, size], gives something else than logits, or has layers of volumes.
+        ExportError: it does not run on [1, 3, size, size], gives something else than tensors [1, ...] of floats, or has
+            layers of volumes.
     """
     with _called(module) as called:
         try:
             with torch.no_grad():
-                logits = module(torch.zeros(1, 3, size, size))
+                found = module(torch.zeros(1, 3, size, size))
         except SystemExit as error:
             code = error.code
             raise ExportError(f"{name} ended the program when it ran (exit code {code})") from error
@@ -39,22 +40,52 @@ def count_classes(name: str, module: nn.Module, size: int) -> int:
         raise ExportError(
             f"{name} has a {type(layer).__name__} at {path}: TFLite has no integer form of layers of volumes"
         )
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 1 or not logits.is_floating_point():
-        raise ExportError(f"{name} gives {_described(logits)}; a classifier gives logits [1, classes], one tensor")
-    return int(logits.shape[1])
-
-
-def check_head(name: str, classes: int) -> None:
-    """Refuse heads for which a softmax says nothing.
-
-    Raises:
-        ExportError: one output.
-    """
-    if classes == 1:
+    outputs = tensors_of(found)
+    fits = bool(outputs) and all(t.is_floating_point() and len(t) == 1 and t.dim() <= 4 for t in outputs.values())
+    if not fits:
         raise ExportError(
-            f"{name} gives one output: the softmax of one number is always 1, nothing can be searched or shown by it; "
-            "give two logits, torch.cat((torch.zeros_like(z), z), 1), whose softmax is sigmoid(z)"
+            f"{name} gives {_described(found)}; every output has to be a tensor of floats [1, ...], of rank 4 at most"
         )
+    return {key: tuple(t.shape) for key, t in outputs.items()}
+
+
+def tensors_of(found: Any) -> dict[str, torch.Tensor]:
+    """The tensors of what a module gives, by name, in its order.
+
+    A tensor is called "output", a lone number (which becomes [1, 1]) "value", those of a list or tuple output_0,
+    output_1, ..., those of a dictionary (also the output objects of transformers) by their keys. Anything else than
+    tensors (None, a cache) is passed over where there are tensors; nested lists are gone into.
+    """
+    if isinstance(found, torch.Tensor):
+        return {"value": found.reshape(1, 1)} if found.dim() < 2 and found.numel() == 1 else {"output": found}
+    parts: Any = ()
+    if isinstance(found, Mapping):
+        parts = [(str(key), value) for key, value in found.items()]
+    elif isinstance(found, list | tuple):
+        parts = [(f"output_{i}", value) for i, value in enumerate(found)]
+    inside = {}
+    for key, value in parts:
+        for below, tensor in tensors_of(value).items():
+            inside[key if below == "output" else f"{key}.{below}"] = tensor
+    return inside
+
+
+class GivesOutputs(nn.Module):
+    """The tensors of what a module gives, as a tuple, in the form of a task."""
+
+    def __init__(self, net: nn.Module, *, channels_last: bool) -> None:
+        super().__init__()
+        self.net, self.channels_last = net, channels_last
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The net's input -> [1, ...] each; maps [1, C, H, W] as [1, H, W, C] where channels are wanted last."""
+        found = tensors_of(self.net(x)).values()
+        return tuple(t.permute(0, 2, 3, 1) if self.channels_last and t.dim() == 4 else t for t in found)
+
+
+def rows_of(outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Outputs [B, ...] of a module, one after the other, [B, N]."""
+    return torch.cat([t.flatten(1) for t in outputs], dim=1)
 
 
 def check_values(name: str, module: nn.Module, size: int) -> None:
@@ -67,9 +98,9 @@ def check_values(name: str, module: nn.Module, size: int) -> None:
     images = _images(size)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         before = {key: value.clone() for key, value in module.named_buffers()}
-        first, second = module(images[0]), module(images[0])
+        first, second = _rows(module, images[0]), _rows(module, images[0])
         changed = [k for k, v in module.named_buffers() if k not in before or not torch.equal(before[k], v)]
-        outputs = torch.cat([second, *[module(image) for image in images[1:]]])
+        outputs = torch.cat([second, *[_rows(module, image) for image in images[1:]]])
     if not bool(outputs.isfinite().all()):
         raise ExportError(f"{name} gives outputs that are not finite (NaN or infinite) for ordinary images")
     if bool((first - second).abs().max() > SAME * first.abs().max()):
@@ -90,10 +121,14 @@ def _check_finite(name: str, module: nn.Module) -> None:
 
 
 def gives_probabilities(module: nn.Module, size: int) -> bool:
-    """Whether the outputs are at least 0 and sum to 1, as behind a softmax."""
+    """Whether the outputs of a classifier are at least 0 and sum to 1, as behind a softmax."""
     with torch.no_grad():
-        outputs = torch.cat([module(image) for image in _images(size)])
+        outputs = torch.cat([_rows(module, image) for image in _images(size)])
     return bool((outputs >= 0).all()) and bool(((outputs.sum(dim=1) - 1).abs() < SUM).all())
+
+
+def _rows(module: nn.Module, image: torch.Tensor) -> torch.Tensor:
+    return rows_of([*tensors_of(module(image)).values()])
 
 
 def _images(size: int) -> list[torch.Tensor]:

@@ -8,7 +8,7 @@ import importlib.util
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,16 @@ from qhyvit.errors import ExportError, InputError, UsageError
 from qhyvit.files import OWN
 from qhyvit.models import all_families, find_variant
 from qhyvit.models.shared.input_facts import LARGEST_SIDE, input_facts, whole
-from qhyvit.models.shared.outputs import check_head, count_classes
+from qhyvit.models.shared.outputs import output_shapes
 from qhyvit.models.shared.reason import first_line
 from qhyvit.models.shared.submodules import with_equivalents
 from qhyvit.models.shared.timm_models import import_timm
 from qhyvit.models.shared.weights import load_into, randomize, settle
 from qhyvit.progress import silent
+from qhyvit.tasks import fitting_task
+from qhyvit.tasks import task as find_task
+from qhyvit.tasks.shared.layout import Layout
+from qhyvit.tasks.shared.task import Task
 
 TIMM = "timm/"
 LARGEST_CLASSES = 1_000_000
@@ -36,11 +40,14 @@ class Source:
     """A model ready to be exported.
 
     Args:
-        reference: torch module in eval mode, [1, 3, H, W] -> [1, classes], with its weights.
+        reference: torch module in eval mode, [1, 3, H, W] -> outputs [1, ...], with its weights.
         rewrite: see :func:`qhyvit.models.shared.submodules.with_equivalents`.
         bridge_blocks: how many the paper counts, None where it does not.
         weights: what they are, in a word or a file's name.
         preprocess: see :class:`qhyvit.models.shared.family.Variant`; ``resize`` for ``input_size``.
+        classes: values of a single output [1, classes], channels of a map; else 0.
+        outputs: shape of each output of the module, its batch of 1 included, by name.
+        task: what they mean; ``task_is_asked``: by the user, not found from their shapes.
     """
 
     name: str
@@ -52,6 +59,15 @@ class Source:
     preprocess: Mapping[str, Any]
     bridge_blocks: int | None
     weights: str
+    outputs: Mapping[str, tuple[int, ...]]
+    task: Task = field(default_factory=lambda: find_task("classify"))
+    task_is_asked: bool = False
+
+    @property
+    def is_formed(self) -> bool:
+        """Whether the outputs need :class:`qhyvit.models.shared.outputs.GivesOutputs`."""
+        maps = self.task.channels_last and any(len(shape) == 4 for shape in self.outputs.values())
+        return maps or list(self.outputs) != ["output"]
 
 
 def is_own(model: str) -> bool:
@@ -61,18 +77,20 @@ def is_own(model: str) -> bool:
 
 def open_source(
     model: str | nn.Module, weights: Path | None = None, classes: int | None = None, size: int | None = None,
-    seed: int = 0, *, random_weights: bool = False,
+    seed: int = 0, *, random_weights: bool = False, task: str | None = None,
 ) -> Source:  # fmt: skip
     """Build the model and give it its weights; without a file a factory's or a module's are its own.
 
     Args:
         model: a name of the zoo, ``timm/NAME``, ``FILE.py:FUNCTION``, or a module (it is left as it is).
         random_weights: give a name random ones by ``seed``, for trials.
+        task: what the outputs mean (:mod:`qhyvit.tasks`); None: what outputs of such shapes mostly mean.
 
     Raises:
-        UsageError: no such model, facts missing that only the user knows, or see :func:`check_weights`.
+        UsageError: no such model or task, outputs that are another task's, facts missing that only the user knows, or
+            see :func:`check_weights`.
         InputError, WeightsError: see :func:`qhyvit.models.shared.weights.load_into`.
-        ExportError: the factory failed, or gives no classifier of two classes or more.
+        ExportError: the factory failed, or what it gives does not run.
     """
     size = None if size is None else whole("the input size", size, LARGEST_SIDE)
     classes = None if classes is None else whole("the number of classes", classes, LARGEST_CLASSES)
@@ -83,8 +101,13 @@ def open_source(
         found = _own(model, weights, classes, size)
     else:
         found = (_timm if model.startswith(TIMM) else _zoo)(model, weights, classes, size, seed)
-    check_head(found.name, found.classes)
-    return found
+    layout = Layout(tuple(found.outputs), tuple(_last(shape)[1:] for shape in found.outputs.values()))
+    return replace(found, task=fitting_task(task, layout), task_is_asked=task is not None)
+
+
+def _last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a map with its channels last."""
+    return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
 
 
 def check_weights(model: str | nn.Module, weights: Path | None, *, random_weights: bool) -> None:
@@ -131,7 +154,7 @@ def _zoo(model: str, weights: Path | None, classes: int | None, size: int | None
     preprocess["resize"] = round(preprocess["resize"] * size / variant.input_size)
     return Source(
         model, family.name, module, lambda m, s, _=silent: family.rewrite(m, s), classes, size, preprocess,
-        variant.bridge_blocks, label,
+        variant.bridge_blocks, label, {"output": (1, classes)},
     )  # fmt: skip
 
 
@@ -234,9 +257,13 @@ def _takes_classes(factory: Callable[..., Any]) -> bool:
 def _described(name: str, module: nn.Module, size: int | None, weights: str) -> Source:
     """A module that somebody else built, with what it says of itself (see :func:`input_facts`)."""
     facts = input_facts(name, module, size)
-    found = count_classes(name, module, facts.input_size)
+    outputs = output_shapes(name, module, facts.input_size)
     label = next((f.name for f in all_families().values() if f.occurs_in(module)), GENERIC)
-    return Source(name, label, module, with_equivalents, found, facts.input_size, facts.preprocess, None, weights)
+    first = next(iter(outputs.values()))
+    classes = first[1] if len(outputs) == 1 and len(first) in (2, 4) else 0
+    return Source(
+        name, label, module, with_equivalents, classes, facts.input_size, facts.preprocess, None, weights, outputs
+    )
 
 
 def _plain(name: str, module: nn.Module) -> nn.Module:

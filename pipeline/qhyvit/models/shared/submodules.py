@@ -20,6 +20,7 @@ from qhyvit.models import all_families
 from qhyvit.models.shared.family import Family, is_a
 from qhyvit.models.shared.mobile_former_net import MobileFormer
 from qhyvit.models.shared.modules import ChannelsLast, FromChannelsFirst
+from qhyvit.models.shared.outputs import GivesOutputs, rows_of, tensors_of
 from qhyvit.models.shared.reason import first_line
 from qhyvit.models.shared.timm_models import import_timm
 from qhyvit.progress import Log, silent
@@ -57,7 +58,7 @@ def equivalents_in(module: nn.Module) -> dict[str, str]:
     found: dict[str, str] = {}
 
     def walk(m: nn.Module, path: str) -> None:
-        if isinstance(m, ChannelsLast | FromChannelsFirst):
+        if isinstance(m, ChannelsLast | FromChannelsFirst | GivesOutputs):
             walk(m.net, path)
         elif type(m).__module__.startswith(f"{SHELF}.") and type(m).__module__ != MobileFormer.__module__:
             found[path] = type(m).__name__
@@ -176,7 +177,7 @@ def _merged(net: nn.Module, input_size: int, log: Log) -> nn.Module:
     try:
         with torch.no_grad():
             merged: nn.Module = reparameterize_model(net).eval()
-            difference = _difference(merged(x), net(x))
+            difference = _difference(*(rows_of([*tensors_of(m(x)).values()]) for m in (merged, net)))
         if not difference < MERGED_DIFFERENCE:
             raise ExportError(f"the outputs would differ by {difference:.1e} of the largest")
     except Exception as error:  # a method called ``fuse`` may be anybody's

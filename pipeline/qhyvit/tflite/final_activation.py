@@ -1,12 +1,12 @@
-"""A softmax at the end of a model is cut off: the device computes one itself, and searches compare logits."""
+"""A softmax or sigmoid at the end of a model is cut off: the task applies its own, and searches compare logits."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from qhyvit.tflite import flatbuffer
 
-CUT = ("SOFTMAX", "LOG_SOFTMAX")  # the softmax of either's input is that of the model's output, or the output itself
 PASSED = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
 
 
@@ -16,11 +16,11 @@ def last_op(data: bytes) -> str:
     return "" if found is None else found[1]
 
 
-def without_final_softmax(data: bytes) -> bytes:
-    """The same model up to the input of its final SOFTMAX or LOG_SOFTMAX; unchanged where it ends in none."""
+def without_final(data: bytes, cut: Collection[str]) -> bytes:
+    """The same model up to the input of its final op, where that is one of ``cut``; unchanged where it is not."""
     model = flatbuffer.load_model(data)
     found = _last(model)
-    if found is None or found[1] not in CUT:
+    if found is None or found[1] not in cut:
         return data
     flatbuffer.embed(model, data)
     subgraph, operator = model.subgraphs[0], found[0]

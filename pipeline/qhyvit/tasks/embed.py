@@ -1,0 +1,51 @@
+"""An embedding: only its direction counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qhyvit.tasks.shared.layout import Layout
+from qhyvit.tasks.shared.task import Alike, Distance, Task, unfit_for_rows
+
+if TYPE_CHECKING:
+    import torch
+
+SMALLEST_NORM = 1e-12
+
+
+def _unfit(layout: Layout) -> str:
+    return unfit_for_rows(layout, 2, "values], two values or more")
+
+
+def _one_minus_cosine(reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """1 - cosine of each image, [B, N] -> [B]: half of the squared distance of the two directions."""
+    a, b = (x / (x * x).sum(dim=1, keepdim=True).sqrt().clamp_min(SMALLEST_NORM) for x in (reference, outputs))
+    return ((a - b) ** 2).sum(dim=1) / 2
+
+
+def _distance(layout: Layout, reference: torch.Tensor) -> Distance:
+    return _one_minus_cosine
+
+
+def cosines(reference: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """Cosine of each image's outputs with the reference's, [N, D] and [N, D] -> [N], float64."""
+    a, b = (x.astype(np.float64) for x in (reference, outputs))
+    norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    found: np.ndarray = (a * b).sum(axis=1) / np.maximum(norms, SMALLEST_NORM)
+    return found
+
+
+def _alike(reference: np.ndarray, outputs: np.ndarray, layout: Layout) -> Alike:
+    """The mean cosine."""
+    found = cosines(reference, outputs)
+    mean, low, lowest = float(found.mean()), float(np.percentile(found, 1)), float(found.min())
+    text = f"cosine to float {mean:.4f}, 1st percentile {low:.4f}, lowest {lowest:.4f}"
+    return Alike(mean, text, {"cosine": mean, "cosine_percentile_1": low, "cosine_lowest": lowest})
+
+
+TASK = Task(
+    "embed", "an embedding, whose direction counts", _unfit, _distance, _alike,
+    kept="as the mean cosine", limit=0.95, far=0.025, thorough=True,
+)  # fmt: skip

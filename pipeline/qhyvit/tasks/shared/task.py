@@ -1,0 +1,104 @@
+"""What a task is: how the outputs of a network are read, and how far two networks' outputs are from each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qhyvit.tasks.shared.layout import Layout
+
+if TYPE_CHECKING:
+    import torch
+
+# (reference [B, N], outputs [B, N]) -> distance of each image [B], differentiable, 0 where equal
+Distance = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+DEVIATIONS = 2.0  # how far a share of few decisions may lie below a limit by chance
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A task's distance for one network, and what a search has to know of it.
+
+    Args:
+        task: its name.
+        distance: see :data:`Distance`.
+        far: distance behind the first ranges from which on accuracy is worth more than time, so that islands of 16 bits
+            or float are made for it.
+        thorough: a search sees all images, and a mirrored crop of each: where every output counts, rare large values
+            of single channels decide, and a few images show few of them.
+    """
+
+    task: str
+    distance: Distance
+    far: float
+    thorough: bool = False
+
+
+@dataclass(frozen=True)
+class Alike:
+    """How much of what float says another file says too, on some images.
+
+    Args:
+        share: 1 where it is all; what a limit is for.
+        text: in words.
+        figures: named values for programs.
+        decisions: how many decisions ``share`` is a share of, 0 where it is none.
+        doubt: why it says little of this network, "" where it does.
+    """
+
+    share: float
+    text: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+    decisions: int = 0
+    doubt: str = ""
+
+    def least(self, limit: float) -> float:
+        """The lowest share that a limit lets pass: few decisions may lie below it by chance."""
+        if not self.decisions:
+            return limit
+        spread = DEVIATIONS * math.sqrt(self.decisions * limit * (1 - limit))
+        return max(math.ceil(limit * self.decisions - spread), 0) / self.decisions
+
+
+@dataclass(frozen=True)
+class Task:
+    """One way to read outputs.
+
+    Args:
+        name: how the user calls it; ``summary``: one line.
+        unfit: why outputs are not this task's, "" where they are.
+        distance: of a network with these outputs; the second argument is the reference on the calibration images,
+            [N, outputs], for what is measured in the outputs' own spread.
+        alike: (reference [N, outputs], outputs [N, outputs], their layout) -> what the integer file keeps of float.
+        kept: what ``share`` of :class:`Alike` is, in words; ``limit``: the lowest that verification lets pass, unless
+            the user says otherwise.
+        far, thorough: see :class:`Measure`.
+        cut: ops that are taken off the end of a network, because this task applies them itself.
+        channels_last: outputs of rank 4 are turned to [1, height, width, channels] when they are exported.
+    """
+
+    name: str
+    summary: str
+    unfit: Callable[[Layout], str]
+    distance: Callable[[Layout, torch.Tensor], Distance]
+    alike: Callable[[np.ndarray, np.ndarray, Layout], Alike]
+    kept: str
+    limit: float
+    far: float
+    thorough: bool = False
+    cut: tuple[str, ...] = ()
+    channels_last: bool = False
+
+    def measure(self, layout: Layout, reference: torch.Tensor) -> Measure:
+        """What calibration lowers for a network whose outputs on the calibration images are ``reference``."""
+        return Measure(self.name, self.distance(layout, reference), self.far, self.thorough)
+
+
+def unfit_for_rows(layout: Layout, least: int, what: str) -> str:
+    """Why outputs are not one vector of ``least`` values or more; "" where they are."""
+    one = len(layout.shapes) == 1 and len(layout.shapes[0]) == 1
+    return "" if one and layout.shapes[0][0] >= least else f"needs one output [1, {what}]"
