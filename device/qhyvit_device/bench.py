@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
@@ -16,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from qhyvit_device import __version__, board, trust
+from qhyvit_device import __version__, board, files, trust
 from qhyvit_device.errors import DeviceError, InputError
+from qhyvit_device.interpreter import TfliteFile
 from qhyvit_device.pictures import DRAFT_BYTES, decoded
-from qhyvit_device.runner import Model, TfliteFile
+from qhyvit_device.runner import Model
 from qhyvit_device.statistics import Summary, ratio, summarize
 
 Progress = Callable[[str, float], None]
@@ -78,10 +78,10 @@ class MeasuredModel:
 
 
 def _bundle(path: Path, threads: int) -> tuple[TfliteFile, tuple[Any, Any, Any], Path]:
-    """A bundle with its test picture, decoded: resizing and codes, inference, probabilities of the best classes."""
+    """A bundle with its test picture, decoded: resizing and codes, inference, what its task makes of the outputs."""
     model = Model.load(path, threads)
     picture = decoded(io.BytesIO(model.picture), DRAFT_BYTES)
-    steps = (lambda: model.prepare(picture), model.run, lambda codes: model.top(codes, 5))
+    steps = (lambda: model.prepare(picture), model.run, model.result)
     return model.file, steps, path / model.manifest.model_file
 
 
@@ -95,7 +95,7 @@ def _bare(path: Path, threads: int) -> tuple[TfliteFile, tuple[Any, Any, Any], P
     else:
         limits = np.iinfo(dtype)
         feed = rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
-    return file, (lambda: feed, file.run, lambda codes: codes), path
+    return file, (lambda: feed, file.invoke, lambda codes: codes), path
 
 
 def open_subject(path: Path, threads: int, name: str | None = None) -> MeasuredModel:
@@ -245,29 +245,10 @@ def bench(
     return found
 
 
-def check_target(path: Path) -> None:
-    """Say before the work that results cannot be written to ``path``.
-
-    Raises:
-        DeviceError: it is there and no regular file (a device would be replaced by one), or its folder is missing.
-    """
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise DeviceError(f"{path}: a link, a folder or a device, which is not replaced; name a file")
-    if not path.parent.is_dir():
-        raise DeviceError(f"cannot write {path}: there is no folder {path.parent}")
-
-
 def write_json(path: Path, found: dict[str, Any]) -> None:
     """Write results; the file appears whole.
 
     Raises:
         DeviceError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(json.dumps(found, indent=1) + "\n")
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise DeviceError(f"cannot write {path}: {error.strerror}") from error
+    files.write(path, (json.dumps(found, indent=1) + "\n").encode())

@@ -1,14 +1,15 @@
-"""Files that others wrote: read once, as far as a limit, and only where they are regular files."""
+"""Files that others wrote, read once, as far as a limit, and only regular ones; and results, which appear whole."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from qhyvit_device.errors import InputError
+from qhyvit_device.errors import DeviceError, InputError
 
 
 def open_regular(path: Path | str, *, links: bool, folder: int | None = None) -> BinaryIO:
@@ -72,3 +73,32 @@ def read(path: Path, most: int, *, links: bool = False, folder: int | None = Non
     if max(size, len(content)) > most:
         raise InputError(f"{path}: a file of more than {most >> 20} MB is refused")
     return content
+
+
+def check_target(path: Path) -> None:
+    """Say before the work that results cannot be written to ``path``.
+
+    Raises:
+        DeviceError: it is there and no regular file (a device would be replaced by one), or its folder is missing.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise DeviceError(f"{path}: a link, a folder or a device, which is not replaced; name a file")
+    if not path.parent.is_dir():
+        raise DeviceError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write results; the file appears whole.
+
+    Raises:
+        DeviceError: it cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        raise DeviceError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()

@@ -6,13 +6,11 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
-from PIL import Image
-
-from qhyvit_device.errors import DeviceError
+from qhyvit_device.errors import DeviceError, InputError
 from qhyvit_device.manifest import FILE_NAME
-from qhyvit_device.runner import Model, Prediction
+from qhyvit_device.results import Prediction
+from qhyvit_device.runner import Model, Picture
 
 Identity = tuple[int, ...]
 
@@ -27,9 +25,9 @@ def _identity(bundle: Path) -> Identity:
 
 
 class LiveModel:
-    """A bundle's model, loaded again where ``qhyvit-device update`` has replaced the folder.
+    """A bundle's model (``current()``), loaded again where ``qhyvit-device update`` has replaced the folder.
 
-    One that cannot be loaded is passed over, and the one before goes on. Threads may share it.
+    One that cannot be loaded, or has another task, is passed over, and the one before goes on. Threads may share it.
 
     Args:
         bundle: its folder.
@@ -56,13 +54,17 @@ class LiveModel:
             if found and found != self._seen:
                 self._seen = found
                 try:
-                    self._model, self.refused = self._load(self._bundle, self._threads), None
+                    self._model, self.refused = self._next(), None
                 except DeviceError as error:
                     self.refused = error
             return self._model
 
-    def classify(
-        self, image: Image.Image | Path | str | IO[bytes], top: int = 5, mode: str | None = None
-    ) -> list[Prediction]:
+    def _next(self) -> Model:
+        found, before = self._load(self._bundle, self._threads), self._model.manifest.task
+        if found.manifest.task != before:
+            raise InputError(f"{self._bundle}: its task is {found.manifest.task}, and was {before}: start again")
+        return found
+
+    def classify(self, image: Picture, top: int = 5, mode: str | None = None) -> list[Prediction]:
         """See :meth:`qhyvit_device.runner.Model.classify`."""
         return self.current().classify(image, top, mode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import types
 import typing
@@ -14,14 +15,18 @@ from typing import Any
 
 from qhyvit_device import files
 from qhyvit_device.errors import InputError, ManifestError
+from qhyvit_device.flat import LARGEST_TENSOR, MOST_AXES
 from qhyvit_device.preprocess import Preprocess
+from qhyvit_device.tasks import TASKS
 from qhyvit_device.terminal import shown
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "manifest.json"
 MAX_BYTES = 4 << 20
 MAX_SIDE = 4096  # pixels
 MAX_CLASSES = 1 << 20
+MAX_MAP_CLASSES = 1 << 12  # a row of a map is held in float
+MAX_OUTPUTS = 64
 MAX_NUMBER = 1 << 53  # whole numbers up to it are exact in JSON
 MAX_NAME = 255  # bytes
 MAX_FILE = 1 << 30
@@ -43,7 +48,26 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """The model's output: [1, classes] logits."""
+    """One of the model's outputs, in the model's order; ``shape`` with the batch of 1, value as for the input.
+
+    The name is that of no file or folder above: it may become one.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None
+    zero_point: int | None
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class _OnlyOutput:
+    """``output`` of schema 1: [1, classes] logits."""
 
     classes: int
     dtype: str
@@ -55,6 +79,7 @@ class Output:
 class SelfTest:
     """An image of the bundle and the output codes that the model gave for it where it was made.
 
+    ``codes``: of all outputs one after the other, every ``step``-th; of a float output its values in 1024ths, rounded.
     ``arm64_codes``: those that arm64's kernels give, by the host's simulation; empty where it made none.
     """
 
@@ -63,6 +88,7 @@ class SelfTest:
     machine: str
     runtime: str
     arm64_codes: tuple[int, ...] = ()
+    step: int = 1
 
 
 @dataclass(frozen=True)
@@ -72,32 +98,69 @@ class Manifest:
     model: str
     profile: str
     input: Input
-    output: Output
+    outputs: tuple[Output, ...]
     preprocess: Preprocess
     test: SelfTest
     checksums: Mapping[str, str]  # file name -> sha256
     model_file: str = "model.tflite"
-    labels_file: str = "labels.txt"
+    labels_file: str | None = "labels.txt"
     versions: Mapping[str, str] = field(default_factory=dict)
     created_by: Mapping[str, Any] = field(default_factory=dict)
+    task: str = "classify"
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        if self.schema_version != SCHEMA_VERSION:
-            raise ManifestError(f"manifest: schema_version is {self.schema_version}, need {SCHEMA_VERSION}")
-        for name in (self.model_file, self.labels_file, self.test.image_file, *self.checksums):
+        names = [o.name for o in self.outputs]
+        for name in (*self.needed, *self.checksums, *names):
             if Path(name).name != name or name in (".", "..", "") or "\\" in name or not _is_storable(name):
                 raise ManifestError(f"manifest: {name!r} is not a plain file name")
-        for name in (self.model_file, self.labels_file, self.test.image_file):
+        for name in self.needed:
             if name not in self.checksums:
                 raise ManifestError(f"manifest: no checksum for {name!r}")
+        if not 1 <= len(names) <= MAX_OUTPUTS or len(set(names)) != len(names):
+            raise ManifestError(f"manifest: need 1 to {MAX_OUTPUTS} outputs, each with a name of its own")
         if not (1 <= self.input.height <= MAX_SIDE and 1 <= self.input.width <= MAX_SIDE):
             raise ManifestError(f"manifest: input of {self.input.height}x{self.input.width} pixels is out of bounds")
-        if not 1 <= self.output.classes <= MAX_CLASSES:
-            raise ManifestError(f"manifest: {self.output.classes} classes are out of bounds")
+        self._check_task()
         found = f"{self.input.layout} {self.input.channel_order}"
         if found != "NHWC RGB":
             raise ManifestError(f"manifest: input is {shown(found)}, need NHWC RGB")
+
+    def _check_task(self) -> None:
+        """Whether the outputs and labels are those of the task, within bounds."""
+        if self.task not in TASKS:
+            raise ManifestError(f"manifest: task {shown(self.task)!r} is unknown; known: {', '.join(TASKS)}")
+        wanted = TASKS[self.task].labels
+        if wanted is not None and wanted != (self.labels_file is not None):
+            raise ManifestError(f"manifest: a bundle for {self.task} has {'a' if wanted else 'no'} labels_file")
+        if not 1 <= self.test.step <= LARGEST_TENSOR:
+            raise ManifestError(f"manifest: test.step {self.test.step} is out of bounds")
+        for output in self.outputs:
+            # the shape first: a product of very many sizes takes very long
+            small = len(output.shape) <= MOST_AXES and all(1 <= n <= LARGEST_TENSOR for n in output.shape)
+            if not small or output.size > (LARGEST_TENSOR if self.task in ("raw", "segment") else MAX_CLASSES):
+                raise ManifestError(f"manifest: output {shown(output.name)} of shape {_said(output)} is out of bounds")
+        first = self.outputs[0].shape
+        if self.task == "segment" and not (
+            len(first) == 4 and first[0] == 1 and max(first) <= MAX_SIDE and first[3] <= MAX_MAP_CLASSES
+        ):
+            raise ManifestError(f"manifest: a map of shape {_said(self.outputs[0])}, need [1, height, width, classes]")
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Names of the files that a device reads."""
+        names = (self.model_file, self.labels_file, self.test.image_file)
+        return tuple(name for name in names if name is not None)
+
+    @property
+    def classes(self) -> int:
+        """Classes or labels that the first output tells apart, or the values that it holds."""
+        return self.outputs[0].shape[-1] if self.task == "segment" else self.outputs[0].size
+
+
+def _said(output: Output) -> str:
+    """A shape, as far as it is none that means harm."""
+    return str([*output.shape[:MOST_AXES]])
 
 
 def _is_storable(name: str) -> bool:
@@ -146,6 +209,8 @@ def _build(kind: Any, raw: Any, where: str) -> Any:
             raise ManifestError(f"manifest: {where}: {error}") from error
     if typing.get_origin(kind) is tuple:
         of = typing.get_args(kind)
+        if isinstance(raw, list) and is_dataclass(of[0]):
+            return tuple(_build(of[0], value, f"{where}[{i}]") for i, value in enumerate(raw))
         good = isinstance(raw, list) and ((len(of) == 2 and of[1] is Ellipsis) or len(raw) == len(of))
         if not good or not all(matches(v, of[0]) for v in raw):
             raise ManifestError(f"manifest: {where} is no list of the right kind")
@@ -155,13 +220,35 @@ def _build(kind: Any, raw: Any, where: str) -> Any:
     return raw
 
 
+def _current(raw: Any) -> Any:
+    """Plain data of any known schema as those of the newest.
+
+    Schema 1 had one output, logits of a classifier, and no task.
+    """
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version == SCHEMA_VERSION:
+        return raw
+    if version != 1:
+        raise ManifestError(f"manifest: schema_version is {version}, need {SCHEMA_VERSION} or 1; update qhyvit-device")
+    if "output" not in raw:
+        raise ManifestError("manifest: manifest.output is missing")
+    for new in ("outputs", "task"):
+        if new in raw:
+            raise ManifestError(f"manifest: unknown key manifest.{new}")
+    old: _OnlyOutput = _build(_OnlyOutput, raw["output"], "manifest.output")
+    logits = {**asdict(old), "name": "logits", "shape": [1, old.classes]}
+    del logits["classes"]
+    rest = {key: value for key, value in raw.items() if key != "output"}
+    return {**rest, "outputs": [logits], "schema_version": SCHEMA_VERSION}
+
+
 def from_dict(raw: Any) -> Manifest:
-    """A Manifest from plain data.
+    """A Manifest from plain data of this schema or an older one.
 
     Raises:
         ManifestError: with the key concerned.
     """
-    manifest: Manifest = _build(Manifest, raw, "manifest")
+    manifest: Manifest = _build(Manifest, _current(raw), "manifest")
     return manifest
 
 
@@ -246,12 +333,11 @@ def _is_still(folder: Path, handle: int) -> bool:
 
 def _read_bundle(folder: Path, handle: int | None) -> Bundle:
     manifest = load(folder / FILE_NAME, handle)
-    needed = {manifest.model_file, manifest.labels_file, manifest.test.image_file}
     found = {}
     for name, expected in manifest.checksums.items():
         content = files.read(folder / name, MAX_FILE, folder=handle)
         if hashlib.sha256(content).hexdigest() != expected:
             raise InputError(f"{folder / name}: checksum differs, the file was damaged or replaced; copy it again")
-        if name in needed:
+        if name in manifest.needed:
             found[name] = content
     return Bundle(folder, manifest, found)

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from qhyvit_device.errors import DeviceError
-from qhyvit_device.runner import TfliteFile
+from qhyvit_device.interpreter import TfliteFile
 
 CPU = 1  # bit of the processor among the accelerators
 # kinds of events: a call of the library; a node of the graph; an operator inside a delegate's partition
 CALL, BUILTIN, XNNPACK = 1, 2, 8
 WHOLE = "Invoke"  # the call that is one inference
 DELEGATE = "Delegate"  # in the name of a node that is a whole partition: its operators are counted instead
-ELEMENT = {"float32": 1, "uint8": 3, "int16": 7, "int8": 9}
+ELEMENT = {"float32": 1, "int32": 2, "uint8": 3, "int64": 4, "bool": 6, "int16": 7, "int8": 9}
 WARMUP, SECONDS = 3, 300
 Pointer = ctypes.c_void_p
 
@@ -78,7 +78,7 @@ class Profile:
         ops: times by name, the slowest first.
         events: every op that ran.
         overhead_us: microseconds of a run that no op takes, mean of the faster half of the runs.
-        graph: nodes and tensors of the file, see :meth:`qhyvit_device.runner.TfliteFile.graph`.
+        graph: nodes and tensors of the file, see :meth:`qhyvit_device.interpreter.TfliteFile.graph`.
     """
 
     ops: list[OpTime]
@@ -117,15 +117,17 @@ class _Library:
 
 
 def _tensor_type(details: dict[str, Any]) -> _TensorType:
-    shape, found = [int(v) for v in details["shape"]], _TensorType()
-    found.element, found.layout.rank = ELEMENT[np.dtype(details["dtype"]).name], len(shape)
+    shape, found, dtype = [int(v) for v in details["shape"]], _TensorType(), np.dtype(details["dtype"]).name
+    if dtype not in ELEMENT:
+        raise DeviceError(f"profiling: an input or output of type {dtype} is not known here")
+    found.element, found.layout.rank = ELEMENT[dtype], len(shape)
     for i, size in enumerate(shape):
         found.layout.sizes[i] = size
     return found
 
 
 class _Compiled:
-    """A compiled model with its profiler and one buffer at each end."""
+    """A compiled model with its profiler and a buffer for each input and output."""
 
     def __init__(self, path: Path, threads: int) -> None:
         self.library, file = _Library(), TfliteFile.load(path)
@@ -140,8 +142,8 @@ class _Compiled:
         self.compiled = made("LiteRtCreateCompiledModel", environment, model, options)
         self.profiler = made("LiteRtCompiledModelGetProfiler", self.compiled)
         self.ends = [
-            self._buffer(environment, side, details)
-            for side, details in (("Input", file.input), ("Output", file.output))
+            [self._buffer(environment, side, i, details) for i, details in enumerate(all_details)]
+            for side, all_details in (("Input", [file.input]), ("Output", file.outputs))
         ]
 
     def _option(self, options: ctypes.c_void_p, name: bytes, text: bytes) -> None:
@@ -151,17 +153,19 @@ class _Compiled:
         option = self.library.made("LiteRtCreateOpaqueOptions", name, ctypes.cast(payload, Pointer), release)
         self.library.call("LiteRtAddOpaqueOptions", options, option)
 
-    def _buffer(self, environment: ctypes.c_void_p, side: str, details: dict[str, Any]) -> ctypes.c_void_p:
-        zero, kind = ctypes.c_size_t(0), _tensor_type(details)
-        wanted = self.library.made(f"LiteRtGetCompiledModel{side}BufferRequirements", self.compiled, zero, zero)
+    def _buffer(
+        self, environment: ctypes.c_void_p, side: str, number: int, details: dict[str, Any]
+    ) -> ctypes.c_void_p:
+        signature, at, kind = ctypes.c_size_t(0), ctypes.c_size_t(number), _tensor_type(details)
+        wanted = self.library.made(f"LiteRtGetCompiledModel{side}BufferRequirements", self.compiled, signature, at)
         return self.library.made(
             "LiteRtCreateManagedTensorBufferFromRequirements", environment, ctypes.byref(kind), wanted
         )  # fmt: skip
 
     def run(self) -> None:
         """One inference."""
-        one, ends = ctypes.c_size_t(1), [(Pointer * 1)(end) for end in self.ends]
-        self.library.call("LiteRtRunCompiledModel", self.compiled, ctypes.c_size_t(0), one, ends[0], one, ends[1])
+        ends = [part for end in self.ends for part in (ctypes.c_size_t(len(end)), (Pointer * len(end))(*end))]
+        self.library.call("LiteRtRunCompiledModel", self.compiled, ctypes.c_size_t(0), *ends)
 
     def events(self, runs: int) -> list[_Event]:
         """Events of ``runs`` inferences."""

@@ -1,216 +1,26 @@
-"""Runs a bundle, or a bare ``.tflite``, on whichever TFLite interpreter is installed."""
+"""Runs a bundle: from a picture to what its task makes of the model's outputs."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import sys
-import threading
-import weakref
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
-from qhyvit_device import files, flat
 from qhyvit_device import manifest as manifests
-from qhyvit_device.errors import DeviceError, InputError
+from qhyvit_device import results
+from qhyvit_device.errors import InputError
+from qhyvit_device.interpreter import TfliteFile as TfliteFile
 from qhyvit_device.manifest import Bundle, Input, Manifest, Output
 from qhyvit_device.pictures import DRAFT_BYTES, decoded, named
 from qhyvit_device.preprocess import normalize, quantize, to_pixels
+from qhyvit_device.results import NamedValue, Outputs, Prediction, SegmentationMap
+from qhyvit_device.tasks import TASKS
 
-MAX_MODEL_BYTES = 1 << 30
-MOST_THREADS = 256
-
-
-RUNTIMES = (  # name, module, distributions
-    ("ai-edge-litert", "ai_edge_litert.interpreter", ("ai-edge-litert", "ai-edge-litert-nightly")),
-    ("tensorflow", "tensorflow.lite.python.interpreter", ("tensorflow", "tensorflow-cpu", "tensorflow-aarch64")),
-    ("tflite-runtime", "tflite_runtime.interpreter", ("tflite-runtime", "tflite-runtime-nightly")),
-)
-_broken: dict[str, str] = {}  # runtimes that are installed and do not work here, with the reason
-_starting = threading.RLock()  # stderr is set aside meanwhile, for all threads
-_files: weakref.WeakSet[TfliteFile] = weakref.WeakSet()
-
-
-def find_interpreter() -> tuple[Any, str, str]:
-    """(Interpreter class, runtime name, version): ai-edge-litert, else tf.lite, else tflite-runtime.
-
-    One that is installed and fails when it is imported is passed over.
-
-    Raises:
-        DeviceError: none is installed or none works, or Python is 32-bit.
-    """
-    if sys.maxsize < 2**32:
-        raise DeviceError("32-bit Python: int8 models crash there in the optimized kernels; use a 64-bit system")
-    with _starting:
-        return _first_that_works()
-
-
-def _first_that_works() -> tuple[Any, str, str]:
-    from importlib import import_module, metadata
-
-    for name, module, distributions in RUNTIMES:
-        if name in _broken:
-            continue
-        try:
-            with contextlib.redirect_stderr(io.StringIO()):  # numpy prints a page where an extension is too old for it
-                found = import_module(module).Interpreter
-        except ModuleNotFoundError as error:
-            if error.name is None or module.startswith(error.name):  # else it is there, and lacks what it needs
-                continue
-            _broken[name] = f"{type(error).__name__}: {error}"
-            continue
-        except Exception as error:  # an extension may raise anything
-            _broken[name] = _one_line(error)
-            continue
-        for distribution in distributions:
-            with contextlib.suppress(metadata.PackageNotFoundError):
-                return found, name, metadata.version(distribution)
-        return found, name, "unknown"
-    if _broken:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in _broken.items())
-        raise DeviceError(f"no TFLite interpreter works here ({reasons}); pip install ai-edge-litert")
-    raise DeviceError("no TFLite interpreter is installed; pip install ai-edge-litert")
-
-
-def _one_line(error: BaseException) -> str:
-    said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-
-
-class TfliteFile:
-    """One model in an interpreter; input and output are single tensors.
-
-    Threads may share it: one inference runs at a time. A forked process gets an interpreter of its own when it first
-    runs one; pickled (for a spawned process) it is made again from its bytes.
-
-    Attributes:
-        input, output: interpreter details (dtype, shape, quantization).
-        runtime, runtime_version: which interpreter runs it.
-    """
-
-    def __init__(self, data: bytes, name: str = "model", threads: int = 1) -> None:
-        if not 1 <= threads <= MOST_THREADS:
-            raise InputError(f"{threads} threads: must be 1 to {MOST_THREADS}")
-        flat.check(data, name)
-        self._arguments = data, name, threads
-        self._lock = threading.Lock()
-        self._started: Any = None
-        self._left: Any = None  # a parent's: to end it would wait for threads that a fork leaves behind
-        with self._refusing():
-            inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise InputError(f"{name}: the model has {len(inputs)} inputs and {len(outputs)} outputs, need one of each")
-        self.input: dict[str, Any] = inputs[0]
-        self.output: dict[str, Any] = outputs[0]
-        _files.add(self)
-
-    def __reduce__(self) -> tuple[Callable[..., TfliteFile], tuple[bytes, str, int]]:
-        return TfliteFile, self._arguments
-
-    def forked(self) -> None:
-        """In a forked process: a lock may be held by a thread that is not there."""
-        self._lock, self._left, self._started = threading.Lock(), self._started, None
-
-    @property
-    def _interpreter(self) -> Any:
-        if self._started is None:
-            self._start(*self._arguments)
-        return self._started
-
-    @contextlib.contextmanager
-    def _refusing(self) -> Iterator[None]:
-        """What an interpreter says of a model, in one line."""
-        try:
-            yield
-        except (ValueError, RuntimeError, IndexError) as error:
-            reason = _one_line(error).partition(": ")[2]
-            raise InputError(f"{self._arguments[1]}: {self.runtime} refuses the model: {reason}") from error
-
-    def _start(self, data: bytes, name: str, threads: int) -> None:
-        """The first interpreter that works: an extension built for another numpy may fail only here."""
-        while True:
-            interpreter, self.runtime, self.runtime_version = find_interpreter()
-            try:
-                with _starting, contextlib.redirect_stderr(io.StringIO()), self._refusing():
-                    started = interpreter(model_content=data, num_threads=threads)
-                    started.allocate_tensors()
-                self._started = started
-                return
-            except InputError:
-                raise
-            except Exception as error:  # what no model causes: SystemError, ImportError, AttributeError
-                _broken[self.runtime] = _one_line(error)
-
-    @staticmethod
-    def load(path: Path, threads: int = 1) -> TfliteFile:
-        """Read a file; a link to it is followed.
-
-        Raises:
-            InputError: missing, too large, no regular file, or no model.
-        """
-        return TfliteFile(files.read(path, MAX_MODEL_BYTES, links=True), str(path), threads)
-
-    @property
-    def size_bytes(self) -> int:
-        """Of the file."""
-        return len(self._arguments[0])
-
-    @property
-    def delegate_partitions(self) -> int | None:
-        """How many parts of the graph XNNPACK took; None where the runtime does not tell."""
-        details = getattr(self._interpreter, "_get_ops_details", None)
-        return None if details is None else sum(d["op_name"] == "DELEGATE" for d in details())
-
-    def graph(self) -> dict[str, Any]:
-        """Plain data: ``nodes``, each [op, input tensors, output tensors], and ``tensors``, id -> [dtype, shape].
-
-        Empty where the runtime does not tell.
-        """
-        details = getattr(self._interpreter, "_get_ops_details", None)
-        if details is None:
-            return {}
-        nodes = [
-            [d["op_name"], [int(t) for t in d["inputs"]], [int(t) for t in d["outputs"]]]
-            for d in details() if d["op_name"] != "DELEGATE"
-        ]  # fmt: skip
-        tensors = {
-            str(t["index"]): [np.dtype(t["dtype"]).name, [int(v) for v in t["shape"]]]
-            for t in self._interpreter.get_tensor_details()
-        }
-        return {"nodes": nodes, "tensors": tensors}
-
-    def run(self, array: np.ndarray) -> np.ndarray:
-        """Input of the model's dtype, [H, W, 3] or [1, H, W, 3] -> output [classes] as the model gives it.
-
-        Raises:
-            InputError: another shape or dtype, or the interpreter cannot run the model.
-        """
-        shape, dtype = tuple(self.input["shape"]), self.input["dtype"]
-        array = array[None] if array.ndim == len(shape) - 1 else array
-        if array.shape != shape or array.dtype != dtype:
-            got = f"{array.dtype} {list(array.shape)}"
-            raise InputError(f"input must be {np.dtype(dtype).name} {list(shape)}, got {got}")
-        with self._lock, self._refusing():
-            self._interpreter.set_tensor(self.input["index"], array)
-            self._interpreter.invoke()
-            return np.array(self._interpreter.get_tensor(self.output["index"])).ravel()
-
-
-def _after_fork() -> None:
-    global _starting
-    _starting = threading.RLock()
-    for file in list(_files):
-        file.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+Picture = Image.Image | Path | str | IO[bytes]
 
 
 def _agrees(said: Input | Output, details: dict[str, Any]) -> bool:
@@ -221,13 +31,9 @@ def _agrees(said: Input | Output, details: dict[str, Any]) -> bool:
     return (said.dtype, said.scale, said.zero_point) == (dtype.name, float(scale), int(zero_point)) and scale > 0
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """One class: its label, index, and softmax probability 0..1."""
-
-    label: str
-    index: int
-    probability: float
+def _same_shape(said: Output, details: dict[str, Any]) -> bool:
+    """Whether an output has the shape that a manifest says, axes of one element apart."""
+    return [n for n in said.shape if n != 1] == [int(n) for n in details["shape"] if n != 1]
 
 
 class Model:
@@ -269,15 +75,20 @@ class Model:
         expected = (1, manifest.input.height, manifest.input.width, 3)
         if tuple(file.input["shape"]) != expected or not _agrees(manifest.input, file.input):
             raise InputError(f"{folder}: the model's input is not the one that its manifest describes")
-        if not _agrees(manifest.output, file.output):
-            raise InputError(f"{folder}: the model's output is not the one that its manifest describes")
-        labels = bundle.files[manifest.labels_file].decode("utf-8-sig", errors="replace").splitlines()
-        shape = [int(v) for v in file.output["shape"]]
-        if len(labels) != manifest.output.classes or shape[-1:] != [len(labels)] or np.prod(shape) != len(labels):
-            raise InputError(f"{folder}: {len(labels)} labels for {shape[-1] if shape else 1} classes")
+        described = len(manifest.outputs) == len(file.outputs) and all(
+            _agrees(said, details) and _same_shape(said, details)
+            for said, details in zip(manifest.outputs, file.outputs, strict=True)
+        )
+        if not described:
+            raise InputError(f"{folder}: the model's outputs are not those that its manifest describes")
+        labels: list[str] = []
+        if manifest.labels_file is not None:
+            labels = bundle.files[manifest.labels_file].decode("utf-8-sig", errors="replace").splitlines()
+            if len(labels) != manifest.classes:
+                raise InputError(f"{folder}: {len(labels)} labels for {manifest.classes} classes")
         return Model(folder, manifest, file, labels, bundle.files[manifest.test.image_file])
 
-    def prepare(self, image: Image.Image | Path | str | IO[bytes], mode: str | None = None) -> np.ndarray:
+    def prepare(self, image: Picture, mode: str | None = None) -> np.ndarray:
         """The model's input for one image, [H, W, 3]; ``mode`` overrides the bundle's resize mode.
 
         Raises:
@@ -296,20 +107,25 @@ class Model:
             return normalize(pixels, how)
         return quantize(pixels, how, facts.input.scale, facts.input.zero_point, facts.input.dtype)
 
-    def run(self, array: np.ndarray) -> np.ndarray:
-        """Output codes [classes] of one prepared input."""
-        return self.file.run(array)
+    def run(self, array: np.ndarray) -> Outputs:
+        """All outputs for one prepared input.
 
-    def logits(self, codes: np.ndarray) -> np.ndarray:
-        """Float values of output codes, float32."""
-        out = self.manifest.output
-        if out.scale is None or out.zero_point is None:
-            return codes.astype(np.float32)
-        return ((codes.astype(np.float64) - out.zero_point) * out.scale).astype(np.float32)
+        Raises:
+            InputError: see :meth:`TfliteFile.invoke`.
+        """
+        return Outputs(self.manifest.outputs, self.file.invoke(array))
 
-    def classify(
-        self, image: Image.Image | Path | str | IO[bytes], top: int = 5, mode: str | None = None
-    ) -> list[Prediction]:
+    def check_command(self, command: str) -> None:
+        """Refuse to be read in a way that is not that of the bundle's task.
+
+        Raises:
+            InputError: ``command`` of ``qhyvit-device`` reads other tasks; which one reads this.
+        """
+        task = self.manifest.task
+        if TASKS[task].command != command:
+            raise InputError(f"{self.bundle}: its task is {task}, not for {command}: use qhyvit-device {TASKS[task].command}")
+
+    def classify(self, image: Picture, top: int = 5, mode: str | None = None) -> list[Prediction]:
         """The ``top`` classes of one image, most probable first.
 
         Args:
@@ -318,16 +134,54 @@ class Model:
             mode: "crop" or "squash" in the place of the bundle's.
 
         Raises:
-            InputError: the image cannot be read, or ``top`` or ``mode`` is none.
+            InputError: the image cannot be read, ``top`` or ``mode`` is none, or the bundle has no classes.
         """
         if top < 1:
             raise InputError(f"top is {top}, must be 1 or more")
-        return self.top(self.run(self.prepare(image, mode)), top)
+        self.check_command("classify")
+        return self.predictions(self.run(self.prepare(image, mode)))[:top]
 
-    def top(self, codes: np.ndarray, top: int = 5) -> list[Prediction]:
-        """The ``top`` classes of output codes, most probable first."""
-        logits = self.logits(codes).astype(np.float64)
-        shares = np.exp(logits - logits.max())
-        shares /= shares.sum()
-        order = np.argsort(-logits, kind="stable")[:top]
-        return [Prediction(self.labels[i], int(i), float(shares[i])) for i in order]
+    def predictions(self, outputs: Outputs) -> list[Prediction]:
+        """All classes, most probable first: softmax over them, or of ``multilabel`` a sigmoid each.
+
+        Raises:
+            InputError: the bundle has values and no classes, or some outputs are no numbers.
+        """
+        if self.manifest.task == "regress":
+            raise InputError(f"{self.bundle}: has values, no classes")
+        return results.predictions(outputs, self.labels, several=self.manifest.task == "multilabel")
+
+    def values(self, outputs: Outputs) -> list[NamedValue]:
+        """What a regression gives, see :func:`qhyvit_device.results.values`."""
+        return results.values(outputs, self.labels)
+
+    def embed(self, image: Picture, mode: str | None = None) -> np.ndarray:
+        """The image as a vector of length 1, [D] float32; arguments as for :meth:`classify`.
+
+        Raises:
+            InputError: the image cannot be read, or the bundle gives no embedding.
+        """
+        self.check_command("embed")
+        return results.embedding(self.run(self.prepare(image, mode)))
+
+    def segment(self, image: Picture, mode: str | None = None) -> SegmentationMap:
+        """The class of each pixel of the input; arguments as for :meth:`classify`.
+
+        Raises:
+            InputError: the image cannot be read, or the bundle gives no map.
+        """
+        self.check_command("segment")
+        return self.segmentation(self.run(self.prepare(image, mode)))
+
+    def segmentation(self, outputs: Outputs, height: int | None = None, width: int | None = None) -> SegmentationMap:
+        """The map of outputs, in pixels of the input or of another size: :func:`qhyvit_device.results.segmentation`."""
+        size = self.manifest.input.height, self.manifest.input.width
+        return results.segmentation(outputs, self.labels, height or size[0], width or size[1])
+
+    def result(self, outputs: Outputs) -> Any:
+        """What the bundle's task makes of outputs; of ``raw`` all values by name."""
+        read: dict[str, Callable[[Outputs], Any]] = {
+            "regress": self.values, "embed": results.embedding, "segment": self.segmentation,
+            "raw": lambda found: {name: found.dequantized(name) for name in found},
+        }  # fmt: skip
+        return read.get(self.manifest.task, self.predictions)(outputs)

@@ -12,7 +12,8 @@ import numpy as np
 
 from qhyvit_device import manifest as manifests
 from qhyvit_device.errors import InputError, said
-from qhyvit_device.runner import Model, TfliteFile
+from qhyvit_device.interpreter import TfliteFile
+from qhyvit_device.runner import Model
 
 SECONDS = 120
 REFUSED = 3  # exit code: the line is on stdout
@@ -27,7 +28,7 @@ def child() -> int:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         file = TfliteFile(sys.stdin.buffer.read(), sys.argv[1], int(sys.argv[2]))
-        file.run(np.zeros(tuple(file.input["shape"]), file.input["dtype"]))
+        file.invoke(np.zeros(tuple(file.input["shape"]), file.input["dtype"]))
     except Exception as error:
         sys.stdout.buffer.write(said(error).encode(errors="replace"))
         return REFUSED

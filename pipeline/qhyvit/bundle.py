@@ -17,8 +17,11 @@ from qhyvit.plan import QuantPlan
 from qhyvit_device import manifest as manifests
 from qhyvit_device.manifest import Input, Manifest, Output, SelfTest
 from qhyvit_device.preprocess import Preprocess, load_image, quantize, to_pixels
+from qhyvit_device.results import Outputs
 from qhyvit_device.runner import TfliteFile
 
+MOST_TEST_CODES = 4096  # of a self test
+OUTPUT_NAMES = {"classify": "logits", "multilabel": "logits", "segment": "logits", "embed": "embedding"}
 TEST_IMAGE = "test.png"  # lossless: every decoder gives the same pixels
 
 
@@ -49,6 +52,20 @@ def _quantization(details: Mapping[str, Any]) -> tuple[str, float | None, int | 
     scale, zero_point = details["quantization"]
     dtype = np.dtype(details["dtype"]).name
     return (dtype, None, None) if dtype.startswith("float") else (dtype, float(scale), int(zero_point))
+
+
+def outputs_of(file: TfliteFile, task: str, names: Sequence[str] | None = None) -> tuple[Output, ...]:
+    """What a manifest says of a file's outputs.
+
+    Args:
+        names: of each; without them by the task, and numbered where there are several.
+    """
+    count, name = len(file.outputs), OUTPUT_NAMES.get(task, "values")
+    if names is None:
+        names = [name, *(f"{name}_{i}" for i in range(1, count))]
+    shapes = [tuple(int(n) for n in details["shape"]) for details in file.outputs]
+    ends = [_quantization(details) for details in file.outputs]
+    return tuple(Output(n, shape, *end) for n, shape, end in zip(names, shapes, ends, strict=True))
 
 
 def check_judged(path: Path, verified: Mapping[str, Any], hashes: Mapping[str, str]) -> None:
@@ -92,7 +109,7 @@ def created_by(command: str, facts: Mapping[str, Any], plan: QuantPlan, verified
 
 
 def write_bundle(
-    out: Path, model: bytes, how: Preprocess, test_image: Path, labels: Sequence[str], facts: Mapping[str, Any],
+    out: Path, model: bytes, how: Preprocess, test_image: Path, labels: Sequence[str] | None, facts: Mapping[str, Any],
     *, on_arm64: Callable[[np.ndarray], Sequence[int]] | None = None, force: bool = False,
 ) -> Manifest:  # fmt: skip
     """Write a bundle folder; it appears whole or not at all.
@@ -102,9 +119,11 @@ def write_bundle(
         model: the integer file.
         how: preprocessing of the model's input.
         test_image: any image; its preprocessed pixels are stored, so that the self test needs no resize.
-        labels: class names.
-        facts: ``model``, ``profile``, ``versions``, ``created_by``.
-        on_arm64: pixels [H, W, 3] -> the output codes that arm64 gives, for the self test there.
+        labels: class names; None for a task without.
+        facts: ``model``, ``profile``, ``versions``, ``created_by``; ``task`` ("classify" without), ``outputs`` (their
+            names; "logits" or the like without).
+        on_arm64: pixels [H, W, 3] -> the codes of all outputs one after the other that arm64 gives, for the self test
+            there.
 
     Raises:
         OutputError: it cannot be written.
@@ -112,28 +131,31 @@ def write_bundle(
     file = TfliteFile(model)
     _, height, width, _ = (int(v) for v in file.input["shape"])
     dtype, scale, zero_point = _quantization(file.input)
-    out_dtype, out_scale, out_zero = _quantization(file.output)
     if scale is None or zero_point is None:
         raise InputError("the model's input is not integer")
     pixels = to_pixels(load_image(test_image), height, width, how)
-    codes = file.run(quantize(pixels, how, scale, zero_point, dtype))
+    task = str(facts.get("task", "classify"))
+    outputs = outputs_of(file, task, facts.get("outputs"))
+    codes = Outputs(outputs, file.invoke(quantize(pixels, how, scale, zero_point, dtype))).test_codes()
+    step = -(-len(codes) // MOST_TEST_CODES)
     with files.new_folder(out, force=force) as folder:
         picture = io.BytesIO()
         Image.fromarray(pixels).save(picture, "PNG")
-        content = {
-            "model.tflite": model, "labels.txt": ("\n".join(labels) + "\n").encode(), TEST_IMAGE: picture.getvalue(),
-        }  # fmt: skip
+        content = {"model.tflite": model, TEST_IMAGE: picture.getvalue()}
+        if labels is not None:
+            content["labels.txt"] = ("\n".join(labels) + "\n").encode()
         for name, data in content.items():
             (folder / name).write_bytes(data)
         test = SelfTest(
-            TEST_IMAGE, tuple(int(c) for c in codes), platform.machine(), f"{file.runtime} {file.runtime_version}",
-            () if on_arm64 is None else tuple(int(c) for c in on_arm64(pixels)),
+            TEST_IMAGE, tuple(codes[::step].tolist()), platform.machine(), f"{file.runtime} {file.runtime_version}",
+            () if on_arm64 is None else tuple(int(c) for c in on_arm64(pixels)[::step]), step,
         )  # fmt: skip
         manifest = Manifest(
             model=str(facts["model"]), profile=str(facts["profile"]),
             input=Input(height, width, dtype, scale, zero_point),
-            output=Output(len(labels), out_dtype, out_scale, out_zero), preprocess=how, test=test,
+            outputs=outputs, preprocess=how, test=test,
             checksums={name: files.sha256(data) for name, data in content.items()},
+            labels_file=None if labels is None else "labels.txt", task=task,
             versions=dict(facts["versions"]), created_by=dict(facts["created_by"]),
         )  # fmt: skip
         (folder / manifests.FILE_NAME).write_text(manifests.dumps(manifest))

@@ -137,12 +137,17 @@ def predict(
     for i in range(len(names)):
         progress("evaluate", i / len(names))
         image = pixels(i)
-        integer.append(model.logits(model.run(quantize(image, how, facts.scale, facts.zero_point, facts.dtype))))
+        integer.append(_logits(model, quantize(image, how, facts.scale, facts.zero_point, facts.dtype)))
         if reference is not None:
             floating.append(reference.run(normalize(image, how)))
     return Predictions(
         tuple(names), classes, np.stack(integer), np.stack(floating) if floating else None, pixels
     )  # fmt: skip
+
+
+def _logits(model: Model, codes: np.ndarray) -> np.ndarray:
+    """Values [outputs] of the first output, float32."""
+    return model.run(codes).dequantized().ravel()
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ def open_subject(
     """
     model = Model.load(bundle)
     facts = model.manifest
-    found = labelled_images(images, labels, facts.output.classes)
+    found = labelled_images(images, labels, facts.classes)
     if facts.input.scale is None or facts.input.zero_point is None:
         raise InputError("the bundle's input is not integer")
     how = data.preprocess_for(images, facts.preprocess, mode)

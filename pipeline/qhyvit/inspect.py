@@ -11,7 +11,7 @@ from qhyvit.stages import plan_of, solved
 from qhyvit.verify.census import Census, census
 from qhyvit.work import FOLDED, MODEL, PLAN, Work
 from qhyvit_device import files
-from qhyvit_device.runner import MAX_MODEL_BYTES
+from qhyvit_device.interpreter import MAX_MODEL_BYTES
 
 
 def _show(found: Census, title: str) -> None:

@@ -48,7 +48,7 @@ def labelled_pictures(request: Request, folder: Path, model: Model) -> Pictures:
     if request.labels is None and not (folder / "labels.csv").is_file():
         paths, classes = [*data.calibration_images(folder, request.count, 0).values()], None
     else:
-        found = data.subset(labelled_images(folder, request.labels, model.manifest.output.classes), request.count, 0)
+        found = data.subset(labelled_images(folder, request.labels, model.manifest.classes), request.count, 0)
         paths, classes = found.paths, found.classes
     data.check_readable(paths)
     return paths, classes

@@ -15,6 +15,7 @@ from qhyvit.stages.verification import JUDGED
 from qhyvit.work import FACTS, FLOAT, MODEL, PLAN, VERIFY, Work, alone, default_preprocess, versions
 from qhyvit_device import __version__
 from qhyvit_device.preprocess import quantize
+from qhyvit_device.tasks import TASKS
 
 
 @alone
@@ -23,6 +24,7 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
     from qhyvit.bundle import check_verdict, created_by, label_names, write_bundle
 
     facts, verified, model = work.json(FACTS), work.json(VERIFY), work.read(MODEL)
+    task = str(facts.get("task", "classify"))
     hashes = {name: files.sha256(model) if name == MODEL else work.hash(name) for name in JUDGED}
     check_verdict(work.folder / VERIFY, verified, hashes)
     plan = plan_of(work)
@@ -32,24 +34,24 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
     made_with = {**versions(), **facts["versions"], "qhyvit": __version__, "python": platform.python_version()}
     write_bundle(
         out, model, default_preprocess(facts, plan.resize_mode), test_image,
-        label_names(labels, facts["classes"]),
-        {"model": facts["model"], "profile": plan.profile, "versions": made_with, "created_by": created},
+        label_names(labels, facts["classes"]) if TASKS[task].labels else None,
+        {"model": facts["model"], "profile": plan.profile, "task": task, "versions": made_with, "created_by": created},
         on_arm64=_on_arm64(work) if plan.profile == "integer" and not plan.int16 else None, force=force,
     )  # fmt: skip
 
 
 def _on_arm64(work: Work) -> Callable[[np.ndarray], Sequence[int]]:
-    """What arm64's kernels make of an image, by the simulation."""
+    """What arm64's kernels make of an image, by the simulation: codes of all outputs one after the other."""
 
     def codes(pixels: np.ndarray) -> Sequence[int]:
         from qhyvit.ops.shared.spec import Kernel
-        from qhyvit.verify.decide import simulated_codes
+        from qhyvit.sim.integer import IntegerExecutor
 
         typed, how = lowered(work).graph, default_preprocess(work.json(FACTS))
         entry = typed.tensors[typed.inputs[0]].quantization
         assert entry is not None
         given = quantize(pixels, how, entry.scale[0], entry.zero_point, "int8")[None]
-        found: list[int] = simulated_codes(typed, [given], Kernel.ARM64)[0].tolist()
-        return found
+        found = IntegerExecutor(typed, Kernel.ARM64).run(given)
+        return [int(code) for t in typed.outputs for code in found[t].ravel()]
 
     return codes

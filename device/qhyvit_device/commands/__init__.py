@@ -1,0 +1,1 @@
+"""Commands of ``qhyvit-device``: one file each, which defines ``COMMAND``."""
