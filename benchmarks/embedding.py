@@ -24,8 +24,8 @@ from qhyvit import data, stages
 from qhyvit.config import DataConfig, MethodConfig, ModelConfig, TargetConfig
 from qhyvit.errors import InputError
 from qhyvit.evaluation import logits_of
-from qhyvit.tasks.embed import cosines
 from qhyvit.sweep.jobs import Job
+from qhyvit.tasks.embed import cosines
 from qhyvit.work import FACTS, FLOAT, MODEL, Work, default_preprocess
 from qhyvit_device.preprocess import images_in
 

@@ -110,6 +110,7 @@ OP = OpSpec(
     input_zero_point=-128,
     delegate="XNNPACK has no int8 RSQRT",
     integer=_integer,
+    largest=lambda step: step**-0.5,
     nonnegative=Nonnegative.ALWAYS,
     table=True,
     xnnpack=("Reciprocal Square Root",),

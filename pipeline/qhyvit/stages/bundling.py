@@ -24,7 +24,7 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
     from qhyvit.bundle import check_verdict, created_by, label_names, write_bundle
 
     facts, verified, model = work.json(FACTS), work.json(VERIFY), work.read(MODEL)
-    task = str(facts.get("task", "classify"))
+    task = facts["task"]
     hashes = {name: files.sha256(model) if name == MODEL else work.hash(name) for name in JUDGED}
     check_verdict(work.folder / VERIFY, verified, hashes)
     plan = plan_of(work)
@@ -35,7 +35,8 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
     write_bundle(
         out, model, default_preprocess(facts, plan.resize_mode), test_image,
         label_names(labels, facts["classes"]) if TASKS[task].labels else None,
-        {"model": facts["model"], "profile": plan.profile, "task": task, "versions": made_with, "created_by": created},
+        {"model": facts["model"], "profile": plan.profile, "task": task, "outputs": [o["name"] for o in facts["outputs"]],
+         "versions": made_with, "created_by": created},
         on_arm64=_on_arm64(work) if plan.profile == "integer" and not plan.int16 else None, force=force,
     )  # fmt: skip
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from qhyvit import data, files
 from qhyvit.config import ModelConfig
 from qhyvit.stages.settings import note
+from qhyvit.tasks import task
+from qhyvit.tasks.shared.layout import Layout
 from qhyvit.work import FACTS, FLOAT, Work, alone, code_digest, default_preprocess, state_digest
 from qhyvit_device.preprocess import normalize
 
@@ -51,6 +53,9 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
         how = default_preprocess({"preprocess": source.preprocess})
         real = normalize(data.load_pixels([*pictures.values()], source.input_size, how), how) if pictures else None
         made = convert(source, work.log, real)
+        layout, found = Layout.of_facts(made.facts["outputs"]), task(made.facts["task"])
+        asked = "as asked" if model.task else "by the form of the outputs (--task says otherwise)"
+        work.log(f"export: task {found.name}, {asked}: {layout.described()} is {found.summary}")
         files.write_bytes(work.folder / FLOAT, made.tflite)
         files.write_text(work.folder / FACTS, json.dumps({**made.facts, "weights_sha256": digest}, indent=1) + "\n")
 

@@ -18,7 +18,7 @@ LEAST_SURE = 0.25  # of the images; below, there are hardly decisions to compare
 
 
 def _unfit(layout: Layout) -> str:
-    return unfit_for_rows(layout, 2, "classes], two classes or more")
+    return unfit_for_rows(layout, 2, "classes")
 
 
 def _distance(layout: Layout, reference: torch.Tensor) -> Distance:

@@ -16,7 +16,7 @@ SMALLEST_NORM = 1e-12
 
 
 def _unfit(layout: Layout) -> str:
-    return unfit_for_rows(layout, 2, "values], two values or more")
+    return unfit_for_rows(layout, 2, "values")
 
 
 def _one_minus_cosine(reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:

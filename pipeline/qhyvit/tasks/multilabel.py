@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _unfit(layout: Layout) -> str:
-    return unfit_for_rows(layout, 1, "labels]")
+    return unfit_for_rows(layout, 1, "labels")
 
 
 def _mean_kl(reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ ALL_ALIKE = 1e-4  # of the largest value: a spread below it is none
 
 
 def _unfit(layout: Layout) -> str:
-    return unfit_for_rows(layout, 1, "values]")
+    return unfit_for_rows(layout, 1, "values")
 
 
 def _distance(layout: Layout, reference: torch.Tensor) -> Distance:

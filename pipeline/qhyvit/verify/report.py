@@ -134,7 +134,7 @@ def _output_check(
     if reference is None or reference.task.name == "classify":
         detail = f"{outcome.simulation_agrees} of {outcome.images} images, {equal}"
         return Check(name, outcome.share >= DECISION_SHARE, detail)
-    alike = reference.task.alike(*(output_values(typed, codes) for codes in (simulated, found)), reference.layout)
+    alike = reference.task.alike(output_values(typed, simulated), output_values(typed, found), reference.layout)
     return Check(name, alike.share >= DECISION_SHARE, f"{alike.text}; {equal}")
 
 

@@ -10,6 +10,7 @@ from qhyvit.graph.ir import Node, Tensor
 from qhyvit.lowering.contracts import Group
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.methods.shared.ranges import constant_ranges
+from qhyvit.methods.shared.unbounded import bounded
 from qhyvit.observers import observer
 from qhyvit.observers.shared.histogram import Histogram, share
 from qhyvit.observers.shared.observer import Observed, Observer
@@ -72,4 +73,4 @@ def _ranges(problem: Problem, all_groups: Sequence[Group], states: Mapping[int, 
             continue
         ends = [states[t].range() for t in group.roots if t in states]
         ranges[group] = (float(min(e[0] for e in ends)), float(max(e[1] for e in ends)))
-    return ranges
+    return bounded(problem.graph, ranges, problem.bits)

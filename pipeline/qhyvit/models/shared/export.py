@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -143,7 +143,9 @@ def _modules(data: bytes, module: nn.Module) -> dict[str, str]:
     return {name: path for name, path in found.items() if path}
 
 
-APPLIED = {"SOFTMAX": lambda x: x.softmax(-1), "LOG_SOFTMAX": lambda x: x.log_softmax(-1), "LOGISTIC": torch.sigmoid}
+APPLIED: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "SOFTMAX": lambda x: x.softmax(-1), "LOG_SOFTMAX": lambda x: x.log_softmax(-1), "LOGISTIC": lambda x: x.sigmoid(),
+}  # fmt: skip
 
 
 def float_error(

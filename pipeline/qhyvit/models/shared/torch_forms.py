@@ -154,11 +154,53 @@ def _celu(x: torch.Tensor, alpha: float = 1.0, inplace: bool = False) -> torch.T
     return _elu(x * (1.0 / alpha)) * alpha
 
 
+CUBIC = -0.75  # torch's parameter of the cubic convolution kernel
+
+
+def _cubic(x: float) -> float:
+    """Weight of a sample at this distance (Keys, Cubic convolution interpolation, 1981, equation 4)."""
+    x = abs(x)
+    if x < 1:
+        return ((CUBIC + 2) * x - (CUBIC + 3)) * x * x + 1
+    return ((CUBIC * x - 5 * CUBIC) * x + 8 * CUBIC) * x - 4 * CUBIC if x < 2 else 0.0
+
+
+def _cubic_rows(size: int, out: int, scale: float | None, corners: bool | None) -> list[list[float]]:
+    """What each sample behind takes of those before, [out, size]; the outermost ones stand for those beyond."""
+    step = (size - 1) / max(out - 1, 1) if corners else 1 / scale if scale else size / out
+    rows = []
+    for i in range(out):
+        place = i * step if corners else (i + 0.5) * step - 0.5
+        row = [0.0] * size
+        for tap in range(math.floor(place) - 1, math.floor(place) + 3):
+            row[min(max(tap, 0), size - 1)] += _cubic(place - tap)
+        rows.append(row)
+    return rows
+
+
+def _resized(
+    x: torch.Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
+    align_corners: bool | None = None, recompute_scale_factor: bool | None = None, antialias: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    """interpolate; a bicubic one as a product with a matrix along each axis, in the place of sixteen gathers."""
+    if mode != "bicubic" or antialias:
+        return F.interpolate(x, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
+    factors = (None, None) if scale_factor is None else _pair(scale_factor)
+    sides = x.shape[-2:] if size is None else _pair(size)
+    ends = [int(side * factor) if factor else int(side) for side, factor in zip(sides, factors, strict=True)]
+    kept = (None, None) if recompute_scale_factor else factors
+    for axis in (1, 0):
+        rows = _cubic_rows(x.shape[-2:][axis], ends[axis], kept[axis], align_corners)
+        x = F.linear(x if axis else x.transpose(-1, -2), torch.tensor(rows, dtype=x.dtype))
+    return x.transpose(-1, -2)
+
+
 FORMS: Mapping[Any, Callable[..., Any]] = {
     F.avg_pool2d: _mean_inside,
     F.adaptive_max_pool2d: _largest,
     torch.eye: _identity,
     torch.Tensor.expand: _expanded,
+    F.interpolate: _resized,
     F.softplus: _softplus,
     F.mish: _mish,
     F.elu: _elu,

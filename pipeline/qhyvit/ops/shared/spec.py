@@ -142,6 +142,8 @@ class OpSpec:
             as :mod:`qhyvit.ops.shared.integer` says; None where no integer kernel is right.
         lacking: kernels that do not have the op: a file with it does not load there.
         floor: what many results are exactly, and none is below (ELU: -1); it has to stay on the grid.
+        largest: of an op that grows without bound as its operand goes to 0, its result for one step of the operand's
+            scale, which is given: beyond, int8 takes the operand for 0.
         factors: positions of the two inputs whose products the kernel sums up in an integer; None: it does not.
         copies: which values of its operands it writes without computing any; None: it computes. What has ONCE or
             REPEATED reads one activation, its first input.
@@ -176,6 +178,7 @@ class OpSpec:
     integer: Integer | None = None
     lacking: tuple[Kernel, ...] = ()
     floor: float | None = None
+    largest: Callable[[float], float] | None = None
     factors: tuple[int, int] | None = None
     copies: Copies | None = None
     nonnegative: Nonnegative | None = None

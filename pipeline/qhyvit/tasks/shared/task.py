@@ -101,4 +101,4 @@ class Task:
 def unfit_for_rows(layout: Layout, least: int, what: str) -> str:
     """Why outputs are not one vector of ``least`` values or more; "" where they are."""
     one = len(layout.shapes) == 1 and len(layout.shapes[0]) == 1
-    return "" if one and layout.shapes[0][0] >= least else f"needs one output [1, {what}]"
+    return "" if one and layout.shapes[0][0] >= least else f"needs one output [1, {what}], {least} or more"
