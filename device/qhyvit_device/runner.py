@@ -121,9 +121,10 @@ class Model:
         Raises:
             InputError: ``command`` of ``qhyvit-device`` reads other tasks; which one reads this.
         """
-        task = self.manifest.task
-        if TASKS[task].command != command:
-            raise InputError(f"{self.bundle}: its task is {task}, not for {command}: use qhyvit-device {TASKS[task].command}")
+        task = TASKS[self.manifest.task]
+        if task.command != command:
+            said = f"its task is {task.name}, not for {command}"
+            raise InputError(f"{self.bundle}: {said}: use qhyvit-device {task.command}")
 
     def classify(self, image: Picture, top: int = 5, mode: str | None = None) -> list[Prediction]:
         """The ``top`` classes of one image, most probable first.

@@ -62,7 +62,7 @@ def run(case: Case) -> str:
             must(device(["classify", "b", "images/0.png"]) == 2, "classify takes what Model.load refuses")
             return f"{name} refused"
         must(right or name == FILE_NAME or not other, f"{name} is taken with a wrong checksum")
-        must(len(model.labels) == model.manifest.output.classes, "labels")
+        must(len(model.labels) == model.manifest.classes, "labels")
         code = device(["classify", "b", "images/0.png", "--top", "9"])
         must(code == 0, f"classify ends with {code}")
         return f"{name} taken"
