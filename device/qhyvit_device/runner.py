@@ -123,8 +123,9 @@ class Model:
         """
         task = TASKS[self.manifest.task]
         if task.command != command:
-            said = f"its task is {task.name}, not for {command}"
-            raise InputError(f"{self.bundle}: {said}: use qhyvit-device {task.command}")
+            raise InputError(
+                f"{self.bundle}: its task is {task.name}, not for {command}: use qhyvit-device {task.command}"
+            )
 
     def classify(self, image: Picture, top: int = 5, mode: str | None = None) -> list[Prediction]:
         """The ``top`` classes of one image, most probable first.
