@@ -203,9 +203,9 @@ class TfliteFile:
             found = [np.array(self._interpreter.get_tensor(details["index"])) for details in self.outputs]
         for details, codes in zip(self.outputs, found, strict=True):
             if codes.shape != tuple(details["shape"]) or codes.dtype != details["dtype"]:
-                name, wanted = self._arguments[1], [int(n) for n in details["shape"]]
+                name, has, said = self._arguments[1], [*codes.shape], [int(n) for n in details["shape"]]
                 raise InputError(
-                    f"{name}: an output is {[*codes.shape]} in the place of {wanted}; its size must not depend on the input"
+                    f"{name}: an output is {has} in the place of {said}; its size must not depend on the input"
                 )
         return found
 
