@@ -7,6 +7,7 @@ second pixel; a vector has their means.
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from qhyvit.graph.ir import INT8, Graph, Node, Quantization, Tensor
 from qhyvit.ops import spec
 from qhyvit.tflite.serialize import serialize
+from qhyvit_device import cli
 from qhyvit_device.preprocess import Preprocess
 
 SIZE = 8
@@ -97,6 +99,9 @@ LABELS: Mapping[str, tuple[str, ...]] = {
     "classify": COLOURS, "multilabel": COLOURS, "segment": COLOURS, "mask": ("red",), "one": ("red",),
     "regress": ("redness",),
 }  # fmt: skip
+NAMES = ("classify", "multilabel", "regress", "embed", "segment", "several", "one", "mask")
+COMMANDS = {"classify": "classify", "multilabel": "classify", "regress": "classify", "one": "classify",
+            "embed": "embed", "segment": "segment", "mask": "segment", "several": "run"}  # fmt: skip
 TASKS = {"one": "classify", "mask": "segment", "several": "raw"}
 
 
@@ -126,3 +131,17 @@ def make_bundle(folder: Path, name: str, how: Preprocess = HOW) -> Path:
     write_bundle(folder, model_of(name), how, image, LABELS.get(name), facts)
     image.unlink()
     return folder
+
+
+def device(capsys: Any, *words: object) -> tuple[int, list[str], list[str]]:
+    """Exit code, and lines of stdout and stderr, of a command."""
+    code = cli.main([*map(str, words)])
+    out, err = capsys.readouterr()
+    return code, out.splitlines(), err.splitlines()
+
+
+def found(capsys: Any, *words: object) -> Any:
+    """The first result as JSON says it."""
+    code, out, err = device(capsys, *words, "--json")
+    assert (code, err) == (0, [])
+    return json.loads(out[0])["results"][0]

@@ -53,8 +53,8 @@ def wheels(tmp_path):
     folder = tmp_path / "wheels"
     folder.mkdir()
     with zipfile.ZipFile(folder / "qhyvit-0.1.0-py3-none-any.whl", "w") as archive:
-        for path in DEVICE.glob("*.py"):
-            archive.write(path, f"qhyvit_device/{path.name}")
+        for path in DEVICE.rglob("*.py"):
+            archive.write(path, f"qhyvit_device/{path.relative_to(DEVICE)}")
     text = wheelhouse.INSTALL_TEXT.replace("@PYTHON@", HERE.python).replace("@MACHINE@", HERE.machine)
     (folder / INSTALL).write_text(text)
     return folder

@@ -154,13 +154,13 @@ def test_commands_and_options_that_a_page_shows_are_there(page):
 
 
 def test_an_unknown_option_is_found():
-    fence = "```\nqhyvit build X --images D --outt B\n$ qhyvit-device run B\n```\n"
+    fence = "```\nqhyvit build X --images D --outt B\n$ qhyvit-device walk B\n```\n"
     text = f"`qhyvit report B --work W`, `qhyvit nope`\n{fence}"
-    assert unknown_options(text) == ["qhyvit build --outt", "qhyvit-device run", "qhyvit nope"]
+    assert unknown_options(text) == ["qhyvit build --outt", "qhyvit-device walk", "qhyvit nope"]
 
 
 PROMPTS = re.compile(r"^(?:qhyvit(?:-device)?: error: |warning: |setup: error: |install\.sh: )")
-MESSAGE_SOURCES = [*ROOT.glob("pipeline/qhyvit/**/*.py"), *ROOT.glob("device/qhyvit_device/*.py")]
+MESSAGE_SOURCES = [*ROOT.glob("pipeline/qhyvit/**/*.py"), *ROOT.glob("device/qhyvit_device/**/*.py")]
 
 
 @cache

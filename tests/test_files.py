@@ -61,7 +61,8 @@ def bundle_in(folder):
     for name in names:
         (folder / name).write_text("x")
     made = Manifest(
-        "m", "integer", Input(8, 8, "int8", 0.1, 0), Output(3, "int8", 0.1, 0), Preprocess("crop", 9, "bicubic"),
+        "m", "integer", Input(8, 8, "int8", 0.1, 0), (Output("logits", (1, 3), "int8", 0.1, 0),),
+        Preprocess("crop", 9, "bicubic"),
         SelfTest("test.png", (1, 2, 3), "x86_64", "r"), {name: manifests.sha256(folder / name) for name in names},
     )  # fmt: skip
     (folder / "manifest.json").write_text(manifests.dumps(made))

@@ -36,7 +36,7 @@ def bundle(tmp_path):
     for name, data in CONTENT.items():
         (folder / name).write_bytes(data)
     manifest = Manifest(
-        "timm/Net_v2.x", "integer", Input(8, 8, "int8", 0.01, -128), Output(2, "int8", 0.1, 0),
+        "timm/Net_v2.x", "integer", Input(8, 8, "int8", 0.01, -128), (Output("logits", (1, 2), "int8", 0.1, 0),),
         Preprocess("crop", 9, "bilinear"), SelfTest("test.png", (1, 2), "x86_64", "litert 1"),
         {name: manifests.sha256(folder / name) for name in CONTENT},
     )  # fmt: skip

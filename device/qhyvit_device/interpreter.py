@@ -203,8 +203,10 @@ class TfliteFile:
             found = [np.array(self._interpreter.get_tensor(details["index"])) for details in self.outputs]
         for details, codes in zip(self.outputs, found, strict=True):
             if codes.shape != tuple(details["shape"]) or codes.dtype != details["dtype"]:
-                said = f"{list(codes.shape)} in the place of {[int(n) for n in details['shape']]}"
-                raise InputError(f"{self._arguments[1]}: an output is {said}; its size must not depend on the input")
+                name, has, said = self._arguments[1], [*codes.shape], [int(n) for n in details["shape"]]
+                raise InputError(
+                    f"{name}: an output is {has} in the place of {said}; its size must not depend on the input"
+                )
         return found
 
     def run(self, array: np.ndarray) -> np.ndarray:

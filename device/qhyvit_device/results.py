@@ -86,10 +86,14 @@ class Prediction:
     probability: float
 
 
-def predictions(outputs: Outputs, labels: Sequence[str], *, several: bool) -> list[Prediction]:
-    """Every class of the first output, most probable first.
+def predictions(
+    outputs: Outputs, labels: Sequence[str], top: int | None = None, least: float = 0.0, *, several: bool
+) -> list[Prediction]:
+    """Classes of the first output, most probable first.
 
     Args:
+        top: how many; None: all.
+        least: those of at least this probability.
         several: whether several may be right at once: a sigmoid each in the place of a softmax over all. A single
             logit has a sigmoid in any case.
 
@@ -102,7 +106,8 @@ def predictions(outputs: Outputs, labels: Sequence[str], *, several: bool) -> li
     else:
         shares = np.exp(logits - logits.max())
         shares /= shares.sum()
-    return [Prediction(labels[i], int(i), float(shares[i])) for i in np.argsort(-logits, kind="stable")]
+    best = np.argsort(-logits, kind="stable")[:top]
+    return [Prediction(labels[i], int(i), float(shares[i])) for i in best if shares[i] >= least]
 
 
 @dataclass(frozen=True)

@@ -121,9 +121,11 @@ class Model:
         Raises:
             InputError: ``command`` of ``qhyvit-device`` reads other tasks; which one reads this.
         """
-        task = self.manifest.task
-        if TASKS[task].command != command:
-            raise InputError(f"{self.bundle}: its task is {task}, not for {command}: use qhyvit-device {TASKS[task].command}")
+        task = TASKS[self.manifest.task]
+        if task.command != command:
+            raise InputError(
+                f"{self.bundle}: its task is {task.name}, not for {command}: use qhyvit-device {task.command}"
+            )
 
     def classify(self, image: Picture, top: int = 5, mode: str | None = None) -> list[Prediction]:
         """The ``top`` classes of one image, most probable first.
@@ -139,17 +141,22 @@ class Model:
         if top < 1:
             raise InputError(f"top is {top}, must be 1 or more")
         self.check_command("classify")
-        return self.predictions(self.run(self.prepare(image, mode)))[:top]
+        return self.predictions(self.run(self.prepare(image, mode)), top)
 
-    def predictions(self, outputs: Outputs) -> list[Prediction]:
-        """All classes, most probable first: softmax over them, or of ``multilabel`` a sigmoid each.
+    def predictions(self, outputs: Outputs, top: int | None = None, least: float = 0.0) -> list[Prediction]:
+        """Classes, most probable first: softmax over them, or of ``multilabel`` a sigmoid each.
+
+        Args:
+            outputs: of :meth:`run`.
+            top: how many; None: all.
+            least: those of at least this probability.
 
         Raises:
             InputError: the bundle has values and no classes, or some outputs are no numbers.
         """
         if self.manifest.task == "regress":
             raise InputError(f"{self.bundle}: has values, no classes")
-        return results.predictions(outputs, self.labels, several=self.manifest.task == "multilabel")
+        return results.predictions(outputs, self.labels, top, least, several=self.manifest.task == "multilabel")
 
     def values(self, outputs: Outputs) -> list[NamedValue]:
         """What a regression gives, see :func:`qhyvit_device.results.values`."""
@@ -179,9 +186,11 @@ class Model:
         return results.segmentation(outputs, self.labels, height or size[0], width or size[1])
 
     def result(self, outputs: Outputs) -> Any:
-        """What the bundle's task makes of outputs; of ``raw`` all values by name."""
+        """What the bundle's task makes of outputs: five classes, values, a vector, a map; of ``raw`` all by name."""
+        task = self.manifest.task
+        if task == "raw":
+            return {name: outputs.dequantized(name) for name in outputs}
         read: dict[str, Callable[[Outputs], Any]] = {
             "regress": self.values, "embed": results.embedding, "segment": self.segmentation,
-            "raw": lambda found: {name: found.dequantized(name) for name in found},
         }  # fmt: skip
-        return read.get(self.manifest.task, self.predictions)(outputs)
+        return read[task](outputs) if task in read else self.predictions(outputs, 5)

@@ -108,6 +108,13 @@ def created_by(command: str, facts: Mapping[str, Any], plan: QuantPlan, verified
     }  # fmt: skip
 
 
+def _self_test(file: TfliteFile, codes: np.ndarray, on_arm64: Sequence[int]) -> SelfTest:
+    """What is kept of the codes that all outputs have for the test image, here and on arm64."""
+    step, made_with = -(-len(codes) // MOST_TEST_CODES), f"{file.runtime} {file.runtime_version}"
+    kept, kept_on_arm64 = (tuple(int(code) for code in found[::step]) for found in (codes, on_arm64))
+    return SelfTest(TEST_IMAGE, kept, platform.machine(), made_with, kept_on_arm64, step)
+
+
 def write_bundle(
     out: Path, model: bytes, how: Preprocess, test_image: Path, labels: Sequence[str] | None, facts: Mapping[str, Any],
     *, on_arm64: Callable[[np.ndarray], Sequence[int]] | None = None, force: bool = False,
@@ -137,7 +144,6 @@ def write_bundle(
     task = str(facts.get("task", "classify"))
     outputs = outputs_of(file, task, facts.get("outputs"))
     codes = Outputs(outputs, file.invoke(quantize(pixels, how, scale, zero_point, dtype))).test_codes()
-    step = -(-len(codes) // MOST_TEST_CODES)
     with files.new_folder(out, force=force) as folder:
         picture = io.BytesIO()
         Image.fromarray(pixels).save(picture, "PNG")
@@ -146,10 +152,7 @@ def write_bundle(
             content["labels.txt"] = ("\n".join(labels) + "\n").encode()
         for name, data in content.items():
             (folder / name).write_bytes(data)
-        test = SelfTest(
-            TEST_IMAGE, tuple(codes[::step].tolist()), platform.machine(), f"{file.runtime} {file.runtime_version}",
-            () if on_arm64 is None else tuple(int(c) for c in on_arm64(pixels)[::step]), step,
-        )  # fmt: skip
+        test = _self_test(file, codes, () if on_arm64 is None else on_arm64(pixels))
         manifest = Manifest(
             model=str(facts["model"]), profile=str(facts["profile"]),
             input=Input(height, width, dtype, scale, zero_point),

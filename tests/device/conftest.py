@@ -1,10 +1,11 @@
-"""A bundle of an embedded network, for the tests of the device stage."""
+"""Bundles for the tests of the device stage: of an embedded network, and tiny ones of every task."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from qhyvit_device.preprocess import Preprocess
+from tests._bundles import NAMES, make_bundle, picture, saved
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +26,24 @@ def bundle(tmp_path_factory, small_v1, inputs):
     how = Preprocess("crop", 144, "bicubic")
     write_bundle(folder / "b", model, how, folder / "test.png", labels, facts)
     return folder / "b"
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles")
+    return {name: make_bundle(folder / name, name) for name in NAMES}
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """Half red, a quarter blue, a quarter white: means .75, .25, .5."""
+    return saved(picture(["rr", "bW"], 64), tmp_path / "photo.png")
+
+
+@pytest.fixture
+def gallery(tmp_path):
+    for name, rows in (("anna/1", "r"), ("anna/2", "W"), ("bob/1", "g"), ("eve/1", "b"), ("eve/.hidden", "r")):
+        path = tmp_path / "gallery" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        saved(picture([rows]), path)
+    return tmp_path / "gallery"

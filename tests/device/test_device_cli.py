@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qhyvit_device import cli, runner
+from qhyvit_device import cli, interpreter
 from qhyvit_device.errors import DeviceError, InputError, said
 from qhyvit_device.runner import Model, TfliteFile
 
@@ -123,7 +123,7 @@ class Broken:
 
 def runtime(monkeypatch, name, content):
     """Put a runtime's module in place: a class, or an exception that importing it raises; None: not installed."""
-    module = {n: m for n, m, _ in runner.RUNTIMES}[name]
+    module = {n: m for n, m, _ in interpreter.RUNTIMES}[name]
     parts = module.split(".")
     for i in range(1, len(parts) + 1):
         monkeypatch.setitem(sys.modules, ".".join(parts[:i]), None if content is None else ModuleType(parts[i - 1]))
@@ -146,7 +146,7 @@ def _raise(error):
 
 @pytest.fixture(autouse=True)
 def _forget_broken(monkeypatch):
-    monkeypatch.setattr(runner, "_broken", {})
+    monkeypatch.setattr(interpreter, "_broken", {})
 
 
 def test_a_library_that_finds_no_room_is_no_fault_of_qhyvit():
@@ -167,7 +167,7 @@ def test_a_runtime_that_fails_is_passed_over(bundle, monkeypatch, fails, capsys)
     runtime(monkeypatch, "tensorflow", Interpreter)
     file = TfliteFile.load(bundle / "model.tflite")
     assert file.runtime == "tensorflow"
-    assert runner.find_interpreter()[1] == "tensorflow"
+    assert interpreter.find_interpreter()[1] == "tensorflow"
     assert capsys.readouterr().err == ""
 
 
@@ -181,4 +181,4 @@ def test_where_no_runtime_works_one_line_says_why(bundle, monkeypatch, capsys):
     assert "tflite-runtime: SystemError: <built-in method" in said
     assert "pip install ai-edge-litert" in said
     with pytest.raises(DeviceError, match="no TFLite interpreter works"):
-        runner.find_interpreter()
+        interpreter.find_interpreter()

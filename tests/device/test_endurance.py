@@ -58,14 +58,14 @@ def test_no_result_of_eight_threads_differs(bundle, interpreter_threads):
     rng = np.random.default_rng(0)
     shape, dtype = tuple(model.file.input["shape"][1:]), model.file.input["dtype"]
     feeds = [rng.integers(-128, 128, shape, dtype) for _ in range(KINDS)]
-    expected = [Model.load(bundle).run(x) for x in feeds]
+    expected = [Model.load(bundle).file.run(x) for x in feeds]
     assert len({e.tobytes() for e in expected}) == KINDS
     gate = threading.Barrier(THREADS)
 
     def work(start):
         gate.wait()
         kinds = [(start + i) % KINDS for i in range(MANY // 10)]
-        return sum(not np.array_equal(model.run(feeds[k]), expected[k]) for k in kinds)
+        return sum(not np.array_equal(model.file.run(feeds[k]), expected[k]) for k in kinds)
 
     with ThreadPoolExecutor(THREADS) as pool:
         assert list(pool.map(work, range(THREADS))) == [0] * THREADS

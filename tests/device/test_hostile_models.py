@@ -140,7 +140,7 @@ def test_a_table_is_visited_once_however_often_it_is_named(graphs, tensors, monk
 
 HARMFUL = """
 import numpy as np
-from qhyvit_device import runner, trial
+from qhyvit_device import interpreter, trial
 class Interpreter:
     def __init__(self, model_content, num_threads): pass
     def allocate_tensors(self): {harm}
@@ -148,8 +148,8 @@ class Interpreter:
     get_output_details = get_input_details
     def set_tensor(self, index, array): pass
     def invoke(self): {later}
-    def get_tensor(self, index): return np.zeros(3)
-runner.find_interpreter = lambda: (Interpreter, "stub", "1")
+    def get_tensor(self, index): return np.zeros((1, 2, 2, 3), np.int8)
+interpreter.find_interpreter = lambda: (Interpreter, "stub", "1")
 raise SystemExit(trial.child())
 """
 

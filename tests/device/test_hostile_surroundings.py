@@ -86,7 +86,7 @@ EVIL = "\x1b]0;pwn\x07\x1b[2J\x9b1m\rx\nself test   passed\u202e\u2028"
 def relabelled(place, label, model):
     """The bundle with other labels and another name of the model."""
     found = manifest.load(place / "B" / "manifest.json")
-    names = [label, *(f"{label}{i}" for i in range(1, found.output.classes))]
+    names = [label, *(f"{label}{i}" for i in range(1, found.classes))]
     (place / "B" / "labels.txt").write_text("\n".join(names))
     raw = json.loads((place / "B" / "manifest.json").read_text())
     raw["model"] = model

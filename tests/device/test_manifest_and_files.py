@@ -19,13 +19,19 @@ from qhyvit_device import files, flat, info, manifest
 from qhyvit_device.errors import CheckFailedError, InputError, ManifestError
 from qhyvit_device.manifest import Input, Manifest, Output, SelfTest
 from qhyvit_device.preprocess import Preprocess
+from qhyvit_device.results import Outputs
 from qhyvit_device.runner import Model
 
 GOOD = Manifest(
-    "m", "integer", Input(8, 8, "int8", 0.01, -128), Output(3, "int8", 0.1, 0), Preprocess("crop", 9, "bilinear"),
+    "m", "integer", Input(8, 8, "int8", 0.01, -128), (Output("logits", (1, 3), "int8", 0.1, 0),),
+    Preprocess("crop", 9, "bilinear"),
     SelfTest("test.png", (1, 2, 3), "x86_64", "litert 1"),
     dict.fromkeys(("model.tflite", "labels.txt", "test.png"), "0" * 64),
 )  # fmt: skip
+
+
+def raw_output(name):
+    return {"name": name, "shape": [1, 3], "dtype": "int8", "scale": 0.1, "zero_point": 0}
 
 
 def raw():
@@ -43,7 +49,7 @@ def change(where, value):
     *path, last = where.split(".")
     inner = data
     for key in path:
-        inner = inner[key]
+        inner = inner[int(key) if key.isdigit() else key]
     inner[last] = value
     return data
 
@@ -51,7 +57,10 @@ def change(where, value):
 @pytest.mark.parametrize(
     ("where", "value", "reason"),
     [
-        ("schema_version", 2, "schema_version"),
+        ("schema_version", 3, "schema_version is 3, need 2 or 1; update"),
+        ("schema_version", 0, "schema_version"),
+        ("schema_version", True, "wrong type"),
+        ("schema_version", "2", "wrong type"),
         ("surprise", 1, "unknown key manifest.surprise"),
         ("input.surprise", 1, "unknown key manifest.input.surprise"),
         ("model_file", "../../etc/passwd", "plain file name"),
@@ -63,7 +72,24 @@ def change(where, value):
         ("input.height", 10**9, "out of bounds"),
         ("input.height", "8", "wrong type"),
         ("input.height", True, "wrong type"),
-        ("output.classes", 0, "out of bounds"),
+        ("outputs", [], "1 to 64 outputs"),
+        ("outputs", [raw_output("a")] * 2, "a name of its own"),
+        ("outputs", [raw_output(str(i)) for i in range(65)], "1 to 64 outputs"),
+        ("outputs", {}, "no list"),
+        ("outputs", [3], r"manifest.outputs\[0\] must be an object"),
+        ("outputs.0.surprise", 1, r"unknown key manifest.outputs\[0\].surprise"),
+        ("outputs.0.name", "../x", "plain file name"),
+        ("outputs.0.name", "", "plain file name"),
+        ("outputs.0.shape", [1, 0], "out of bounds"),
+        ("outputs.0.shape", [1, 1 << 21], "out of bounds"),
+        ("outputs.0.shape", [1 << 50] * 8, "out of bounds"),
+        ("outputs.0.shape", [1] * 9, "out of bounds"),
+        ("outputs.0.shape", [1.5], "right kind"),
+        ("task", "dream", "unknown; known: classify, multilabel"),
+        ("task", "embed", "has no labels_file"),
+        ("task", "segment", r"map of shape \[1, 3\], need"),
+        ("labels_file", None, "has a labels_file"),
+        ("test.step", 0, "out of bounds"),
         ("input.layout", "NCHW", "NHWC"),
         ("test.codes", ["a"], "right kind"),
         ("preprocess", None, "must be an object"),
@@ -75,11 +101,44 @@ def test_hostile_manifests_are_refused(where, value, reason):
         manifest.from_dict(change(where, value))
 
 
+@pytest.mark.parametrize("shape", [[1, 5, 4, 4097], [1, 4097, 4, 3], [2, 4, 4, 3], [4, 4, 3]])
+def test_a_map_is_small_enough_for_a_row_of_it_to_be_held(shape):
+    data = change("outputs.0.shape", shape)
+    with pytest.raises(ManifestError, match="need \\[1, height, width, classes\\]"):
+        manifest.from_dict({**data, "task": "segment"})
+    assert manifest.from_dict({**change("outputs.0.shape", [1, 5, 4, 3]), "task": "segment"}).classes == 3
+
+
 def test_missing_keys_are_named():
     data = raw()
-    del data["output"]
-    with pytest.raises(ManifestError, match="output"):
+    del data["outputs"]
+    with pytest.raises(ManifestError, match="outputs"):
         manifest.from_dict(data)
+
+
+OLD = json.loads((Path(__file__).parent / "schema1" / "manifest.json").read_text())
+
+
+def test_a_manifest_of_schema_1_is_read_as_one_of_the_newest():
+    found = manifest.from_dict(OLD)
+    assert found.outputs == (Output("logits", (1, 3), "int8", 0.003921568859368563, -128),)
+    assert (found.task, found.labels_file, found.classes, found.test.step) == ("classify", "labels.txt", 3, 1)
+    assert json.loads(manifest.dumps(found))["schema_version"] == 2
+    assert manifest.from_dict(json.loads(manifest.dumps(found))) == found
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"output": None}, "manifest.output must be an object"), ({"output": {**OLD["output"], "classes": 0}}, "of bounds"),
+    ({"output": {**OLD["output"], "classes": "3"}}, "manifest.output.classes has the wrong type"),
+    ({"output": {**OLD["output"], "classes": 1 << 60}}, "wrong type"), ({"task": "embed"}, "unknown key manifest.task"),
+    ({"output": {**OLD["output"], "shape": [1, 3]}}, "unknown key manifest.output.shape"),
+    ({"outputs": []}, "unknown key manifest.outputs"), ({"schema_version": 2}, "unknown key manifest.output"),
+])  # fmt: skip
+def test_a_hostile_manifest_of_schema_1_is_refused(changes, reason):
+    with pytest.raises(ManifestError, match=reason):
+        manifest.from_dict({**OLD, **changes})
+    with pytest.raises(ManifestError, match=r"manifest\.output is missing"):
+        manifest.from_dict({k: v for k, v in OLD.items() if k != "output"})
 
 
 @settings(max_examples=200, deadline=None)
@@ -215,8 +274,9 @@ def test_whatever_passes_the_check_does_not_kill_the_process(model, tmp_path):
 
 
 def test_every_module_imports_where_torch_does_not():
-    modules = [p.stem for p in (Path(manifest.__file__).parent).glob("*.py") if not p.stem.startswith("__")]
-    assert len(modules) >= 7
+    folder = Path(manifest.__file__).parent
+    modules = [".".join(p.relative_to(folder).with_suffix("").parts) for p in folder.rglob("*.py") if p.stem[0] != "_"]
+    assert len(modules) >= 30
     script = (
         "import sys\n"
         "class Block:\n"
@@ -237,8 +297,8 @@ def on_machine(machine, outcome, monkeypatch, **changes):
     test = SelfTest("test.png", (10, 50, 20), "x86_64", "litert 1", **changes)
     file = SimpleNamespace(runtime="litert", runtime_version="1")
     model = SimpleNamespace(
-        manifest=SimpleNamespace(test=test), picture=b"", file=file, prepare=lambda *a, **k: None,
-        run=lambda x: np.array(outcome),
+        manifest=SimpleNamespace(test=test, task="classify"), picture=b"", file=file, prepare=lambda *a, **k: None,
+        run=lambda x: Outputs(GOOD.outputs, [np.array(outcome, np.int8)]),
     )  # fmt: skip
     monkeypatch.setattr(info.platform, "machine", lambda: machine)
     return info.self_test(model)

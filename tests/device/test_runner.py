@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from qhyvit_device import runner
+from qhyvit_device import interpreter
 from qhyvit_device.errors import DeviceError
 
 MODULES = {
@@ -39,15 +39,15 @@ def only(monkeypatch, module, distributions):
 )  # fmt: skip
 def test_every_runtime_is_found_and_tells_its_version(monkeypatch, name, distribution):
     only(monkeypatch, MODULES[name], {distribution: "2.1"})
-    assert runner.find_interpreter() == (f"the interpreter of {MODULES[name]}", name, "2.1")
+    assert interpreter.find_interpreter() == (f"the interpreter of {MODULES[name]}", name, "2.1")
 
 
 def test_a_runtime_without_a_distribution_says_so(monkeypatch):
     only(monkeypatch, MODULES["tensorflow"], {"numpy": "2"})
-    assert runner.find_interpreter()[1:] == ("tensorflow", "unknown")
+    assert interpreter.find_interpreter()[1:] == ("tensorflow", "unknown")
 
 
 def test_no_runtime_is_one_line_with_the_remedy(monkeypatch):
     only(monkeypatch, None, {})
     with pytest.raises(DeviceError, match="pip install ai-edge-litert"):
-        runner.find_interpreter()
+        interpreter.find_interpreter()

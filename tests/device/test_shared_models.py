@@ -27,7 +27,7 @@ def feeds(bundle):
 @pytest.fixture(scope="module")
 def expected(bundle, feeds):
     model = Model.load(bundle)
-    return [model.run(x) for x in feeds]
+    return [model.file.run(x) for x in feeds]
 
 
 @pytest.fixture(params=[1, 4], ids=["1 thread", "4 threads"])
@@ -38,7 +38,7 @@ def model(bundle, request):
 def wrong(model, feeds, expected, start=0, runs=RUNS):
     """How many results differ."""
     kinds = [(start + i) % KINDS for i in range(runs)]
-    return sum(not np.array_equal(model.run(feeds[k]), expected[k]) for k in kinds)
+    return sum(not np.array_equal(model.file.run(feeds[k]), expected[k]) for k in kinds)
 
 
 def test_threads_share_a_model(model, feeds, expected):

@@ -28,6 +28,7 @@ from qhyvit.tflite.serialize import serialize
 from qhyvit.work import FACTS as EXPORTED
 from qhyvit.work import FLOAT, Work
 from qhyvit_device import cli
+from tests._bundles import make_bundle, model_of
 from tests._graphs import PIECES, Builder
 from tests._layer_graphs import CLASSES, SIZE, graph_of
 
@@ -50,6 +51,8 @@ def make():
     return Net()
 """
 BENCH = "bench b --runs 2 --seconds 0 --warmup 0 --no-memory --profile-ops --json bench.json"
+TASKED = ("multilabel", "regress", "embed", "segment", "several", "mask")  # bundles of other tasks
+SCHEMA_1 = Path(__file__).parents[1] / "device" / "schema1" / "manifest.json"
 LAYERS = ("depthwise_dilated", "transposed_same", "prelu", "shuffled", "linear_of_tokens", "depth_multiplier")
 WHOLE = "depthwise"  # the network of bundle and work directory
 FACTS = {
@@ -89,12 +92,16 @@ resize_mode = "squash"
 
 
 def make(folder: Path) -> None:
-    """Write the originals into an empty folder: pictures, models, weights, a bundle and its work directory."""
+    """Write the originals into an empty folder: pictures, models, weights, bundles, and a work directory of one."""
     (folder / "net.py").write_text(NET)
     for name, files in (("images", images()), ("pictures", pictures()), ("models", models()), ("weights", weights())):
         (folder / name).mkdir()
         for file, content in files.items():
             (folder / name / file).write_bytes(content)
+    (folder / "tasks").mkdir()
+    for name in TASKED:
+        make_bundle(folder / "tasks" / name, name)
+    (folder / "schema1.json").write_bytes(SCHEMA_1.read_bytes())
     with contextlib.chdir(folder):
         _build()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -166,6 +173,7 @@ def models() -> dict[str, bytes]:
         b = Builder(np.random.default_rng(0))
         graph = b.graph(b.linear(b.add("MEAN", b.tokens(PIECES[piece](b, b.conv(b.input))), b.integers(1)), 4))
         found[f"{piece.replace(' ', '_')}.tflite"] = _solved(graph, (4, 4, 3))[1]
+    found |= {f"{name}.tflite": model_of(name) for name in ("segment", "several")}
     return {**found, "float.tflite": serialize(graph_of(WHOLE))}
 
 

@@ -30,12 +30,11 @@ class _Classes(ImageReader):
         outputs = model.run(model.prepare(image, self.args.resize_mode))
         if model.manifest.task == "regress":
             return {"values": [asdict(v) for v in model.values(outputs)]}
-        found = model.predictions(outputs)
         if model.manifest.task == "multilabel" and self.args.top is None:
             least = THRESHOLD if self.args.threshold is None else self.args.threshold
-            found = [p for p in found if p.probability >= least]
+            found = model.predictions(outputs, least=least)
         else:
-            found = found[: self.args.top or TOP]
+            found = model.predictions(outputs, self.args.top or TOP)
         return {"predictions": [asdict(p) for p in found]}
 
     def lines(self, found: Mapping[str, Any]) -> Sequence[str]:

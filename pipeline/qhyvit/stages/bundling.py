@@ -25,6 +25,8 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
 
     facts, verified, model = work.json(FACTS), work.json(VERIFY), work.read(MODEL)
     task = facts["task"]
+    needed = TASKS[task].labels
+    has_labels = labels is not None if needed is None else needed
     hashes = {name: files.sha256(model) if name == MODEL else work.hash(name) for name in JUDGED}
     check_verdict(work.folder / VERIFY, verified, hashes)
     plan = plan_of(work)
@@ -34,9 +36,9 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
     made_with = {**versions(), **facts["versions"], "qhyvit": __version__, "python": platform.python_version()}
     write_bundle(
         out, model, default_preprocess(facts, plan.resize_mode), test_image,
-        label_names(labels, facts["classes"]) if TASKS[task].labels else None,
-        {"model": facts["model"], "profile": plan.profile, "task": task, "outputs": [o["name"] for o in facts["outputs"]],
-         "versions": made_with, "created_by": created},
+        label_names(labels, facts["classes"]) if has_labels else None,
+        {"model": facts["model"], "profile": plan.profile, "task": task,
+         "outputs": [output["name"] for output in facts["outputs"]], "versions": made_with, "created_by": created},
         on_arm64=_on_arm64(work) if plan.profile == "integer" and not plan.int16 else None, force=force,
     )  # fmt: skip
 

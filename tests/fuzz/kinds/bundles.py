@@ -13,58 +13,63 @@ from random import Random
 from qhyvit_device import Model
 from qhyvit_device.errors import DeviceError
 from qhyvit_device.manifest import FILE_NAME
+from qhyvit_device.tasks import TASKS
 from tests.fuzz.kind import Case, Kind, must
 from tests.fuzz.mutate import changed, changed_document, changed_png, changed_text
 from tests.fuzz.programs import device
 
 MODEL, LABELS, PICTURE = "model.tflite", "labels.txt", "test.png"
 FOLDER = Path("b")
+FOLDERS = ("b", "b", "tasks/multilabel", "tasks/regress", "tasks/embed", "tasks/segment", "tasks/several")
 
 
 def draw(rng: Random) -> Case:
-    """A file's name, its content, and whether its checksum is made right. A model's is not: see the kind models."""
-    name = rng.choice((MODEL, LABELS, PICTURE, FILE_NAME))
-    data = (FOLDER / name).read_bytes()
+    """A file's path, its content, and whether its checksum is made right. A model's is not: see the kind models."""
+    folder = Path(rng.choice(FOLDERS))
+    name = rng.choice([n for n in (MODEL, LABELS, PICTURE, FILE_NAME) if (folder / n).is_file()])
+    path, data = str(folder / name).encode(), (folder / name).read_bytes()
     if name == FILE_NAME:
-        return name.encode(), changed_document(rng, data), b""
+        return path, changed_document(rng, data), b""
     if name == PICTURE and rng.random() < 0.5:
-        return name.encode(), changed_png(rng, data), b"right"
+        return path, changed_png(rng, data), b"right"
     if name == LABELS and rng.random() < 0.5:
-        return name.encode(), changed_text(rng, data.decode()).encode(errors="surrogatepass"), b"right"
-    return name.encode(), changed(rng, data), rng.choice((b"right", b"")) if name != MODEL else b""
+        return path, changed_text(rng, data.decode()).encode(errors="surrogatepass"), b"right"
+    return path, changed(rng, data), rng.choice((b"right", b"")) if name != MODEL else b""
 
 
 @contextmanager
-def held(name: str, content: bytes, right: bool) -> Iterator[bool]:
+def held(folder: Path, name: str, content: bytes, right: bool) -> Iterator[bool]:
     """The bundle with this file, and its checksum where ``right``; gives whether it is another bundle than before."""
-    before = {n: (FOLDER / n).read_bytes() for n in (name, FILE_NAME)}
-    (FOLDER / name).write_bytes(content)
+    before = {n: (folder / n).read_bytes() for n in (name, FILE_NAME)}
+    (folder / name).write_bytes(content)
     if right:
         raw = json.loads(before[FILE_NAME])
         raw["checksums"][name] = hashlib.sha256(content).hexdigest()
-        (FOLDER / FILE_NAME).write_text(json.dumps(raw))
+        (folder / FILE_NAME).write_text(json.dumps(raw))
     try:
         yield before[name] != content
     finally:
         for n, data in before.items():
-            (FOLDER / n).write_bytes(data)
+            (folder / n).write_bytes(data)
 
 
 def run(case: Case) -> str:
     """Load and use it."""
-    name, content, right = os.fsdecode(case[0]), case[1], bool(case[2])
-    with held(name, content, right) as other:
+    path, content, right = Path(os.fsdecode(case[0])), case[1], bool(case[2])
+    folder, name = (path.parent if path.parent.name else FOLDER), path.name
+    with held(folder, name, content, right) as other:
         try:
-            model = Model.load(FOLDER)
+            model = Model.load(folder)
         except DeviceError as error:
             must("\n" not in str(error), error)
             must(other, f"the bundle as it was is refused: {error}")
-            must(device(["classify", "b", "images/0.png"]) == 2, "classify takes what Model.load refuses")
+            must(device(["run", str(folder), "images/0.png"]) == 2, "run takes what Model.load refuses")
             return f"{name} refused"
         must(right or name == FILE_NAME or not other, f"{name} is taken with a wrong checksum")
-        must(len(model.labels) == model.manifest.output.classes, "labels")
-        code = device(["classify", "b", "images/0.png", "--top", "9"])
-        must(code == 0, f"classify ends with {code}")
+        must(len(model.labels) == model.manifest.classes or model.manifest.labels_file is None, "labels")
+        for command in {TASKS[model.manifest.task].command, "run"}:
+            code = device([command, str(folder), "images/0.png"])
+            must(code == 0, f"{command} ends with {code}")
         return f"{name} taken"
 
 

@@ -11,12 +11,15 @@ from qhyvit_device.errors import DeviceError
 from tests.fuzz.kind import Case, Kind, must
 from tests.fuzz.mutate import changed_document
 
-ORIGINAL = Path("b", "manifest.json")
+ORIGINALS = (
+    "b/manifest.json", "tasks/several/manifest.json", "tasks/segment/manifest.json", "tasks/embed/manifest.json",
+    "schema1.json",
+)  # fmt: skip
 
 
 def draw(rng: Random) -> Case:
     """Its content."""
-    return (changed_document(rng, ORIGINAL.read_bytes()),)
+    return (changed_document(rng, Path(rng.choice(ORIGINALS)).read_bytes()),)
 
 
 def run(case: Case) -> str:

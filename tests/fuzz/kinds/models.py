@@ -226,7 +226,7 @@ def in_fork(data: bytes) -> int:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(SECONDS)
             file = TfliteFile(data, "m")
-            file.run(np.zeros(tuple(file.input["shape"]), file.input["dtype"]))
+            file.invoke(np.zeros(tuple(file.input["shape"]), file.input["dtype"]))
             code = 0
         except (DeviceError, MemoryError):
             code = REFUSED
