@@ -6,13 +6,10 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
-
-from PIL import Image
 
 from qhyvit_device.errors import DeviceError
 from qhyvit_device.manifest import FILE_NAME
-from qhyvit_device.runner import Model, Prediction
+from qhyvit_device.runner import Given, Model, Prediction
 
 Identity = tuple[int, ...]
 
@@ -61,8 +58,6 @@ class LiveModel:
                     self.refused = error
             return self._model
 
-    def classify(
-        self, image: Image.Image | Path | str | IO[bytes], top: int = 5, mode: str | None = None
-    ) -> list[Prediction]:
+    def classify(self, image: Given, top: int = 5, mode: str | None = None) -> list[Prediction]:
         """See :meth:`qhyvit_device.runner.Model.classify`."""
         return self.current().classify(image, top, mode)

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from qhyvit_device import files
+from qhyvit_device.arrays import MOST_CHANNELS, MOST_SIDE, Shape
 from qhyvit_device.errors import InputError, ManifestError
-from qhyvit_device.preprocess import Preprocess
+from qhyvit_device.preprocess import COLOURS, Preprocess
 from qhyvit_device.terminal import shown
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
 MAX_BYTES = 4 << 20
-MAX_SIDE = 4096  # pixels
 MAX_CLASSES = 1 << 20
 MAX_NUMBER = 1 << 53  # whole numbers up to it are exact in JSON
 MAX_NAME = 255  # bytes
@@ -30,7 +30,10 @@ FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)  # of a FIFO the syst
 
 @dataclass(frozen=True)
 class Input:
-    """The model's input: [1, height, width, 3]; value = scale * (code - zero_point), none for float."""
+    """The model's input: [1, height, width, channels]; value = scale * (code - zero_point), none for float.
+
+    ``channel_order``: RGB of three channels, L (gray) of one, "" of others: see :func:`channel_order`.
+    """
 
     height: int
     width: int
@@ -39,6 +42,12 @@ class Input:
     zero_point: int | None
     channel_order: str = "RGB"
     layout: str = "NHWC"
+    channels: int = 3
+
+    @property
+    def shape(self) -> Shape:
+        """Height, width, channels."""
+        return self.height, self.width, self.channels
 
 
 @dataclass(frozen=True)
@@ -91,13 +100,23 @@ class Manifest:
         for name in (self.model_file, self.labels_file, self.test.image_file):
             if name not in self.checksums:
                 raise ManifestError(f"manifest: no checksum for {name!r}")
-        if not (1 <= self.input.height <= MAX_SIDE and 1 <= self.input.width <= MAX_SIDE):
+        if not (1 <= self.input.height <= MOST_SIDE and 1 <= self.input.width <= MOST_SIDE):
             raise ManifestError(f"manifest: input of {self.input.height}x{self.input.width} pixels is out of bounds")
         if not 1 <= self.output.classes <= MAX_CLASSES:
             raise ManifestError(f"manifest: {self.output.classes} classes are out of bounds")
-        found = f"{self.input.layout} {self.input.channel_order}"
-        if found != "NHWC RGB":
-            raise ManifestError(f"manifest: input is {shown(found)}, need NHWC RGB")
+        channels = self.input.channels
+        if not 1 <= channels <= MOST_CHANNELS:
+            raise ManifestError(f"manifest: input of {channels} channels is out of bounds")
+        if self.preprocess.channels != channels:
+            raise ManifestError(f"manifest: {self.preprocess.channels} means for {channels} channels")
+        found, needed = f"{self.input.layout} {self.input.channel_order}", f"NHWC {channel_order(channels)}"
+        if found != needed:
+            raise ManifestError(f"manifest: input is {shown(found)}, need {needed}")
+
+
+def channel_order(channels: int) -> str:
+    """What the channels of an input are: RGB of three, L (gray) of one, "" of others."""
+    return COLOURS.get(channels, "")
 
 
 def _is_storable(name: str) -> bool:

@@ -18,14 +18,15 @@ from PIL import Image
 
 from qhyvit_device import files, flat
 from qhyvit_device import manifest as manifests
+from qhyvit_device.arrays import Array
 from qhyvit_device.errors import DeviceError, InputError
 from qhyvit_device.manifest import Bundle, Input, Manifest, Output
-from qhyvit_device.pictures import DRAFT_BYTES, decoded, named
-from qhyvit_device.preprocess import normalize, quantize, to_pixels
+from qhyvit_device.pictures import DRAFT_BYTES, named
+from qhyvit_device.preprocess import fitted, normalize, opened, quantize
 
 MAX_MODEL_BYTES = 1 << 30
 MOST_THREADS = 256
-
+Given = Image.Image | Array | Path | str | IO[bytes]  # one input, or the file of one
 
 RUNTIMES = (  # name, module, distributions
     ("ai-edge-litert", "ai_edge_litert.interpreter", ("ai-edge-litert", "ai-edge-litert-nightly")),
@@ -104,8 +105,11 @@ class TfliteFile:
         self._left: Any = None  # a parent's: to end it would wait for threads that a fork leaves behind
         with self._refusing():
             inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise InputError(f"{name}: the model has {len(inputs)} inputs and {len(outputs)} outputs, need one of each")
+        if len(inputs) != 1:
+            names = ", ".join(str(i["name"])[:40] for i in inputs)
+            raise InputError(f"{name}: the model has {len(inputs)} inputs ({names}), need one")
+        if len(outputs) != 1:
+            raise InputError(f"{name}: the model has {len(outputs)} outputs, need one")
         self.input: dict[str, Any] = inputs[0]
         self.output: dict[str, Any] = outputs[0]
         _files.add(self)
@@ -186,7 +190,7 @@ class TfliteFile:
         return {"nodes": nodes, "tensors": tensors}
 
     def run(self, array: np.ndarray) -> np.ndarray:
-        """Input of the model's dtype, [H, W, 3] or [1, H, W, 3] -> output [classes] as the model gives it.
+        """Input of the model's dtype, [H, W, C] or [1, H, W, C] -> output [classes] as the model gives it.
 
         Raises:
             InputError: another shape or dtype, or the interpreter cannot run the model.
@@ -266,8 +270,7 @@ class Model:
         """
         manifest, folder = bundle.manifest, bundle.folder
         file = TfliteFile(bundle.files[manifest.model_file], str(folder / manifest.model_file), threads)
-        expected = (1, manifest.input.height, manifest.input.width, 3)
-        if tuple(file.input["shape"]) != expected or not _agrees(manifest.input, file.input):
+        if tuple(file.input["shape"]) != (1, *manifest.input.shape) or not _agrees(manifest.input, file.input):
             raise InputError(f"{folder}: the model's input is not the one that its manifest describes")
         if not _agrees(manifest.output, file.output):
             raise InputError(f"{folder}: the model's output is not the one that its manifest describes")
@@ -277,24 +280,29 @@ class Model:
             raise InputError(f"{folder}: {len(labels)} labels for {shape[-1] if shape else 1} classes")
         return Model(folder, manifest, file, labels, bundle.files[manifest.test.image_file])
 
-    def prepare(self, image: Image.Image | Path | str | IO[bytes], mode: str | None = None) -> np.ndarray:
-        """The model's input for one image, [H, W, 3]; ``mode`` overrides the bundle's resize mode.
+    def prepare(self, image: Given, mode: str | None = None) -> np.ndarray:
+        """The model's input for one image or array, [H, W, C]; ``mode`` overrides the bundle's resize mode.
+
+        Args:
+            image: a PIL image, or an array [H, W, C] of the input's size: pixels as uint8, or what the network itself
+                takes as floats; or the path of either, or an open file.
+            mode: of images.
 
         Raises:
-            InputError: see :func:`qhyvit_device.pictures.decoded`, which may take ``DRAFT_BYTES``, and ``Upright``; an
-                unknown mode.
+            InputError: see :func:`qhyvit_device.preprocess.opened` and ``fitted``; an unknown mode. Decoding may take
+                ``DRAFT_BYTES``.
         """
         facts = self.manifest
         how = facts.preprocess if mode is None else replace(facts.preprocess, mode=mode)
-        if isinstance(image, Image.Image):
-            pixels = to_pixels(image, facts.input.height, facts.input.width, how)
+        if isinstance(image, Image.Image | np.ndarray):
+            found = fitted(image, facts.input.shape, how)
         else:
-            stored = decoded(image, DRAFT_BYTES)
+            stored = opened(image, facts.input.shape, DRAFT_BYTES)
             with named(image):
-                pixels = to_pixels(stored, facts.input.height, facts.input.width, how)
+                found = fitted(stored, facts.input.shape, how)
         if facts.input.scale is None or facts.input.zero_point is None:
-            return normalize(pixels, how)
-        return quantize(pixels, how, facts.input.scale, facts.input.zero_point, facts.input.dtype)
+            return normalize(found, how)
+        return quantize(found, how, facts.input.scale, facts.input.zero_point, facts.input.dtype)
 
     def run(self, array: np.ndarray) -> np.ndarray:
         """Output codes [classes] of one prepared input."""
@@ -307,13 +315,11 @@ class Model:
             return codes.astype(np.float32)
         return ((codes.astype(np.float64) - out.zero_point) * out.scale).astype(np.float32)
 
-    def classify(
-        self, image: Image.Image | Path | str | IO[bytes], top: int = 5, mode: str | None = None
-    ) -> list[Prediction]:
-        """The ``top`` classes of one image, most probable first.
+    def classify(self, image: Given, top: int = 5, mode: str | None = None) -> list[Prediction]:
+        """The ``top`` classes of one image or array, most probable first.
 
         Args:
-            image: a PIL image of any mode, which gives what a file of it gives; a path; or an open file.
+            image: as :meth:`prepare` takes it; a PIL image of any mode gives what a file of it gives.
             top: at least 1.
             mode: "crop" or "squash" in the place of the bundle's.
 
