@@ -168,7 +168,9 @@ def test_an_unknown_key_is_named(tmp_path_factory, key, part):
 def test_a_setting_is_in_one_part_and_every_field_has_a_flag():
     parts = {part: option.kind for part, option in options_of(BuildConfig).items()}
     assert len(keywords()) == sum(len(options_of(kind)) for kind in parts.values())
-    assert set(keywords("model")) == {"model", "weights", "random_weights", "classes", "input_size"}
+    assert set(keywords("model")) == {
+        "model", "weights", "random_weights", "classes", "input_size", "mean", "std", "channel_order",
+    }  # fmt: skip
     for _, _, about in keywords().values():
         assert about.help.endswith(".")
         assert len(about.help) > 10

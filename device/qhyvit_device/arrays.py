@@ -136,7 +136,7 @@ def _check_sides(sides: tuple[int, ...], shape: Shape | None) -> None:
         return
     if inner == shape:
         return
-    hint = "; arrays are not resized"
+    hint = "; arrays are not resized, pictures are (Image.fromarray)"
     if sorted(inner) == sorted(shape) and inner == (shape[2], *shape[:2]):
         hint = "; channels come last: transpose it"
     raise InputError(f"an array of {list(sides)[:8]}, the model takes {list(shape)}{hint}")

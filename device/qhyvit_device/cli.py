@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     classify = commands.add_parser("classify", help="classify images", epilog=EXAMPLES,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     classify.add_argument("bundle", type=Path)
-    classify.add_argument("images", type=Path, nargs="*", help="files or folders of images or arrays (.npy); - is standard input")
+    classify.add_argument(
+        "images", type=Path, nargs="*", help="files or folders of images or arrays (.npy); - is standard input"
+    )
     watched = "new images of a folder, or camera, camera:1 (V4L2), picamera2; one line an image"
     classify.add_argument("--watch", metavar="SOURCE", help=watched)
     classify.add_argument("--frames", type=_none_or_more, default=0, help="end --watch after so many (default: never)")

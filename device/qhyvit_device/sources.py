@@ -34,7 +34,7 @@ Marks = NDArray[np.int64]  # eight bytes a picture: names and times of a hundred
 
 
 def watch_folder(folder: Path) -> Iterator[Frame]:
-    """Images and arrays that appear in ``folder``, each once it has stayed the same from one look to the next; for ever.
+    """Images and arrays that appear in ``folder``, each once it stays the same from one look to the next; for ever.
 
     What lies there at the call is left out. One that cannot be read comes as its error; so does, once, a folder that
     has gone, which is waited for.

@@ -16,10 +16,11 @@ from qhyvit.errors import CheckFailedError, InputError
 from qhyvit.plan import QuantPlan
 from qhyvit_device import manifest as manifests
 from qhyvit_device.manifest import Input, Manifest, Output, SelfTest
-from qhyvit_device.preprocess import Preprocess, load_image, quantize, to_pixels
+from qhyvit_device.preprocess import COLOURS, Preprocess, load_input, quantize
 from qhyvit_device.runner import TfliteFile
 
 TEST_IMAGE = "test.png"  # lossless: every decoder gives the same pixels
+TEST_ARRAY = "test.npy"  # where the input is no picture
 
 
 def read_label_names(path: Path) -> list[str]:
@@ -91,6 +92,16 @@ def created_by(command: str, facts: Mapping[str, Any], plan: QuantPlan, verified
     }  # fmt: skip
 
 
+def _stored(pixels: np.ndarray) -> tuple[str, bytes]:
+    """Name and content of a file that holds one input, [H, W, C]."""
+    stream = io.BytesIO()
+    if pixels.dtype == np.uint8 and pixels.shape[2] in COLOURS:
+        Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]).save(stream, "PNG")
+        return TEST_IMAGE, stream.getvalue()
+    np.save(stream, pixels)
+    return TEST_ARRAY, stream.getvalue()
+
+
 def write_bundle(
     out: Path, model: bytes, how: Preprocess, test_image: Path, labels: Sequence[str], facts: Mapping[str, Any],
     *, on_arm64: Callable[[np.ndarray], Sequence[int]] | None = None, force: bool = False,
@@ -101,37 +112,36 @@ def write_bundle(
         out: folder to make.
         model: the integer file.
         how: preprocessing of the model's input.
-        test_image: any image; its preprocessed pixels are stored, so that the self test needs no resize.
+        test_image: any image, or an array; its preprocessed pixels are stored, so that the self test needs no resize.
         labels: class names.
         facts: ``model``, ``profile``, ``versions``, ``created_by``.
-        on_arm64: pixels [H, W, 3] -> the output codes that arm64 gives, for the self test there.
+        on_arm64: pixels [H, W, C] -> the output codes that arm64 gives, for the self test there.
 
     Raises:
         OutputError: it cannot be written.
     """
     file = TfliteFile(model)
-    _, height, width, _ = (int(v) for v in file.input["shape"])
+    _, height, width, channels = (int(v) for v in file.input["shape"])
     dtype, scale, zero_point = _quantization(file.input)
     out_dtype, out_scale, out_zero = _quantization(file.output)
     if scale is None or zero_point is None:
         raise InputError("the model's input is not integer")
-    pixels = to_pixels(load_image(test_image), height, width, how)
+    pixels = load_input(test_image, (height, width, channels), how)
     codes = file.run(quantize(pixels, how, scale, zero_point, dtype))
     with files.new_folder(out, force=force) as folder:
-        picture = io.BytesIO()
-        Image.fromarray(pixels).save(picture, "PNG")
+        test_file, picture = _stored(pixels)
         content = {
-            "model.tflite": model, "labels.txt": ("\n".join(labels) + "\n").encode(), TEST_IMAGE: picture.getvalue(),
+            "model.tflite": model, "labels.txt": ("\n".join(labels) + "\n").encode(), test_file: picture,
         }  # fmt: skip
         for name, data in content.items():
             (folder / name).write_bytes(data)
         test = SelfTest(
-            TEST_IMAGE, tuple(int(c) for c in codes), platform.machine(), f"{file.runtime} {file.runtime_version}",
+            test_file, tuple(int(c) for c in codes), platform.machine(), f"{file.runtime} {file.runtime_version}",
             () if on_arm64 is None else tuple(int(c) for c in on_arm64(pixels)),
         )  # fmt: skip
         manifest = Manifest(
             model=str(facts["model"]), profile=str(facts["profile"]),
-            input=Input(height, width, dtype, scale, zero_point),
+            input=Input(height, width, dtype, scale, zero_point, manifests.channel_order(channels), channels=channels),
             output=Output(len(labels), out_dtype, out_scale, out_zero), preprocess=how, test=test,
             checksums={name: files.sha256(data) for name, data in content.items()},
             versions=dict(facts["versions"]), created_by=dict(facts["created_by"]),

@@ -11,7 +11,7 @@ AT_ONCE = 4  # images computed together
 
 
 def run(graph: Graph, images: np.ndarray, plan: QuantPlan | None = None) -> np.ndarray:
-    """Logits [N, classes], float64, of images [N, H, W, 3] (float, normalized as the model takes them).
+    """Logits [N, classes], float64, of images [N, H, W, C] (float, normalized as the model takes them).
 
     Args:
         plan: compute what the integer file of this plan computes, by its kernels' own arithmetic (``graph`` is then

@@ -14,7 +14,19 @@ from qhyvit.plan import QuantPlan
 from qhyvit.stages.problem import latency_of, problem_of
 from qhyvit.stages.settings import note
 from qhyvit.store import Store
-from qhyvit.work import CONSTANTS, FACTS, FLOAT, FOLDED, LATENCY, PLAN, SAMPLES, Work, alone, default_preprocess
+from qhyvit.work import (
+    CONSTANTS,
+    FACTS,
+    FLOAT,
+    FOLDED,
+    LATENCY,
+    PLAN,
+    SAMPLES,
+    Work,
+    alone,
+    default_preprocess,
+    input_shape,
+)
 from qhyvit_device.preprocess import normalize
 
 if TYPE_CHECKING:
@@ -54,11 +66,14 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
         import torch
 
         started = time.monotonic()
-        size, paths, measure = facts["input_size"], [*drawn.values()], find_measure(method.measure)
-        raw = data.load_pixels(paths, size, how)
+        shape, paths, measure = input_shape(facts), [*drawn.values()], find_measure(method.measure)
+        raw = data.load_pixels(paths, shape, how)
+        if line := data.whole_floats(raw):
+            work.log(f"calibrate: {line}")
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         store.open(work.digest(key))
-        crops = [data.mirrored_crops(paths, size, how, method.seed)] if measure.thorough else []
+        pictures = not data.are_arrays(paths)  # of an array nobody knows whether its mirror is one
+        crops = [data.mirrored_crops(paths, shape, how, method.seed)] if measure.thorough and pictures else []
         seen = normalize(np.concatenate([raw, *crops]), how)
         problem = problem_of(work, seen, int16=int16, measure=measure, store=store, seed=method.seed, bits=method.bits,
                            latency=latency, profile=target.profile)  # fmt: skip

@@ -20,9 +20,10 @@ from torch import nn
 
 from qhyvit.errors import ExportError, QhyvitError
 from qhyvit.models.shared.masks import finite
-from qhyvit.models.shared.modules import ChannelsLast, FromChannelsFirst
+from qhyvit.models.shared.modules import OURS
 from qhyvit.models.shared.outputs import check_values, gives_probabilities
 from qhyvit.models.shared.reason import reason
+from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.source import Source
 from qhyvit.models.shared.submodules import as_it_is, equivalents_in, with_equivalents
 from qhyvit.models.shared.transposed import with_expressible
@@ -40,7 +41,7 @@ FLOAT_TOLERANCE = 5e-4
 
 @dataclass(frozen=True)
 class Exported:
-    """The file's bytes and its facts: model, classes, input size, preprocessing, float error, versions."""
+    """The file's bytes and its facts: model, classes, input shape, preprocessing, float error, versions."""
 
     tflite: bytes
     facts: dict[str, Any]
@@ -64,13 +65,13 @@ def quiet() -> Any:
                 os.close(fd)
 
 
-def convert(module: nn.Module, input_size: int) -> bytes:
-    """Float ``.tflite`` of a module that takes [1, H, W, 3].
+def convert(module: nn.Module, shape: Shape) -> bytes:
+    """Float ``.tflite`` of a module that takes [1, H, W, C].
 
     Raises:
         ExportError: the converter refused the module.
     """
-    sample = (torch.rand(1, input_size, input_size, 3),)
+    sample = (torch.rand(1, *shape),)
     with tempfile.TemporaryDirectory() as folder, quiet():
         import litert_torch
 
@@ -94,7 +95,7 @@ def scope_chains(module: nn.Module) -> dict[str, str]:
     def walk(m: nn.Module, chain: str, path: str) -> None:
         for name, child in m.named_children():
             below = f"{path}.{name}" if path else name
-            if isinstance(m, ChannelsLast | FromChannelsFirst):  # are ours: no part of a path
+            if isinstance(m, OURS):  # are ours: no part of a path
                 below = path
             if isinstance(child, nn.ModuleList):  # is never called itself: no part of a chain
                 walk(child, chain, below)
@@ -141,24 +142,24 @@ def _modules(data: bytes, module: nn.Module) -> dict[str, str]:
 
 
 def float_error(
-    data: bytes, reference: nn.Module, input_size: int, seed: int = 0, images: np.ndarray | None = None, *,
+    data: bytes, reference: nn.Module, shape: Shape, seed: int = 0, images: np.ndarray | None = None, *,
     softmax_inside: str = "",
 ) -> float:  # fmt: skip
     """Largest difference of the file's logits from the reference module's, relative to the largest of its image.
 
     Args:
-        reference: in eval mode, takes [1, 3, H, W].
-        images: real ones, normalised, [N, H, W, 3], beside two of noise drawn by ``seed``; None: noise alone.
+        reference: in eval mode, takes [1, C, H, W].
+        images: real ones, normalised, [N, H, W, C], beside two of noise drawn by ``seed``; None: noise alone.
         softmax_inside: SOFTMAX or LOG_SOFTMAX where the module ends in one that the file has not: it is computed here.
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    noise = np.random.default_rng(seed).random((2, input_size, input_size, 3), dtype=np.float32)
+    noise = np.random.default_rng(seed).random((2, *shape), dtype=np.float32)
     images = noise if images is None else np.concatenate([noise, images])
     interpreter = Interpreter(model_content=data, num_threads=1)
     interpreter.allocate_tensors()
     errors = []
-    for x in images.astype(np.float32)[:, None]:  # [1, H, W, 3]
+    for x in images.astype(np.float32)[:, None]:  # [1, H, W, C]
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
         interpreter.invoke()
         found = torch.from_numpy(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
@@ -182,9 +183,9 @@ def export(source: Source, log: Log = silent, images: np.ndarray | None = None) 
             those of the module.
         GraphError: ops that we do not support.
     """
-    check_values(source.name, source.reference, source.input_size)
+    check_values(source.name, source.reference, source.shape)
     left: list[str] = []
-    rewritten = source.rewrite(source.reference, source.input_size, left.append)
+    rewritten = source.rewrite(source.reference, source.shape, left.append)
     for line in left:
         log(f"export: {line}")
     try:
@@ -193,25 +194,25 @@ def export(source: Source, log: Log = silent, images: np.ndarray | None = None) 
         if source.rewrite is with_equivalents and equivalents_in(rewritten):
             log(f"export: tried once more without the forms of known blocks: {error}")
             with contextlib.suppress(QhyvitError):
-                return _converted(source, as_it_is(source.reference, source.input_size), images)
+                return _converted(source, as_it_is(source.reference, source.shape), images)
         if left:
             raise type(error)(f"{error} ({left[0]})") from error
         raise
 
 
 def _converted(source: Source, rewritten: nn.Module, images: np.ndarray | None) -> Exported:
-    size = source.input_size
+    shape = source.shape
     rewritten = with_expressible(rewritten)
-    converted = without_constant_nodes(convert(rewritten, size))
+    converted = without_constant_nodes(convert(rewritten, shape))
     modules, last = _modules(converted, rewritten), last_op(converted)
     softmax_inside = last if last in CUT else ""
     _check_end(source, last)
     data = serialize(shortened(finite(read(without_final_softmax(converted), modules))))
-    error = float_error(data, source.reference, size, images=images, softmax_inside=softmax_inside)
+    error = float_error(data, source.reference, shape, images=images, softmax_inside=softmax_inside)
     if not error < FLOAT_TOLERANCE:
         raise ExportError(f"the exported file differs from {source.name} by {error:.2e} of its largest logit")
     facts = {
-        "model": source.name, "family": source.family, "classes": source.classes, "input_size": size,
+        "model": source.name, "family": source.family, "classes": source.classes, "input_shape": list(shape),
         "bridge_blocks": source.bridge_blocks, "preprocess": dict(source.preprocess), "float_error": error,
         "float_images": 0 if images is None else len(images),
         "weights": source.weights, "softmax_inside": bool(softmax_inside), "equivalents": equivalents_in(rewritten),
@@ -228,7 +229,7 @@ def _check_end(source: Source, last: str) -> None:
     """
     if last == "LOGISTIC":
         raise ExportError(f"{source.name} ends in a sigmoid, one class apart from another; give logits for a softmax")
-    if last not in CUT and gives_probabilities(source.reference, source.input_size):
+    if last not in CUT and gives_probabilities(source.reference, source.shape):
         raise ExportError(
             f"{source.name} gives probabilities, but ends in {last}; return the logits before its softmax"
         )

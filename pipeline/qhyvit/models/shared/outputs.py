@@ -12,27 +12,28 @@ from torch.nn.modules.conv import _ConvNd
 
 from qhyvit.errors import ExportError
 from qhyvit.models.shared.reason import reason
+from qhyvit.models.shared.shape import Shape, channels_first
 
 SAME = 1e-4  # of the largest output, between two runs on one image
 SUM = 1e-4  # from 1, of probabilities
 
 
-def count_classes(name: str, module: nn.Module, size: int) -> int:
+def count_classes(name: str, module: nn.Module, shape: Shape) -> int:
     """Outputs of a classifier.
 
     Raises:
-        ExportError: it does not run on [1, 3, size, size], gives something else than logits, or has layers of volumes.
+        ExportError: it does not run on its input, gives something else than logits, or has layers of volumes.
     """
     with _called(module) as called:
         try:
             with torch.no_grad():
-                logits = module(torch.zeros(1, 3, size, size))
+                logits = module(torch.zeros(channels_first(shape)))
         except SystemExit as error:
             code = error.code
             raise ExportError(f"{name} ended the program when it ran (exit code {code})") from error
         except Exception as error:  # a user's module may raise anything
             first = next(((path, m) for path, m in called if isinstance(m, _ConvNd | nn.Linear)), None)
-            raise ExportError(_why_not(name, size, first, error)) from error
+            raise ExportError(_why_not(name, shape, first, error)) from error
     volumes = [(path, m) for path, m in called if _is_of_volumes(m)]
     if volumes:
         path, layer = volumes[0]
@@ -57,14 +58,14 @@ def check_head(name: str, classes: int) -> None:
         )
 
 
-def check_values(name: str, module: nn.Module, size: int) -> None:
+def check_values(name: str, module: nn.Module, shape: Shape) -> None:
     """Check that a module's parameters and outputs are finite, and that they depend on the image and on nothing else.
 
     Raises:
         ExportError: they do not, with the cause.
     """
     _check_finite(name, module)
-    images = _images(size)
+    images = _images(shape)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         before = {key: value.clone() for key, value in module.named_buffers()}
         first, second = module(images[0]), module(images[0])
@@ -89,17 +90,17 @@ def _check_finite(name: str, module: nn.Module) -> None:
             raise ExportError(f"{name}: {key} has {int(places.sum())} values that are not finite (NaN or infinite)")
 
 
-def gives_probabilities(module: nn.Module, size: int) -> bool:
+def gives_probabilities(module: nn.Module, shape: Shape) -> bool:
     """Whether the outputs are at least 0 and sum to 1, as behind a softmax."""
     with torch.no_grad():
-        outputs = torch.cat([module(image) for image in _images(size)])
+        outputs = torch.cat([module(image) for image in _images(shape)])
     return bool((outputs >= 0).all()) and bool(((outputs.sum(dim=1) - 1).abs() < SUM).all())
 
 
-def _images(size: int) -> list[torch.Tensor]:
-    """Noise, faint noise, and a ramp, normalised: [1, 3, H, W] each."""
-    noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    ramp = torch.linspace(-2, 2, size).expand(1, 3, size, size)
+def _images(shape: Shape) -> list[torch.Tensor]:
+    """Noise, faint noise, and a ramp, normalised: [1, C, H, W] each."""
+    noise = torch.rand(channels_first(shape), generator=torch.Generator().manual_seed(0))
+    ramp = torch.linspace(-2, 2, shape[1]).expand(channels_first(shape))
     return [noise, 0.1 * noise.flip(3), ramp.clone()]
 
 
@@ -122,13 +123,13 @@ def _is_of_volumes(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.") and type(module).__name__.endswith("3d")
 
 
-def _why_not(name: str, size: int, first: tuple[str, Any] | None, error: Exception) -> str:
-    """One line about a run that failed; the first layer with weights tells when it is not made for three channels."""
-    if first is not None and isinstance(first[1], _ConvNd) and first[1].in_channels != 3:
+def _why_not(name: str, shape: Shape, first: tuple[str, Any] | None, error: Exception) -> str:
+    """One line about a run that failed; the first layer with weights tells when it is made for other channels."""
+    if first is not None and isinstance(first[1], _ConvNd) and first[1].in_channels != shape[2]:
         path, count = first[0], first[1].in_channels
         channels = f"{count} channel{'s' if count > 1 else ''}"
-        return f"{name} takes {channels}: its first convolution, {path}, does; images have three (red, green, blue)"
-    return f"{name} does not run on [1, 3, {size}, {size}]: {reason(error)}"
+        return f"{name} takes {channels}: its first convolution, {path}, does; input_size says {shape[2]}"
+    return f"{name} does not run on {list(channels_first(shape))}: {reason(error)}"
 
 
 def _described(found: Any) -> str:
