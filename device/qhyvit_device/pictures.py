@@ -154,7 +154,7 @@ def decoded(source: Path | str | IO[bytes], most: int = MOST_BYTES) -> Image.Ima
     """
     if not isinstance(source, str | Path) and not hasattr(source, "read"):
         got = type(source).__name__
-        raise InputError(f"a {got} is no picture: give a path, a file, a PIL image or a numpy array")
+        raise InputError(f"a {got} is no picture: give a path, a file or a PIL image (of an array: Image.fromarray)")
     name = _name(source)
     try:
         if not isinstance(source, str | Path):

@@ -39,9 +39,10 @@ class Preprocess:
     """How pixels become input values.
 
     Args:
-        mode: "crop": shortest side to ``resize``, then the centre of the input's size; "squash": the whole image to
-            the input's size, whatever its aspect.
-        resize: pixels of the shortest side in mode "crop".
+        mode: "crop": as small as covers the input, enlarged by ``resize``, then the centre of the input's size;
+            "squash": the whole image to the input's size, whatever its aspect.
+        resize: in mode "crop" the picture covers the input scaled to this shortest side, pixels; of a square input it
+            is the picture's own shortest side.
         interpolation: nearest, bilinear, bicubic or lanczos.
         mean, std: of values in 0..1, a channel each: (value - mean) / std. There are as many as the input has channels.
     """
@@ -128,9 +129,12 @@ def to_pixels(image: Image.Image, height: int, width: int, how: Preprocess) -> n
     if how.mode == "squash":
         scaled, start = (width, height), (0, 0)
     else:
-        short, long = sorted((picture.width, picture.height))
-        side = int(how.resize * long / short)  # torchvision rounds the long side down
-        scaled = (how.resize, side) if picture.width <= picture.height else (side, how.resize)
+        short = min(height, width)
+        rows, columns = round(how.resize * height / short), round(how.resize * width / short)
+        if picture.width * rows <= picture.height * columns:  # torchvision rounds the other side down
+            scaled = columns, int(columns * picture.height / picture.width)
+        else:
+            scaled = int(rows * picture.width / picture.height), rows
         start = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
     resample = FILTERS[how.interpolation]
     if width * picture.height <= max(MOST_BETWEEN, height * picture.width):

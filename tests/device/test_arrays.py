@@ -79,18 +79,17 @@ def packed(*members, kind=zipfile.ZIP_STORED):
 GOOD = npy(VALUES)
 HOSTILE = {
     "cannot read array": [
-        b"PK\x03\x04", packed(GOOD)[:-9], packed(b"no array"), GOOD[:9], GOOD[:40], GOOD.replace(b"'descr'", b"'descX'"),
-        GOOD.replace(b"(4, 6, 5)", b"(4, 6, x)"), GOOD.replace(b"(4, 6, 5)", b"(4, -6,5)").replace(b"<f4", b"<x4"),
+        b"PK\x03\x04", packed(GOOD)[:-9], packed(b"no array"), GOOD[:9], GOOD[:40],
+        GOOD.replace(b"'descr'", b"'descX'"), GOOD.replace(b"(4, 6, 5)", b"(4, 6, x)"), GOOD.replace(b"<f4", b"<x4"),
         GOOD.replace(b"(4, 6, 5)", b"((((((((("),
     ],
     "an array of": [
         GOOD.replace(b"(4, 6, 5)", b"(4, -6,5)"), GOOD.replace(b"(4, 6, 5)", b"(9999999,)"),
-        GOOD.replace(b"(4, 6, 5)", b"(9**9,5,)")[:0] or GOOD.replace(b"(4, 6, 5)", b"(4,6,5,5)"),
+        GOOD.replace(b"(4, 6, 5)", b"(4,6,5,5)"),
     ],
     "truncated": [GOOD[:200], packed(GOOD[:300])],
     "version 1.0": [npy(VALUES, (2, 0)), npy(VALUES, (3, 0)), GOOD.replace(b"NUMPY\x01", b"NUMPY\x09")],
     "not a .npy or .npz file": [b"", b"\x93NUMP", b"text that is no array"],
-    "holds 0 arrays": [packed(b"")[:4] + packed()[4:]] if False else [],
     "holds 2 arrays": [packed(GOOD, GOOD)],
     "numpy does not write": [packed(GOOD, kind=zipfile.ZIP_LZMA), packed(GOOD, kind=zipfile.ZIP_BZIP2)],
 }  # fmt: skip
@@ -108,11 +107,11 @@ def test_a_damaged_file_is_one_line(tmp_path, words, content):
 
 
 def test_nothing_is_allocated_for_what_a_header_claims(tmp_path, monkeypatch):
-    """A few bytes that claim a terabyte, and a megabyte of zeros that unpacks to a gigabyte, are refused unread."""
+    """Neither what a header claims nor what a few bytes unpack to is read before it is known to fit."""
     asked = []
     real = zipfile.ZipExtFile.read
     monkeypatch.setattr(zipfile.ZipExtFile, "read", lambda s, n=-1: asked.append(n) or real(s, n))
-    claims = GOOD.replace(b"(4, 6, 5)", b"(1<<40,) ".replace(b"1<<40", b"99999")[:9])
+    claims = GOOD.replace(b"(4, 6, 5)", b"(99999,) ")
     for content in (claims, packed(claims + bytes(1 << 24), kind=zipfile.ZIP_DEFLATED)):
         (tmp_path / "x.npz").write_bytes(content)
         with pytest.raises(InputError, match=r"an array of \[99999\]"):

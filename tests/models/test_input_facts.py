@@ -110,7 +110,7 @@ def test_values_of_bytes_are_mended_and_a_line_says_so(mean, std, by_hand):
     said = facts(input_size=64, given=given, **({} if by_hand else {"mean": mean, "std": std}))
     x = np.linspace(0, 1, 7)[:, None]
     found = (x - np.array(said.preprocess["mean"])) / np.array(said.preprocess["std"])
-    np.testing.assert_allclose(found, (255 * x - np.array(mean)) / np.array(std), atol=1e-9)
+    np.testing.assert_allclose(found, (255 * x - np.broadcast_to(mean, 3)) / np.broadcast_to(std, 3), atol=1e-9)
     (line,) = said.notes
     assert line.startswith("--mean and --std: " if by_hand else "Net.preprocess: ")
     assert "are those of values in 0..255: a 255th is taken, mean (" in line
