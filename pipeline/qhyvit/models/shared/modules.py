@@ -179,7 +179,7 @@ def block_shapes(model: nn.Module, kind: str, shape: Shape) -> dict[str, Shape]:
     if odd:
         name, found = next(iter(odd.items()))
         at = f"{by_sides(found)} at {name}"
-        raise ExportError(f"input size {by_sides(shape)} gives {at}; 2x2 patches need even sizes, use multiples of 64")
+        raise ExportError(f"input size {by_sides(shape)} gives {at}; 2x2 patches need even sizes, use a multiple of 64")
     return shapes
 
 
