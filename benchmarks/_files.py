@@ -20,9 +20,9 @@ RESULTS = Path(__file__).parent / "results"
 COMPARED = "mobilevitv2_075"  # the model with ImageNet weights: methods and parts are compared on it
 
 
-def pixels_of(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray:
-    """[N, size, size, 3] uint8."""
-    return np.stack([to_pixels(load_image(p), size, size, how) for p in paths])
+def pixels_of(paths: Sequence[Path], shape: Sequence[int], how: Preprocess) -> np.ndarray:
+    """[N, H, W, C] uint8."""
+    return np.stack([to_pixels(load_image(p), shape[0], shape[1], how) for p in paths])
 
 
 def random_weights(model: str, weights: Path | None) -> bool:

@@ -120,7 +120,7 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
     with files.lock(args.work / "lock"):
         stages.export(work, ModelConfig(args.model, args.weights, random_weights(args.model, args.weights)))
     facts = work.json(FACTS)
-    size = facts["input_size"]
+    shape = facts["input_shape"]
     how = data.preprocess_for(args.images, default_preprocess(facts), None)
     drawn = data.calibration_images(args.images, args.count, seed)
     labelled = ranked_images(args.evaluate, args.labels, facts["classes"])
@@ -128,12 +128,12 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
     if shared:
         raise InputError(f"{len(shared)} images are in both folders: calibration and evaluation must differ")
     test = data.preprocess_for(args.evaluate, default_preprocess(facts), args.resize_mode)
-    pixels = pixels_of(labelled.paths, size, test)
+    pixels = pixels_of(labelled.paths, shape, test)
     cache = args.work / f"float-{data.combined_hash(data.hash_files(labelled.paths))[:16]}-{test.mode}.npy"
     with files.lock(args.work / "lock"):
         if not cache.is_file():
             np.save(cache, logits_of(work.read(FLOAT), pixels, test))
-    calibration = torch.from_numpy(normalize(pixels_of([*drawn.values()], size, how), how))
+    calibration = torch.from_numpy(normalize(pixels_of([*drawn.values()], shape, how), how))
     graph = stages.float_graph(work, profile, int16=args.bits == 8)
     return Setup(read(work.read(FLOAT)), graph, test, calibration, pixels, labelled.classes, np.load(cache))
 

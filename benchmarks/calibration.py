@@ -55,7 +55,7 @@ def main() -> None:
     facts = work.json(FACTS)
     how = data.preprocess_for(args.images, default_preprocess(facts), None)
     paths = [*data.calibration_images(args.images, args.count, args.seed).values()]
-    pixels = pixels_of(paths, facts["input_size"], how)
+    pixels = pixels_of(paths, facts["input_shape"], how)
     graph, images = stages.float_graph(work), torch.from_numpy(normalize(pixels, how))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     clock, chosen, started = Clock(), method(args.method), time.monotonic()

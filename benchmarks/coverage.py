@@ -57,7 +57,7 @@ def one(variant: str, place: Path) -> dict[str, Any]:
     builtin = ", ".join(f"{n} {op}" for op, n in sorted(census["not_delegated"].items()))
     decided = verdict["decisions"]["litert"]
     return {
-        "variant": variant, "family": facts["family"], "input": facts["input_size"], "ops": census["op_count"],
+        "variant": variant, "family": facts["family"], "input": facts["input_shape"][0], "ops": census["op_count"],
         "int8_ops": kinds["INT8"], "int16_ops": kinds["INT16"], "float_ops": float_ops,
         "float_tensors": len(census["float_tensors"]), "partitions": census["partitions"], "builtin": builtin,
         "size_mb": f"{census['size_bytes'] / 1e6:.2f}", "export_s": f"{exported:.0f}",

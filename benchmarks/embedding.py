@@ -26,7 +26,7 @@ from qhyvit.errors import InputError
 from qhyvit.evaluation import logits_of
 from qhyvit.sweep.jobs import Job
 from qhyvit.tasks.embed import cosines
-from qhyvit.work import FACTS, FLOAT, MODEL, Work, default_preprocess
+from qhyvit.work import FACTS, FLOAT, MODEL, Work, default_preprocess, input_shape
 from qhyvit_device.preprocess import images_in
 
 KEY = ("model", "profile", "method", "seed", "calibration_images", "images")
@@ -62,7 +62,7 @@ def one(args: argparse.Namespace, profile: str, seed: int) -> dict[str, Any]:
         stages.convert(work)
         facts = work.json(FACTS)
         how = data.preprocess_for(args.images, default_preprocess(facts), args.resize_mode)
-        pixels = data.load_pixels(looked_at, facts["input_size"], how)
+        pixels = data.load_pixels(looked_at, input_shape(facts), how)
         found = cosines(*(logits_of(work.read(name), pixels, how) for name in (FLOAT, MODEL)))
         return {
             "model": model_name(args.model), "profile": profile, "method": args.method, "seed": seed,

@@ -84,9 +84,10 @@ def _prepare(model: str, folder: Path, images: Path, weights: Path | None) -> di
     paths |= {name: folder / file_name(name) for name in FILES if name not in OWN}
     if not paths["stock int8"].is_file():
         torch.manual_seed(SEED)
-        stock = stock_export(model, weights, variant.input_size, SEED)
+        shape = variant.input_size, variant.input_size, 3
+        stock = stock_export(model, weights, shape, SEED)
         how = default_preprocess({"preprocess": variant.preprocess})
-        pixels = pixels_of([*data.calibration_images(images, CALIBRATION, SEED).values()], variant.input_size, how)
+        pixels = pixels_of([*data.calibration_images(images, CALIBRATION, SEED).values()], shape, how)
         files.write_bytes(paths["stock float"], stock)
         files.write_bytes(paths["stock int8"], quantize(stock, "static_wi8_ai8", pixels, how))
     return paths

@@ -43,7 +43,7 @@ from qhyvit.methods import method
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.ops import all_ops
 from qhyvit.plan import QuantPlan
-from qhyvit.work import FACTS, FLOAT, Work, default_preprocess
+from qhyvit.work import FACTS, FLOAT, Work, default_preprocess, input_shape
 from qhyvit_device import bench
 from qhyvit_device.preprocess import images_in, normalize
 from qhyvit_device.profile import profile
@@ -71,7 +71,7 @@ def prepare(model: str, folder: Path, images: Path) -> list[Path]:
     stages.export(work, ModelConfig(model, random_weights=True), SEED)
     facts = work.json(FACTS)
     how = data.preprocess_for(images, default_preprocess(facts), "squash")
-    raw = data.load_pixels(images_in(images)[:CALIBRATION], facts["input_size"], how)
+    raw = data.load_pixels(images_in(images)[:CALIBRATION], input_shape(facts), how)
     pixels = torch.from_numpy(normalize(raw, how))
     graph = stages.float_graph(work)
     chosen = [n.outputs[0] for n in graph.nodes if n.op in FLOAT_OPS]

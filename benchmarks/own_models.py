@@ -28,7 +28,7 @@ from qhyvit.errors import QhyvitError
 from qhyvit.evaluation import logits_of
 from qhyvit.models.shared.source import TIMM
 from qhyvit.sweep.jobs import Job
-from qhyvit.work import FACTS, FLOAT, MODEL, VERIFY, Work, default_preprocess
+from qhyvit.work import FACTS, FLOAT, MODEL, VERIFY, Work, default_preprocess, input_shape
 from qhyvit_device.preprocess import images_in
 
 CALIBRATION, CHECKED, CLASSES, SEED, MODE = 8, 8, 10, 1, "squash"
@@ -86,7 +86,7 @@ def _beside_float(work: Work, images: Path) -> dict[str, Any]:
     paths = images_in(images)
     fresh = [p for p, h in zip(paths, data.hash_files(paths), strict=True) if h not in plan.image_hashes]
     how = data.preprocess_for(images, default_preprocess(facts), MODE)
-    pixels = data.load_pixels(fresh, facts["input_size"], how)
+    pixels = data.load_pixels(fresh, input_shape(facts), how)
     floats, integers = (logits_of(work.read(name), pixels, how) for name in (FLOAT, MODEL))
     agreed = int((floats.argmax(1) == integers.argmax(1)).sum())
     correlations = [np.corrcoef(a, b)[0, 1] if np.ptp(b) else 0.0 for a, b in zip(floats, integers, strict=True)]

@@ -30,6 +30,7 @@ from qhyvit.evaluation import feed_of, logits_of
 from qhyvit.verify.accuracy import count
 from qhyvit.verify.census import census
 from qhyvit.work import default_preprocess
+from qhyvit_device.arrays import Shape
 from qhyvit_device.preprocess import Preprocess
 from qhyvit_device.runner import TfliteFile
 
@@ -59,7 +60,7 @@ def convertible() -> Iterator[None]:
         mobilevit.LinearSelfAttention.forward = original
 
 
-def stock_export(model: str, weights: Path | None, size: int, seed: int = 0) -> bytes:
+def stock_export(model: str, weights: Path | None, shape: Shape, seed: int = 0) -> bytes:
     """Float ``.tflite`` of timm's own module; without a file its weights are random by ``seed``."""
     from qhyvit.models.shared.export import convert
     from qhyvit.models.shared.modules import ChannelsLast
@@ -67,7 +68,7 @@ def stock_export(model: str, weights: Path | None, size: int, seed: int = 0) -> 
 
     module = open_source(model, weights, seed=seed, random_weights=random_weights(model, weights)).reference
     with convertible():
-        return convert(ChannelsLast(module), size)
+        return convert(ChannelsLast(module), shape)
 
 
 def quantize(float_model: bytes, name: str, pixels: np.ndarray, how: Preprocess) -> bytes:
@@ -105,12 +106,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _quantized(args: argparse.Namespace, size: int, how: Preprocess) -> dict[tuple[str, str], bytes]:
+def _quantized(args: argparse.Namespace, shape: Shape, how: Preprocess) -> dict[tuple[str, str], bytes]:
     """Files by export and recipe; the float one comes first of its export."""
-    calibration = pixels_of([*data.calibration_images(args.images, args.count, args.seed).values()], size, how)
+    calibration = pixels_of([*data.calibration_images(args.images, args.count, args.seed).values()], shape, how)
     files: dict[tuple[str, str], bytes] = {}
     if not args.own:
-        stock = stock_export(args.model, args.weights, size)
+        stock = stock_export(args.model, args.weights, shape)
         files |= {("stock export", "float"): stock}
         files |= {("stock export", r): quantize(stock, r, calibration, how) for r in RECIPES}
     if args.work is not None:
@@ -135,10 +136,10 @@ def main() -> None:
     how = default_preprocess({"preprocess": source.preprocess})
     test_how = replace(how, mode=args.resize_mode)
     labelled = ranked_images(args.evaluate, args.labels, source.classes)
-    pixels = pixels_of(labelled.paths, source.input_size, test_how)
+    pixels = pixels_of(labelled.paths, source.shape, test_how)
     rows: list[dict[str, Any]] = []
     reference = np.empty(0)
-    for (export, recipe), model in _quantized(args, source.input_size, how).items():
+    for (export, recipe), model in _quantized(args, source.shape, how).items():
         figures, looked = {"top1_percent": "", "agreement_percent": ""}, census(model)
         try:
             logits = logits_of(model, pixels, test_how)

@@ -249,7 +249,7 @@ def prepare(given):
     pictures(given / "labelled", 5, seed=1)
     opened = source.open_source(MODEL, None, None, None, SEED, random_weights=False)
     exported = export.export(opened)
-    assert (exported.facts["classes"], exported.facts["input_size"]) == (CLASSES, SIZE)
+    assert (exported.facts["classes"], exported.facts["input_shape"]) == (CLASSES, [SIZE, SIZE, 3])
     (given / "export.pickle").write_bytes(pickle.dumps(exported))
     (given / "sweep.toml").write_text(
         f"models = [{{name = '{MODEL}'}}]\nmethods = ['minmax', 'percentile']\n[calibration]\nimages = 'images'\n"

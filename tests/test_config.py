@@ -15,10 +15,20 @@ from hypothesis import strategies as st
 
 import qhyvit
 from qhyvit import cli, stages
-from qhyvit.config import CONFIG, BuildConfig, DataConfig, MethodConfig, ModelConfig, TargetConfig, check_bits, keywords
+from qhyvit.config import (
+    CONFIG,
+    BuildConfig,
+    DataConfig,
+    MethodConfig,
+    ModelConfig,
+    TargetConfig,
+    check_bits,
+    keywords,
+    sides,
+)
 from qhyvit.errors import InputError, QhyvitError, UsageError
 from qhyvit.methods import all_methods, method
-from qhyvit.options import options_of
+from qhyvit.options import numbers, options_of
 from qhyvit.stages.settings import note
 from qhyvit.sweep.spec import read_spec
 from qhyvit.work import Work
@@ -32,6 +42,10 @@ def value_of(option):
     """Any value that an option allows."""
     if option.kind is bool:
         found = st.booleans()
+    elif option.read is sides:
+        found = st.tuples(st.integers(32, 4096), st.integers(32, 4096))
+    elif option.read is not None:
+        found = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=16).map(tuple)
     elif option.choices:
         found = st.sampled_from([*option.choices, *option.alone])
     elif option.kind is Path:
@@ -140,6 +154,23 @@ def test_a_mistake_in_a_file_is_one_line(tmp_path, text, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("written", "meant"), [
+    (64, (64, 64)), ("64", (64, 64)), ("256x128", (256, 128)), ((64, 32), (64, 32)), ([64, 32], (64, 32)),
+    (" 64x 32 ", (64, 32)), ("64x32x3", None), ("64x", None), ("x", None), (31, None), ("31x64", None), (4097, None),
+    (64.5, None), ("", None), ([], None), (True, None), ({}, None), ("3e1x64", None), ((64, "a"), None),
+])  # fmt: skip
+def test_an_input_size_is_one_number_or_height_by_width(written, meant):
+    assert sides(written) == meant
+
+
+@pytest.mark.parametrize(("written", "meant"), [
+    (0.5, (0.5,)), ("0.5", (0.5,)), ("0.485, 0.456,0.406", (0.485, 0.456, 0.406)), ([1, 2], (1.0, 2.0)),
+    ((0.5,) * 3, (0.5,) * 3), ("a", None), ("0.5,", None), ([], None), (float("nan"), None), ([True], None),
+])  # fmt: skip
+def test_means_are_numbers_with_commas(written, meant):
+    assert numbers(written) == meant
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(sorted(keywords())), st.one_of(TEXT, st.integers(), st.floats(), st.booleans(), st.just([])))
 def test_any_value_is_taken_in_its_type_or_refused_in_one_line(keyword, value):
@@ -168,7 +199,9 @@ def test_an_unknown_key_is_named(tmp_path_factory, key, part):
 def test_a_setting_is_in_one_part_and_every_field_has_a_flag():
     parts = {part: option.kind for part, option in options_of(BuildConfig).items()}
     assert len(keywords()) == sum(len(options_of(kind)) for kind in parts.values())
-    assert set(keywords("model")) == {"model", "weights", "random_weights", "classes", "input_size"}
+    assert set(keywords("model")) == {
+        "model", "weights", "random_weights", "classes", "input_size", "mean", "std", "channel_order",
+    }  # fmt: skip
     for _, _, about in keywords().values():
         assert about.help.endswith(".")
         assert len(about.help) > 10

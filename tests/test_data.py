@@ -96,7 +96,7 @@ def test_all_bad_images_are_named_in_one_line(folder):
     how = Preprocess("crop", 4, "bicubic")
     for check in (
         lambda: data.check_images(folder, 99, 0, verify=True),
-        lambda: data.load_pixels([*data.calibration_images(folder, 99, 0).values()], 4, how),
+        lambda: data.load_pixels([*data.calibration_images(folder, 99, 0).values()], (4, 4, 3), how),
     ):
         with pytest.raises(InputError, match="2 of 5 images cannot be used: ") as found:
             check()
@@ -177,11 +177,11 @@ def test_crops_are_parts_of_the_mirrored_image(tmp_path):
     for path in paths:
         Image.fromarray(ramp).save(path)
     how = Preprocess("squash", 32, "bilinear")
-    views = data.mirrored_crops(paths, 32, how, 7)
+    views = data.mirrored_crops(paths, (32, 32, 3), how, 7)
     assert views.shape == (4, 32, 32, 3)
     rows = views[:, 16, 2:-2, 0].astype(int)
     assert (np.diff(rows, axis=1) <= 0).all()
     spans = rows.max(axis=1) - rows.min(axis=1)
     assert ((spans > 0.45 * 255) & (spans < 0.95 * 255)).all()
     assert len({view.tobytes() for view in views}) == 4
-    assert (data.mirrored_crops(paths, 32, how, 7) == views).all()
+    assert (data.mirrored_crops(paths, (32, 32, 3), how, 7) == views).all()

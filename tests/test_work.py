@@ -33,12 +33,13 @@ def test_a_damaged_file_says_which_stage_to_run_again(tmp_path, name, content):
 
 def facts(**changes):
     how = {"resize": 40, "interpolation": "bicubic", "mean": [0, 0, 0], "std": [1, 1, 1]}
-    good = {"model": "m", "classes": 3, "input_size": 32, "preprocess": how, "weights": "w", "versions": {}}
+    good = {"model": "m", "classes": 3, "input_shape": [32, 32, 3], "preprocess": how, "weights": "w", "versions": {}}
     return {**good, **changes}
 
 
 @pytest.mark.parametrize("wrong", [
-    {"classes": "3"}, {"classes": None}, {"preprocess": {}}, {"preprocess": {"resize": "big"}}, {"input_size": "32"},
+    {"classes": "3"}, {"classes": None}, {"preprocess": {}}, {"preprocess": {"resize": "big"}},
+    {"input_shape": "32"}, {"input_shape": [32, 32]}, {"input_shape": [32, 32, "3"]},
     {"preprocess": {"resize": 40, "interpolation": "none", "mean": [0] * 3, "std": [1] * 3}}, {"versions": []},
     {"float_error": [1, 2, 3]}, {"float_images": "two"}, {"classes": True},
 ])  # fmt: skip

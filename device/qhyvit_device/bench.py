@@ -18,7 +18,8 @@ import numpy as np
 from qhyvit_device import __version__, board, files, trust
 from qhyvit_device.errors import DeviceError, InputError
 from qhyvit_device.interpreter import TfliteFile
-from qhyvit_device.pictures import DRAFT_BYTES, decoded
+from qhyvit_device.pictures import DRAFT_BYTES
+from qhyvit_device.preprocess import opened
 from qhyvit_device.runner import Model
 from qhyvit_device.statistics import Summary, ratio, summarize
 
@@ -80,7 +81,7 @@ class MeasuredModel:
 def _bundle(path: Path, threads: int) -> tuple[TfliteFile, tuple[Any, Any, Any], Path]:
     """A bundle with its test picture, decoded: resizing and codes, inference, what its task makes of the outputs."""
     model = Model.load(path, threads)
-    picture = decoded(io.BytesIO(model.picture), DRAFT_BYTES)
+    picture = opened(io.BytesIO(model.picture), model.manifest.input.shape, DRAFT_BYTES)
     steps = (lambda: model.prepare(picture), model.run, model.result)
     return model.file, steps, path / model.manifest.model_file
 

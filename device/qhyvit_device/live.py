@@ -10,7 +10,7 @@ from pathlib import Path
 from qhyvit_device.errors import DeviceError, InputError
 from qhyvit_device.manifest import FILE_NAME
 from qhyvit_device.results import Prediction
-from qhyvit_device.runner import Model, Picture
+from qhyvit_device.runner import Given, Model
 
 Identity = tuple[int, ...]
 
@@ -65,6 +65,6 @@ class LiveModel:
             raise InputError(f"{self._bundle}: its task is {found.manifest.task}, and was {before}: start again")
         return found
 
-    def classify(self, image: Picture, top: int = 5, mode: str | None = None) -> list[Prediction]:
+    def classify(self, image: Given, top: int = 5, mode: str | None = None) -> list[Prediction]:
         """See :meth:`qhyvit_device.runner.Model.classify`."""
         return self.current().classify(image, top, mode)

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from qhyvit_device import files
+from qhyvit_device.arrays import MOST_CHANNELS, MOST_SIDE, Shape
 from qhyvit_device.errors import InputError, ManifestError
 from qhyvit_device.flat import LARGEST_TENSOR, MOST_AXES
-from qhyvit_device.preprocess import Preprocess
+from qhyvit_device.preprocess import COLOURS, Preprocess
 from qhyvit_device.tasks import TASKS
 from qhyvit_device.terminal import shown
 
 SCHEMA_VERSION = 2
 FILE_NAME = "manifest.json"
 MAX_BYTES = 4 << 20
-MAX_SIDE = 4096  # pixels
 MAX_CLASSES = 1 << 20
 MAX_MAP_CLASSES = 1 << 12  # a row of a map is held in float
 MAX_OUTPUTS = 64
@@ -35,7 +35,10 @@ FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)  # of a FIFO the syst
 
 @dataclass(frozen=True)
 class Input:
-    """The model's input: [1, height, width, 3]; value = scale * (code - zero_point), none for float."""
+    """The model's input: [1, height, width, channels]; value = scale * (code - zero_point), none for float.
+
+    ``channel_order``: RGB of three channels, L (gray) of one, "" of others: see :func:`channel_order`.
+    """
 
     height: int
     width: int
@@ -44,6 +47,12 @@ class Input:
     zero_point: int | None
     channel_order: str = "RGB"
     layout: str = "NHWC"
+    channels: int = 3
+
+    @property
+    def shape(self) -> Shape:
+        """Height, width, channels."""
+        return self.height, self.width, self.channels
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,11 @@ class SelfTest:
     step: int = 1
 
 
+def channel_order(channels: int) -> str:
+    """What the channels of an input are: RGB of three, L (gray) of one, "" of others."""
+    return COLOURS.get(channels, "")
+
+
 @dataclass(frozen=True)
 class Manifest:
     """Everything about a bundle. File names are plain names inside the bundle."""
@@ -119,12 +133,17 @@ class Manifest:
                 raise ManifestError(f"manifest: no checksum for {name!r}")
         if not 1 <= len(names) <= MAX_OUTPUTS or len(set(names)) != len(names):
             raise ManifestError(f"manifest: need 1 to {MAX_OUTPUTS} outputs, each with a name of its own")
-        if not (1 <= self.input.height <= MAX_SIDE and 1 <= self.input.width <= MAX_SIDE):
+        if not (1 <= self.input.height <= MOST_SIDE and 1 <= self.input.width <= MOST_SIDE):
             raise ManifestError(f"manifest: input of {self.input.height}x{self.input.width} pixels is out of bounds")
+        channels = self.input.channels
+        if not 1 <= channels <= MOST_CHANNELS:
+            raise ManifestError(f"manifest: input of {channels} channels is out of bounds")
+        if self.preprocess.channels != channels:
+            raise ManifestError(f"manifest: {self.preprocess.channels} means for {channels} channels")
+        found, needed = f"{self.input.layout} {self.input.channel_order}", f"NHWC {channel_order(channels)}"
+        if found != needed:
+            raise ManifestError(f"manifest: input is {shown(found)}, need {needed}")
         self._check_task()
-        found = f"{self.input.layout} {self.input.channel_order}"
-        if found != "NHWC RGB":
-            raise ManifestError(f"manifest: input is {shown(found)}, need NHWC RGB")
 
     def _check_task(self) -> None:
         """Whether the outputs and labels are those of the task, within bounds."""
@@ -142,7 +161,7 @@ class Manifest:
                 raise ManifestError(f"manifest: output {shown(output.name)} of shape {_said(output)} is out of bounds")
         first = self.outputs[0].shape
         if self.task == "segment" and not (
-            len(first) == 4 and first[0] == 1 and max(first) <= MAX_SIDE and first[3] <= MAX_MAP_CLASSES
+            len(first) == 4 and first[0] == 1 and max(first) <= MOST_SIDE and first[3] <= MAX_MAP_CLASSES
         ):
             raise ManifestError(f"manifest: a map of shape {_said(self.outputs[0])}, need [1, height, width, classes]")
 

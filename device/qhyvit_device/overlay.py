@@ -38,6 +38,15 @@ def view(image: Image.Image, height: int, width: int, how: Preprocess) -> np.nda
     return to_pixels(image, factor * height, factor * width, replace(how, resize=factor * how.resize))
 
 
+def canvas(array: np.ndarray) -> np.ndarray:
+    """An input that is no picture, [H, W, C], as gray, [H, W, 3] uint8, large enough to look at: mean of its channels."""
+    values = array.astype(np.float64).mean(axis=2)
+    low, high = (0.0, 255.0) if array.dtype == np.uint8 else (values.min(), values.max())
+    gray = np.rint(255 * (values - low) / max(high - low, 1e-30)).astype(np.uint8)
+    factor = -(-LEAST_SIDE // max(gray.shape))
+    return np.repeat(gray.repeat(factor, 0).repeat(factor, 1)[..., None], 3, axis=2)
+
+
 def palette(count: int) -> np.ndarray:
     """A colour for each of so many classes, [count, 3] uint8."""
     colours = [colorsys.hsv_to_rgb(i * GOLDEN % 1, (0.9, 0.6)[i // 2 % 2], (1.0, 0.7)[i % 2]) for i in range(count)]

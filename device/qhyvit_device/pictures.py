@@ -185,10 +185,15 @@ def reason(error: Exception) -> str:
 
 
 class Upright:
-    """The RGB picture that an image of any mode means, made a few rows at a time: a copy of all may be too large.
+    """The picture that an image of any mode means, made a few rows at a time: a copy of all may be too large.
 
     It is turned as its EXIF says. Transparent parts show white (``BACKGROUND``). Gray of 16 bits (modes I and I;16)
     covers 0 to 65535 and is rounded to 8 bits; mode F covers 0 to 255.
+
+    Args:
+        image: of any mode.
+        transposed: exchange rows and columns.
+        mode: "RGB", or "L" for gray.
 
     Attributes:
         width, height: pixels, after turning.
@@ -197,9 +202,9 @@ class Upright:
         InputError: no pixels, too narrow, or values whose meaning is not known.
     """
 
-    def __init__(self, image: Image.Image, *, transposed: bool = False) -> None:
+    def __init__(self, image: Image.Image, *, transposed: bool = False, mode: str = "RGB") -> None:
         _check_shape(*image.size)
-        self._image = image
+        self._image, self.mode = image, mode
         swap, *flips = TURNS[_orientation(image)]
         self._flips = flips[0], flips[1]
         self._swap = swap != transposed
@@ -208,10 +213,11 @@ class Upright:
             self._check_gray()
 
     def rows(self, first: int, count: int) -> Image.Image:
-        """Rows ``first`` to ``first + count``, RGB."""
+        """Rows ``first`` to ``first + count``, in ``mode``."""
         image = self._crop(first, count)
         try:
-            return self._turned(_gray_to_rgb(image) if _is_gray(image) else _to_rgb(image))
+            found = self._turned(_gray_to_rgb(image) if _is_gray(image) else _to_rgb(image))
+            return found if found.mode == self.mode else found.convert(self.mode)
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"an image of mode {image.mode} cannot be read: {reason(error)}") from error
 

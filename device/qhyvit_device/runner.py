@@ -12,15 +12,16 @@ from PIL import Image
 
 from qhyvit_device import manifest as manifests
 from qhyvit_device import results
+from qhyvit_device.arrays import Array
 from qhyvit_device.errors import InputError
 from qhyvit_device.interpreter import TfliteFile as TfliteFile
 from qhyvit_device.manifest import Bundle, Input, Manifest, Output
-from qhyvit_device.pictures import DRAFT_BYTES, decoded, named
-from qhyvit_device.preprocess import normalize, quantize, to_pixels
+from qhyvit_device.pictures import DRAFT_BYTES, named
+from qhyvit_device.preprocess import fitted, normalize, opened, quantize
 from qhyvit_device.results import NamedValue, Outputs, Prediction, SegmentationMap
 from qhyvit_device.tasks import TASKS
 
-Picture = Image.Image | Path | str | IO[bytes]
+Given = Image.Image | Array | Path | str | IO[bytes]  # one input, or the file of one
 
 
 def _agrees(said: Input | Output, details: dict[str, Any]) -> bool:
@@ -72,8 +73,7 @@ class Model:
         """
         manifest, folder = bundle.manifest, bundle.folder
         file = TfliteFile(bundle.files[manifest.model_file], str(folder / manifest.model_file), threads)
-        expected = (1, manifest.input.height, manifest.input.width, 3)
-        if tuple(file.input["shape"]) != expected or not _agrees(manifest.input, file.input):
+        if tuple(file.input["shape"]) != (1, *manifest.input.shape) or not _agrees(manifest.input, file.input):
             raise InputError(f"{folder}: the model's input is not the one that its manifest describes")
         described = len(manifest.outputs) == len(file.outputs) and all(
             _agrees(said, details) and _same_shape(said, details)
@@ -88,24 +88,29 @@ class Model:
                 raise InputError(f"{folder}: {len(labels)} labels for {manifest.classes} classes")
         return Model(folder, manifest, file, labels, bundle.files[manifest.test.image_file])
 
-    def prepare(self, image: Picture, mode: str | None = None) -> np.ndarray:
-        """The model's input for one image, [H, W, 3]; ``mode`` overrides the bundle's resize mode.
+    def prepare(self, image: Given, mode: str | None = None) -> np.ndarray:
+        """The model's input for one image or array, [H, W, C]; ``mode`` overrides the bundle's resize mode.
+
+        Args:
+            image: a PIL image, or an array [H, W, C] of the input's size: pixels as uint8, or what the network itself
+                takes as floats; or the path of either, or an open file.
+            mode: of images.
 
         Raises:
-            InputError: see :func:`qhyvit_device.pictures.decoded`, which may take ``DRAFT_BYTES``, and ``Upright``; an
-                unknown mode.
+            InputError: see :func:`qhyvit_device.preprocess.opened` and ``fitted``; an unknown mode. Decoding may take
+                ``DRAFT_BYTES``.
         """
         facts = self.manifest
         how = facts.preprocess if mode is None else replace(facts.preprocess, mode=mode)
-        if isinstance(image, Image.Image):
-            pixels = to_pixels(image, facts.input.height, facts.input.width, how)
+        if isinstance(image, Image.Image | np.ndarray):
+            found = fitted(image, facts.input.shape, how)
         else:
-            stored = decoded(image, DRAFT_BYTES)
+            stored = opened(image, facts.input.shape, DRAFT_BYTES)
             with named(image):
-                pixels = to_pixels(stored, facts.input.height, facts.input.width, how)
+                found = fitted(stored, facts.input.shape, how)
         if facts.input.scale is None or facts.input.zero_point is None:
-            return normalize(pixels, how)
-        return quantize(pixels, how, facts.input.scale, facts.input.zero_point, facts.input.dtype)
+            return normalize(found, how)
+        return quantize(found, how, facts.input.scale, facts.input.zero_point, facts.input.dtype)
 
     def run(self, array: np.ndarray) -> Outputs:
         """All outputs for one prepared input.
@@ -127,11 +132,11 @@ class Model:
                 f"{self.bundle}: its task is {task.name}, not for {command}: use qhyvit-device {task.command}"
             )
 
-    def classify(self, image: Picture, top: int = 5, mode: str | None = None) -> list[Prediction]:
-        """The ``top`` classes of one image, most probable first.
+    def classify(self, image: Given, top: int = 5, mode: str | None = None) -> list[Prediction]:
+        """The ``top`` classes of one image or array, most probable first.
 
         Args:
-            image: a PIL image of any mode, which gives what a file of it gives; a path; or an open file.
+            image: as :meth:`prepare` takes it; a PIL image of any mode gives what a file of it gives.
             top: at least 1.
             mode: "crop" or "squash" in the place of the bundle's.
 
@@ -162,7 +167,7 @@ class Model:
         """What a regression gives, see :func:`qhyvit_device.results.values`."""
         return results.values(outputs, self.labels)
 
-    def embed(self, image: Picture, mode: str | None = None) -> np.ndarray:
+    def embed(self, image: Given, mode: str | None = None) -> np.ndarray:
         """The image as a vector of length 1, [D] float32; arguments as for :meth:`classify`.
 
         Raises:
@@ -171,7 +176,7 @@ class Model:
         self.check_command("embed")
         return results.embedding(self.run(self.prepare(image, mode)))
 
-    def segment(self, image: Picture, mode: str | None = None) -> SegmentationMap:
+    def segment(self, image: Given, mode: str | None = None) -> SegmentationMap:
         """The class of each pixel of the input; arguments as for :meth:`classify`.
 
         Raises:

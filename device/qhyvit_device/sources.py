@@ -17,21 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from qhyvit_device.arrays import SUFFIXES as ARRAY_SUFFIXES
+from qhyvit_device.arrays import Array
 from qhyvit_device.errors import DeviceError, InputError
-from qhyvit_device.pictures import DRAFT_BYTES, Upright, decoded, named
-from qhyvit_device.preprocess import SUFFIXES
+from qhyvit_device.pictures import DRAFT_BYTES, Upright, named
+from qhyvit_device.preprocess import SUFFIXES, opened
 
 POLL_SECONDS = 0.25
 BUSY_SHARE = 10  # pauses are so many times as long as a look: thousands of files must not take a core
 MOST_FORGOTTEN = 50_000  # names that are gone and remembered: a stick may come back
 MOST_STDIN_BYTES = 256 << 20
 CAMERAS = ("camera", "picamera2")
-Frame = tuple[str, "Image.Image | InputError"]
+WATCHED = (*SUFFIXES, *ARRAY_SUFFIXES)
+Frame = tuple[str, "Image.Image | Array | InputError"]
 Marks = NDArray[np.int64]  # eight bytes a picture: names and times of a hundred thousand would take 40 MB
 
 
 def watch_folder(folder: Path) -> Iterator[Frame]:
-    """Images that appear in ``folder``, each once it has stayed the same from one look to the next; for ever.
+    """Images and arrays that appear in ``folder``, each once it stays the same from one look to the next; for ever.
 
     What lies there at the call is left out. One that cannot be read comes as its error; so does, once, a folder that
     has gone, which is waited for.
@@ -89,7 +92,7 @@ def _marks(found: Mapping[str, int]) -> Marks:
 
 
 def _images(folder: Path) -> dict[str, int]:
-    """Regular image files: of each name a mark, which is another one where the name is used again.
+    """Regular files of images and arrays: of each name a mark, which is another one where the name is used again.
 
     Raises:
         OSError: the folder is gone, or cannot be read.
@@ -97,7 +100,7 @@ def _images(folder: Path) -> dict[str, int]:
     found: dict[str, int] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or not entry.name.lower().endswith(SUFFIXES):
+            if entry.name.startswith(".") or not entry.name.lower().endswith(WATCHED):
                 continue
             try:
                 if entry.is_file():
@@ -108,18 +111,19 @@ def _images(folder: Path) -> dict[str, int]:
     return found
 
 
-def _loaded(path: str) -> Image.Image | InputError:
+def _loaded(path: str) -> Image.Image | Array | InputError:
     try:
-        image = decoded(path, DRAFT_BYTES)
-        with named(path):
-            Upright(image)
+        image = opened(path, None, DRAFT_BYTES)
+        if isinstance(image, Image.Image):
+            with named(path):
+                Upright(image)
         return image
     except InputError as error:
         return error
 
 
-def stdin_image() -> Image.Image:
-    """The image that standard input holds, decoded.
+def stdin_image() -> Image.Image | Array:
+    """The image that standard input holds, decoded, or the array.
 
     Raises:
         InputError: none, or too large to be one.
@@ -132,7 +136,7 @@ def stdin_image() -> Image.Image:
                 raise InputError(f"standard input: more than {MOST_STDIN_BYTES >> 20} MB is no image")
             file.write(piece)
         file.seek(0)
-        return decoded(file, DRAFT_BYTES)
+        return opened(file, None, DRAFT_BYTES)
 
 
 def camera(name: str) -> Iterator[Frame]:

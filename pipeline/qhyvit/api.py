@@ -1,16 +1,19 @@
 """The Python interface: what ``import qhyvit`` offers to those who script; ``qhyvit build`` is this with a display.
 
 Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``FILE.py:FUNCTION``, or a ``torch.nn.Module`` that
-takes [1, 3, H, W] and gives [1, classes]; a module is left as it is. In its place a :class:`BuildConfig` has all
+takes [1, C, H, W] and gives [1, classes]; a module is left as it is. In its place a :class:`BuildConfig` has all
 settings at once; else they are keywords, named as its fields are (``method`` and ``model`` are the ``name`` of theirs):
-``weights``, ``random_weights``, ``classes``, ``input_size``; ``images``, ``count``, ``resize_mode``; ``method``,
-``options``, ``seed``, ``bits``; ``profile``, ``int16``, ``latency_profile``; ``out``, ``work``,
-``labels``, ``min_agreement``. None: the default. ``progress(what, share)`` and ``log(line)`` are told what happens.
+``weights``, ``random_weights``, ``classes``, ``input_size``, ``mean``, ``std``, ``channel_order``, ``task``;
+``images``, ``count``, ``resize_mode``; ``method``, ``options``, ``seed``, ``bits``; ``profile``, ``int16``,
+``latency_profile``; ``out``, ``work``, ``labels``, ``min_agreement``. None: the default. ``images`` is a folder of
+pictures or arrays, or any iterable of arrays (:func:`qhyvit.data.write_arrays`). ``progress(what, share)`` and
+``log(line)`` are told what happens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from qhyvit import data, evaluation, files, stages
 from qhyvit.bundle import label_names, read_label_names
-from qhyvit.config import BuildConfig
+from qhyvit.config import BuildConfig, DataConfig
 from qhyvit.data import VERIFY_IMAGES
 from qhyvit.errors import UsageError
 from qhyvit.graph.ir import Graph
@@ -30,6 +33,28 @@ from qhyvit_device.preprocess import images_in
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+Images = str | Path | Iterable[Any]
+
+
+@contextlib.contextmanager
+def _folder(images: Images | None, settings: dict[str, Any]) -> Iterator[str | Path | None]:
+    """The folder of images; arrays are written into one that is there while the block runs.
+
+    Raises:
+        InputError: see :func:`qhyvit.data.write_arrays`.
+    """
+    if images is None or isinstance(images, str | Path):
+        yield images
+        return
+    if not isinstance(images, Iterable):
+        raise UsageError(f"images are a folder or an iterable of arrays, got a {type(images).__name__}")
+    count = DataConfig(Path("arrays"), *[settings[k] for k in ("count",) if settings.get(k) is not None]).count
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "arrays"  # a bundle says the last part of the name
+        data.write_arrays(images, folder, count + VERIFY_IMAGES)
+        yield folder
 
 
 def _path(given: str | Path | None) -> Path | None:
@@ -99,7 +124,7 @@ class Built:
 
 
 def calibrate(
-    model: str | nn.Module | BuildConfig, images: str | Path | None = None, *, progress: Progress = silent,
+    model: str | nn.Module | BuildConfig, images: Images | None = None, *, progress: Progress = silent,
     log: Log = silent, **settings: Any,
 ) -> Calibrated:  # fmt: skip
     """Export and calibrate; the plan, and the graphs that it is for.
@@ -111,8 +136,8 @@ def calibrate(
     Raises:
         QhyvitError: what the command line would print in one line.
     """
-    config = _checked(_config(model, {"images": images, **settings}), verify=False)
-    with TemporaryDirectory() as temporary:
+    with TemporaryDirectory() as temporary, _folder(images, settings) as folder:
+        config = _checked(_config(model, {"images": folder, **settings}), verify=False)
         work = Work(config.output.work or Path(temporary), progress, log)
         stages.export(work, config.model, config.method.seed, config.data.images)
         stages.calibrate(work, config.data, config.method, config.target)
@@ -121,7 +146,7 @@ def calibrate(
 
 
 def build(
-    model: str | nn.Module | BuildConfig, images: str | Path | None = None, out: str | Path | None = None, *,
+    model: str | nn.Module | BuildConfig, images: Images | None = None, out: str | Path | None = None, *,
     force: bool = False, command: str = "qhyvit.build", progress: Progress = silent, log: Log = silent, **settings: Any,
 ) -> Built:  # fmt: skip
     """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped.
@@ -137,7 +162,12 @@ def build(
         QhyvitError: what the command line would print in one line. A file that fails a check is no error: the verdict
             says so, and there is no bundle.
     """
-    config = _config(model, {"images": images, "out": out, **settings})
+    with _folder(images, settings) as folder:
+        config = _config(model, {"images": folder, "out": out, **settings})
+        return _built(config, command, progress, log, force=force)
+
+
+def _built(config: BuildConfig, command: str, progress: Progress, log: Log, *, force: bool) -> Built:
     output, pictures, seed = config.output, config.data.images, config.method.seed
     if output.out is None:
         raise UsageError("the build needs out: on the command line, or as out of [output]")

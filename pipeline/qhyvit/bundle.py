@@ -16,13 +16,14 @@ from qhyvit.errors import CheckFailedError, InputError
 from qhyvit.plan import QuantPlan
 from qhyvit_device import manifest as manifests
 from qhyvit_device.manifest import Input, Manifest, Output, SelfTest
-from qhyvit_device.preprocess import Preprocess, load_image, quantize, to_pixels
+from qhyvit_device.preprocess import COLOURS, Preprocess, load_input, quantize
 from qhyvit_device.results import Outputs
 from qhyvit_device.runner import TfliteFile
 
 MOST_TEST_CODES = 4096  # of a self test
 OUTPUT_NAMES = {"classify": "logits", "multilabel": "logits", "segment": "logits", "embed": "embedding"}
 TEST_IMAGE = "test.png"  # lossless: every decoder gives the same pixels
+TEST_ARRAY = "test.npy"  # where the input is no picture
 
 
 def read_label_names(path: Path) -> list[str]:
@@ -108,11 +109,21 @@ def created_by(command: str, facts: Mapping[str, Any], plan: QuantPlan, verified
     }  # fmt: skip
 
 
-def _self_test(file: TfliteFile, codes: np.ndarray, on_arm64: Sequence[int]) -> SelfTest:
-    """What is kept of the codes that all outputs have for the test image, here and on arm64."""
+def _self_test(file: TfliteFile, name: str, codes: np.ndarray, on_arm64: Sequence[int]) -> SelfTest:
+    """What is kept of the codes that all outputs have for the test input in the file ``name``, here and on arm64."""
     step, made_with = -(-len(codes) // MOST_TEST_CODES), f"{file.runtime} {file.runtime_version}"
     kept, kept_on_arm64 = (tuple(int(code) for code in found[::step]) for found in (codes, on_arm64))
-    return SelfTest(TEST_IMAGE, kept, platform.machine(), made_with, kept_on_arm64, step)
+    return SelfTest(name, kept, platform.machine(), made_with, kept_on_arm64, step)
+
+
+def _stored(pixels: np.ndarray) -> tuple[str, bytes]:
+    """Name and content of a file that holds one input, [H, W, C]."""
+    stream = io.BytesIO()
+    if pixels.dtype == np.uint8 and pixels.shape[2] in COLOURS:
+        Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]).save(stream, "PNG")
+        return TEST_IMAGE, stream.getvalue()
+    np.save(stream, pixels)
+    return TEST_ARRAY, stream.getvalue()
 
 
 def write_bundle(
@@ -125,37 +136,36 @@ def write_bundle(
         out: folder to make.
         model: the integer file.
         how: preprocessing of the model's input.
-        test_image: any image; its preprocessed pixels are stored, so that the self test needs no resize.
+        test_image: any image, or an array; its preprocessed pixels are stored, so that the self test needs no resize.
         labels: class names; None for a task without.
         facts: ``model``, ``profile``, ``versions``, ``created_by``; ``task`` ("classify" without), ``outputs`` (their
             names; "logits" or the like without).
-        on_arm64: pixels [H, W, 3] -> the codes of all outputs one after the other that arm64 gives, for the self test
+        on_arm64: pixels [H, W, C] -> the codes of all outputs one after the other that arm64 gives, for the self test
             there.
 
     Raises:
         OutputError: it cannot be written.
     """
     file = TfliteFile(model)
-    _, height, width, _ = (int(v) for v in file.input["shape"])
+    _, height, width, channels = (int(v) for v in file.input["shape"])
     dtype, scale, zero_point = _quantization(file.input)
     if scale is None or zero_point is None:
         raise InputError("the model's input is not integer")
-    pixels = to_pixels(load_image(test_image), height, width, how)
+    pixels = load_input(test_image, (height, width, channels), how)
     task = str(facts.get("task", "classify"))
     outputs = outputs_of(file, task, facts.get("outputs"))
     codes = Outputs(outputs, file.invoke(quantize(pixels, how, scale, zero_point, dtype))).test_codes()
     with files.new_folder(out, force=force) as folder:
-        picture = io.BytesIO()
-        Image.fromarray(pixels).save(picture, "PNG")
-        content = {"model.tflite": model, TEST_IMAGE: picture.getvalue()}
+        test_file, picture = _stored(pixels)
+        content = {"model.tflite": model, test_file: picture}
         if labels is not None:
             content["labels.txt"] = ("\n".join(labels) + "\n").encode()
         for name, data in content.items():
             (folder / name).write_bytes(data)
-        test = _self_test(file, codes, () if on_arm64 is None else on_arm64(pixels))
+        test = _self_test(file, test_file, codes, () if on_arm64 is None else on_arm64(pixels))
         manifest = Manifest(
             model=str(facts["model"]), profile=str(facts["profile"]),
-            input=Input(height, width, dtype, scale, zero_point),
+            input=Input(height, width, dtype, scale, zero_point, manifests.channel_order(channels), channels=channels),
             outputs=outputs, preprocess=how, test=test,
             checksums={name: files.sha256(data) for name, data in content.items()},
             labels_file=None if labels is None else "labels.txt", task=task,

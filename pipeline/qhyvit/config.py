@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from qhyvit import files
 from qhyvit.errors import UsageError, near
-from qhyvit.options import Option, Settings, options_of, setting
+from qhyvit.options import Option, Settings, numbers, options_of, setting
 from qhyvit.plan import PROFILES
 from qhyvit_device.preprocess import MODES
 
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from qhyvit.methods.shared.problem import Options
 
 
+def sides(given: Any) -> tuple[int, int] | None:
+    """Height and width of S, (H, W), "S" or "HxW"; None: it is none of these, or out of bounds."""
+    found = numbers(given.replace("x", ",")) if isinstance(given, str) else numbers(given)
+    if found is None or len(found) > 2 or not all(v == int(v) and 32 <= v <= 4096 for v in found):
+        return None
+    return int(found[0]), int(found[-1])
+
+
 @dataclass(frozen=True)
 class ModelConfig(Settings):
     """What is exported. ``module``: a ``torch.nn.Module`` in the place of the name, from Python alone."""
@@ -31,7 +39,20 @@ class ModelConfig(Settings):
     weights: Path | None = setting(None, ".safetensors or torch state dict; what FILE.py makes has its own.")
     random_weights: bool = setting(False, "Random weights, for trials of a named model.")
     classes: int | None = setting(None, "Class count of fine-tuned weights.", low=2, high=10**6)
-    input_size: int | None = setting(None, "Input height and width.", low=32, high=4096, unit="pixels")
+    input_size: tuple[int, int] | None = setting(
+        None, "Input size in pixels, S or HxW (height first).", read=sides,
+        form="a whole number from 32 to 4096 pixels, or two as HxW",
+    )  # fmt: skip
+    mean: tuple[float, ...] | None = setting(
+        None, "What is subtracted from pixels, with commas: one number, or one a channel; of 0..1 or of 0..255.",
+        read=numbers, form="numbers with commas",
+    )  # fmt: skip
+    std: tuple[float, ...] | None = setting(
+        None, "What they are divided by then, in the same unit.", read=numbers, form="numbers with commas"
+    )
+    channel_order: str | None = setting(
+        None, "What the model takes: RGB or BGR; the file takes RGB.", choices=("RGB", "BGR")
+    )
     task: str | None = setting(
         None, "What the outputs mean; default: what such outputs mostly do. `qhyvit tasks` lists them.",
     )  # fmt: skip

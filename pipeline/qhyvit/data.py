@@ -1,4 +1,4 @@
-"""Image folders as calibration and evaluation arrays, through the device's own preprocessing; content hashes."""
+"""Images and arrays of folders, to calibrate and evaluate on, by the device's own preprocessing; content hashes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,27 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from qhyvit import files
 from qhyvit.errors import InputError
-from qhyvit_device.preprocess import Preprocess, folder_preprocess, images_in, load_image, to_pixels
+from qhyvit_device.arrays import Shape, checked, is_array_file, read_array
+from qhyvit_device.preprocess import (
+    Preprocess,
+    folder_preprocess,
+    images_in,
+    load_image,
+    load_input,
+    normalize,
+    to_pixels,
+)
 
 T = TypeVar("T")
 VERIFY_IMAGES = 100  # by default
@@ -149,39 +159,60 @@ def preprocess_for(folder: Path, default: Preprocess, mode: str | None) -> Prepr
     return how if mode is None else replace(how, mode=mode)
 
 
-def load_pixels(paths: Sequence[Path], size: int, how: Preprocess) -> np.ndarray:
-    """[N, H, W, 3] uint8.
+def load_pixels(paths: Sequence[Path], shape: Shape, how: Preprocess) -> np.ndarray:
+    """[N, H, W, C]: uint8 pixels; float32 input values where some files hold floats.
 
     Raises:
         InputError: some of them cannot be read; all of these are named.
     """
-    return np.stack(_each(paths, lambda image: to_pixels(image, size, size, how)))
+    found = _each(paths, lambda path: load_input(path, shape, how))
+    if any(x.dtype != np.uint8 for x in found):
+        found = [normalize(x, how) for x in found]
+    return np.stack(found)
 
 
-def mirrored_crops(paths: Sequence[Path], size: int, how: Preprocess, seed: int) -> np.ndarray:
-    """A part of each image as its mirror shows it, [N, H, W, 3] uint8: where and how large is drawn by the seed.
+def whole_floats(inputs: np.ndarray) -> str | None:
+    """A line for floats that all are whole numbers up to 255: pixels, perhaps, which nobody normalised."""
+    if inputs.dtype == np.uint8 or not (inputs.min() >= 0 and 2 < inputs.max() <= 255):
+        return None
+    if (inputs != np.rint(inputs)).any():
+        return None
+    return (
+        "the arrays hold floats that are whole numbers up to 255, and are taken as they are: pixels would be uint8 "
+        "(divided by 255, then mean and std), floats what the network itself takes"
+    )
+
+
+def are_arrays(paths: Sequence[Path]) -> bool:
+    """Whether there are files of arrays among these."""
+    return any(is_array_file(path) for path in paths)
+
+
+def mirrored_crops(paths: Sequence[Path], shape: Shape, how: Preprocess, seed: int) -> np.ndarray:
+    """A part of each image as its mirror shows it, [N, H, W, C] uint8: where and how large is drawn by the seed.
 
     Raises:
         InputError: some of them cannot be read; all of these are named.
     """
     random = np.random.default_rng(seed)
 
-    def view(image: Image.Image) -> np.ndarray:
+    def view(path: Path) -> np.ndarray:
+        image = load_image(path)
         share, x, y = (random.uniform(*ends) for ends in (CROPPED, (0, 1), (0, 1)))
         width, height = (max(1, round(share * side)) for side in image.size)
         left, top = round(x * (image.width - width)), round(y * (image.height - height))
         part = image.crop((left, top, left + width, top + height)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return to_pixels(part, size, size, how)
+        return to_pixels(part, shape[0], shape[1], how)
 
     return np.stack(_each(paths, view))
 
 
-def _each(paths: Sequence[Path], do: Callable[[Image.Image], T]) -> list[T]:
-    """What ``do`` makes of each image."""
+def _each(paths: Sequence[Path], do: Callable[[Path], T]) -> list[T]:
+    """What ``do`` makes of each file."""
     found, bad = [], []
     for path in paths:
         try:
-            found.append(do(load_image(path)))
+            found.append(do(path))
         except InputError as error:
             bad.append(str(error))
     if bad:
@@ -194,9 +225,45 @@ def check_readable(paths: Sequence[Path]) -> None:
     """Read every image before the work begins.
 
     Raises:
-        InputError: some of them cannot be read; all of these are named.
+        InputError: some of them cannot be read, and all of these are named; or arrays have several shapes.
     """
-    _each(paths, lambda image: None)
+
+    def shape(path: Path) -> tuple[int, ...]:
+        if not is_array_file(path):
+            load_image(path)
+            return ()
+        return read_array(path).shape
+
+    shapes = dict(zip(_each(paths, shape), paths, strict=True))
+    shapes.pop((), None)
+    if len(shapes) > 1:
+        (a, b), (x, y) = [*shapes][:2], [*shapes.values()][:2]
+        raise InputError(f"arrays have one shape, that of the input: {x} holds {list(a)}, {y} {list(b)}")
+
+
+def write_arrays(arrays: Iterable[Any], folder: Path, most: int) -> None:
+    """Write the first ``most`` of ``arrays`` into a new folder, a ``.npy`` file each.
+
+    Args:
+        arrays: each [H, W, C] (or [H, W], one channel) of the input's size: pixels as uint8, or what the network itself
+            takes as floats; anything that numpy makes an array of. An array [N, H, W, C] is such an iterable.
+        most: of an iterable that may never end.
+
+    Raises:
+        InputError: there are none, or one is no such array; with its number.
+    """
+    folder.mkdir(parents=True)
+    count = 0
+    for count, given in enumerate(islice(arrays, most), 1):
+        if isinstance(given, list | tuple | dict):
+            raise InputError(f"item {count} of the images is a {type(given).__name__}; give arrays [H, W, C] alone")
+        try:
+            found = checked(np.asarray(given))
+        except (InputError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"item {count} of the images: {str(error).splitlines()[0]}") from error
+        np.save(folder / f"{count:06d}.npy", found)
+    if not count:
+        raise InputError("the images are an iterable of none")
 
 
 def calibration_images(folder: Path, count: int, seed: int) -> dict[str, Path]:

@@ -14,7 +14,7 @@ from qhyvit.errors import InputError
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.verify.accuracy import Accuracy, count
 from qhyvit_device.manifest import Manifest
-from qhyvit_device.preprocess import Preprocess, load_image, normalize, quantize, to_pixels
+from qhyvit_device.preprocess import Preprocess, load_image, load_input, normalize, quantize
 from qhyvit_device.runner import Model, TfliteFile
 
 
@@ -30,12 +30,12 @@ def labelled_images(folder: Path, labels: Path | None, outputs: int) -> data.Lab
 
 
 def feed_of(file: TfliteFile, pixels: np.ndarray, how: Preprocess) -> np.ndarray:
-    """What ``file`` takes for one image [H, W, 3]: float or codes, NHWC or NCHW."""
+    """What ``file`` takes for one image [H, W, C]: float or codes, NHWC or NCHW."""
     scale, zero_point = file.input["quantization"]
     name = np.dtype(file.input["dtype"]).name
     floating = name.startswith("float")
     x = normalize(pixels, how) if floating else quantize(pixels, how, float(scale), int(zero_point), name)
-    return x.transpose(2, 0, 1) if tuple(file.input["shape"])[1] == 3 else x
+    return x if tuple(file.input["shape"])[1:] == x.shape else x.transpose(2, 0, 1)
 
 
 def logits_of(model: bytes, pixels: Iterable[np.ndarray], how: Preprocess) -> np.ndarray:
@@ -100,6 +100,8 @@ def float_file(bundle: Path, given: Path | None, model: Model) -> TfliteFile | N
 
 def squash_hint(paths: list[Path]) -> str | None:
     """A line for images that all are squares of one size: their source may have squashed them; None for others."""
+    if data.are_arrays(paths):
+        return None
     sizes = {load_image(p).size for p in paths[:8]}
     width, height = next(iter(sizes))
     if len(paths) < 2 or len(sizes) > 1 or width != height:
@@ -111,7 +113,7 @@ def squash_hint(paths: list[Path]) -> str | None:
 class Predictions:
     """Logits [N, classes] of the integer file and, where there is one, of the float file, on the same images.
 
-    ``pixels(i)``: image i as the models see it, [H, W, 3] uint8; ``classes``: [N] int64, None without labels.
+    ``pixels(i)``: image i as the models see it, [H, W, C]; ``classes``: [N] int64, None without labels.
     """
 
     names: tuple[str, ...]
@@ -212,7 +214,7 @@ def score(subject: Subject, start: int, stop: int, progress: Progress) -> Evalua
     paths, classes = subject.labelled.paths[start:stop], subject.labelled.classes[start:stop]
 
     def pixels(i: int) -> np.ndarray:
-        return to_pixels(load_image(paths[i]), facts.input.height, facts.input.width, how)
+        return load_input(paths[i], facts.input.shape, how)
 
     names = [p.name for p in paths]
     got = predict(subject.model, subject.reference, names, pixels, how, classes, progress)

@@ -32,6 +32,7 @@ class Option:
         choices: the texts that are allowed; empty: any.
         joined: a text may name several of the choices, with commas; ``alone`` are those that stand alone.
         flag: on the command line, where that is not the field's name.
+        read: what a value of another form means, None: nothing that is allowed; ``form`` says in words what it may be.
         kind: type of the value, or of each where ``many`` are listed; ``optional``: None is one. From the annotation.
     """
 
@@ -44,6 +45,8 @@ class Option:
     joined: bool = False
     alone: tuple[str, ...] = ()
     flag: str = ""
+    read: Callable[[Any], Any] | None = None
+    form: str = ""
     kind: type = str
     optional: bool = False
     many: bool = False
@@ -79,6 +82,8 @@ class Option:
         return found
 
     def _found(self, given: Any) -> Any:
+        if self.read is not None:
+            return self.read(given)
         if self.kind is bool:
             if isinstance(given, str):
                 return SWITCH.get(given.strip().lower())
@@ -111,6 +116,8 @@ class Option:
     @property
     def allowed(self) -> str:
         """What it may be, in words."""
+        if self.form:
+            return self.form
         if self.kind is bool:
             return "true or false (also on and off, yes and no, 1 and 0)"
         if self.choices:
@@ -156,13 +163,20 @@ def _shown(given: Any) -> str:
     return " ".join((text if len(text) <= 60 else f"{text[:57]}...").split())
 
 
+def numbers(given: Any) -> tuple[float, ...] | None:
+    """A number or several: a list, or a text with commas; None: it is none of these."""
+    parts = given.split(",") if isinstance(given, str) else given if isinstance(given, list | tuple) else [given]
+    found = tuple(_number(part, float) for part in parts)
+    return found if found and None not in found else None
+
+
 def options_of(settings: type[Settings]) -> Mapping[str, Option]:
     """What each field may be, by its name."""
     hints, found = get_type_hints(settings), {}
     for about in (f for f in fields(settings) if "option" in f.metadata):
         named = [kind for kind in get_args(hints[about.name]) or (hints[about.name],) if kind is not NoneType]
-        many, whole = get_origin(hints[about.name]) is tuple, get_origin(hints[about.name]) is Mapping
-        kind = dict if whole else named[0]
+        many, whole = (get_origin(hints[about.name]) is form for form in (tuple, Mapping))
+        kind = tuple if about.metadata["option"].read is not None else dict if whole else named[0]
         optional = NoneType in get_args(hints[about.name])
         found[about.name] = replace(about.metadata["option"], kind=kind, optional=optional, many=many)
     return found

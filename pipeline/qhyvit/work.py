@@ -23,6 +23,7 @@ from qhyvit import files
 from qhyvit.errors import InputError, QhyvitError
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.registry import extensions
+from qhyvit_device.arrays import Shape
 from qhyvit_device.manifest import matches
 from qhyvit_device.preprocess import Preprocess
 
@@ -42,8 +43,8 @@ TOOLS = ("torch", "timm", "litert-torch", "ai-edge-litert", "numpy", "pillow")
 # what JSON files hold: of a name with "?" nothing or null is as good; [form] is a list of such
 FORMS: dict[str, Any] = {
     FACTS: {
-        "model": str, "task": str, "outputs": [{"name": str, "shape": list}], "classes": int,
-        "input_size": int | list, "preprocess": dict, "weights": str, "versions": dict,
+        "model": str, "task": str, "outputs": [{"name": str, "shape": list}], "classes": int, "input_shape": [int],
+        "preprocess": dict, "weights": str, "versions": dict,
         "?float_error": float, "?float_images": int, "?weights_sha256": str,
     },
     VERIFY: {
@@ -90,6 +91,12 @@ def default_preprocess(facts: Mapping[str, Any], mode: str | None = None) -> Pre
     return Preprocess(mode or "crop", raw["resize"], raw["interpolation"], tuple(raw["mean"]), tuple(raw["std"]))
 
 
+def input_shape(facts: Mapping[str, Any]) -> Shape:
+    """Height, width and channels of an exported model's input."""
+    height, width, channels = facts["input_shape"]
+    return height, width, channels
+
+
 def _check(value: Any, form: Any, where: str) -> None:
     """Compare what a JSON file holds with its form.
 
@@ -118,6 +125,7 @@ def _object(name: str, content: bytes) -> dict[str, Any]:
     _check(found, FORMS.get(name, {}), "")
     if name == FACTS:
         default_preprocess(found)
+        input_shape(found)
     return found
 
 

@@ -92,8 +92,8 @@ def test_each_trained_model_gets_its_familys_form(name):
     source = open_source(f"{training.__file__.replace('train.py', 'families.py')}:{name}")
     assert source.family in all_families()
     assert source.classes == CLASSES
-    x = torch.rand(1, source.input_size, source.input_size, 3)
+    x = torch.rand(1, *source.shape)
     with torch.no_grad():
         expected = source.reference(x.permute(0, 3, 1, 2))
-        found = source.rewrite(source.reference, source.input_size)(x)
+        found = source.rewrite(source.reference, source.shape)(x)
     assert float((found - expected).abs().max()) < 1e-4 * float(expected.abs().max()) + 1e-5

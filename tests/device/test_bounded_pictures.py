@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -47,9 +48,9 @@ def by_pillow(image, height, width, how):
     resample = FILTERS[how.interpolation]
     if how.mode == "squash":
         return np.asarray(image.resize((width, height), resample))
-    short, long = min(image.size), max(image.size)
-    scaled = int(how.resize * long / short)
-    image = image.resize((how.resize, scaled) if image.width <= image.height else (scaled, how.resize), resample)
+    sides = [round(how.resize * side / min(width, height)) for side in (width, height)]
+    ratio = max(Fraction(side, own) for side, own in zip(sides, image.size, strict=True))
+    image = image.resize((int(ratio * image.width), int(ratio * image.height)), resample)
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
     return np.asarray(image.crop((left, top, left + width, top + height)))
 

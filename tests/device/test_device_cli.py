@@ -71,7 +71,7 @@ def test_what_classify_cannot_take_is_refused(bundle):
     for wrong in ({"top": 0}, {"top": -3}, {"mode": "fold"}):
         with pytest.raises(InputError):
             model.classify(image, **wrong)
-    with pytest.raises(InputError, match=r"Image\.fromarray"):
+    with pytest.raises(InputError, match=r"arrays are not resized, pictures are \(Image\.fromarray\)"):
         model.classify(np.zeros((9, 9, 3), np.uint8))
 
 

@@ -30,7 +30,7 @@ def made(name: str, size: int, seed: int = 1) -> tuple[nn.Module, nn.Module]:
     family, variant = find_variant(name)
     reference = family.build(variant, 12).eval()
     randomize(reference, seed)
-    return reference, family.rewrite(reference, size)
+    return reference, family.rewrite(reference, (size, size, 3))
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_norms_of_different_eps_are_refused():
     reference = family.build(variant, 12).eval()
     reference.stages[3][1].transformer[0].norm2.eps = 1e-6
     with pytest.raises(ExportError, match="eps"):
-        family.rewrite(reference, 128)
+        family.rewrite(reference, (128, 128, 3))
 
 
 @pytest.mark.parametrize("name", ["mobilevit_xxs", "mobilevitv2_050"])
@@ -130,7 +130,7 @@ def test_rewriting_leaves_the_reference_as_it_was():
     reference = family.build(variant, 5).eval()
     randomize(reference, 0)
     before = {k: v.clone() for k, v in reference.state_dict().items()}
-    family.rewrite(reference, 128)
+    family.rewrite(reference, (128, 128, 3))
     assert all(torch.equal(before[k], v) for k, v in reference.state_dict().items())
 
 

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from qhyvit.errors import ExportError, UsageError
-from qhyvit.models.shared.input_facts import input_facts
+from qhyvit.models.shared.export import export
+from qhyvit.models.shared.input_facts import Pixels, input_facts
 from qhyvit.models.shared.source import open_source
 from qhyvit.models.shared.timm_models import import_timm
+from qhyvit.tflite.read import read
 
 timm = import_timm()
 
@@ -29,29 +31,34 @@ class Net(nn.Module):
         return self.head(torch.relu(self.stem(x)).mean((2, 3)))
 
 
-def facts(size=None, **said):
-    return input_facts("Net", Net(**said), size)
+def facts(size=None, channels=3, given=None, **said):
+    return input_facts("Net", Net(channels, **said), size and (size, size), given)
 
 
-def refusal(size=None, **said):
+def refusal(size=None, channels=3, given=None, **said):
     with pytest.raises(UsageError) as caught:
-        facts(size, **said)
+        facts(size, channels, given, **said)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("said", [64, (64, 64), [3, 64, 64], (3, 64, 64), np.int64(64), torch.tensor([3, 64, 64])])
 def test_an_input_size_in_any_usual_form(said):
-    assert facts(input_size=said).input_size == 64
+    assert facts(input_size=said).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("said", [(64, 128), [3, 64, 128], np.array([64, 128])])
+def test_height_comes_before_width(said):
+    assert facts(input_size=said).shape == (64, 128, 3)
+    assert facts(96, input_size=said).shape == (96, 96, 3)
 
 
 @pytest.mark.parametrize(
     ("said", "words"),
     [
-        ((64, 128), "64 x 128; only squares"),
-        ((3, 256, 128), "256 x 128; only squares"),
-        ((1, 64, 64), "1 channels first; images have three"),
-        ((64, 64, 3), "64 channels first"),
+        ((64, 64, 3), "64 channels first; give (C, H, W), C up to 16"),
+        ((17, 64, 64), "17 channels first"),
+        ((0, 64, 64), "whole number, 1 to 4096"),
         ((3, 3, 64, 64), "4 numbers"),
         (True, "input_size is True, not a number"),
         ("64", "input_size is '64', not a number"),
@@ -65,11 +72,19 @@ def test_other_input_sizes_are_refused(said, words):
     assert words in refusal(input_size=said)
 
 
-def test_a_rectangle_in_timms_configuration_is_refused_and_a_size_that_is_asked_for_wins():
+def test_a_rectangle_in_timms_configuration_is_taken_and_a_size_that_is_asked_for_wins():
     net = timm.create_model("mobilenetv3_small_050", pretrained_cfg_overlay={"input_size": (3, 256, 128)})
-    with pytest.raises(UsageError, match=r"pretrained_cfg: input_size is 256 x 128; only squares.*--input-size"):
-        input_facts("it", net, None)
-    assert input_facts("it", net, 128).input_size == 128
+    found = input_facts("it", net, None)
+    assert (found.shape, found.preprocess["resize"]) == ((256, 128, 3), int(128 / net.pretrained_cfg["crop_pct"]))
+    assert input_facts("it", net, (128, 96)).shape == (128, 96, 3)
+
+
+def test_timms_configuration_says_three_channels_whatever_it_was_made_with():
+    net = timm.create_model("mobilenetv3_small_050", in_chans=1)
+    assert net.pretrained_cfg["input_size"][0] == len(net.pretrained_cfg["mean"]) == 3
+    found = input_facts("it", net.eval(), (64, 64))
+    assert (found.shape, found.preprocess["mean"], found.preprocess["std"]) == ((64, 64, 1), (0.449,), (0.226,))
+    assert found.notes == ("it says no mean: (0.449) is taken", "it says no std: (0.226) is taken")
 
 
 @pytest.mark.parametrize("value", [0.5, (0.5,), [0.5] * 3, np.full(3, 0.5, np.float32), torch.full((3,), 0.5)])
@@ -88,18 +103,49 @@ def test_mean_and_std_in_any_usual_form(value):
         (127.5, 127.5),
     ],
 )
-def test_values_of_bytes_are_refused_with_those_to_give(mean, std):
-    line = refusal(input_size=64, mean=mean, std=std)
-    mean, std = ([f"{v / 255:.4g}" for v in np.broadcast_to(x, 3)] for x in (mean, std))
-    assert f"mean ({', '.join(mean)}), std ({', '.join(std)})" in line
-
-
-def test_what_is_given_then_is_the_same_normalisation():
-    """(255 x - m) / s = (x - m / 255) / (s / 255): the remedy's numbers are those of pixels in 0..1."""
-    said = facts(input_size=64, mean=np.array([123.675, 116.28, 103.53]) / 255, std=1 / 255).preprocess
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_values_of_bytes_are_mended_and_a_line_says_so(mean, std, by_hand):
+    """(255 x - m) / s = (x - m / 255) / (s / 255)."""
+    given = Pixels(np.broadcast_to(mean, 3).tolist(), np.broadcast_to(std, 3).tolist()) if by_hand else None
+    said = facts(input_size=64, given=given, **({} if by_hand else {"mean": mean, "std": std}))
     x = np.linspace(0, 1, 7)[:, None]
-    found = (x - np.array(said["mean"])) / np.array(said["std"])
-    np.testing.assert_allclose(found, 255 * x - np.array([123.675, 116.28, 103.53]), atol=1e-9)
+    found = (x - np.array(said.preprocess["mean"])) / np.array(said.preprocess["std"])
+    np.testing.assert_allclose(found, (255 * x - np.broadcast_to(mean, 3)) / np.broadcast_to(std, 3), atol=1e-9)
+    (line,) = said.notes
+    assert line.startswith("--mean and --std: " if by_hand else "Net.preprocess: ")
+    assert "are those of values in 0..255: a 255th is taken, mean (" in line
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.485,) * 3, (0.229,) * 3), (0.0, 1.0), ((0.5, 0.0, 1.0), 1 / 255)])
+def test_values_of_one_are_taken_as_they_are(mean, std):
+    said = facts(input_size=64, mean=mean, std=std)
+    assert said.notes == ()
+    assert said.preprocess["mean"] == tuple(np.broadcast_to(mean, 3))
+    assert said.preprocess["std"] == tuple(np.broadcast_to(std, 3))
+
+
+@pytest.mark.parametrize(("mean", "std", "words"), [
+    (123.675, 0.229, "have two units"), (0.485, 58.4, "have two units"), (0.485, 255, "have two units"),
+    (0.485 / 255, 0.229 / 255, "divided by 255 twice"), (32768, 32768, "of values beyond 0..255"),
+])  # fmt: skip
+def test_a_mean_and_a_std_that_no_pixels_have_are_refused(mean, std, words):
+    assert words in refusal(input_size=64, mean=mean, std=std)
+    assert words in refusal(64, given=Pixels((mean,), (std,)))
+
+
+def test_what_the_user_says_goes_before_what_the_module_says():
+    said = {"input_size": 64, "mean": 0.5, "std": 0.25, "channel_order": "BGR"}
+    assert facts(**said, given=Pixels(mean=(0.1, 0.2, 0.3))).preprocess["mean"] == (0.3, 0.2, 0.1)
+    assert facts(**said, given=Pixels(std=(0.75,))).preprocess["std"] == (0.75,) * 3
+    found = facts(**said, given=Pixels((0.1, 0.2, 0.3), None, "RGB"))
+    assert (found.is_bgr, found.preprocess["mean"]) == (False, (0.1, 0.2, 0.3))
+
+
+def test_imagenets_values_are_no_bgr_ones():
+    found = facts(input_size=64, channel_order="BGR")
+    assert (found.is_bgr, found.preprocess["mean"]) == (True, (0.485, 0.456, 0.406))
+    assert "GBR" in refusal(input_size=64, channel_order="GBR")
+    assert "takes 1 channels; the order BGR is of three" in refusal(input_size=(1, 64, 64), channel_order="BGR")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +199,7 @@ def test_what_is_no_dictionary_is_refused(key, value):
     net = Net()
     setattr(net, key, value)
     with pytest.raises(UsageError, match=f"{key} is a {type(value).__name__}"):
-        input_facts("Net", net, 64)
+        input_facts("Net", net, (64, 64))
 
 
 def test_resize_follows_another_size():
@@ -164,10 +210,56 @@ def test_resize_follows_another_size():
     assert found.preprocess["resize"] == int(config["input_size"][-1] / config["crop_pct"])
 
 
-@pytest.mark.parametrize("channels", [1, 5])
-def test_other_channel_counts_are_said_with_the_layer(channels):
-    with pytest.raises(ExportError, match=rf"takes {channels} channels?: its first convolution, stem.*three"):
-        open_source(Net(channels), size=64)
+@pytest.mark.parametrize("channels", [1, 2, 5, 16])
+def test_channels_are_those_of_the_first_convolution_or_said(channels):
+    assert open_source(Net(channels), size=64).shape == (64, 64, channels)
+    assert open_source(Net(channels, input_size=(channels, 32, 64))).shape == (32, 64, channels)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(channels * 64 * 32, 4))
+    assert open_source(flat, size=(64, 32)).shape == (64, 32, channels)
+    with pytest.raises(ExportError, match=rf"takes {channels} channels?: its first convolution, stem.*says 7"):
+        open_source(Net(channels, input_size=(7, 64, 64)))
+
+
+def test_a_gray_input_that_a_module_repeats_is_one_channel_where_it_says_so():
+    class Repeats(Net):
+        def forward(self, x):
+            return super().forward(x.expand(-1, 3, -1, -1))
+
+    assert open_source(Repeats(input_size=(1, 32, 32))).shape == (32, 32, 1)
+
+
+def test_too_many_channels_and_counts_of_values_are_refused():
+    with pytest.raises(UsageError, match="first convolution takes 17 channels; an input has 1 to 16"):
+        open_source(Net(17), size=64)
+    assert "mean has 3 values; give 5, or one for all" in refusal(channels=5, input_size=64, mean=(0.1, 0.2, 0.3))
+    assert "--std has 2 values; give 3, or one" in refusal(64, given=Pixels(std=(1.0, 2.0)))
+
+
+class Several(nn.Module):
+    """Takes more than images."""
+
+    def forward(self, image, mask, *, scale, gain=1.0):
+        return (image * mask * scale).mean((2, 3))
+
+
+def test_several_inputs_are_refused_by_name():
+    with pytest.raises(ExportError, match=r"^Several takes 3 inputs \(image, mask, scale\); a file has one") as caught:
+        open_source(Several(), size=64)
+    assert "\n" not in str(caught.value)
+
+
+def test_blue_first_goes_into_the_first_convolution():
+    """The same file, op by op, as one of the convolution whose weights are turned by hand; red comes first in both."""
+    net, turned = Net(input_size=32, channel_order="BGR"), Net(input_size=32)
+    turned.stem.weight.data = net.stem.weight.data.flip(1)
+    sources = [open_source(net), open_source(turned)]
+    graphs = [read(export(source).tflite) for source in sources]
+    assert [n.op for n in graphs[0].nodes] == [n.op for n in graphs[1].nodes]
+    weights = [g.constant(next(n for n in g.nodes if n.op == "CONV_2D").inputs[1]) for g in graphs]
+    assert np.array_equal(*weights)
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        assert torch.equal(sources[0].reference(x), net.eval()(x.flip(1)))
 
 
 @pytest.mark.parametrize("size", [0, -1, True, 10**6])

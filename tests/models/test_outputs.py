@@ -11,6 +11,8 @@ from qhyvit.models.shared.export import export, float_error
 from qhyvit.models.shared.outputs import check_values, gives_probabilities
 from qhyvit.models.shared.source import open_source
 
+SHAPE = 32, 32, 3
+
 
 class Net(nn.Module):
     """Logits [1, classes] for [1, 3, 32, 32]; ``mid`` works on maps, ``end`` on logits."""
@@ -74,8 +76,8 @@ def test_a_softmax_at_the_end_is_cut_and_the_softmax_of_the_file_is_the_modules_
 def test_logits_are_no_probabilities_and_a_softmax_within_stays():
     made = export(open_source(Net(mid=nn.Softmax(1))))
     assert made.facts["softmax_inside"] is False
-    assert not gives_probabilities(Net().eval(), 32)
-    assert gives_probabilities(Net(end=nn.Softmax(1)).eval(), 32)
+    assert not gives_probabilities(Net().eval(), (32, 32, 3))
+    assert gives_probabilities(Net(end=nn.Softmax(1)).eval(), (32, 32, 3))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_state_that_no_output_depends_on_is_let_be():
             self.seen = self.seen + 1
             return super().forward(x)
 
-    check_values("it", Counting().eval(), 32)
+    check_values("it", Counting().eval(), (32, 32, 3))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +241,7 @@ def test_the_float_error_is_that_of_the_worst_image():
         y = net(x)
         return y + 0.5 * y.abs().max() * (x == torch.from_numpy(images[2]).permute(2, 0, 1)[None]).all()
 
-    assert float_error(data, net, 32, images=images) < 1e-5
-    assert float_error(data, wrong, 32, images=images) == pytest.approx(1 / 3, abs=0.2)
-    assert float_error(data, wrong, 32, images=images[:2]) < 1e-5
-    assert not float_error(data, lambda x: net(x) * float("nan"), 32, images=images) < 1
+    assert float_error(data, net, SHAPE, images=images) < 1e-5
+    assert float_error(data, wrong, SHAPE, images=images) == pytest.approx(1 / 3, abs=0.2)
+    assert float_error(data, wrong, SHAPE, images=images[:2]) < 1e-5
+    assert not float_error(data, lambda x: net(x) * float("nan"), SHAPE, images=images) < 1

@@ -94,7 +94,7 @@ def verified(made, size):
 
 def test_a_factory_of_ones_own_becomes_a_verified_integer_file(own):
     source = own("make")
-    assert (source.family, source.classes, source.input_size) == (GENERIC, 6, 32)
+    assert (source.family, source.classes, source.shape) == (GENERIC, 6, (32, 32, 3))
     graph, report = verified(export(source), 32)
     assert report.passed, report.to_json()["checks"]
     ops = {n.op for n in graph.nodes}
@@ -188,7 +188,7 @@ WORKING = (
 def test_hybrids_that_no_family_knows_build(name):
     source = open_source(f"timm/{name}", seed=1, random_weights=True)
     assert source.family == GENERIC
-    _, report = verified(export(source), source.input_size)
+    _, report = verified(export(source), source.shape)
     assert report.passed, report.to_json()["checks"]
 
 
@@ -199,7 +199,7 @@ def test_random_networks_keep_the_size_of_their_values():
     for m in net.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.normal_(m.weight, std=10.0)
-    settle(net.eval(), 16, 0)
+    settle(net.eval(), (16, 16, 3), 0)
     x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         y = net(x)

@@ -87,11 +87,12 @@ def changed(net, kind):
 def compared(net, size):
     """What became of a module, as far as it computes the same."""
     lines: list[str] = []
-    x = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(4))
+    height, width = size if isinstance(size, tuple) else (size, size)
+    x = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
         expected = net.eval()(x)
         before = {k: v.clone() for k, v in net.state_dict().items()}
-        made = with_equivalents(net, size, lines.append)
+        made = with_equivalents(net, (height, width, 3), lines.append)
         found = made(x.permute(0, 2, 3, 1))
     assert float((found - expected).abs().max()) < 2e-4 * float(expected.abs().max())
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
@@ -108,6 +109,10 @@ def compared(net, size):
         (lambda: nn.Sequential(small_former(), nn.Softmax(1)), 64, {"0": "Equivalent"}),
         (lambda: network(V2, 64), 64, {"": "Backbone"}),
         (lambda: small_former(), 64, {"": "Equivalent"}),
+        (lambda: network(V2, 64), (64, 128), {"": "Backbone"}),
+        (lambda: nn.Sequential(network(V1, 64)), (192, 64), {"0": "Backbone"}),
+        (lambda: small_former(), (64, 96), {"": "Equivalent"}),
+        (lambda: network("efficientformerv2_s0", (64, 96)), (64, 96), {"": "EfficientFormerV2"}),
     ],
 )
 def test_a_whole_network_gets_its_form_wherever_it_is(make, size, expected):
@@ -224,9 +229,9 @@ class Features(nn.Module):
 def test_paths_of_blocks_are_those_of_the_users_module():
     net = Backbone(Features())
     net(torch.rand(1, 3, 16, 16))
-    made = with_equivalents(net.eval(), 16)
+    made = with_equivalents(net.eval(), (16, 16, 3))
     assert equivalents_in(made) == {"backbone.stages.1": "MobileVitBlock"}
-    blocks = set(_modules(convert(made, 16), made).values())
+    blocks = set(_modules(convert(made, (16, 16, 3)), made).values())
     assert blocks >= {"backbone.stages.1.transformer.0.norm1", "backbone.stages.0"}
     assert {b.split(".")[0] for b in blocks} <= {"backbone", "head"}
 
@@ -264,7 +269,7 @@ def test_a_form_that_the_converter_refuses_is_left_out(monkeypatch):
 
 def test_without_forms_a_module_stays_whole():
     net = network(V2, 64)
-    assert equivalents_in(as_it_is(net, 64)) == {}
+    assert equivalents_in(as_it_is(net, (64, 64, 3))) == {}
 
 
 @pytest.mark.slow

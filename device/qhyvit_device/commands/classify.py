@@ -5,16 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from qhyvit_device.commands.shared.arguments import count, share
 from qhyvit_device.commands.shared.command import Command
 from qhyvit_device.commands.shared.images import ImageReader, image_options, read_images
 from qhyvit_device.errors import DeviceError
-from qhyvit_device.runner import Model
+from qhyvit_device.runner import Given, Model
 from qhyvit_device.terminal import shown
 
 TOP, THRESHOLD = 5, 0.5
@@ -26,7 +23,7 @@ class _Classes(ImageReader):
         if self.args.threshold is not None and model.manifest.task != "multilabel":
             raise DeviceError(f"--threshold is for labels that may hold together; of {model.bundle} one is right")
 
-    def read(self, model: Model, image: Image.Image | Path, name: str) -> Mapping[str, Any]:
+    def read(self, model: Model, image: Given, name: str) -> Mapping[str, Any]:
         outputs = model.run(model.prepare(image, self.args.resize_mode))
         if model.manifest.task == "regress":
             return {"values": [asdict(v) for v in model.values(outputs)]}

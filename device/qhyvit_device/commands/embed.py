@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from qhyvit_device import files
 from qhyvit_device.commands.shared.arguments import count
@@ -18,7 +17,7 @@ from qhyvit_device.commands.shared.command import Command
 from qhyvit_device.commands.shared.images import ImageReader, image_options, read_images
 from qhyvit_device.errors import DeviceError
 from qhyvit_device.gallery import Gallery
-from qhyvit_device.runner import Model
+from qhyvit_device.runner import Given, Model
 from qhyvit_device.terminal import shown
 
 TOP, FIRST = 5, 4
@@ -41,7 +40,7 @@ class _Vectors(ImageReader):
         if self.args.gallery is not None:
             self._gallery = Gallery(model, self.args.gallery, self.args.resize_mode, self.refuse)
 
-    def read(self, model: Model, image: Image.Image | Path, name: str) -> Mapping[str, Any]:
+    def read(self, model: Model, image: Given, name: str) -> Mapping[str, Any]:
         vector = model.embed(image, self.args.resize_mode)
         if self.args.out is not None:
             self._vectors.append(vector)

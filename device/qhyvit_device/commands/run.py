@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from qhyvit_device import files
 from qhyvit_device.commands.shared.command import Command
 from qhyvit_device.commands.shared.images import ImageReader, image_options, read_images
 from qhyvit_device.errors import DeviceError
-from qhyvit_device.runner import Model
+from qhyvit_device.runner import Given, Model
 from qhyvit_device.terminal import shown
 
 
@@ -33,7 +32,7 @@ class _Outputs(ImageReader):
     def open(self, model: Model) -> None:
         """Any task will do."""
 
-    def read(self, model: Model, image: Image.Image | Path, name: str) -> Mapping[str, Any]:
+    def read(self, model: Model, image: Given, name: str) -> Mapping[str, Any]:
         outputs = model.run(model.prepare(image, self.args.resize_mode))
         found = []
         for output in outputs.facts.values():

@@ -9,15 +9,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from qhyvit_device import files
 from qhyvit_device.commands.shared.command import Command
 from qhyvit_device.commands.shared.images import ImageReader, image_options, read_images
 from qhyvit_device.errors import DeviceError, InputError
-from qhyvit_device.overlay import drawn, view
-from qhyvit_device.pictures import DRAFT_BYTES, decoded
-from qhyvit_device.runner import Model
+from qhyvit_device.overlay import canvas, drawn, view
+from qhyvit_device.pictures import DRAFT_BYTES
+from qhyvit_device.preprocess import opened
+from qhyvit_device.runner import Given, Model
 from qhyvit_device.terminal import shown
 
 
@@ -31,16 +33,18 @@ class _Maps(ImageReader):
         elif args.draw is not None and not args.draw.is_dir():
             raise DeviceError(f"--draw {args.draw}: of several images, name a folder that is there")
 
-    def read(self, model: Model, image: Image.Image | Path, name: str) -> Mapping[str, Any]:
+    def read(self, model: Model, image: Given, name: str) -> Mapping[str, Any]:
         target = None if self.args.draw is None else self._target(name)
-        picture = image if isinstance(image, Image.Image) else decoded(image, DRAFT_BYTES)
+        ready = isinstance(image, Image.Image | np.ndarray)
+        picture: Any = image if ready else opened(image, model.manifest.input.shape, DRAFT_BYTES)  # type: ignore[arg-type]
         outputs = model.run(model.prepare(picture, self.args.resize_mode))
         shares = model.segmentation(outputs).shares()
         found: dict[str, Any] = {"classes": [asdict(s) for s in shares]}
         if target is not None:
             facts, mode = model.manifest, self.args.resize_mode
             how = facts.preprocess if mode is None else replace(facts.preprocess, mode=mode)
-            pixels = view(picture, facts.input.height, facts.input.width, how)
+            is_array = isinstance(picture, np.ndarray)
+            pixels = canvas(picture) if is_array else view(picture, facts.input.height, facts.input.width, how)
             stream = io.BytesIO()
             drawn(pixels, model.segmentation(outputs, *pixels.shape[:2]), shares).save(stream, "PNG")
             files.write(target, stream.getvalue())

@@ -72,7 +72,7 @@ def build_flags(*parts: str) -> Callable[[Command], Command]:
             hint: Any = Annotated[(list[str] if kind is dict else kind) | None, flag(keyword)]
             return inspect.Parameter(keyword, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
 
-        generated = [parameter(keyword, about.kind) for keyword, about in flags.items()]
+        generated = [parameter(keyword, about.kind if about.read is None else str) for keyword, about in flags.items()]
         kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values() if p.name != "given"]
         found = {p.name: p for p in (*kept, *generated)}
         call.__name__, call.__doc__ = command.__name__, command.__doc__

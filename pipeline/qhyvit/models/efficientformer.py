@@ -16,6 +16,7 @@ from torch import nn
 
 from qhyvit.models.shared.family import Family, Variant
 from qhyvit.models.shared.modules import averaged_heads, behind_norm, centred, check_grid, folded_conv, without_offsets
+from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.timm_models import import_timm
 
 STRIDE = 32  # of the last stage
@@ -46,10 +47,10 @@ class Pooling(nn.Module):
 
     edge: torch.Tensor
 
-    def __init__(self, gamma: torch.Tensor, size: int) -> None:
+    def __init__(self, gamma: torch.Tensor, shape: tuple[int, ...]) -> None:
         super().__init__()
         channels = gamma.shape[0]
-        self.stride, self.channels = size - 2, channels
+        self.down, self.across, self.channels = shape[0] - 2, shape[1] - 2, channels
         self.register_buffer("edge", torch.full((channels, 1, 1, 2), 0.5))
         self.mix = nn.Conv2d(channels, channels, 3, groups=channels, bias=False)
         self.mix.weight.data = (gamma / 9)[:, None, None, None].repeat(1, 1, 3, 3)
@@ -57,10 +58,10 @@ class Pooling(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[1, C, H, W] -> [1, C, H, W]."""
-        rows = F.conv2d(x, self.edge.transpose(2, 3), stride=(self.stride, 1), groups=self.channels)
+        rows = F.conv2d(x, self.edge.transpose(2, 3), stride=(self.down, 1), groups=self.channels)
         top, bottom = torch.split(rows, 1, dim=2)
         x = torch.cat((top, x, bottom), dim=2)
-        columns = F.conv2d(x, self.edge, stride=(1, self.stride), groups=self.channels)
+        columns = F.conv2d(x, self.edge, stride=(1, self.across), groups=self.channels)
         left, right = torch.split(columns, 1, dim=3)
         mixed: torch.Tensor = self.mix(torch.cat((left, x, right), dim=3))
         return mixed
@@ -69,9 +70,9 @@ class Pooling(nn.Module):
 class PoolingBlock(nn.Module):
     """Pooling mixer and feed-forward on a map; layer scales inside."""
 
-    def __init__(self, source: Any, size: int) -> None:
+    def __init__(self, source: Any, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.pooling = Pooling(source.ls1.gamma.detach(), size)
+        self.pooling = Pooling(source.ls1.gamma.detach(), shape)
         self.fc1 = folded_conv(source.mlp.fc1, source.mlp.norm1)
         self.fc2 = folded_conv(source.mlp.fc2, source.mlp.norm2, source.ls2.gamma.detach())
 
@@ -145,17 +146,17 @@ class Flatten(nn.Module):
         return x if self.is_centred else x - x.mean(dim=1, keepdim=True)
 
 
-def _stage(source: Any, size: int) -> nn.Sequential:
-    """Downsampling and blocks; ``size`` of the map behind the downsampling."""
+def _stage(source: Any, shape: tuple[int, int]) -> nn.Sequential:
+    """Downsampling and blocks; ``shape``: height and width of the map behind the downsampling."""
     parts: list[nn.Module] = []
     if not isinstance(source.downsample, nn.Identity):
         parts.append(folded_conv(source.downsample.conv, source.downsample.norm))
     for i, block in enumerate(source.blocks):
         kind = type(block).__name__
         if kind == "MetaBlock2d":
-            parts.append(PoolingBlock(block, size))
+            parts.append(PoolingBlock(block, shape))
         elif kind == "MetaBlock1d":
-            parts.append(AttentionBlock(block, size * size))
+            parts.append(AttentionBlock(block, shape[0] * shape[1]))
         else:  # Flat: where only a convolution stands before it, that one's outputs are centred
             if i == 0:
                 _centre(parts[-1])
@@ -172,18 +173,19 @@ def _centre(conv: Any) -> None:
 class EfficientFormer(nn.Module):
     """The whole model, from NHWC pixels to logits."""
 
-    def __init__(self, source: Any, input_size: int) -> None:
+    def __init__(self, source: Any, shape: Shape) -> None:
         super().__init__()
         stem = source.stem
         self.conv1, self.conv2 = folded_conv(stem.conv1, stem.norm1), folded_conv(stem.conv2, stem.norm2)
-        sizes = [-(-input_size // stride) for stride in (4, 8, 16, STRIDE)]  # convolutions of stride 2 round up
-        self.stages = nn.Sequential(*[_stage(s, size) for s, size in zip(source.stages, sizes, strict=True)])
-        self.norm = NormalizeTokens(source.norm.eps, sizes[-1] ** 2)
+        # convolutions of stride 2 round up
+        shapes = [(-(-shape[0] // stride), -(-shape[1] // stride)) for stride in (4, 8, 16, STRIDE)]
+        self.stages = nn.Sequential(*[_stage(s, sides) for s, sides in zip(source.stages, shapes, strict=True)])
+        self.norm = NormalizeTokens(source.norm.eps, shapes[-1][0] * shapes[-1][1])
         self.head = behind_norm(*averaged_heads(source), source.norm)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[1, H, W, 3] -> [1, classes]."""
-        x = x.permute(0, 3, 1, 2)  # [1, H, W, 3] -> [1, 3, H, W]
+        """[1, H, W, C] -> [1, classes]."""
+        x = x.permute(0, 3, 1, 2)  # [1, H, W, C] -> [1, C, H, W]
         x = F.relu(self.conv2(F.relu(self.conv1(x))))
         logits: torch.Tensor = self.head(self.norm(self.stages(x)).mean(dim=0, keepdim=True))  # [N, C] -> [1, C]
         return logits
@@ -194,12 +196,13 @@ def _build(variant: Variant, classes: int) -> nn.Module:
     return model
 
 
-def _rewrite(module: nn.Module, input_size: int) -> nn.Module:
+def _rewrite(module: nn.Module, shape: Shape) -> nn.Module:
     for name, inner in module.named_modules():
         if hasattr(inner, "attention_biases"):
             table: Any = inner.attention_biases  # one bias for each distance: as many as there are tokens
-            check_grid(input_size, STRIDE, round(table.shape[1] ** 0.5), name)
-    return EfficientFormer(module, input_size).eval()
+            side = round(table.shape[1] ** 0.5)
+            check_grid(shape, STRIDE, (side, side), name)
+    return EfficientFormer(module, shape).eval()
 
 
 def _variant(size: str) -> Variant:

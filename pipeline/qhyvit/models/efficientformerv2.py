@@ -16,6 +16,7 @@ from torch import nn
 
 from qhyvit.models.shared.family import Family, Variant
 from qhyvit.models.shared.modules import averaged_heads, check_grid, folded_conv, linear
+from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.timm_models import import_timm
 
 
@@ -26,10 +27,10 @@ def _tokens(x: torch.Tensor, heads: int) -> torch.Tensor:
     return x.permute(0, 2, 3, 1).reshape(height * width, heads, channels // heads).permute(1, 0, 2)
 
 
-def _map(x: torch.Tensor, size: int) -> torch.Tensor:
+def _map(x: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """[h, N, d] -> [1, h * d, H, W]."""
     # [h, N, d] -> [N, h, d] -> [1, H, W, h * d]
-    return x.permute(1, 0, 2).reshape(1, size, size, -1).permute(0, 3, 1, 2)
+    return x.permute(1, 0, 2).reshape(1, *size, -1).permute(0, 3, 1, 2)
 
 
 def _gathered(source: Any) -> torch.Tensor:
@@ -46,7 +47,7 @@ class TalkingHeadsAttention(nn.Module):
 
     def __init__(self, source: Any, gain: torch.Tensor) -> None:
         super().__init__()
-        self.heads, self.size = source.num_heads, source.resolution[0]
+        self.heads, self.size = source.num_heads, tuple(source.resolution)
         self.has_stride = source.stride_conv is not None
         self.stride_conv = folded_conv(source.stride_conv.conv, source.stride_conv.bn) if self.has_stride else None
         self.query = folded_conv(source.q.conv, source.q.bn, source.scale)
@@ -64,7 +65,7 @@ class TalkingHeadsAttention(nn.Module):
 
     def _scores(self, x: torch.Tensor) -> torch.Tensor:
         """[1, C, H, W] -> [g, N, M]: the softmax of the scores that the first talking head mixed."""
-        count = self.size * self.size
+        count = self.size[0] * self.size[1]
         query = self.query(x).permute(0, 2, 3, 1) * self.mix  # [1, H, W, h * kd] -> [g, H, W, h * kd]
         query = query.reshape(1, self.heads * count, -1)  # [g, H, W, h * kd] -> [1, g * N, h * kd]
         key = self.key(x).permute(0, 2, 3, 1).reshape(1, count, -1)  # [1, H, W, h * kd] -> [1, M, h * kd]
@@ -94,7 +95,7 @@ class AttentionDownsample(nn.Module):
 
     def __init__(self, source: Any) -> None:
         super().__init__()
-        self.heads, self.size = source.num_heads, source.resolution2[0]
+        self.heads, self.size = source.num_heads, tuple(source.resolution2)
         self.q_local = _with_subsampling(source.q.local)
         self.query = folded_conv(source.q.proj.conv, source.q.proj.bn, source.scale)
         self.key = folded_conv(source.k.conv, source.k.bn)
@@ -174,8 +175,8 @@ class EfficientFormerV2(nn.Module):
         self.head = linear(weight * scale, bias + weight @ shift)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[1, H, W, 3] -> [1, classes]."""
-        x = x.permute(0, 3, 1, 2)  # [1, H, W, 3] -> [1, 3, H, W]
+        """[1, H, W, C] -> [1, classes]."""
+        x = x.permute(0, 3, 1, 2)  # [1, H, W, C] -> [1, C, H, W]
         x = F.gelu(self.conv2(F.gelu(self.conv1(x))))
         x = self.stages(x).permute(0, 2, 3, 1)
         logits: torch.Tensor = self.head(x.mean(dim=(1, 2)))  # [1, H, W, C] -> [1, C]
@@ -187,13 +188,14 @@ def _build(variant: Variant, classes: int) -> nn.Module:
     return model
 
 
-def _rewrite(module: nn.Module, input_size: int) -> nn.Module:
+def _rewrite(module: nn.Module, shape: Shape) -> nn.Module:
     stages: Any = module.stages
     for stage, stride in ((2, 16), (3, 32)):
         for name, inner in stages[stage].named_modules():
             if hasattr(inner, "talking_head1"):
-                grid = inner.resolution[0] * (1 if inner.stride_conv is None else 2)
-                check_grid(input_size, stride, grid, f"stages.{stage}.{name}")
+                scale = 1 if inner.stride_conv is None else 2
+                grid = inner.resolution[0] * scale, inner.resolution[1] * scale
+                check_grid(shape, stride, grid, f"stages.{stage}.{name}")
     return EfficientFormerV2(module).eval()
 
 

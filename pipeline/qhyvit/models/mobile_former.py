@@ -38,6 +38,7 @@ from qhyvit.models.shared.mobile_former_net import (
     make_model,
 )
 from qhyvit.models.shared.modules import behind_norm, centred, linear
+from qhyvit.models.shared.shape import Shape
 
 
 def head_mask(heads: int, channels: int) -> torch.Tensor:
@@ -202,11 +203,11 @@ class HybridBlockEquivalent(nn.Module):
         self.mobile = kinds[type(source)](source, after)
         self.global_local = FormerToMobileEquivalent(source.global_local, after)
 
-    def forward(self, x: torch.Tensor, tokens: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def forward(self, x: torch.Tensor, tokens: torch.Tensor, height: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """[H * W, C], [T, Ct], H to the same of the output."""
         tokens = self.global_block(self.local_global(x, tokens))
-        x, size = self.mobile(x, tokens[:1], size)
-        return self.global_local(x, tokens), tokens, size
+        x, height = self.mobile(x, tokens[:1], height)
+        return self.global_local(x, tokens), tokens, height
 
 
 class ClassifierEquivalent(nn.Module):
@@ -254,11 +255,11 @@ class Equivalent(nn.Module):
         self.register_buffer("tokens", source.tokens.weight.detach())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[1, H, W, 3] -> [1, classes]."""
+        """[1, H, W, C] -> [1, classes]."""
         x = self.lite(self.stem(x))
-        size, x, tokens = x.shape[1], x.reshape(-1, x.shape[3]), self.tokens  # [1, H, W, C] -> [H * W, C]
+        height, x, tokens = x.shape[1], x.reshape(-1, x.shape[3]), self.tokens  # [1, H, W, C] -> [H * W, C]
         for block in self.features:
-            x, tokens, size = block(x, tokens, size)
+            x, tokens, height = block(x, tokens, height)
         logits: torch.Tensor = self.classifier(x, self.local_global(x, tokens[:1]))  # the head reads no other token
         return logits
 
@@ -267,7 +268,7 @@ def _build(variant: Variant, classes: int) -> nn.Module:
     return make_model(variant.name.removeprefix("mobile_former_"), classes)
 
 
-def _rewrite(module: nn.Module, input_size: int) -> nn.Module:
+def _rewrite(module: nn.Module, shape: Shape) -> nn.Module:
     assert isinstance(module, MobileFormer)
     with torch.no_grad():
         return Equivalent(module).eval()

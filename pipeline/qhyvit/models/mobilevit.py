@@ -26,6 +26,7 @@ from qhyvit.models.shared.modules import (
     silu,
     without_offsets,
 )  # fmt: skip
+from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.timm_models import import_timm
 
 
@@ -107,11 +108,12 @@ class TransformerBlock(nn.Module):
 class MobileVitBlock(nn.Module):
     """Local convolutions, unfold, transformer, fold, and the fusion with the block's input."""
 
-    def __init__(self, source: Any, size: int) -> None:
+    def __init__(self, source: Any, shape: Shape) -> None:
         super().__init__()
-        self.size, self.patch_rows = size, size // 2
+        self.height, self.width = shape[:2]
+        self.rows, self.columns = self.height // 2, self.width // 2
         self.channels = source.conv_1x1.out_channels
-        patches = self.patch_rows * self.patch_rows
+        patches = self.rows * self.columns
         self.conv_kxk = ConvNormAct(source.conv_kxk)
         self.conv_1x1 = centred_conv(source.conv_1x1, _eps(source) ** 0.5)
         self.transformer = nn.Sequential(*[TransformerBlock(b, 4, patches) for b in source.transformer])
@@ -124,12 +126,12 @@ class MobileVitBlock(nn.Module):
         """[1, C, H, W] -> [1, C, H, W]."""
         y = self.conv_1x1(self.conv_kxk(x)).permute(0, 2, 3, 1)
         # [1, H, W, C] -> [nh, 2, nw, 2, C] -> [2, 2, nh, nw, C] -> [P, N, 1, C]
-        y = y.reshape(self.patch_rows, 2, self.patch_rows, 2, self.channels).permute(1, 3, 0, 2, 4)
-        y = y.reshape(4, self.patch_rows * self.patch_rows, 1, self.channels)
+        y = y.reshape(self.rows, 2, self.columns, 2, self.channels).permute(1, 3, 0, 2, 4)
+        y = y.reshape(4, self.rows * self.columns, 1, self.channels)
         y = silu(self.conv_proj(self.norm(self.transformer(y))))
         width = y.shape[-1]
-        y = y.reshape(2, 2, self.patch_rows, self.patch_rows, width).permute(2, 0, 3, 1, 4)
-        y = y.reshape(1, self.size, self.size, width).permute(0, 3, 1, 2)
+        y = y.reshape(2, 2, self.rows, self.columns, width).permute(2, 0, 3, 1, 4)
+        y = y.reshape(1, self.height, self.width, width).permute(0, 3, 1, 2)
         found: torch.Tensor = self.conv_fusion(torch.cat((x, y), dim=1))
         return found
 
@@ -152,8 +154,8 @@ def _build(variant: Variant, classes: int) -> nn.Module:
     return model
 
 
-def _rewrite(module: nn.Module, input_size: int) -> nn.Module:
-    stages = rewrite_stages(module, "MobileVitBlock", MobileVitBlock, input_size)
+def _rewrite(module: nn.Module, shape: Shape) -> nn.Module:
+    stages = rewrite_stages(module, "MobileVitBlock", MobileVitBlock, shape)
     return Backbone(module, stages).eval()
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from qhyvit.models.shared.family import Family, Variant
 from qhyvit.models.shared.modules import Backbone, ConvNormAct, behind_norm, folded_conv, linear, rewrite_stages, silu
+from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.timm_models import import_timm
 
 
@@ -76,11 +77,12 @@ class LinearTransformerBlock(nn.Module):
 class MobileVitV2Block(nn.Module):
     """Depthwise convolution, unfold, transformer, fold, projection."""
 
-    def __init__(self, source: Any, size: int) -> None:
+    def __init__(self, source: Any, shape: Shape) -> None:
         super().__init__()
-        self.size, self.patch_rows = size, size // 2
+        self.height, self.width = shape[:2]
+        self.rows, self.columns = self.height // 2, self.width // 2
         self.channels = source.conv_1x1.out_channels
-        patches = self.patch_rows * self.patch_rows
+        patches = self.rows * self.columns
         self.conv_kxk = ConvNormAct(source.conv_kxk)
         self.conv_1x1 = source.conv_1x1
         self.transformer = nn.Sequential(*[LinearTransformerBlock(b, 4, patches) for b in source.transformer])
@@ -92,12 +94,12 @@ class MobileVitV2Block(nn.Module):
         """[1, C, H, W] -> [1, C, H, W]."""
         x = self.conv_1x1(self.conv_kxk(x)).permute(0, 2, 3, 1)
         # [1, H, W, C] -> [nh, 2, nw, 2, C] -> [2, 2, nh, nw, C] -> [P, N, C]
-        x = x.reshape(self.patch_rows, 2, self.patch_rows, 2, self.channels).permute(1, 3, 0, 2, 4)
-        x = x.reshape(4, self.patch_rows * self.patch_rows, self.channels)
+        x = x.reshape(self.rows, 2, self.columns, 2, self.channels).permute(1, 3, 0, 2, 4)
+        x = x.reshape(4, self.rows * self.columns, self.channels)
         x = self.conv_proj(self.norm(self.transformer(x)))
         # [P, N, C'] -> [2, 2, nh, nw, C'] -> [nh, 2, nw, 2, C'] -> [1, C', H, W]
-        x = x.reshape(2, 2, self.patch_rows, self.patch_rows, -1).permute(2, 0, 3, 1, 4)
-        return x.reshape(1, self.size, self.size, -1).permute(0, 3, 1, 2)
+        x = x.reshape(2, 2, self.rows, self.columns, -1).permute(2, 0, 3, 1, 4)
+        return x.reshape(1, self.height, self.width, -1).permute(0, 3, 1, 2)
 
 
 def _build(variant: Variant, classes: int) -> nn.Module:
@@ -105,8 +107,8 @@ def _build(variant: Variant, classes: int) -> nn.Module:
     return model
 
 
-def _rewrite(module: nn.Module, input_size: int) -> nn.Module:
-    stages = rewrite_stages(module, "MobileVitV2Block", MobileVitV2Block, input_size)
+def _rewrite(module: nn.Module, shape: Shape) -> nn.Module:
+    stages = rewrite_stages(module, "MobileVitV2Block", MobileVitV2Block, shape)
     return Backbone(module, stages).eval()
 
 

@@ -26,7 +26,7 @@ COST_IMAGES = 8  # that each tensor's cost is measured on
 
 
 def cost_facts(found: Solved, images: torch.Tensor, work: Work, command: str, progress: Progress) -> Cost:
-    """What quantization costs on ``images`` [N, H, W, 3], as the model takes them: by block and tensor.
+    """What quantization costs on ``images`` [N, H, W, C], as the model takes them: by block and tensor.
 
     Args:
         command: that made the bundle; changes that would pay are given as commands like it.

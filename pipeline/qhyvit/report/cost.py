@@ -64,7 +64,7 @@ class Costs:
     """Distance to the exported float file's outputs, mean over a batch of images, for parts of the network quantized.
 
     Args:
-        images: [B, H, W, 3]; ``reference``: outputs of the exported float file for them, [B, outputs].
+        images: [B, H, W, C]; ``reference``: outputs of the exported float file for them, [B, outputs].
 
     Alone, weights are the float ones rounded to the nearest code; what the file holds (weights that make up for the
     errors before them) counts in ``up_to`` and ``everything``.

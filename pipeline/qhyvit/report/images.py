@@ -19,8 +19,12 @@ THUMBNAIL, QUALITY = 96, 70  # pixels, JPEG
 
 
 def thumbnail(pixels: np.ndarray) -> str:
-    """[H, W, 3] uint8 as a small JPEG in base64."""
-    image = Image.fromarray(pixels)
+    """[H, W, C] as a small JPEG in base64; of no picture the first channel, from least to most."""
+    if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
+        plane = pixels[..., :1].astype(np.float64)
+        low, high = plane.min(), plane.max()
+        pixels = np.rint(255 * (plane - low) / max(high - low, 1e-12)).astype(np.uint8)
+    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=QUALITY)

@@ -14,24 +14,24 @@ from qhyvit.report.facts import Examined, Missing
 from qhyvit.report.images import examine
 from qhyvit.report.request import Request
 from qhyvit.work import FLOAT, SAMPLES, Work
-from qhyvit_device.preprocess import load_image, to_pixels
+from qhyvit_device.preprocess import load_input
 from qhyvit_device.runner import Model
 
 Pictures = tuple[list[Path], np.ndarray | None]
 
 
 def samples(request: Request, work: Work, model: Model, missing: list[Missing]) -> np.ndarray | None:
-    """Images [N, H, W, 3] uint8 to measure the costs on: kept by the calibration, else some of the folder named."""
+    """Images [N, H, W, C], to measure the costs on: kept by the calibration, else some of the folder named."""
     if (work.folder / SAMPLES).is_file():
         found = work.load(SAMPLES, lambda content: files.unpack_arrays(content, SAMPLES)).get("pixels")
-        size = model.manifest.input.height, model.manifest.input.width, 3
-        if found is None or found.dtype != np.uint8 or found.ndim != 4 or found.shape[1:] != size or not len(found):
-            raise InputError(f"{work.folder / SAMPLES} does not hold images of {size[0]}x{size[1]}; calibrate again")
+        shape, types = model.manifest.input.shape, (np.uint8, np.float32)
+        if found is None or found.dtype not in types or found.ndim != 4 or found.shape[1:] != shape or not len(found):
+            raise InputError(f"{work.folder / SAMPLES} does not hold images of {shape[0]}x{shape[1]}; calibrate again")
         return found
     if request.images is not None:
         paths = [*data.calibration_images(request.images, COST_IMAGES, 0).values()]
         how = data.preprocess_for(request.images, model.manifest.preprocess, request.mode)
-        return data.load_pixels(paths, model.manifest.input.height, how)
+        return data.load_pixels(paths, model.manifest.input.shape, how)
     missing.append(Missing(
         "Blocks, tensors, changes that would pay", f"the work directory holds no {SAMPLES} (an older calibration)",
         f"qhyvit report {request.bundle} --images FOLDER",
@@ -76,14 +76,13 @@ def examined(
         return examine(got, model.labels, source)
     paths, classes = pictures
     how = data.preprocess_for(request.images, model.manifest.preprocess, request.mode)
-    height, width = model.manifest.input.height, model.manifest.input.width
     used = used_to_calibrate(model.manifest)
     seen = sum(h in used for h in data.hash_files(paths))
     note = f", {seen} of which were used to calibrate" if seen else ""
     source = f"{len(paths)} images of {request.images} ({how.mode}){note}"
 
     def pixels(i: int) -> np.ndarray:
-        return to_pixels(load_image(paths[i]), height, width, how)
+        return load_input(paths[i], model.manifest.input.shape, how)
 
     names = [p.name for p in paths]
     got = predict(model, reference, names, pixels, how, classes, request.progress)

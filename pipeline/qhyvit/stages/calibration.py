@@ -15,7 +15,19 @@ from qhyvit.stages.problem import latency_of, problem_of
 from qhyvit.stages.settings import note
 from qhyvit.store import Store
 from qhyvit.tasks import task
-from qhyvit.work import CONSTANTS, FACTS, FLOAT, FOLDED, LATENCY, PLAN, SAMPLES, Work, alone, default_preprocess
+from qhyvit.work import (
+    CONSTANTS,
+    FACTS,
+    FLOAT,
+    FOLDED,
+    LATENCY,
+    PLAN,
+    SAMPLES,
+    Work,
+    alone,
+    default_preprocess,
+    input_shape,
+)
 from qhyvit_device.preprocess import normalize
 
 if TYPE_CHECKING:
@@ -53,11 +65,14 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
         import torch
 
         started = time.monotonic()
-        size, paths, found = facts["input_size"], [*drawn.values()], task(facts["task"])
-        raw = data.load_pixels(paths, size, how)
+        shape, paths, found = input_shape(facts), [*drawn.values()], task(facts["task"])
+        raw = data.load_pixels(paths, shape, how)
+        if line := data.whole_floats(raw):
+            work.log(f"calibrate: {line}")
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         store.open(work.digest(key))
-        crops = [data.mirrored_crops(paths, size, how, method.seed)] if found.thorough else []
+        pictures = not data.are_arrays(paths)  # of an array nobody knows whether its mirror is one
+        crops = [data.mirrored_crops(paths, shape, how, method.seed)] if found.thorough and pictures else []
         seen = normalize(np.concatenate([raw, *crops]), how)
         problem = problem_of(work, seen, int16=int16, store=store, seed=method.seed, bits=method.bits,
                            latency=latency, profile=target.profile)  # fmt: skip

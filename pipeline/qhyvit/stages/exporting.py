@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from qhyvit.work import FACTS, FLOAT, Work, alone, code_digest, default_preproce
 from qhyvit_device.preprocess import normalize
 
 if TYPE_CHECKING:
+    from qhyvit.models.shared.input_facts import Pixels
     from qhyvit.models.shared.source import Source
 
 
@@ -30,13 +32,14 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
     weights = model.weights
     digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
     key: dict[str, Any] = {"model": model.name, "weights": digest, "classes": model.classes, "size": model.input_size,
-                           "seed": seed, "images": list(pictures), "task": model.task}  # fmt: skip
+                           "pixels": asdict(_pixels(model)), "seed": seed, "images": list(pictures),
+                           "task": model.task}  # fmt: skip
 
     def opened_now() -> Source:
         from qhyvit.models.shared.source import open_source
 
         return open_source(model.source, weights, model.classes, model.input_size, seed,
-                           random_weights=model.random_weights, task=model.task)  # fmt: skip
+                           random_weights=model.random_weights, pixels=_pixels(model), task=model.task)  # fmt: skip
 
     opened = None
     if model.module is not None or files.OWN in model.name:  # what a factory gives is known only when it ran
@@ -50,8 +53,10 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
         work.progress("export", 0.0)
         source = opened or opened_now()
         work.log(f"export: {source.name} by the {source.family} family, {source.weights} weights")
+        for line in source.notes:
+            work.log(f"export: {line}")
         how = default_preprocess({"preprocess": source.preprocess})
-        real = normalize(data.load_pixels([*pictures.values()], source.input_size, how), how) if pictures else None
+        real = normalize(data.load_pixels([*pictures.values()], source.shape, how), how) if pictures else None
         made = convert(source, work.log, real)
         layout, found = Layout.of_facts(made.facts["outputs"]), task(made.facts["task"])
         asked = "as asked" if model.task else "by the form of the outputs (--task says otherwise)"
@@ -61,6 +66,12 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
 
     work.stage("export", key, (FLOAT, FACTS), make)
     note(work, model=model)
+
+
+def _pixels(model: ModelConfig) -> Pixels:
+    from qhyvit.models.shared.input_facts import Pixels
+
+    return Pixels(model.mean, model.std, model.channel_order)
 
 
 def check_weights(model: ModelConfig) -> None:

@@ -52,7 +52,7 @@ def latency_of(path: Path | None) -> LatencyProfile:
 def problem_of(
     work: Work, images: np.ndarray, *, int16: bool, seed: int, profile: str, latency: LatencyProfile, **settings: Any
 ) -> Problem:  # fmt: skip
-    """The exported graph behind its passes, with the outputs of the exported file on ``images`` [N, H, W, 3]."""
+    """The exported graph behind its passes, with the outputs of the exported file on ``images`` [N, H, W, C]."""
     import torch
 
     from qhyvit.methods.shared.problem import Problem
@@ -67,7 +67,7 @@ def problem_of(
 
 
 def float_outputs(model: bytes, images: np.ndarray) -> np.ndarray:
-    """Outputs [N, outputs], float32, of a float file as the interpreter runs it on images [N, H, W, 3]."""
+    """Outputs [N, outputs], float32, of a float file as the interpreter runs it on images [N, H, W, C]."""
     from qhyvit_device.runner import TfliteFile
 
     file = TfliteFile(model)

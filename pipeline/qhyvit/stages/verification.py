@@ -11,7 +11,19 @@ from qhyvit import data, files
 from qhyvit.stages.solved import lowered, plan_of, solved
 from qhyvit.tasks import task
 from qhyvit.tasks.shared.layout import Layout
-from qhyvit.work import CONSTANTS, FACTS, FLOAT, FOLDED, MODEL, PLAN, VERIFY, Work, alone, default_preprocess
+from qhyvit.work import (
+    CONSTANTS,
+    FACTS,
+    FLOAT,
+    FOLDED,
+    MODEL,
+    PLAN,
+    VERIFY,
+    Work,
+    alone,
+    default_preprocess,
+    input_shape,
+)
 from qhyvit_device.preprocess import normalize, quantize
 
 if TYPE_CHECKING:
@@ -54,7 +66,7 @@ def verify(
 
         work.progress("verify", 0.0)
         found, model = solved(work), work.read(MODEL)
-        pixels = data.load_pixels([*drawn.values()], facts["input_size"], how)
+        pixels = data.load_pixels([*drawn.values()], input_shape(facts), how)
         entry = plan.tensors[found.folded.tensors[found.folded.inputs[0]].name]
         codes = [quantize(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pixels]
         floats = torch.from_numpy(normalize(pixels, how))

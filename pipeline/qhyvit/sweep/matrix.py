@@ -83,7 +83,8 @@ def _way(images: DataConfig | EvaluationSpec) -> dict[str, Any]:
 
 
 def _export(model: ModelSpec, out: Path) -> Job:
-    key: dict[str, Any] = {"model": model.name, "classes": model.classes, "input_size": model.input_size}
+    key: dict[str, Any] = {"model": model.name, "classes": model.classes, "input_size": model.input_size,
+                           "pixels": [model.mean, model.std, model.channel_order]}  # fmt: skip
     if files.OWN in model.name:
         source = Path(model.name.partition(files.OWN)[0] + ".py")
         key |= {"model": model.label, "source": files.sha256(files.read_bytes(source, "model file"))}

@@ -15,8 +15,8 @@ from qhyvit.config import BuildConfig, ModelConfig
 from qhyvit.evaluation import labelled_images, logits_of
 from qhyvit.sweep.spec import EvaluationSpec
 from qhyvit.verify.accuracy import Accuracy, count
-from qhyvit.work import FACTS, FLOAT, MODEL, Work, default_preprocess
-from qhyvit_device.preprocess import Preprocess, load_image, to_pixels
+from qhyvit.work import FACTS, FLOAT, MODEL, Work, default_preprocess, input_shape
+from qhyvit_device.preprocess import Preprocess, load_input
 
 SUBSET_SEED = 0  # of evaluation images, where a count is given: the same ones for every build
 
@@ -27,7 +27,7 @@ def export(folder: str, model: Mapping[str, Any], seed: int) -> dict[str, Any]:
     with work.lock(wait=True):
         stages.export(work, ModelConfig.parse(model, "the model"), seed)
     facts = work.json(FACTS)
-    return {name: facts[name] for name in ("classes", "input_size", "float_error")}
+    return {name: facts[name] for name in ("classes", "input_shape", "float_error")}
 
 
 def _test_set(work: Work, evaluation: Mapping[str, Any]) -> tuple[data.Labelled, Preprocess]:
@@ -38,17 +38,17 @@ def _test_set(work: Work, evaluation: Mapping[str, Any]) -> tuple[data.Labelled,
     return found, data.preprocess_for(wanted.images, default_preprocess(facts), wanted.resize_mode)
 
 
-def _pixels(paths: list[Path], size: int, how: Preprocess) -> Iterator[np.ndarray]:
-    """[H, W, 3] uint8, one after the other: a test set need not fit into memory."""
-    return (to_pixels(load_image(p), size, size, how) for p in paths)
+def _pixels(work: Work, paths: list[Path], how: Preprocess) -> Iterator[np.ndarray]:
+    """[H, W, C], one after the other: a test set need not fit into memory."""
+    shape = input_shape(work.json(FACTS))
+    return (load_input(p, shape, how) for p in paths)
 
 
 def reference(folder: str, target: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Logits [N, classes] of the float file on the test images, float64, into ``target``."""
     work = Work(Path(folder))
     labelled, how = _test_set(work, evaluation)
-    size = work.json(FACTS)["input_size"]
-    logits = logits_of(work.read(FLOAT), _pixels(labelled.paths, size, how), how)
+    logits = logits_of(work.read(FLOAT), _pixels(work, labelled.paths, how), how)
     stream = io.BytesIO()
     np.save(stream, logits)
     files.write_bytes(Path(target), stream.getvalue())
@@ -82,7 +82,6 @@ def _without_time(plan: Any) -> bytes:
 
 def _measure(work: Work, reference: Path, evaluation: Mapping[str, Any]) -> tuple[Accuracy, Accuracy]:
     labelled, how = _test_set(work, evaluation)
-    size = work.json(FACTS)["input_size"]
     float_logits = np.load(reference, allow_pickle=False)
-    found = logits_of(work.read(MODEL), _pixels(labelled.paths, size, how), how)
+    found = logits_of(work.read(MODEL), _pixels(work, labelled.paths, how), how)
     return count(found, labelled.classes, float_logits), count(float_logits, labelled.classes)

@@ -11,13 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from qhyvit_device.commands.shared import arguments
 from qhyvit_device.commands.shared.command import PROGRAM
 from qhyvit_device.errors import DeviceError, InputError
 from qhyvit_device.preprocess import MODES, images_in
-from qhyvit_device.runner import Model
+from qhyvit_device.runner import Given, Model
 from qhyvit_device.terminal import complain, shown
 
 
@@ -41,7 +39,7 @@ class ImageReader(ABC):
         model.check_command(self.args.command)
 
     @abstractmethod
-    def read(self, model: Model, image: Image.Image | Path, name: str) -> Mapping[str, Any]:
+    def read(self, model: Model, image: Given, name: str) -> Mapping[str, Any]:
         """Plain data about one image.
 
         Raises:
@@ -68,7 +66,8 @@ class ImageReader(ABC):
 def image_options(parser: argparse.ArgumentParser) -> None:
     """Arguments that are alike in all commands that read images."""
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("images", type=Path, nargs="*", help="image files or folders; - is standard input")
+    given = "files or folders of images or arrays (.npy, .npz); - is standard input"
+    parser.add_argument("images", type=Path, nargs="*", help=given)
     watched = "new images of a folder, or camera, camera:1 (V4L2), picamera2; one line an image"
     parser.add_argument("--watch", metavar="SOURCE", help=watched)
     parser.add_argument("--frames", type=arguments.none_or_more, default=0,
@@ -116,7 +115,7 @@ def _paths(given: Sequence[Path]) -> Iterator[Path]:
         yield from images_in(path) if path.is_dir() else (path,)
 
 
-def _opened(path: Path) -> Image.Image | Path:
+def _opened(path: Path) -> Given:
     from qhyvit_device.sources import stdin_image
 
     return stdin_image() if str(path) == "-" else path

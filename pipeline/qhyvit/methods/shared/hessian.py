@@ -76,7 +76,7 @@ class GradientPass:
         """Values and gradients of one batch.
 
         Args:
-            images: [B, H, W, 3]; ``target``: reference outputs for them, [B, outputs].
+            images: [B, H, W, C]; ``target``: reference outputs for them, [B, outputs].
 
         Raises:
             CalibrationError: a gradient is not finite; the objective would be blind before that tensor.

@@ -30,7 +30,7 @@ class Problem:
 
     Args:
         graph: float graph, the one that ships. Edits make others of it (:meth:`on`).
-        images: preprocessed calibration images, [N, H, W, 3] float32, no labels.
+        images: preprocessed calibration images, [N, H, W, C] float32, no labels.
         reference: outputs of the unedited network on them, [N, outputs]: the target of all that is searched, learned
             and chosen, whatever was edited since. None: those of ``graph`` as it is given here.
         task: what the outputs mean; ``measure``: how far they are from the reference, None: the task's.

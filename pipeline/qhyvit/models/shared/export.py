@@ -20,9 +20,9 @@ from torch import nn
 
 from qhyvit.errors import ExportError, QhyvitError
 from qhyvit.models.shared.masks import finite
-from qhyvit.models.shared.modules import ChannelsLast, FromChannelsFirst
-from qhyvit.models.shared.outputs import GivesOutputs, check_values, gives_probabilities, tensors_of
+from qhyvit.models.shared.outputs import OURS, GivesOutputs, check_values, gives_probabilities, tensors_of
 from qhyvit.models.shared.reason import reason
+from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.source import Source
 from qhyvit.models.shared.submodules import as_it_is, equivalents_in, with_equivalents
 from qhyvit.models.shared.transposed import with_expressible
@@ -43,7 +43,7 @@ FLOAT_TOLERANCE = 5e-4
 
 @dataclass(frozen=True)
 class Exported:
-    """The file's bytes and its facts: model, classes, input size, preprocessing, float error, versions."""
+    """The file's bytes and its facts: model, classes, input shape, preprocessing, float error, versions."""
 
     tflite: bytes
     facts: dict[str, Any]
@@ -67,13 +67,13 @@ def quiet() -> Any:
                 os.close(fd)
 
 
-def convert(module: nn.Module, input_size: int) -> bytes:
-    """Float ``.tflite`` of a module that takes [1, H, W, 3].
+def convert(module: nn.Module, shape: Shape) -> bytes:
+    """Float ``.tflite`` of a module that takes [1, H, W, C].
 
     Raises:
         ExportError: the converter refused the module.
     """
-    sample = (torch.rand(1, input_size, input_size, 3),)
+    sample = (torch.rand(1, *shape),)
     with tempfile.TemporaryDirectory() as folder, quiet():
         import litert_torch
 
@@ -97,7 +97,7 @@ def scope_chains(module: nn.Module) -> dict[str, str]:
     def walk(m: nn.Module, chain: str, path: str) -> None:
         for name, child in m.named_children():
             below = f"{path}.{name}" if path else name
-            if isinstance(m, ChannelsLast | FromChannelsFirst | GivesOutputs):  # are ours: no part of a path
+            if isinstance(m, OURS):  # are ours: no part of a path
                 below = path
             if isinstance(child, nn.ModuleList):  # is never called itself: no part of a chain
                 walk(child, chain, below)
@@ -149,19 +149,19 @@ APPLIED: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def float_error(
-    data: bytes, reference: nn.Module, input_size: int, seed: int = 0, images: np.ndarray | None = None, *,
+    data: bytes, reference: nn.Module, shape: Shape, seed: int = 0, images: np.ndarray | None = None, *,
     cut: str = "",
 ) -> float:  # fmt: skip
     """Largest difference of the file's outputs from the reference module's, relative to the largest of its image.
 
     Args:
-        reference: in eval mode, takes [1, 3, H, W]; gives what the file does, in its order.
-        images: real ones, normalised, [N, H, W, 3], beside two of noise drawn by ``seed``; None: noise alone.
+        reference: in eval mode, takes [1, C, H, W]; gives what the file does, in its order.
+        images: real ones, normalised, [N, H, W, C], beside two of noise drawn by ``seed``; None: noise alone.
         cut: the op that the module ends in and the file has not (:data:`APPLIED`): it is computed here; "" for none.
     """
     from qhyvit_device.runner import TfliteFile
 
-    noise = np.random.default_rng(seed).random((2, input_size, input_size, 3), dtype=np.float32)
+    noise = np.random.default_rng(seed).random((2, *shape), dtype=np.float32)
     images = noise if images is None else np.concatenate([noise, images])
     file, errors = TfliteFile(data), []
     for x in images.astype(np.float32):
@@ -186,9 +186,9 @@ def export(source: Source, log: Log = silent, images: np.ndarray | None = None) 
             those of the module.
         GraphError: ops that we do not support.
     """
-    check_values(source.name, source.reference, source.input_size)
+    check_values(source.name, source.reference, source.shape)
     left: list[str] = []
-    rewritten = source.rewrite(source.reference, source.input_size, left.append)
+    rewritten = source.rewrite(source.reference, source.shape, left.append)
     for line in left:
         log(f"export: {line}")
     try:
@@ -197,30 +197,30 @@ def export(source: Source, log: Log = silent, images: np.ndarray | None = None) 
         if source.rewrite is with_equivalents and equivalents_in(rewritten):
             log(f"export: tried once more without the forms of known blocks: {error}")
             with contextlib.suppress(QhyvitError):
-                return _converted(source, as_it_is(source.reference, source.input_size), images)
+                return _converted(source, as_it_is(source.reference, source.shape), images)
         if left:
             raise type(error)(f"{error} ({left[0]})") from error
         raise
 
 
 def _converted(source: Source, rewritten: nn.Module, images: np.ndarray | None) -> Exported:
-    size, reference = source.input_size, source.reference
+    shape, reference = source.shape, source.reference
     if source.is_formed:
         rewritten, reference = (
             GivesOutputs(m, channels_last=source.task.channels_last).eval() for m in (rewritten, reference)
         )
     rewritten = with_expressible(rewritten)
-    converted = without_constant_nodes(convert(rewritten, size))
+    converted = without_constant_nodes(convert(rewritten, shape))
     modules, last = _modules(converted, rewritten), last_op(converted)
     found = _task_of(source, last)
     data = serialize(shortened(finite(read(without_final(converted, found.cut), modules))))
     cut = last if last in found.cut else ""
-    error = float_error(data, reference, size, images=images, cut=cut)
+    error = float_error(data, reference, shape, images=images, cut=cut)
     if not error < FLOAT_TOLERANCE:
         raise ExportError(f"the exported file differs from {source.name} by {error:.2e} of its largest output")
     facts = {
         "model": source.name, "family": source.family, "task": found.name, "outputs": _layout(data, source).to_facts(),
-        "classes": source.classes, "input_size": size,
+        "classes": source.classes, "input_shape": list(shape),
         "bridge_blocks": source.bridge_blocks, "preprocess": dict(source.preprocess), "float_error": error,
         "float_images": 0 if images is None else len(images),
         "weights": source.weights, "cut": cut, "equivalents": equivalents_in(rewritten),
@@ -250,7 +250,7 @@ def _task_of(source: Source, last: str) -> Task:
         raise ExportError(
             f"{source.name} ends in a sigmoid, one class apart from another: give --task multilabel, or logits"
         )
-    if last not in found.cut and gives_probabilities(source.reference, source.input_size):
+    if last not in found.cut and gives_probabilities(source.reference, source.shape):
         raise ExportError(
             f"{source.name} gives probabilities, but ends in {last}; return the logits before its softmax"
         )

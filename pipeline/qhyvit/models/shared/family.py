@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from qhyvit.models.shared.shape import Shape
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -37,20 +39,20 @@ class Family:
         summary: one line.
         variants: by name.
         build: (variant, classes) -> the reference torch module, NCHW input, randomly initialised.
-        rewrite: (reference module in eval mode, input size) -> an equivalent module that takes [1, H, W, 3] and
-            gives [1, classes], in forms that become few and quantizable TFLite ops.
+        rewrite: (reference module in eval mode, height, width and channels of its input) -> an equivalent module that
+            takes [1, H, W, C] and gives [1, classes], in forms that become few and quantizable TFLite ops.
         network: class of the reference module.
-        blocks: by class of a block, (block in eval mode, height of its square input) -> an equivalent that takes
-            [1, C, H, W], for networks that somebody else built of them.
+        blocks: by class of a block, (block in eval mode, height, width and channels of its input) -> an equivalent that
+            takes [1, C, H, W], for networks that somebody else built of them.
     """
 
     name: str
     summary: str
     variants: Mapping[str, Variant]
     build: Callable[[Variant, int], nn.Module]
-    rewrite: Callable[[nn.Module, int], nn.Module]
+    rewrite: Callable[[nn.Module, Shape], nn.Module]
     network: str
-    blocks: Mapping[str, Callable[[Any, int], nn.Module]]
+    blocks: Mapping[str, Callable[[Any, Shape], nn.Module]]
 
     def occurs_in(self, module: nn.Module) -> bool:
         """Whether a module is, or has within it, what this family has an equivalent of."""

@@ -158,13 +158,13 @@ class MobileFormerMobile(nn.Module):
         self.conv3 = expand(source.conv3)
         self.shortcut = source.shortcut
 
-    def forward(self, x: torch.Tensor, token: torch.Tensor, size: int) -> tuple[torch.Tensor, int]:
+    def forward(self, x: torch.Tensor, token: torch.Tensor, height: int) -> tuple[torch.Tensor, int]:
         """[H * W, C], [1, Ct] -> [H * W, C'], and the height as it was."""
-        y = self.conv1(x.reshape(1, size, size, -1))  # [H * W, C] -> [1, H, W, C], few channels here
+        y = self.conv1(x.reshape(1, height, -1, x.shape[1]))  # [H * W, C] -> [1, H, W, C], few channels here
         hidden = self.hidden(token)
         y = self.conv2(self.hyper1(y, hidden))
-        y = self.conv3(self.hyper2(y, hidden)).reshape(size * size, -1)  # and back, few again
-        return (x + y if self.shortcut else y), size
+        y = self.conv3(self.hyper2(y, hidden)).reshape(x.shape[0], -1)  # and back, few again
+        return (x + y if self.shortcut else y), height
 
 
 class DownMobile(nn.Module):
@@ -184,9 +184,9 @@ class DownMobile(nn.Module):
         for depthwise in (self.conv1, self.conv3):
             scaled(depthwise.conv, 1 / 3)
 
-    def forward(self, x: torch.Tensor, token: torch.Tensor, size: int) -> tuple[torch.Tensor, int]:
+    def forward(self, x: torch.Tensor, token: torch.Tensor, height: int) -> tuple[torch.Tensor, int]:
         """[H * W, C], [1, Ct] -> [H * W / 4, C'], and the new height."""
-        x = self.conv1(x.reshape(1, size, size, -1))  # [H * W, C] -> [1, H, W, C]
+        x = self.conv1(x.reshape(1, height, -1, x.shape[1]))  # [H * W, C] -> [1, H, W, C]
         hidden = self.hidden(token)
         x = self.conv2(self.hyper1(x, hidden))
         x = x + self.conv4(self.hyper3(self.conv3(x), hidden))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from qhyvit.errors import ExportError
+from qhyvit.models.shared.shape import Shape, by_sides, channels_first
 from qhyvit.models.shared.torch_forms import TorchForms
 
 
@@ -46,17 +47,17 @@ def averaged_heads(source: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return weight, bias
 
 
-def check_grid(input_size: int, stride: int, grid: int, where: str) -> None:
-    """Refuse an input size that does not give the ``grid`` of tokens that a table of attention biases is for.
+def check_grid(shape: Shape, stride: int, grid: tuple[int, int], where: str) -> None:
+    """Refuse an input that does not give the ``grid`` of tokens that a table of attention biases is for.
 
     Raises:
         ExportError: another grid.
     """
-    found = -(-input_size // stride)  # convolutions of stride 2 round up
+    found = tuple(-(-side // stride) for side in shape[:2])  # convolutions of stride 2 round up
     if found != grid:
-        sizes = f"{(grid - 1) * stride + 1} to {grid * stride}"
-        reason = f"the attention biases of {where} are for {grid}x{grid}; use {sizes}"
-        raise ExportError(f"input size {input_size} gives {found}x{found} tokens, but {reason}")
+        sizes = " by ".join(dict.fromkeys(f"{(side - 1) * stride + 1} to {side * stride}" for side in grid))
+        reason = f"the attention biases of {where} are for {by_sides(grid)}; use {sizes}"
+        raise ExportError(f"input size {by_sides(shape)} gives {by_sides(found)} tokens, but {reason}")
 
 
 def centred(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
@@ -83,29 +84,43 @@ def silu(x: torch.Tensor) -> torch.Tensor:
 
 
 class ChannelsLast(nn.Module):
-    """[1, H, W, 3] in front of a module that takes [1, 3, H, W]."""
+    """[1, H, W, C] in front of a module that takes [1, C, H, W]."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[1, H, W, 3] -> [1, classes]."""
+        """[1, H, W, C] -> [1, classes]."""
         with TorchForms():
             found: torch.Tensor = self.net(x.permute(0, 3, 1, 2))
         return found
 
 
 class FromChannelsFirst(nn.Module):
-    """[1, 3, H, W] in front of a module that takes [1, H, W, 3]."""
+    """[1, C, H, W] in front of a module that takes [1, H, W, C]."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[1, 3, H, W] -> [1, classes]."""
+        """[1, C, H, W] -> [1, classes]."""
         found: torch.Tensor = self.net(x.permute(0, 2, 3, 1))
+        return found
+
+
+class Reversed(nn.Module):
+    """Red first in front of a module that takes blue first; the order goes into its first convolution at export."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net.eval()
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, 3, H, W] -> [1, classes]."""
+        found: torch.Tensor = self.net(x.flip(1))
         return found
 
 
@@ -142,32 +157,33 @@ class InvertedResidual(nn.Module):
         return x + y if self.shortcut else y
 
 
-def block_sizes(model: nn.Module, kind: str, input_size: int) -> dict[str, int]:
-    """Height of the input of every module of class ``kind``, by module name.
+def block_shapes(model: nn.Module, kind: str, shape: Shape) -> dict[str, Shape]:
+    """Shape of the map that every module of class ``kind`` reads, by module name.
 
     Raises:
-        ExportError: a height that 2x2 patches do not divide (timm would interpolate).
+        ExportError: a side that 2x2 patches do not divide (timm would interpolate).
     """
-    sizes: dict[str, int] = {}
+    shapes: dict[str, Shape] = {}
     handles = []
     for name, module in model.named_modules():
         if type(module).__name__ == kind:
-            handles.append(module.register_forward_pre_hook(_recorder(sizes, name)))
+            handles.append(module.register_forward_pre_hook(_recorder(shapes, name)))
     with torch.no_grad():
-        model(torch.zeros(1, 3, input_size, input_size))
+        model(torch.zeros(channels_first(shape)))
     for handle in handles:
         handle.remove()
-    odd = {name: size for name, size in sizes.items() if size % 2}
+    odd = {name: found for name, found in shapes.items() if found[0] % 2 or found[1] % 2}
     if odd:
-        name, size = next(iter(odd.items()))
-        at = f"{size}x{size} at {name}"
-        raise ExportError(f"input size {input_size} gives {at}; 2x2 patches need even sizes, use a multiple of 64")
-    return sizes
+        name, found = next(iter(odd.items()))
+        at = f"{by_sides(found)} at {name}"
+        raise ExportError(f"input size {by_sides(shape)} gives {at}; 2x2 patches need even sizes, use a multiple of 64")
+    return shapes
 
 
-def _recorder(sizes: dict[str, int], name: str) -> Any:
+def _recorder(shapes: dict[str, Shape], name: str) -> Any:
     def record(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        sizes[name] = int(inputs[0].shape[2])
+        _, channels, height, width = inputs[0].shape
+        shapes[name] = height, width, channels
 
     return record
 
@@ -184,21 +200,21 @@ class Backbone(nn.Module):
         self.head = linear(source.head.fc.weight, source.head.fc.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[1, H, W, 3] -> [1, classes]."""
-        x = self.stem(x.permute(0, 3, 1, 2))  # [1, H, W, 3] -> [1, 3, H, W]
+        """[1, H, W, C] -> [1, classes]."""
+        x = self.stem(x.permute(0, 3, 1, 2))  # [1, H, W, C] -> [1, C, H, W]
         x = self.final_conv(self.stages(x)).permute(0, 2, 3, 1)
         logits: torch.Tensor = self.head(x.mean(dim=(1, 2)))  # [1, H, W, C] -> [1, C]
         return logits
 
 
-def rewrite_stages(source: Any, kind: str, make: Any, input_size: int) -> nn.Sequential:
-    """The stages with every block of class ``kind`` made by ``make(block, size)``, the others InvertedResidual."""
-    sizes = block_sizes(source, kind, input_size)
+def rewrite_stages(source: Any, kind: str, make: Any, shape: Shape) -> nn.Sequential:
+    """The stages with every block of class ``kind`` made by ``make(block, shape)``, the others InvertedResidual."""
+    shapes = block_shapes(source, kind, shape)
     stages = []
     for i, stage in enumerate(source.stages):
         blocks = []
         for j, block in enumerate(stage):
             is_hybrid = type(block).__name__ == kind
-            blocks.append(make(block, sizes[f"stages.{i}.{j}"]) if is_hybrid else InvertedResidual(block))
+            blocks.append(make(block, shapes[f"stages.{i}.{j}"]) if is_hybrid else InvertedResidual(block))
         stages.append(nn.Sequential(*blocks))
     return nn.Sequential(*stages)

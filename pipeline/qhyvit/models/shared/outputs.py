@@ -11,29 +11,31 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from qhyvit.errors import ExportError
+from qhyvit.models.shared.modules import ChannelsLast, FromChannelsFirst, Reversed
 from qhyvit.models.shared.reason import reason
+from qhyvit.models.shared.shape import Shape, channels_first
 
 SAME = 1e-4  # of the largest output, between two runs on one image
 SUM = 1e-4  # from 1, of probabilities
 
 
-def output_shapes(name: str, module: nn.Module, size: int) -> dict[str, tuple[int, ...]]:
+def output_shapes(name: str, module: nn.Module, shape: Shape) -> dict[str, tuple[int, ...]]:
     """Shape of each output, the batch of 1 included, by name; see :func:`tensors_of`.
 
     Raises:
-        ExportError: it does not run on [1, 3, size, size], gives something else than tensors [1, ...] of floats, or has
-            layers of volumes.
+        ExportError: it does not run on its input, gives something else than tensors [1, ...] of floats, or has layers
+            of volumes.
     """
     with _called(module) as called:
         try:
             with torch.no_grad():
-                found = module(torch.zeros(1, 3, size, size))
+                found = module(torch.zeros(channels_first(shape)))
         except SystemExit as error:
             code = error.code
             raise ExportError(f"{name} ended the program when it ran (exit code {code})") from error
         except Exception as error:  # a user's module may raise anything
             first = next(((path, m) for path, m in called if isinstance(m, _ConvNd | nn.Linear)), None)
-            raise ExportError(_why_not(name, size, first, error)) from error
+            raise ExportError(_why_not(name, shape, first, error)) from error
     volumes = [(path, m) for path, m in called if _is_of_volumes(m)]
     if volumes:
         path, layer = volumes[0]
@@ -83,19 +85,22 @@ class GivesOutputs(nn.Module):
         return tuple(t.permute(0, 2, 3, 1) if self.channels_last and t.dim() == 4 else t for t in found)
 
 
+OURS = (ChannelsLast, FromChannelsFirst, Reversed, GivesOutputs)  # around somebody's network: no part of names inside
+
+
 def rows_of(outputs: Sequence[torch.Tensor]) -> torch.Tensor:
     """Outputs [B, ...] of a module, one after the other, [B, N]."""
     return torch.cat([t.flatten(1) for t in outputs], dim=1)
 
 
-def check_values(name: str, module: nn.Module, size: int) -> None:
+def check_values(name: str, module: nn.Module, shape: Shape) -> None:
     """Check that a module's parameters and outputs are finite, and that they depend on the image and on nothing else.
 
     Raises:
         ExportError: they do not, with the cause.
     """
     _check_finite(name, module)
-    images = _images(size)
+    images = _images(shape)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         before = {key: value.clone() for key, value in module.named_buffers()}
         first, second = _rows(module, images[0]), _rows(module, images[0])
@@ -120,10 +125,10 @@ def _check_finite(name: str, module: nn.Module) -> None:
             raise ExportError(f"{name}: {key} has {int(places.sum())} values that are not finite (NaN or infinite)")
 
 
-def gives_probabilities(module: nn.Module, size: int) -> bool:
+def gives_probabilities(module: nn.Module, shape: Shape) -> bool:
     """Whether the outputs of a classifier are at least 0 and sum to 1, as behind a softmax."""
     with torch.no_grad():
-        outputs = torch.cat([_rows(module, image) for image in _images(size)])
+        outputs = torch.cat([_rows(module, image) for image in _images(shape)])
     return bool((outputs >= 0).all()) and bool(((outputs.sum(dim=1) - 1).abs() < SUM).all())
 
 
@@ -131,10 +136,10 @@ def _rows(module: nn.Module, image: torch.Tensor) -> torch.Tensor:
     return rows_of([*tensors_of(module(image)).values()])
 
 
-def _images(size: int) -> list[torch.Tensor]:
-    """Noise, faint noise, and a ramp, normalised: [1, 3, H, W] each."""
-    noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    ramp = torch.linspace(-2, 2, size).expand(1, 3, size, size)
+def _images(shape: Shape) -> list[torch.Tensor]:
+    """Noise, faint noise, and a ramp, normalised: [1, C, H, W] each."""
+    noise = torch.rand(channels_first(shape), generator=torch.Generator().manual_seed(0))
+    ramp = torch.linspace(-2, 2, shape[1]).expand(channels_first(shape))
     return [noise, 0.1 * noise.flip(3), ramp.clone()]
 
 
@@ -157,13 +162,13 @@ def _is_of_volumes(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.") and type(module).__name__.endswith("3d")
 
 
-def _why_not(name: str, size: int, first: tuple[str, Any] | None, error: Exception) -> str:
-    """One line about a run that failed; the first layer with weights tells when it is not made for three channels."""
-    if first is not None and isinstance(first[1], _ConvNd) and first[1].in_channels != 3:
+def _why_not(name: str, shape: Shape, first: tuple[str, Any] | None, error: Exception) -> str:
+    """One line about a run that failed; the first layer with weights tells when it is made for other channels."""
+    if first is not None and isinstance(first[1], _ConvNd) and first[1].in_channels != shape[2]:
         path, count = first[0], first[1].in_channels
         channels = f"{count} channel{'s' if count > 1 else ''}"
-        return f"{name} takes {channels}: its first convolution, {path}, does; images have three (red, green, blue)"
-    return f"{name} does not run on [1, 3, {size}, {size}]: {reason(error)}"
+        return f"{name} takes {channels}: its first convolution, {path}, does; input_size says {shape[2]}"
+    return f"{name} does not run on {list(channels_first(shape))}: {reason(error)}"
 
 
 def _described(found: Any) -> str:

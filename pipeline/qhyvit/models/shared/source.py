@@ -18,9 +18,11 @@ from torch import nn
 from qhyvit.errors import ExportError, InputError, UsageError
 from qhyvit.files import OWN
 from qhyvit.models import all_families, find_variant
-from qhyvit.models.shared.input_facts import LARGEST_SIDE, input_facts, whole
+from qhyvit.models.shared.input_facts import Pixels, check_inputs, input_facts, normalisation, whole
+from qhyvit.models.shared.modules import Reversed
 from qhyvit.models.shared.outputs import output_shapes
 from qhyvit.models.shared.reason import first_line
+from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.submodules import with_equivalents
 from qhyvit.models.shared.timm_models import import_timm
 from qhyvit.models.shared.weights import load_into, randomize, settle
@@ -29,10 +31,12 @@ from qhyvit.tasks import fitting_task
 from qhyvit.tasks import task as find_task
 from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tasks.shared.task import Task
+from qhyvit_device.arrays import MOST_SIDE
 
 TIMM = "timm/"
 LARGEST_CLASSES = 1_000_000
 GENERIC = "generic"  # family of a model whose blocks no family knows
+Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,16 @@ class Source:
     """A model ready to be exported.
 
     Args:
-        reference: torch module in eval mode, [1, 3, H, W] -> outputs [1, ...], with its weights.
+        reference: torch module in eval mode, [1, C, H, W] -> outputs [1, ...], with its weights; red comes first.
         rewrite: see :func:`qhyvit.models.shared.submodules.with_equivalents`.
         bridge_blocks: how many the paper counts, None where it does not.
         weights: what they are, in a word or a file's name.
-        preprocess: see :class:`qhyvit.models.shared.family.Variant`; ``resize`` for ``input_size``.
+        shape: height, width and channels of the input.
+        preprocess: see :class:`qhyvit.models.shared.family.Variant`; ``resize`` for ``shape``.
         classes: values of a single output [1, classes], channels of a map; else 0.
         outputs: shape of each output of the module, its batch of 1 included, by name.
-        task: what they mean; ``task_is_asked``: by the user, not found from their shapes.
+        notes: what was assumed or mended about the input, a line each.
+        task: what the outputs mean; ``task_is_asked``: by the user, not found from their shapes.
     """
 
     name: str
@@ -55,11 +61,12 @@ class Source:
     reference: nn.Module
     rewrite: Callable[..., nn.Module]
     classes: int
-    input_size: int
+    shape: Shape
     preprocess: Mapping[str, Any]
     bridge_blocks: int | None
     weights: str
     outputs: Mapping[str, tuple[int, ...]]
+    notes: tuple[str, ...] = ()
     task: Task = field(default_factory=lambda: find_task("classify"))
     task_is_asked: bool = False
 
@@ -76,14 +83,16 @@ def is_own(model: str) -> bool:
 
 
 def open_source(
-    model: str | nn.Module, weights: Path | None = None, classes: int | None = None, size: int | None = None,
-    seed: int = 0, *, random_weights: bool = False, task: str | None = None,
+    model: str | nn.Module, weights: Path | None = None, classes: int | None = None, size: int | Size | None = None,
+    seed: int = 0, *, random_weights: bool = False, pixels: Pixels | None = None, task: str | None = None,
 ) -> Source:  # fmt: skip
     """Build the model and give it its weights; without a file a factory's or a module's are its own.
 
     Args:
         model: a name of the zoo, ``timm/NAME``, ``FILE.py:FUNCTION``, or a module (it is left as it is).
+        size: height and width in pixels, or one number for both; None: the model's own.
         random_weights: give a name random ones by ``seed``, for trials.
+        pixels: what is known of the input besides what the model says.
         task: what the outputs mean (:mod:`qhyvit.tasks`); None: what outputs of such shapes mostly mean.
 
     Raises:
@@ -92,15 +101,15 @@ def open_source(
         InputError, WeightsError: see :func:`qhyvit.models.shared.weights.load_into`.
         ExportError: the factory failed, or what it gives does not run.
     """
-    size = None if size is None else whole("the input size", size, LARGEST_SIDE)
+    sides, pixels = None if size is None else _sides(size), pixels or Pixels()
     classes = None if classes is None else whole("the number of classes", classes, LARGEST_CLASSES)
     check_weights(model, weights, random_weights=random_weights)
     if isinstance(model, nn.Module):
-        found = _given(model, weights, classes, size)
+        found = _given(model, weights, classes, sides, pixels)
     elif is_own(model):
-        found = _own(model, weights, classes, size)
+        found = _own(model, weights, classes, sides, pixels)
     else:
-        found = (_timm if model.startswith(TIMM) else _zoo)(model, weights, classes, size, seed)
+        found = (_timm if model.startswith(TIMM) else _zoo)(model, weights, classes, sides, seed, pixels)
     layout = Layout(tuple(found.outputs), tuple(_last(shape)[1:] for shape in found.outputs.values()))
     return replace(found, task=fitting_task(task, layout), task_is_asked=task is not None)
 
@@ -108,6 +117,12 @@ def open_source(
 def _last(shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a map with its channels last."""
     return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
+
+
+def _sides(size: int | Size) -> Size:
+    both = size if isinstance(size, tuple | list) and len(size) == 2 else (size, size)
+    height, width = (whole("the input size", side, MOST_SIDE) for side in both)
+    return height, width
 
 
 def check_weights(model: str | nn.Module, weights: Path | None, *, random_weights: bool) -> None:
@@ -145,49 +160,60 @@ def _filled(module: nn.Module, weights: Path | None, model: str, classes: int, s
     return load_into(module, weights, model, classes)
 
 
-def _zoo(model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> Source:
+def _zoo(
+    model: str, weights: Path | None, classes: int | None, size: Size | None, seed: int, pixels: Pixels
+) -> Source:  # fmt: skip
     family, variant = find_variant(model)
-    classes, size = classes or variant.classes, size or variant.input_size
+    classes, (height, width) = classes or variant.classes, size or (variant.input_size, variant.input_size)
     module = family.build(variant, classes).eval()
     label = _filled(module, weights, variant.name, classes, seed)
-    preprocess = dict(variant.preprocess)
-    preprocess["resize"] = round(preprocess["resize"] * size / variant.input_size)
+    is_bgr = pixels.channel_order == "BGR"
+    mean, std, notes = normalisation(model, (model, variant.preprocess), 3, pixels, is_bgr=is_bgr)
+    resize = round(variant.preprocess["resize"] * min(height, width) / variant.input_size)
+    preprocess = {**variant.preprocess, "mean": mean, "std": std, "resize": resize}
+    rewrite = with_equivalents if is_bgr else lambda m, s, _=silent: family.rewrite(m, s)
     return Source(
-        model, family.name, module, lambda m, s, _=silent: family.rewrite(m, s), classes, size, preprocess,
-        variant.bridge_blocks, label, {"output": (1, classes)},
+        model, family.name, Reversed(module) if is_bgr else module, rewrite, classes, (height, width, 3), preprocess,
+        variant.bridge_blocks, label, {"output": (1, classes)}, notes,
     )  # fmt: skip
 
 
-def _timm(model: str, weights: Path | None, classes: int | None, size: int | None, seed: int) -> Source:
+def _timm(
+    model: str, weights: Path | None, classes: int | None, size: Size | None, seed: int, pixels: Pixels
+) -> Source:  # fmt: skip
     name = model.removeprefix(TIMM)
     timm = _known_to_timm(name)
     options = {} if classes is None else {"num_classes": classes}
     module = timm.create_model(name, pretrained=False, **options).eval()
     label = _filled(module, weights, model, module.num_classes, seed)
-    found = _described(model, module, size, label)
+    found = _described(model, module, size, label, pixels)
     if weights is None:
-        settle(module, found.input_size, seed)
+        settle(module, found.shape, seed)
     return found
 
 
-def _given(module: nn.Module, weights: Path | None, classes: int | None, size: int | None) -> Source:
+def _given(
+    module: nn.Module, weights: Path | None, classes: int | None, size: Size | None, pixels: Pixels
+) -> Source:  # fmt: skip
     import_timm()  # before the equivalents need it
     name = type(module).__name__
     try:
         own = copy.deepcopy(module)
     except Exception as error:  # of what a user's module may hold
         raise ExportError(f"{name} cannot be copied: {first_line(error)}") from error
-    return _with_weights(name, own, weights, classes, size)
+    return _with_weights(name, own, weights, classes, size, pixels)
 
 
-def _own(model: str, weights: Path | None, classes: int | None, size: int | None) -> Source:
+def _own(model: str, weights: Path | None, classes: int | None, size: Size | None, pixels: Pixels) -> Source:
     place, _, function = model.partition(OWN)
-    return _with_weights(function, _call(Path(f"{place}.py"), function, classes), weights, classes, size)
+    return _with_weights(function, _call(Path(f"{place}.py"), function, classes), weights, classes, size, pixels)
 
 
-def _with_weights(name: str, module: nn.Module, weights: Path | None, classes: int | None, size: int | None) -> Source:
+def _with_weights(
+    name: str, module: nn.Module, weights: Path | None, classes: int | None, size: Size | None, pixels: Pixels
+) -> Source:  # fmt: skip
     module = _plain(name, module)
-    found = _described(name, module, size, "its own" if weights is None else weights.name)
+    found = _described(name, module, size, "its own" if weights is None else weights.name, pixels)
     if weights is not None:
         found = replace(found, weights=load_into(module, weights, name, found.classes))
         module.train().eval()  # timm's attention keeps its table of biases from the run that counted the classes
@@ -254,16 +280,17 @@ def _takes_classes(factory: Callable[..., Any]) -> bool:
     return "num_classes" in inspect.signature(factory).parameters
 
 
-def _described(name: str, module: nn.Module, size: int | None, weights: str) -> Source:
+def _described(name: str, module: nn.Module, size: Size | None, weights: str, pixels: Pixels) -> Source:
     """A module that somebody else built, with what it says of itself (see :func:`input_facts`)."""
-    facts = input_facts(name, module, size)
-    outputs = output_shapes(name, module, facts.input_size)
+    check_inputs(name, module)
+    facts = input_facts(name, module, size, pixels)
+    outputs = output_shapes(name, module, facts.shape)
     label = next((f.name for f in all_families().values() if f.occurs_in(module)), GENERIC)
     first = next(iter(outputs.values()))
     classes = first[1] if len(outputs) == 1 and len(first) in (2, 4) else 0
-    return Source(
-        name, label, module, with_equivalents, classes, facts.input_size, facts.preprocess, None, weights, outputs
-    )
+    reference = Reversed(module) if facts.is_bgr else module
+    return Source(name, label, reference, with_equivalents, classes, facts.shape, facts.preprocess, None, weights,
+                  outputs, facts.notes)  # fmt: skip
 
 
 def _plain(name: str, module: nn.Module) -> nn.Module:

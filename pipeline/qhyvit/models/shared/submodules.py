@@ -20,37 +20,38 @@ from qhyvit.models import all_families
 from qhyvit.models.shared.family import Family, is_a
 from qhyvit.models.shared.mobile_former_net import MobileFormer
 from qhyvit.models.shared.modules import ChannelsLast, FromChannelsFirst
-from qhyvit.models.shared.outputs import GivesOutputs, rows_of, tensors_of
+from qhyvit.models.shared.outputs import OURS, rows_of, tensors_of
 from qhyvit.models.shared.reason import first_line
+from qhyvit.models.shared.shape import Shape, channels_first
 from qhyvit.models.shared.timm_models import import_timm
 from qhyvit.progress import Log, silent
 
-Make = Callable[[Any, int], nn.Module]
+Make = Callable[[Any, Shape], nn.Module]
 DIFFERENCE = 1e-6  # of an equivalent in float64, of the largest output; an eps forgotten in a norm is more
 MERGED_DIFFERENCE = 1e-3  # of merged branches in float32
 SHELF = all_families.__module__  # the package that equivalents are written in
 
 
-def with_equivalents(module: nn.Module, input_size: int, log: Log = silent) -> nn.Module:
-    """A copy that takes [1, H, W, 3], with an equivalent for each known sub-module that has one.
+def with_equivalents(module: nn.Module, shape: Shape, log: Log = silent) -> nn.Module:
+    """A copy that takes [1, H, W, C], with an equivalent for each known sub-module that has one.
 
     Args:
-        module: in eval mode, takes [1, 3, H, W]; it is left as it is.
-        input_size: H and W.
+        module: in eval mode, takes [1, C, H, W]; it is left as it is.
+        shape: height, width and channels of its input.
         log: is told of each known sub-module that has to stay, and why.
     """
     root = ChannelsLast(copy.deepcopy(module))
-    fed = _inputs(root.net, input_size)
+    fed = _inputs(root.net, shape)
     _replace(root, "", fed, log)
-    if isinstance(root.net, FromChannelsFirst):  # the whole network is a family's: it takes [1, H, W, 3] itself
+    if isinstance(root.net, FromChannelsFirst):  # the whole network is a family's: it takes [1, H, W, C] itself
         whole: nn.Module = root.net.net.eval()
         return whole
-    return ChannelsLast(_merged(root.net, input_size, log)).eval()
+    return ChannelsLast(_merged(root.net, shape, log)).eval()
 
 
-def as_it_is(module: nn.Module, input_size: int, log: Log = silent) -> nn.Module:
-    """A copy that takes [1, H, W, 3], with no more than its branches merged."""
-    return ChannelsLast(_merged(copy.deepcopy(module), input_size, log)).eval()
+def as_it_is(module: nn.Module, shape: Shape, log: Log = silent) -> nn.Module:
+    """A copy that takes [1, H, W, C], with no more than its branches merged."""
+    return ChannelsLast(_merged(copy.deepcopy(module), shape, log)).eval()
 
 
 def equivalents_in(module: nn.Module) -> dict[str, str]:
@@ -58,7 +59,7 @@ def equivalents_in(module: nn.Module) -> dict[str, str]:
     found: dict[str, str] = {}
 
     def walk(m: nn.Module, path: str) -> None:
-        if isinstance(m, ChannelsLast | FromChannelsFirst | GivesOutputs):
+        if isinstance(m, OURS):
             walk(m.net, path)
         elif type(m).__module__.startswith(f"{SHELF}.") and type(m).__module__ != MobileFormer.__module__:
             found[path] = type(m).__name__
@@ -80,11 +81,11 @@ def _makers(module: nn.Module) -> list[tuple[str, Make]]:
     return found
 
 
-def _whole(family: Family, module: nn.Module, input_size: int) -> nn.Module:
-    return FromChannelsFirst(family.rewrite(module, input_size))
+def _whole(family: Family, module: nn.Module, shape: Shape) -> nn.Module:
+    return FromChannelsFirst(family.rewrite(module, shape))
 
 
-def _inputs(net: nn.Module, input_size: int) -> dict[nn.Module, list[tuple[Any, ...]]]:
+def _inputs(net: nn.Module, shape: Shape) -> dict[nn.Module, list[tuple[Any, ...]]]:
     """What each module that may have an equivalent is fed, call by call."""
     fed: dict[nn.Module, list[tuple[Any, ...]]] = {}
 
@@ -94,14 +95,14 @@ def _inputs(net: nn.Module, input_size: int) -> dict[nn.Module, list[tuple[Any, 
     known = [m for m in net.modules() if _makers(m)]
     handles = [m.register_forward_pre_hook(note, with_kwargs=True) for m in known]
     with torch.no_grad():
-        net(_image(input_size))
+        net(_image(shape))
     for handle in handles:
         handle.remove()
     return fed
 
 
-def _image(input_size: int) -> torch.Tensor:
-    return torch.rand(1, 3, input_size, input_size, generator=torch.Generator().manual_seed(0))
+def _image(shape: Shape) -> torch.Tensor:
+    return torch.rand(channels_first(shape), generator=torch.Generator().manual_seed(0))
 
 
 def _replace(parent: nn.Module, path: str, fed: dict[nn.Module, list[tuple[Any, ...]]], log: Log) -> None:
@@ -133,21 +134,21 @@ def _tried(module: nn.Module, make: Make, calls: list[tuple[Any, ...]]) -> nn.Mo
         ExportError: it computes something else, or the module is used in a way that no equivalent knows.
     """
     shapes = {tuple(x.shape) if isinstance(x, torch.Tensor) else () for call in calls for x in call}
-    shape = next(iter(shapes), ())
-    if len(shapes) != 1 or len(shape) != 4 or any(len(call) != 1 for call in calls):
+    found = next(iter(shapes), ())
+    if len(shapes) != 1 or len(found) != 4 or any(len(call) != 1 for call in calls):
         raise ExportError(f"it is fed {', '.join(str(list(s)) for s in sorted(shapes))}, not one map of one size")
-    if shape[2] != shape[3]:
-        raise ExportError(f"its map has {shape[2]} x {shape[3]} pixels, not a square")
     if any(m._forward_hooks or m._forward_pre_hooks for m in module.modules()):
         raise ExportError("it has forward hooks")
+    _, channels, height, width = found
+    shape = height, width, channels
     with _double(), torch.no_grad():
         exact = copy.deepcopy(module).double()
-        made, x = make(exact, shape[2]).eval(), calls[0][0].double()
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(1)) * x.std() + x.mean()
+        made, x = make(exact, shape).eval(), calls[0][0].double()
+        noise = torch.randn(found, generator=torch.Generator().manual_seed(1)) * x.std() + x.mean()
         differences = [_difference(made(v), exact(v)) for v in (x, noise)]
     if not max(differences) < DIFFERENCE:
         raise ExportError(f"its outputs would differ by {max(differences):.1e} of the largest")
-    return make(module, shape[2]).eval()
+    return make(module, shape).eval()
 
 
 @contextmanager
@@ -168,12 +169,12 @@ def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
-def _merged(net: nn.Module, input_size: int, log: Log) -> nn.Module:
+def _merged(net: nn.Module, shape: Shape, log: Log) -> nn.Module:
     """The module with branches merged that timm can merge, where it computes the same then."""
     import_timm()
     from timm.utils.model import reparameterize_model
 
-    x = _image(input_size)
+    x = _image(shape)
     try:
         with torch.no_grad():
             merged: nn.Module = reparameterize_model(net).eval()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from qhyvit.errors import WeightsError
+from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.state_dicts import State, read_sets
 
 CLASSIFIERS = ("head.fc.weight", "classifier.weight", "classifier.classifier.1.weight", "head.weight", "fc.weight")
@@ -140,19 +141,20 @@ def randomize(module: nn.Module, seed: int) -> None:
             value.data = noise * (1.5 / max(fan_in, 1)) ** 0.5
 
 
-def settle(module: nn.Module, input_size: int, seed: int) -> None:
+def settle(module: nn.Module, shape: Shape, seed: int) -> None:
     """Statistics of every batch norm from random pictures, layer by layer, so that values keep their size.
 
-    A deep network of random weights otherwise grows until float32 itself does not compute it. The pictures, [8, 3, H,
+    A deep network of random weights otherwise grows until float32 itself does not compute it. The pictures, [8, C, H,
     W], differ in light, contrast and what they hold, and are nearly gray, as photographs are. A variance is the mean
     square: divided by less, the little that is left of a picture behind many random layers would be blown up, and
     rounding errors with it.
     """
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) and m.track_running_stats]
     generator = torch.Generator().manual_seed(seed)
-    gray, color, light = (torch.randn(8, *shape, generator=generator) for shape in ((1, 8, 8), (3, 8, 8), (1, 1, 1)))
+    kinds = (1, 8, 8), (shape[2], 8, 8), (1, 1, 1)
+    gray, color, light = (torch.randn(8, *kind, generator=generator) for kind in kinds)
     coarse = light + (gray + 0.3 * color) * torch.linspace(0.5, 2.0, 8)[:, None, None, None]
-    pictures = nn.functional.interpolate(coarse, (input_size, input_size), mode="bicubic")
+    pictures = nn.functional.interpolate(coarse, shape[:2], mode="bicubic")
     momenta = [m.momentum for m in norms]
     for norm in norms:
         norm.train()
