@@ -7,7 +7,8 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 from qhyvit.errors import ExportError
-from qhyvit.models.shared.export import export, float_error
+from qhyvit.models.shared.export import export
+from qhyvit.models.shared.float_error import float_error
 from qhyvit.models.shared.outputs import check_values, gives_probabilities
 from qhyvit.models.shared.source import open_source
 
