@@ -125,7 +125,7 @@ def test_blocks_of_a_known_family_get_its_form(own):
         ("broken", {}, ExportError, "RuntimeError: no such layer"),
         ("other", {}, ExportError, "gives a int, not a torch.nn.Module"),
         ("features", {}, UsageError, "give --input-size"),
-        ("features", {"size": 32}, ExportError, "a classifier gives logits"),
+        ("features", {"size": 32, "task": "classify"}, UsageError, r"--task classify needs .*it may be raw, segment"),
         ("make", {"size": 3}, ExportError, "does not run"),
     ],
 )
