@@ -48,8 +48,8 @@ from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.partial import partial
 from qhyvit.sim.run import Executor, Hook
 from qhyvit.sweep.jobs import Job
+from qhyvit.tasks.shared.accuracy import count
 from qhyvit.tflite.read import read
-from qhyvit.verify.accuracy import count
 from qhyvit.verify.decide import simulated_codes
 from qhyvit.work import FACTS, FLOAT, Work, default_preprocess
 from qhyvit_device.board import peak_memory_mib

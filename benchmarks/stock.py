@@ -27,7 +27,7 @@ from benchmarks._files import (
 )  # fmt: skip
 from qhyvit import data
 from qhyvit.evaluation import feed_of, logits_of
-from qhyvit.verify.accuracy import count
+from qhyvit.tasks.shared.accuracy import count
 from qhyvit.verify.census import census
 from qhyvit.work import default_preprocess
 from qhyvit_device.arrays import Shape
