@@ -23,7 +23,6 @@ from qhyvit.models.shared.masks import finite
 from qhyvit.models.shared.modules import OURS
 from qhyvit.models.shared.outputs import check_values, gives_probabilities
 from qhyvit.models.shared.reason import reason
-from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.source import Source
 from qhyvit.models.shared.submodules import as_it_is, equivalents_in, with_equivalents
 from qhyvit.models.shared.transposed import with_expressible
@@ -65,7 +64,7 @@ def quiet() -> Any:
                 os.close(fd)
 
 
-def convert(module: nn.Module, shape: Shape) -> bytes:
+def convert(module: nn.Module, shape: tuple[int, ...]) -> bytes:
     """Float ``.tflite`` of a module that takes [1, H, W, C].
 
     Raises:
@@ -142,7 +141,7 @@ def _modules(data: bytes, module: nn.Module) -> dict[str, str]:
 
 
 def float_error(
-    data: bytes, reference: nn.Module, shape: Shape, seed: int = 0, images: np.ndarray | None = None, *,
+    data: bytes, reference: nn.Module, shape: tuple[int, ...], seed: int = 0, images: np.ndarray | None = None, *,
     softmax_inside: str = "",
 ) -> float:  # fmt: skip
     """Largest difference of the file's logits from the reference module's, relative to the largest of its image.
