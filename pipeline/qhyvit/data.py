@@ -18,6 +18,7 @@ from PIL import Image
 
 from qhyvit import files
 from qhyvit.errors import InputError
+from qhyvit.progress import Log, silent
 from qhyvit.tasks.shared.score import LabelMaps, Truth
 from qhyvit_device.arrays import Shape, checked, is_array_file, read_array
 from qhyvit_device.preprocess import (
@@ -223,28 +224,31 @@ def preprocess_for(folder: Path, default: Preprocess, mode: str | None) -> Prepr
     return how if mode is None else replace(how, mode=mode)
 
 
-def load_pixels(paths: Sequence[Path], shape: Shape, how: Preprocess) -> np.ndarray:
+def load_pixels(paths: Sequence[Path], shape: Shape, how: Preprocess, log: Log = silent) -> np.ndarray:
     """[N, H, W, C]: uint8 pixels; float32 input values where some files hold floats.
+
+    Args:
+        log: is told where floats look like pixels.
 
     Raises:
         InputError: some of them cannot be read; all of these are named.
     """
     found = _each(paths, lambda path: load_input(path, shape, how))
-    if any(x.dtype != np.uint8 for x in found):
-        found = [normalize(x, how) for x in found]
-    return np.stack(found)
+    floats = [x for x in found if x.dtype != np.uint8]
+    if not floats:
+        return np.stack(found)
+    if look_like_pixels(floats):
+        log(
+            "the arrays hold floats that are whole numbers up to 255, and are taken as they are: pixels would be uint8 "
+            "(divided by 255, then mean and std), floats are what the network itself takes"
+        )
+    return np.stack([normalize(x, how) for x in found])
 
 
-def whole_floats(inputs: np.ndarray) -> str | None:
-    """A line for floats that all are whole numbers up to 255: pixels, perhaps, which nobody normalised."""
-    if inputs.dtype == np.uint8 or not (inputs.min() >= 0 and 2 < inputs.max() <= 255):
-        return None
-    if (inputs != np.rint(inputs)).any():
-        return None
-    return (
-        "the arrays hold floats that are whole numbers up to 255, and are taken as they are: pixels would be uint8 "
-        "(divided by 255, then mean and std), floats what the network itself takes"
-    )
+def look_like_pixels(arrays: Sequence[np.ndarray]) -> bool:
+    """Whether floats all are whole numbers up to 255: pixels, perhaps, which nobody normalised."""
+    low, high = min(x.min() for x in arrays), max(x.max() for x in arrays)
+    return bool(low >= 0 and 2 < high <= 255 and all((x == np.rint(x)).all() for x in arrays))
 
 
 def are_arrays(paths: Sequence[Path]) -> bool:

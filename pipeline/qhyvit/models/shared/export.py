@@ -22,7 +22,6 @@ from qhyvit.errors import ExportError, QhyvitError
 from qhyvit.models.shared.masks import finite
 from qhyvit.models.shared.outputs import OURS, GivesOutputs, check_values, gives_probabilities, tensors_of
 from qhyvit.models.shared.reason import reason
-from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.source import Source
 from qhyvit.models.shared.submodules import as_it_is, equivalents_in, with_equivalents
 from qhyvit.models.shared.transposed import with_expressible
@@ -67,7 +66,7 @@ def quiet() -> Any:
                 os.close(fd)
 
 
-def convert(module: nn.Module, shape: Shape) -> bytes:
+def convert(module: nn.Module, shape: tuple[int, ...]) -> bytes:
     """Float ``.tflite`` of a module that takes [1, H, W, C].
 
     Raises:
@@ -149,7 +148,7 @@ APPLIED: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def float_error(
-    data: bytes, reference: nn.Module, shape: Shape, seed: int = 0, images: np.ndarray | None = None, *,
+    data: bytes, reference: nn.Module, shape: tuple[int, ...], seed: int = 0, images: np.ndarray | None = None, *,
     cut: str = "",
 ) -> float:  # fmt: skip
     """Largest difference of the file's outputs from the reference module's, relative to the largest of its image.
