@@ -145,7 +145,7 @@ def simulated(
     executor, hook = Executor(constants_on_grid_of(graph, quants)), cast("Hook", FakeQuant(quants))
     with torch.no_grad():
         found = [
-            executor.logits(torch.from_numpy(normalize(pixels[i : i + 4], how)), hook)
+            executor.rows(torch.from_numpy(normalize(pixels[i : i + 4], how)), hook)
             for i in track(range(0, len(pixels), 4), "simulate", disable=not sys.stderr.isatty())
         ]
     return torch.cat(found).double().numpy()

@@ -9,8 +9,8 @@ from torch import nn
 from qhyvit.errors import ExportError, WeightsError
 from qhyvit.models import all_families, find_variant
 from qhyvit.models.efficientformer import Pooling
-from qhyvit.models.shared.export import module_of, scope_chains
 from qhyvit.models.shared.modules import centred
+from qhyvit.models.shared.scopes import module_of, scope_chains
 from qhyvit.models.shared.weights import load_into, randomize
 
 FORMERS = [f"mobile_former_{size}" for size in ("26m", "96m", "151m", "214m", "294m", "508m")]

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-import importlib.util
-import io
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from qhyvit.errors import ExportError, InputError, UsageError
-from qhyvit.files import OWN
+from qhyvit.errors import UsageError
 from qhyvit.models import all_families, find_variant
 from qhyvit.models.shared.input_facts import Pixels, check_inputs, input_facts, normalisation, whole
 from qhyvit.models.shared.modules import Reversed
 from qhyvit.models.shared.outputs import output_shapes
-from qhyvit.models.shared.reason import first_line
+from qhyvit.models.shared.own import called, copied, is_own, plain
 from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.submodules import with_equivalents
 from qhyvit.models.shared.timm_models import import_timm
@@ -75,11 +68,6 @@ class Source:
         """Whether the outputs need :class:`qhyvit.models.shared.outputs.GivesOutputs`."""
         maps = self.task.channels_last and any(len(shape) == 4 for shape in self.outputs.values())
         return maps or list(self.outputs) != ["output"]
-
-
-def is_own(model: str) -> bool:
-    """Whether ``model`` names a factory in a file: what it gives is known only when it ran."""
-    return OWN in model
 
 
 def open_source(
@@ -195,24 +183,19 @@ def _timm(
 def _given(
     module: nn.Module, weights: Path | None, classes: int | None, size: Size | None, pixels: Pixels
 ) -> Source:  # fmt: skip
-    import_timm()  # before the equivalents need it
     name = type(module).__name__
-    try:
-        own = copy.deepcopy(module)
-    except Exception as error:  # of what a user's module may hold
-        raise ExportError(f"{name} cannot be copied: {first_line(error)}") from error
-    return _with_weights(name, own, weights, classes, size, pixels)
+    return _with_weights(name, copied(name, module), weights, classes, size, pixels)
 
 
 def _own(model: str, weights: Path | None, classes: int | None, size: Size | None, pixels: Pixels) -> Source:
-    place, _, function = model.partition(OWN)
-    return _with_weights(function, _call(Path(f"{place}.py"), function, classes), weights, classes, size, pixels)
+    name, module = called(model, classes)
+    return _with_weights(name, module, weights, classes, size, pixels)
 
 
 def _with_weights(
     name: str, module: nn.Module, weights: Path | None, classes: int | None, size: Size | None, pixels: Pixels
 ) -> Source:  # fmt: skip
-    module = _plain(name, module)
+    module = plain(name, module)
     found = _described(name, module, size, "its own" if weights is None else weights.name, pixels)
     if weights is not None:
         found = replace(found, weights=load_into(module, weights, name, found.classes))
@@ -220,64 +203,6 @@ def _with_weights(
     if classes not in (None, found.classes):
         raise UsageError(f"{classes} classes asked for, but {name} gives {found.classes} outputs")
     return found
-
-
-def _call(path: Path, function: str, classes: int | None) -> nn.Module:
-    """Run a user's factory; ``classes`` is passed where it has a parameter ``num_classes``."""
-    if not path.is_file():
-        raise InputError(f"--model-py: file {path} does not exist")
-    spec = importlib.util.spec_from_file_location(f"qhyvit_own_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    import_timm()  # beside a CPU torch, timm only imports this way
-    try:
-        with _as_a_program(path):
-            spec.loader.exec_module(loaded)
-            factory = getattr(loaded, function, None)
-            if not callable(factory):
-                raise UsageError(f"--model-py: {path} has no function {function!r}")
-            made = factory(num_classes=classes) if classes is not None and _takes_classes(factory) else factory()
-    except (UsageError, ExportError):
-        raise
-    except Exception as error:  # a user's code may raise anything
-        raise ExportError(f"{function} in {path} failed: {type(error).__name__}: {error}".rstrip(": ")) from error
-    if not isinstance(made, nn.Module):
-        raise ExportError(f"{function} in {path} gives a {type(made).__name__}, not a torch.nn.Module")
-    return made
-
-
-@contextlib.contextmanager
-def _as_a_program(path: Path) -> Iterator[None]:
-    """Run a user's code with its folder on the path and without qhyvit's own arguments; what it prints goes to stderr.
-
-    Raises:
-        ExportError: it ends the program, as argparse does; with the last line that it said.
-    """
-    said, arguments = io.StringIO(), sys.argv
-    sys.path.insert(0, str(path.parent.resolve()))  # for what the file imports from beside it
-    sys.argv = [str(path)]
-    try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            yield
-    except SystemExit as error:
-        lines = said.getvalue().strip().splitlines()
-        last = f": {lines[-1].strip()}" if lines else ""
-        said = io.StringIO()
-        raise ExportError(
-            f"{path} ended the program (exit code {error.code}){last}; a factory returns its module: keep argparse and "
-            'sys.exit below if __name__ == "__main__"'
-        ) from error
-    finally:
-        sys.path.pop(0)
-        sys.argv = arguments
-        sys.stderr.write(said.getvalue())
-
-
-def _takes_classes(factory: Callable[..., Any]) -> bool:
-    import inspect
-
-    return "num_classes" in inspect.signature(factory).parameters
 
 
 def _described(name: str, module: nn.Module, size: Size | None, weights: str, pixels: Pixels) -> Source:
@@ -291,23 +216,3 @@ def _described(name: str, module: nn.Module, size: Size | None, weights: str, pi
     reference = Reversed(module) if facts.is_bgr else module
     return Source(name, label, reference, with_equivalents, classes, facts.shape, facts.preprocess, None, weights,
                   outputs, facts.notes)  # fmt: skip
-
-
-def _plain(name: str, module: nn.Module) -> nn.Module:
-    """The module inside wrappers of training, in float32, on the CPU, in eval mode.
-
-    Raises:
-        ExportError: its parameters have no values, or it has no Python code.
-    """
-    outer = module
-    while isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        module = module.module
-    module = getattr(module, "_orig_mod", module)  # of torch.compile
-    if "preprocess" in vars(outer):
-        module.__dict__["preprocess"] = vars(outer)["preprocess"]
-    if isinstance(module, torch.jit.ScriptModule):
-        raise ExportError(f"{name} is TorchScript, which cannot be exported; give the module that it was made from")
-    for key, value in [*module.named_parameters(), *module.named_buffers()]:
-        if nn.parameter.is_lazy(value) or value.is_meta:
-            raise ExportError(f"{name}: {key} has no values yet (a lazy layer, or device meta); load weights first")
-    return module.float().cpu().eval()
