@@ -135,7 +135,7 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
             np.save(cache, logits_of(work.read(FLOAT), pixels, test))
     calibration = torch.from_numpy(normalize(pixels_of([*drawn.values()], shape, how), how))
     graph = stages.float_graph(work, profile, int16=args.bits == 8)
-    return Setup(read(work.read(FLOAT)), graph, test, calibration, pixels, labelled.classes, np.load(cache))
+    return Setup(read(work.read(FLOAT)), graph, test, calibration, pixels, labelled.truth, np.load(cache))
 
 
 def simulated(

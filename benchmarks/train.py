@@ -62,7 +62,7 @@ def load(folder: Path, part: str, size: int, how: Preprocess) -> Images:
     """All images of ``part``, whole, at ``size`` pixels."""
     listed = ranked_images(folder, folder / f"labels_{part}.csv", CLASSES)
     pixels = torch.from_numpy(pixels_of(listed.paths, (size, size), how)).permute(0, 3, 1, 2).contiguous()
-    return Images(pixels, torch.from_numpy(listed.classes))
+    return Images(pixels, torch.from_numpy(listed.truth))
 
 
 def normalized(pixels: torch.Tensor, how: Preprocess) -> torch.Tensor:
