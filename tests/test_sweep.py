@@ -363,7 +363,7 @@ def test_a_sweep_gives_what_builds_by_hand_give_and_goes_on_where_it_stopped(pla
         expected = by_hand(place, small_v1, r["method"])
         assert r["images"] == expected.images == 20
         assert r["top1_percent"] == 100 * expected.top1 / 20
-        assert r["agreement_percent"] == 100 * expected.agree / 20
+        assert r["agreement"] == 100 * expected.agree / 20
         assert (r["gained"], r["lost"]) == (expected.gained, expected.lost)
     with (out / gather.CSV).open() as stream:
         assert [r["job"] for r in csv.DictReader(stream)] == [r["job"] for r in found.rows]
