@@ -31,6 +31,7 @@ from qhyvit.methods import all_methods, method
 from qhyvit.options import numbers, options_of
 from qhyvit.stages.settings import note
 from qhyvit.sweep.spec import read_spec
+from qhyvit.tasks import all_tasks
 from qhyvit.work import Work
 
 LEAST = '[model]\nname = "net.py:make"\n[data]\nimages = "train"\n'
@@ -46,6 +47,8 @@ def value_of(option):
         found = st.tuples(st.integers(32, 4096), st.integers(32, 4096))
     elif option.read is not None:
         found = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=16).map(tuple)
+    elif option == keywords()["task"][2]:
+        found = st.sampled_from(list(all_tasks()))
     elif option.choices:
         found = st.sampled_from([*option.choices, *option.alone])
     elif option.kind is Path:
@@ -200,7 +203,7 @@ def test_a_setting_is_in_one_part_and_every_field_has_a_flag():
     parts = {part: option.kind for part, option in options_of(BuildConfig).items()}
     assert len(keywords()) == sum(len(options_of(kind)) for kind in parts.values())
     assert set(keywords("model")) == {
-        "model", "weights", "random_weights", "classes", "input_size", "mean", "std", "channel_order",
+        "model", "weights", "random_weights", "classes", "input_size", "mean", "std", "channel_order", "task",
     }  # fmt: skip
     for _, _, about in keywords().values():
         assert about.help.endswith(".")
@@ -213,7 +216,7 @@ def test_a_setting_is_in_one_part_and_every_field_has_a_flag():
     {"seed": -1}, {"seed": 2**32}, {"seed": "x"}, {"seed": 1.5}, {"count": 0}, {"count": -3}, {"count": "many"},
     {"bits": 3}, {"bits": 9}, {"bits": True}, {"resize_mode": "fold"}, {"resize_mode": 3}, {"profile": "gpu"},
     {"method": "none"}, {"method": 3}, {"options": {"rounds": "abc"}}, {"options": {"search_images": 0}},
-    {"task": 3}, {"bits": 6, "profile": "cpu"}, {"sed": 3}, {"images": ""}, {"classes": 1},
+    {"task": 3}, {"bits": 6, "profile": "cpu"}, {"sed": 3}, {"images": ""}, {"classes": 0}, {"task": "clasify"},
 ])  # fmt: skip
 @pytest.mark.parametrize("call", [qhyvit.build, qhyvit.calibrate])
 def test_a_wrong_setting_is_refused_before_any_work(call, wrong, tmp_path):

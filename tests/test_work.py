@@ -34,14 +34,18 @@ def test_a_damaged_file_says_which_stage_to_run_again(tmp_path, name, content):
 def facts(**changes):
     how = {"resize": 40, "interpolation": "bicubic", "mean": [0, 0, 0], "std": [1, 1, 1]}
     good = {"model": "m", "classes": 3, "input_shape": [32, 32, 3], "preprocess": how, "weights": "w", "versions": {}}
-    return {**good, **changes}
+    return {**good, "task": "classify", "outputs": [{"name": "logits", "shape": [3]}], **changes}
 
 
 @pytest.mark.parametrize("wrong", [
     {"classes": "3"}, {"classes": None}, {"preprocess": {}}, {"preprocess": {"resize": "big"}},
     {"input_shape": "32"}, {"input_shape": [32, 32]}, {"input_shape": [32, 32, "3"]},
     {"preprocess": {"resize": 40, "interpolation": "none", "mean": [0] * 3, "std": [1] * 3}}, {"versions": []},
-    {"float_error": [1, 2, 3]}, {"float_images": "two"}, {"classes": True},
+    {"float_error": [1, 2, 3]}, {"float_images": "two"}, {"classes": True}, {"task": None}, {"task": "guess"},
+    {"task": "segment"}, {"outputs": []}, {"outputs": {"logits": [3]}}, {"outputs": [{"name": "logits"}]},
+    {"outputs": [{"name": "logits", "shape": [0]}]}, {"outputs": [{"name": "logits", "shape": ["3"]}]},
+    {"outputs": [{"name": 1, "shape": [3]}]}, {"outputs": [{"name": "a", "shape": [3]}, {"name": "b", "shape": [3]}]},
+    {"task": "raw", "outputs": []},
 ])  # fmt: skip
 def test_facts_with_wrong_values_are_damaged(tmp_path, wrong):
     (tmp_path / FACTS).write_text(json.dumps(facts()))
@@ -51,15 +55,21 @@ def test_facts_with_wrong_values_are_damaged(tmp_path, wrong):
         Work(tmp_path).json(FACTS)
 
 
+BESIDE = {"images": 2, "task": "classify", "alike": {"share": 0.5, "text": "1 of 2", "figures": {"agree": 1}}}
+
+
 @pytest.mark.parametrize("wrong", [
-    {"against_float": "a"}, {"against_float": {"agree": 1}}, {"checks": ["passed"]}, {"checks": [{"name": "n"}]},
+    {"against_float": "a"}, {"against_float": {"images": 1}}, {"against_float": {**BESIDE, "alike": {"share": 0.5}}},
+    {"against_float": {**BESIDE, "task": 3}}, {"against_float": {**BESIDE, "images": "2"}},
+    {"against_float": {**BESIDE, "alike": {**BESIDE["alike"], "figures": {"agree": "many"}}}},
+    {"checks": ["passed"]}, {"checks": [{"name": "n"}]},
     {"census": {}}, {"sqnr_db": {"x": None}}, {"sqnr_db": {"x": "high"}},
     {"sqnr_db": []}, {"passed": 1}, {"files": None},
 ])  # fmt: skip
 def test_a_verdict_with_wrong_values_is_damaged(tmp_path, wrong):
     check = {"name": "n", "passed": True, "detail": "d"}
     good = {"passed": True, "checks": [check], "census": {"oldest_runtime": "r"}, "sqnr_db": {"x": 40.5}, "files": {}}
-    for more in ({}, {"against_float": None}, {"against_float": {"agree": 1, "images": 2}}):
+    for more in ({}, {"against_float": None}, {"against_float": BESIDE}):
         (tmp_path / VERIFY).write_text(json.dumps({**good, **more}))
         assert Work(tmp_path).json(VERIFY)["passed"]
     (tmp_path / VERIFY).write_text(json.dumps({**good, **wrong}))

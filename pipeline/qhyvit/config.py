@@ -14,6 +14,7 @@ from qhyvit import files
 from qhyvit.errors import UsageError, near
 from qhyvit.options import Option, Settings, numbers, options_of, setting
 from qhyvit.plan import PROFILES
+from qhyvit.tasks import task
 from qhyvit_device.preprocess import MODES
 
 CONFIG = "config.json"  # in a work directory: the settings of the stages that ran
@@ -38,7 +39,7 @@ class ModelConfig(Settings):
     name: str = setting(MISSING, "Name from `qhyvit models`, timm/NAME, or FILE.py:FUNCTION.")
     weights: Path | None = setting(None, ".safetensors or torch state dict; what FILE.py makes has its own.")
     random_weights: bool = setting(False, "Random weights, for trials of a named model.")
-    classes: int | None = setting(None, "Class count of fine-tuned weights.", low=2, high=10**6)
+    classes: int | None = setting(None, "Class count of fine-tuned weights.", low=1, high=10**6)
     input_size: tuple[int, int] | None = setting(
         None, "Input size in pixels, S or HxW (height first).", read=sides,
         form="a whole number from 32 to 4096 pixels, or two as HxW",
@@ -57,6 +58,11 @@ class ModelConfig(Settings):
         None, "What the outputs mean; default: what such outputs mostly do. `qhyvit tasks` lists them.",
     )  # fmt: skip
     module: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.task is not None:
+            task(self.task)
 
     @property
     def source(self) -> Any:

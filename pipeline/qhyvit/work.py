@@ -23,6 +23,8 @@ from qhyvit import files
 from qhyvit.errors import InputError, QhyvitError
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.registry import extensions
+from qhyvit.tasks import task
+from qhyvit.tasks.shared.layout import Layout
 from qhyvit_device.arrays import Shape
 from qhyvit_device.manifest import matches
 from qhyvit_device.preprocess import Preprocess
@@ -126,6 +128,9 @@ def _object(name: str, content: bytes) -> dict[str, Any]:
     if name == FACTS:
         default_preprocess(found)
         input_shape(found)
+        outputs = Layout.of_facts(found["outputs"])
+        if not outputs.shapes or task(found["task"]).unfit(outputs):
+            raise ValueError(f"its outputs are none of the task {found['task']}")
     return found
 
 

@@ -56,14 +56,15 @@ SCHEMA_1 = Path(__file__).parents[1] / "device" / "schema1" / "manifest.json"
 LAYERS = ("depthwise_dilated", "transposed_same", "prelu", "shuffled", "linear_of_tokens", "depth_multiplier")
 WHOLE = "depthwise"  # the network of bundle and work directory
 FACTS = {
-    "model": "m", "family": "own", "classes": CLASSES, "input_shape": [SIZE, SIZE, 3],
-    "bridge_blocks": [], "float_error": 0.0,
+    "model": "m", "family": "own", "task": "classify", "outputs": [{"name": "output", "shape": [CLASSES]}],
+    "classes": CLASSES, "input_shape": [SIZE, SIZE, 3], "bridge_blocks": [], "float_error": 0.0,
     "preprocess": {"resize": SIZE, "interpolation": "bicubic", "mean": [0.0] * 3, "std": [1.0] * 3}, "weights": "w",
-    "float_images": 0, "softmax_inside": False, "equivalents": [], "versions": {},
+    "float_images": 0, "cut": "", "equivalents": [], "versions": {},
 }  # fmt: skip
 CONFIG = """
 [model]
 name = "net.py:make"
+task = "classify"
 [data]
 images = "images"
 count = 2
@@ -72,7 +73,6 @@ name = "percentile"
 options = { percentile = 99.9 }
 seed = 0
 bits = 8
-measure = "decisions"
 [target]
 profile = "integer"
 int16 = true

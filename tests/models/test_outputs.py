@@ -133,7 +133,7 @@ def test_outputs_of_every_form_are_a_task(end, task, outputs):
 @pytest.mark.parametrize(
     ("end", "words"),
     [
-        (lambda z: [], "gives a list of nothing; every output has to be a tensor of floats [1, ...]"),
+        (lambda z: [], "gives a list of nothing; every output has to be a tensor of floats [1, ...], of rank 4"),
         (lambda z: z[0], "gives [6]"),
         (lambda z: z.argmax(1, keepdim=True), "of torch.int64"),
         (lambda z: (z, z.argmax(1, keepdim=True)), "a tuple of [1, 6], [1, 1]; every output has to be"),

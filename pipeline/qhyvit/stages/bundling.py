@@ -17,6 +17,8 @@ from qhyvit_device import __version__
 from qhyvit_device.preprocess import quantize
 from qhyvit_device.tasks import TASKS
 
+RAW = "raw"  # the board's task for those that it does not know, of other packages
+
 
 @alone
 def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: str, *, force: bool) -> None:
@@ -24,7 +26,7 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
     from qhyvit.bundle import check_verdict, created_by, label_names, write_bundle
 
     facts, verified, model = work.json(FACTS), work.json(VERIFY), work.read(MODEL)
-    task = facts["task"]
+    task = facts["task"] if facts["task"] in TASKS else RAW
     needed = TASKS[task].labels
     has_labels = labels is not None if needed is None else needed
     hashes = {name: files.sha256(model) if name == MODEL else work.hash(name) for name in JUDGED}

@@ -22,8 +22,14 @@ def _unfit(layout: Layout) -> str:
 
 def _one_minus_cosine(reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     """1 - cosine of each image, [B, N] -> [B]: half of the squared distance of the two directions."""
-    a, b = (x / (x * x).sum(dim=1, keepdim=True).sqrt().clamp_min(SMALLEST_NORM) for x in (reference, outputs))
-    return ((a - b) ** 2).sum(dim=1) / 2
+    return ((_direction(reference) - _direction(outputs)) ** 2).sum(dim=1) / 2
+
+
+def _direction(x: torch.Tensor) -> torch.Tensor:
+    """Vectors of length 1, [B, N]; what is nearly 0, as where all outputs round to it, has none, and no gradient."""
+    power = (x * x).sum(dim=1, keepdim=True)
+    known = power > SMALLEST_NORM**2
+    return x * known / power.where(known, power.new_ones(())).sqrt()
 
 
 def _distance(layout: Layout, reference: torch.Tensor) -> Distance:

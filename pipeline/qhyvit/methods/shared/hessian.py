@@ -17,7 +17,7 @@ from qhyvit.graph.ir import Node, Tensor
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.methods.shared.bridge_blocks import BridgeBlock
 from qhyvit.methods.shared.problem import Problem
-from qhyvit.methods.shared.unbounded import largest_results
+from qhyvit.methods.shared.unbounded import cut_at, largest_results
 from qhyvit.observers.shared.histogram import Histogram
 from qhyvit.observers.shared.observer import ends
 from qhyvit.plan import TensorQuant
@@ -69,7 +69,7 @@ class GradientPass:
         self.problem, self.quants, self.wanted, self.blocks = problem, quants, list(wanted), blocks
         self.random = torch.Generator().manual_seed(problem.seed)
         self.float = Executor(problem.graph, exact=True)
-        self.largest = largest_results(problem.graph, quants)
+        self.cut = cut_at(largest_results(problem.graph, quants))
         self.quantized = Executor(constants_on_grid_of(problem.graph, quants))
 
     def step(self, images: torch.Tensor, target: torch.Tensor) -> Step:
@@ -82,10 +82,7 @@ class GradientPass:
             CalibrationError: a gradient is not finite; the objective would be blind before that tensor.
         """
         with torch.no_grad():
-            values = self.float.run(images, None, self.wanted)
-        for t, most in self.largest.items():
-            if t in values:
-                values[t] = values[t].clamp_max(most)
+            values = self.float.run(images, self.cut, self.wanted)
         gradients, distance = self.gradients(images, target)
         return Step(values, gradients, distance)
 

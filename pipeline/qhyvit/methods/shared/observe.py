@@ -1,4 +1,7 @@
-"""One pass of the float graph over the calibration images, with an observer on every root tensor."""
+"""A pass of the float graph over the calibration images, with an observer on every root tensor.
+
+Where results go beyond what int8 can give (:mod:`qhyvit.methods.shared.unbounded`), another pass cuts them there.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from qhyvit.graph.ir import Node, Tensor
 from qhyvit.lowering.contracts import Group
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.methods.shared.ranges import constant_ranges
-from qhyvit.methods.shared.unbounded import bounded
+from qhyvit.methods.shared.unbounded import are_near, cut_at, limits_of, within
 from qhyvit.observers import observer
 from qhyvit.observers.shared.histogram import Histogram, share
 from qhyvit.observers.shared.observer import Observed, Observer
@@ -18,13 +21,13 @@ from qhyvit.sim.run import Executor
 
 
 class _Watch:
-    """Hook that shows every root tensor to its state."""
+    """Hook that shows every root tensor to its state, cut at its limit."""
 
-    def __init__(self, states: Mapping[int, Sequence[Observed]]) -> None:
-        self.states = states
+    def __init__(self, states: Mapping[int, Sequence[Observed]], limits: Mapping[int, float]) -> None:
+        self.states, self.cut = states, cut_at(limits)
 
     def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
-        counted = False
+        x, counted = self.cut(tensor, x, node), False
         for state in self.states.get(tensor.id, ()):
             if isinstance(state, Histogram) and counted:
                 continue  # one histogram serves all observers that read one
@@ -48,10 +51,26 @@ def observe_all(problem: Problem, all_groups: Sequence[Group], names: Sequence[s
 
 
 def _observed(problem: Problem, all_groups: Sequence[Group], observers: Sequence[Observer]) -> dict[str, Ranges]:
+    found = _seen(problem, all_groups, observers, {})
+    return {o.name: _within(problem, all_groups, o, found[o.name]) for o in observers}
+
+
+def _within(problem: Problem, all_groups: Sequence[Group], by: Observer, ranges: Ranges) -> Ranges:
+    """Ranges without what no code of the operands gives, nor what would be made of it."""
+    limits: dict[int, float] = {}
+    while not are_near(more := limits_of(problem.graph, ranges, problem.bits, limits), limits):
+        limits = more  # some lower than they would be: their operands were made of what is cut now
+        ranges = _seen(problem, all_groups, (by,), limits)[by.name]
+    return within(ranges, limits)
+
+
+def _seen(
+    problem: Problem, all_groups: Sequence[Group], observers: Sequence[Observer], limits: Mapping[int, float]
+) -> dict[str, Ranges]:
     graph = problem.graph
     watched = [t for g in all_groups for t in g.roots if not graph.tensors[t].is_constant]
     states = {t: [o.new(None) for o in observers] for t in watched}
-    executor, watch = Executor(graph), _Watch(states)
+    executor, watch = Executor(graph), _Watch(states, limits)
     with torch.no_grad():
         for done, images in enumerate(problem.batches()):
             problem.progress("observe", done / problem.batch_count)
@@ -73,4 +92,4 @@ def _ranges(problem: Problem, all_groups: Sequence[Group], states: Mapping[int, 
             continue
         ends = [states[t].range() for t in group.roots if t in states]
         ranges[group] = (float(min(e[0] for e in ends)), float(max(e[1] for e in ends)))
-    return bounded(problem.graph, ranges, problem.bits)
+    return ranges
