@@ -1,13 +1,9 @@
-"""Where a model comes from: the zoo, timm (``timm/NAME``), or a user's own factory (``FILE.py:FUNCTION``)."""
+"""Where a model comes from: the zoo, timm (``timm/NAME``), a user's own factory (``FILE.py:FUNCTION``), or a file."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import importlib.util
-import io
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +12,10 @@ import torch
 from torch import nn
 
 from qhyvit.errors import ExportError, InputError, UsageError
-from qhyvit.files import OWN
+from qhyvit.files import OWN, is_model_file
 from qhyvit.models import all_families, find_variant
+from qhyvit.models.importers import importer_of
+from qhyvit.models.shared.factory import call
 from qhyvit.models.shared.input_facts import Pixels, check_inputs, input_facts, normalisation, whole
 from qhyvit.models.shared.modules import Reversed
 from qhyvit.models.shared.outputs import output_shapes
@@ -52,6 +50,9 @@ class Source:
         preprocess: see :class:`qhyvit.models.shared.family.Variant`; ``resize`` for ``shape``.
         classes: values of a single output [1, classes], channels of a map; else 0.
         outputs: shape of each output of the module, its batch of 1 included, by name.
+        maps_last: whether the module gives maps as [1, H, W, C] already.
+        tflite: see :class:`qhyvit.models.shared.importer.Imported`; None: ``rewrite`` leads to the file.
+        tools: distributions that the file depends on, besides those of every export.
         notes: what was assumed or mended about the input, a line each.
         task: what the outputs mean; ``task_is_asked``: by the user, not found from their shapes.
     """
@@ -66,6 +67,9 @@ class Source:
     bridge_blocks: int | None
     weights: str
     outputs: Mapping[str, tuple[int, ...]]
+    maps_last: bool = False
+    tflite: Callable[[bool, bool], bytes] | None = None
+    tools: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     task: Task = field(default_factory=lambda: find_task("classify"))
     task_is_asked: bool = False
@@ -73,8 +77,13 @@ class Source:
     @property
     def is_formed(self) -> bool:
         """Whether the outputs need :class:`qhyvit.models.shared.outputs.GivesOutputs`."""
-        maps = self.task.channels_last and any(len(shape) == 4 for shape in self.outputs.values())
+        maps = self.turns_maps and any(len(shape) == 4 for shape in self.outputs.values())
         return maps or list(self.outputs) != ["output"]
+
+    @property
+    def turns_maps(self) -> bool:
+        """Whether maps [1, C, H, W] become [1, H, W, C]."""
+        return self.task.channels_last and not self.maps_last
 
 
 def is_own(model: str) -> bool:
@@ -89,7 +98,8 @@ def open_source(
     """Build the model and give it its weights; without a file a factory's or a module's are its own.
 
     Args:
-        model: a name of the zoo, ``timm/NAME``, ``FILE.py:FUNCTION``, or a module (it is left as it is).
+        model: a name of the zoo, ``timm/NAME``, ``FILE.py:FUNCTION``, a file (:data:`qhyvit.files.MODEL_FILES`), or a
+            module (it is left as it is).
         size: height and width in pixels, or one number for both; None: the model's own.
         random_weights: give a name random ones by ``seed``, for trials.
         pixels: what is known of the input besides what the model says.
@@ -106,11 +116,14 @@ def open_source(
     check_weights(model, weights, random_weights=random_weights)
     if isinstance(model, nn.Module):
         found = _given(model, weights, classes, sides, pixels)
+    elif is_model_file(model):
+        found = _file(Path(model), classes, sides, pixels)
     elif is_own(model):
         found = _own(model, weights, classes, sides, pixels)
     else:
         found = (_timm if model.startswith(TIMM) else _zoo)(model, weights, classes, sides, seed, pixels)
-    layout = Layout(tuple(found.outputs), tuple(_last(shape)[1:] for shape in found.outputs.values()))
+    shapes = (s if found.maps_last else _last(s) for s in found.outputs.values())
+    layout = Layout(tuple(found.outputs), tuple(shape[1:] for shape in shapes))
     return replace(found, task=fitting_task(task, layout), task_is_asked=task is not None)
 
 
@@ -129,8 +142,12 @@ def check_weights(model: str | nn.Module, weights: Path | None, *, random_weight
     """Refuse a name without weights unless random ones are asked for: nobody means to ship these.
 
     Raises:
-        UsageError: no such name; no weights; random ones beside others.
+        UsageError: no such name; no weights; random ones beside others; any for a file, which has its own.
+        InputError: there is no such file.
     """
+    if isinstance(model, str) and is_model_file(model):
+        _check_file(Path(model), weights, random_weights=random_weights)
+        return
     if isinstance(model, nn.Module) or is_own(model):
         if random_weights:
             raise UsageError("--random-weights is for names; a factory's module keeps its own weights")
@@ -143,6 +160,14 @@ def check_weights(model: str | nn.Module, weights: Path | None, *, random_weight
         raise UsageError("give --weights or --random-weights, not both")
     if weights is None and not random_weights:
         raise UsageError(f"{model} needs --weights FILE; for a trial with random ones give --random-weights")
+
+
+def _check_file(path: Path, weights: Path | None, *, random_weights: bool) -> None:
+    if weights is not None or random_weights:
+        raise UsageError(f"{path.name} has its weights inside: leave out --weights and --random-weights")
+    if not path.is_file():
+        raise InputError(f"model file {path} does not exist")
+    importer_of(path).check_installed()
 
 
 def _known_to_timm(name: str) -> Any:
@@ -204,9 +229,21 @@ def _given(
     return _with_weights(name, own, weights, classes, size, pixels)
 
 
+def _file(path: Path, classes: int | None, size: Size | None, pixels: Pixels) -> Source:
+    importer = importer_of(path)
+    found = importer.open(path, size)
+    height, width, channels = found.shape
+    found.reference.__dict__["preprocess"] = {"input_size": (channels, height, width)}
+    source = _described(path.name, found.reference, None, path.name, pixels)
+    if found.channels_last:
+        source = replace(source, maps_last=True, classes=_classes(source.outputs, -1))
+    _check_classes(source, classes)
+    return replace(source, rewrite=found.rewrite or source.rewrite, tflite=found.tflite, tools=importer.tools)
+
+
 def _own(model: str, weights: Path | None, classes: int | None, size: Size | None, pixels: Pixels) -> Source:
     place, _, function = model.partition(OWN)
-    return _with_weights(function, _call(Path(f"{place}.py"), function, classes), weights, classes, size, pixels)
+    return _with_weights(function, call(Path(f"{place}.py"), function, classes), weights, classes, size, pixels)
 
 
 def _with_weights(
@@ -217,67 +254,19 @@ def _with_weights(
     if weights is not None:
         found = replace(found, weights=load_into(module, weights, name, found.classes))
         module.train().eval()  # timm's attention keeps its table of biases from the run that counted the classes
-    if classes not in (None, found.classes):
-        raise UsageError(f"{classes} classes asked for, but {name} gives {found.classes} outputs")
+    _check_classes(found, classes)
     return found
 
 
-def _call(path: Path, function: str, classes: int | None) -> nn.Module:
-    """Run a user's factory; ``classes`` is passed where it has a parameter ``num_classes``."""
-    if not path.is_file():
-        raise InputError(f"--model-py: file {path} does not exist")
-    spec = importlib.util.spec_from_file_location(f"qhyvit_own_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    import_timm()  # beside a CPU torch, timm only imports this way
-    try:
-        with _as_a_program(path):
-            spec.loader.exec_module(loaded)
-            factory = getattr(loaded, function, None)
-            if not callable(factory):
-                raise UsageError(f"--model-py: {path} has no function {function!r}")
-            made = factory(num_classes=classes) if classes is not None and _takes_classes(factory) else factory()
-    except (UsageError, ExportError):
-        raise
-    except Exception as error:  # a user's code may raise anything
-        raise ExportError(f"{function} in {path} failed: {type(error).__name__}: {error}".rstrip(": ")) from error
-    if not isinstance(made, nn.Module):
-        raise ExportError(f"{function} in {path} gives a {type(made).__name__}, not a torch.nn.Module")
-    return made
+def _check_classes(found: Source, classes: int | None) -> None:
+    if classes not in (None, found.classes):
+        raise UsageError(f"{classes} classes asked for, but {found.name} gives {found.classes} outputs")
 
 
-@contextlib.contextmanager
-def _as_a_program(path: Path) -> Iterator[None]:
-    """Run a user's code with its folder on the path and without qhyvit's own arguments; what it prints goes to stderr.
-
-    Raises:
-        ExportError: it ends the program, as argparse does; with the last line that it said.
-    """
-    said, arguments = io.StringIO(), sys.argv
-    sys.path.insert(0, str(path.parent.resolve()))  # for what the file imports from beside it
-    sys.argv = [str(path)]
-    try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            yield
-    except SystemExit as error:
-        lines = said.getvalue().strip().splitlines()
-        last = f": {lines[-1].strip()}" if lines else ""
-        said = io.StringIO()
-        raise ExportError(
-            f"{path} ended the program (exit code {error.code}){last}; a factory returns its module: keep argparse and "
-            'sys.exit below if __name__ == "__main__"'
-        ) from error
-    finally:
-        sys.path.pop(0)
-        sys.argv = arguments
-        sys.stderr.write(said.getvalue())
-
-
-def _takes_classes(factory: Callable[..., Any]) -> bool:
-    import inspect
-
-    return "num_classes" in inspect.signature(factory).parameters
+def _classes(outputs: Mapping[str, tuple[int, ...]], axis: int) -> int:
+    """Values of a single output [1, classes], channels of a map, which lie on ``axis``; else 0."""
+    first = next(iter(outputs.values()))
+    return first[axis] if len(outputs) == 1 and len(first) in (2, 4) else 0
 
 
 def _described(name: str, module: nn.Module, size: Size | None, weights: str, pixels: Pixels) -> Source:
@@ -286,10 +275,8 @@ def _described(name: str, module: nn.Module, size: Size | None, weights: str, pi
     facts = input_facts(name, module, size, pixels)
     outputs = output_shapes(name, module, facts.shape)
     label = next((f.name for f in all_families().values() if f.occurs_in(module)), GENERIC)
-    first = next(iter(outputs.values()))
-    classes = first[1] if len(outputs) == 1 and len(first) in (2, 4) else 0
     reference = Reversed(module) if facts.is_bgr else module
-    return Source(name, label, reference, with_equivalents, classes, facts.shape, facts.preprocess, None, weights,
+    return Source(name, label, reference, with_equivalents, _classes(outputs, 1), facts.shape, facts.preprocess, None, weights,
                   outputs, facts.notes)  # fmt: skip
 
 
