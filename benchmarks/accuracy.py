@@ -48,8 +48,8 @@ from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.partial import partial
 from qhyvit.sim.run import Executor, Hook
 from qhyvit.sweep.jobs import Job
+from qhyvit.tasks.shared.accuracy import count
 from qhyvit.tflite.read import read
-from qhyvit.verify.accuracy import count
 from qhyvit.verify.decide import simulated_codes
 from qhyvit.work import FACTS, FLOAT, Work, default_preprocess
 from qhyvit_device.board import peak_memory_mib
@@ -145,7 +145,7 @@ def simulated(
     executor, hook = Executor(constants_on_grid_of(graph, quants)), cast("Hook", FakeQuant(quants))
     with torch.no_grad():
         found = [
-            executor.logits(torch.from_numpy(normalize(pixels[i : i + 4], how)), hook)
+            executor.rows(torch.from_numpy(normalize(pixels[i : i + 4], how)), hook)
             for i in track(range(0, len(pixels), 4), "simulate", disable=not sys.stderr.isatty())
         ]
     return torch.cat(found).double().numpy()

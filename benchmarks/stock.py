@@ -27,7 +27,7 @@ from benchmarks._files import (
 )  # fmt: skip
 from qhyvit import data
 from qhyvit.evaluation import feed_of, logits_of
-from qhyvit.verify.accuracy import count
+from qhyvit.tasks.shared.accuracy import count
 from qhyvit.verify.census import census
 from qhyvit.work import default_preprocess
 from qhyvit_device.arrays import Shape
@@ -62,7 +62,7 @@ def convertible() -> Iterator[None]:
 
 def stock_export(model: str, weights: Path | None, shape: Shape, seed: int = 0) -> bytes:
     """Float ``.tflite`` of timm's own module; without a file its weights are random by ``seed``."""
-    from qhyvit.models.shared.export import convert
+    from qhyvit.models.shared.conversion import convert
     from qhyvit.models.shared.modules import ChannelsLast
     from qhyvit.models.shared.source import open_source
 
@@ -75,7 +75,7 @@ def quantize(float_model: bytes, name: str, pixels: np.ndarray, how: Preprocess)
     """ai-edge-quantizer's recipe ``name`` as its documentation runs it."""
     from ai_edge_quantizer import quantizer, recipe
 
-    from qhyvit.models.shared.export import quiet
+    from qhyvit.models.shared.conversion import quiet
 
     with quiet():
         tool = quantizer.Quantizer(bytearray(float_model), getattr(recipe, name)())

@@ -113,8 +113,8 @@ def test_the_outputs_decide():
 def test_the_unedited_network_is_never_lost():
     graph = feed_forward()
     made = silus(Problem(graph, images()), ANY).graph
-    plain, exact = (Executor(made, torch.float64, exact=e).logits(images()) for e in (False, True))
-    expected = Executor(graph, torch.float64).logits(images())
+    plain, exact = (Executor(made, torch.float64, exact=e).rows(images()) for e in (False, True))
+    expected = Executor(graph, torch.float64).rows(images())
     assert float((exact - expected).abs().max()) < 1e-5 * float(expected.abs().max())
     assert float((plain - expected).abs().max()) > 1e-3 * float(expected.abs().max())
 

@@ -33,14 +33,14 @@ def test_every_tensor_is_the_interpreters(small, inputs):
 
 def test_a_batch_is_its_images_one_by_one(small, inputs):
     executor = Executor(small.graph, torch.float64)
-    together = executor.logits(inputs[:3])
-    alone = torch.cat([executor.logits(x[None]) for x in inputs[:3]])
+    together = executor.rows(inputs[:3])
+    alone = torch.cat([executor.rows(x[None]) for x in inputs[:3]])
     assert torch.allclose(together, alone, rtol=1e-9)
 
 
 def test_gradients_reach_the_input(small, inputs):
     x = inputs[:1].clone().requires_grad_()
-    Executor(small.graph).logits(x).square().sum().backward()
+    Executor(small.graph).rows(x).square().sum().backward()
     assert x.grad is not None
     assert float(x.grad.abs().max()) > 0
 
@@ -48,7 +48,7 @@ def test_gradients_reach_the_input(small, inputs):
 def test_written_and_read_again_is_the_same_graph(small, inputs):
     again = read(serialize(small.graph))
     assert dump(again) == dump(small.graph)
-    assert torch.equal(Executor(again).logits(inputs[:1]), Executor(small.graph).logits(inputs[:1]))
+    assert torch.equal(Executor(again).rows(inputs[:1]), Executor(small.graph).rows(inputs[:1]))
 
 
 def test_our_file_computes_what_the_exporters_does(small, inputs):
@@ -75,4 +75,4 @@ def test_bytes_that_are_no_model_are_refused(small):
 
 def test_a_feed_of_another_size_is_refused(small):
     with pytest.raises(GraphError, match="input must be"):
-        Executor(small.graph).logits(torch.zeros(1, 32, 32, 3))
+        Executor(small.graph).rows(torch.zeros(1, 32, 32, 3))

@@ -51,7 +51,7 @@ def test_the_file_holds_int16_only_there_and_agrees_with_the_simulation(small_v1
     how = Preprocess("squash", 128, "bicubic", (0.0,) * 3, (1.0,) * 3)
     entry = plan.tensors[graph.tensors[graph.inputs[0]].name]
     codes = [codes_of(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pictures[:4]]
-    report = verify(graph, plan, lower(graph, plan), data, inputs[:4], codes)
+    report = verify(graph, lower(graph, plan), data, inputs[:4], codes)
     assert report.passed, [c for c in report.checks if not c.passed]
     # the codes behind int16 have the plan's scale, not the one that the converter derives from the kernel's
     model = flatbuffer.load_model(data)

@@ -112,7 +112,7 @@ def found(hard, images) -> Solution:
 def checked(found: Solution, images: torch.Tensor, data: bytes | None = None, plan: QuantPlan | None = None) -> Report:
     plan = plan or plan_of(found)
     data = data or quantized_file(found.shipped, plan)
-    return verify(found.graph, plan, lower(found.shipped, plan), data, images[:4], input_codes(found, images[:4]))
+    return verify(found.graph, lower(found.shipped, plan), data, images[:4], input_codes(found, images[:4]))
 
 
 def test_int16_saves_tokens_of_far_apart_variances(hard, found, images):
@@ -238,7 +238,7 @@ def test_a_root_in_two_parts_is_the_root():
     parted = parted_roots(graph, lambda t: (1e-4, 1e4))
     assert sum(n.op == "RSQRT" for n in parted.nodes) == 2
     assert parted_roots(graph, lambda t: (1.0, 10.0)) is graph
-    before, after = (Executor(g, torch.float64).logits(images) for g in (graph, parted))
+    before, after = (Executor(g, torch.float64).rows(images) for g in (graph, parted))
     assert torch.allclose(before, after, rtol=1e-5)
 
 
@@ -255,4 +255,4 @@ def test_means_as_sums_are_the_same(keep, squared):
     assert "MEAN" not in {n.op for n in summed.nodes}
     assert {t for n in summed.nodes for t in n.outputs} == set(summed.islands)
     images = torch.randn(2, 4, 4, 3)
-    assert torch.allclose(Executor(graph).logits(images), Executor(summed).logits(images), rtol=1e-5, atol=1e-6)
+    assert torch.allclose(Executor(graph).rows(images), Executor(summed).rows(images), rtol=1e-5, atol=1e-6)

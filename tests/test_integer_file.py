@@ -74,7 +74,7 @@ def _bytes(model, data, tensor):
 
 def test_verification_passes_and_compares_every_op(solved, inputs, codes):
     graph, plan, data = solved
-    report = verify(graph, plan, lower(graph, plan), data, inputs, codes)
+    report = verify(graph, lower(graph, plan), data, inputs, codes)
     # random weights leave many near-ties between classes: decisions are checked on trained weights elsewhere
     ops = {c.name: c.passed for c in report.checks if "decide" not in c.name}
     assert all(ops.values()), report.checks
@@ -90,7 +90,7 @@ def test_verification_finds_a_file_that_is_not_the_plans(solved, inputs, codes):
     name = graph.tensors[conv.outputs[0]].name
     wrong = replace(plan.tensors[name], scale=(plan.tensors[name].scale[0] * 1.2,))
     other = replace(plan, tensors={**plan.tensors, name: wrong})
-    report = verify(graph, other, lower(graph, other), data, inputs[:2], codes[:2])
+    report = verify(graph, lower(graph, other), data, inputs[:2], codes[:2])
     assert not report.passed
     assert any("CONV_2D" in c.name and not c.passed for c in report.checks)
 
@@ -155,7 +155,7 @@ def test_right_operands_never_hold_the_lowest_code_however_far_they_are_clipped(
             assert lowest >= -127
             seen |= {lowest, highest}
     assert {-127, 127} <= seen
-    report = verify(graph, plan, lower(graph, plan), data, inputs[:2], codes[:2])
+    report = verify(graph, lower(graph, plan), data, inputs[:2], codes[:2])
     assert all(c.passed for c in report.checks if "decide" not in c.name), report.checks
 
 
@@ -179,7 +179,7 @@ def test_smaller_grids_are_kept_by_the_file(small_v1, inputs, bits):
     low, high = q.limits
     grid = affine.Grid(low, high)
     codes = [affine.quantize(x[None].numpy(), q.scale[0], q.zero_point[0], grid).astype(np.int8) for x in inputs[4:6]]
-    report = verify(graph, plan, lower(graph, plan), data, inputs[4:6], codes)
+    report = verify(graph, lower(graph, plan), data, inputs[4:6], codes)
     ops = {c.name: c.detail for c in report.checks if "decide" not in c.name and not c.passed}
     assert not ops
     seen = 0
@@ -202,7 +202,7 @@ def test_the_cpu_profile_has_float_islands_and_nothing_else_in_float(small, inpu
     codes = [
         affine.quantize(x[None].numpy(), q.scale[0], q.zero_point[0], affine.grid()).astype(np.int8) for x in inputs
     ]
-    report = verify(graph, plan, lower(graph, plan), data, inputs[:4], codes[:4])
+    report = verify(graph, lower(graph, plan), data, inputs[:4], codes[:4])
     failed = {c.name: c.detail for c in report.checks if "decide" not in c.name and not c.passed}
     assert not failed
     found = census(data)

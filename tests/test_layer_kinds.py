@@ -49,7 +49,7 @@ def test_every_kind_of_layer_goes_through_every_method(kind: str, name: str) -> 
     except PlanError:  # what TFLite cannot say runs in simulation
         hook = FakeQuant(solution.tensors)
         with torch.no_grad():
-            logits = Executor(constants_on_grid_of(solution.shipped, solution.tensors)).logits(IMAGES, hook)
+            logits = Executor(constants_on_grid_of(solution.shipped, solution.tensors)).rows(IMAGES, hook)
         assert name != "qhyvit"
         assert torch.isfinite(logits).all()
         return
@@ -66,9 +66,9 @@ def test_every_kind_of_layer_goes_through_every_method(kind: str, name: str) -> 
 def test_the_default_method_keeps_what_the_network_computes(kind: str) -> None:
     solution = solved(kind, "qhyvit")
     with torch.no_grad():
-        expected = Executor(prepared(graph_of(kind))).logits(IMAGES)
+        expected = Executor(prepared(graph_of(kind))).rows(IMAGES)
         hook = FakeQuant(solution.tensors)
-        found = Executor(constants_on_grid_of(solution.shipped, solution.tensors)).logits(IMAGES, hook)
+        found = Executor(constants_on_grid_of(solution.shipped, solution.tensors)).rows(IMAGES, hook)
     assert (found - expected).abs().max() < 0.06 * (expected.max() - expected.min())
 
 
@@ -78,7 +78,7 @@ def test_a_channel_scale_in_front_of_any_layer_leaves_the_function_as_it_was(kin
     graph, rng = graph_of(kind), np.random.default_rng(0)
     places = all_folds()["channel_scale"].places(graph)
     assert len(places) == len(layers(graph)) - 1, "all but the logits"
-    expected = Executor(graph, torch.float64).logits(IMAGES)
+    expected = Executor(graph, torch.float64).rows(IMAGES)
     for place in places:
         r = 2.0 ** rng.integers(-3, 4, place.channels)
         folded = scale_tensor(graph, place.tensors[0], r)

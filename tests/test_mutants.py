@@ -15,11 +15,12 @@ from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import SIZES
 from qhyvit.lowering.profiles import with_islands
 from qhyvit.methods.shared.gelu import as_silu, candidates
+from qhyvit.methods.shared.problem import layout_of
 from qhyvit.methods.shared.softmax import as_quotient, shorts, unrolled
 from qhyvit.passes import all_passes, equal_nodes, float_sums_of_squares
-from qhyvit.plan import QuantPlan
 from qhyvit.sim.checked import EXACT, Door, Edit, EditError
 from qhyvit.sim.run import Executor
+from qhyvit.tasks import task
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.against_float import FloatFile, against_float
 from tests._graphs import PIECES, Builder
@@ -201,11 +202,11 @@ def test_the_door_refuses_it_and_names_it(name):
 @pytest.mark.parametrize("name", MUTANTS)
 def test_verification_finds_it_where_the_door_is_open(name):
     mutant = MUTANTS[name]
-    reference = FloatFile(serialize(mutant.graph), {})
-    plan, outputs = QuantPlan({}, "minmax"), Executor(mutant.graph).logits(IMAGES).numpy()
+    reference = FloatFile(serialize(mutant.graph), {}, task("classify"), layout_of(mutant.graph))
+    outputs = Executor(mutant.graph).rows(IMAGES).numpy()
 
     def found(graph):
-        _, checks = against_float(reference, graph, plan, IMAGES, outputs)
+        _, checks = against_float(reference, graph, IMAGES, outputs)
         return {c.name: c.passed for c in checks}["edited graph computes the exported file"]
 
     assert found(mutant.right(mutant.graph))

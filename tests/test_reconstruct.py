@@ -75,7 +75,7 @@ def test_reconstruction_brings_the_outputs_means_back_and_stays_on_the_grid(smal
     constants, found = reconstruct(problem, quants, ClosedForm())
 
     def logits(g, q):
-        return Executor(constants_on_grid_of(g, q)).logits(inputs, FakeQuant(q))
+        return Executor(constants_on_grid_of(g, q)).rows(inputs, FakeQuant(q))
 
     from qhyvit.graph import edit
 
@@ -85,7 +85,7 @@ def test_reconstruction_brings_the_outputs_means_back_and_stays_on_the_grid(smal
         if name in found:
             assert np.allclose(on_grid.by_name[name].data, data, atol=1e-6 * np.abs(data).max())
     with torch.no_grad():
-        target = Executor(graph).logits(inputs)
+        target = Executor(graph).rows(inputs)
         before, after = logits(graph, quants), logits(shipped, found)
     assert float(((after - target) ** 2).mean()) < float(((before - target) ** 2).mean())
 

@@ -62,7 +62,7 @@ def test_every_form_becomes_a_sum_or_a_prelu(form: str, slopes: str) -> None:
     kept = Executor(found, torch.float64).run(IMAGES, None, [y])
     expected = F.prelu(seen.movedim(-1, 1), a).movedim(1, -1)
     assert torch.allclose(kept[y], expected, atol=1e-6)
-    assert torch.allclose(kept[found.outputs[0]].flatten(1), Executor(graph, torch.float64).logits(IMAGES), atol=1e-6)
+    assert torch.allclose(kept[found.outputs[0]].flatten(1), Executor(graph, torch.float64).rows(IMAGES), atol=1e-6)
     counts = Counter(n.op for n in found.nodes)
     steep = slopes == "steep" and form != "leaky"
     assert counts == Counter(CONV_2D=1, MEAN=1, FULLY_CONNECTED=1) + (
@@ -88,7 +88,7 @@ def test_a_channel_scale_passes_both_forms() -> None:
     graph = maker.logits(FORMS["op"](maker, x, alpha_of("channel")))
     for before in (graph, prepared(graph)):
         folded = scale_tensor(before, x, 2.0 ** np.arange(-3, 5))
-        found, expected = (Executor(g, torch.float64).logits(IMAGES) for g in (folded, before))
+        found, expected = (Executor(g, torch.float64).rows(IMAGES) for g in (folded, before))
         assert torch.allclose(found, expected, rtol=1e-12)
 
 

@@ -46,7 +46,7 @@ def test_what_it_cannot_runs_in_simulation_and_is_refused_for_a_file(problem, na
     solution = search(problem, name, SIMULATED[name])
     quants = solution.tensors
     with torch.no_grad():
-        logits = Executor(constants_on_grid_of(solution.shipped, quants)).logits(problem.images, FakeQuant(quants))
+        logits = Executor(constants_on_grid_of(solution.shipped, quants)).rows(problem.images, FakeQuant(quants))
     assert torch.isfinite(logits).all()
     with pytest.raises(PlanError):
         check_plan(solution.graph, QuantPlan(quants, name))
@@ -62,7 +62,7 @@ def test_channel_wise_norm_outputs_may_reach_a_linear_through_a_copy(small_v2, i
     }  # fmt: skip
     assert copies
     with torch.no_grad():
-        logits = Executor(constants_on_grid_of(small_v2.graph, quants)).logits(problem.images, FakeQuant(quants))
+        logits = Executor(constants_on_grid_of(small_v2.graph, quants)).rows(problem.images, FakeQuant(quants))
     assert torch.isfinite(logits).all()
 
 
@@ -126,7 +126,7 @@ def test_partial_counts_layers_and_matmuls_only(problem):
     reads = [name for name in kept if ".read" in name]
     assert len(kept) == len(reads) + len(minmax_weights(graph))
     with torch.no_grad():
-        plain, same = Executor(graph).logits(problem.images), Executor(changed).logits(problem.images)
+        plain, same = Executor(graph).rows(problem.images), Executor(changed).rows(problem.images)
         assert torch.allclose(plain, same, atol=1e-5 * float(plain.abs().max()))
     outside = {"LOGISTIC", "RSQRT", "SOFTMAX", "ADD", "MEAN"}
     assert not {graph.tensors[n.outputs[0]].name for n in graph.nodes if n.op in outside} & set(kept)

@@ -128,7 +128,7 @@ def test_bridge_blocks_are_found_as_before(small_v1, inputs):
     named = [[g.tensors[b.tensor].name for b in bridges(g)] for g in (small_v1.graph, made.graph)]
     assert named[0] == named[1]
     with torch.no_grad():
-        before, after = (Executor(g).logits(inputs[:2]) for g in (small_v1.graph, made.graph))
+        before, after = (Executor(g).rows(inputs[:2]) for g in (small_v1.graph, made.graph))
     assert torch.allclose(before, after, atol=1e-3)
 
 

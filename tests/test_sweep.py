@@ -28,7 +28,7 @@ from qhyvit.sweep.parts import spans
 from qhyvit.sweep.pool import Pool
 from qhyvit.sweep.run import sweep
 from qhyvit.sweep.spec import read_spec
-from qhyvit.verify.accuracy import count
+from qhyvit.tasks.shared.accuracy import count
 from qhyvit.work import FACTS, FLOAT, MODEL, Work, default_preprocess
 from qhyvit_device.preprocess import load_image, to_pixels
 

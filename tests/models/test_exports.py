@@ -6,7 +6,8 @@ import torch
 
 from qhyvit.methods.shared.bridge_blocks import bridges
 from qhyvit.models import all_families, find_variant
-from qhyvit.models.shared.export import FLOAT_TOLERANCE, export
+from qhyvit.models.shared.export import export
+from qhyvit.models.shared.float_error import FLOAT_TOLERANCE
 from qhyvit.models.shared.source import open_source
 from qhyvit.ops import spec
 from qhyvit.passes import prepared

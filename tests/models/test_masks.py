@@ -10,7 +10,8 @@ from torch import nn
 
 from qhyvit.errors import GraphError
 from qhyvit.graph import edit
-from qhyvit.models.shared.export import FLOAT_TOLERANCE, export
+from qhyvit.models.shared.export import export
+from qhyvit.models.shared.float_error import FLOAT_TOLERANCE
 from qhyvit.models.shared.masks import finite
 from qhyvit.models.shared.source import open_source
 from qhyvit.tflite.read import read

@@ -7,9 +7,11 @@ from ai_edge_litert.interpreter import Interpreter
 from torch import nn
 
 from qhyvit.errors import ExportError
-from qhyvit.models.shared.export import export, float_error
+from qhyvit.models.shared.export import export
+from qhyvit.models.shared.float_error import float_error
 from qhyvit.models.shared.outputs import check_values, gives_probabilities
 from qhyvit.models.shared.source import open_source
+from qhyvit.tflite.read import read
 
 SHAPE = 32, 32, 3
 
@@ -55,17 +57,19 @@ def refusal(net, kind=ExportError):
 
 
 @pytest.mark.parametrize(
-    ("end", "shown"),
+    ("end", "shown", "facts"),
     [
-        (nn.Softmax(1), lambda z: z.softmax(1)),
-        (lambda z: F.softmax(z / 3, dim=-1), lambda z: z.softmax(1)),
-        (lambda z: F.log_softmax(z[:, None], -1).flatten(1), lambda z: z.log_softmax(1)),
+        (nn.Softmax(1), lambda z: z.softmax(1), ("classify", "SOFTMAX")),
+        (lambda z: F.softmax(z / 3, dim=-1), lambda z: z.softmax(1), ("classify", "SOFTMAX")),
+        (lambda z: F.log_softmax(z[:, None], -1).flatten(1), lambda z: z.log_softmax(1), ("classify", "LOG_SOFTMAX")),
+        (torch.sigmoid, torch.sigmoid, ("multilabel", "LOGISTIC")),
+        (lambda z: z[:, :1].sigmoid(), torch.sigmoid, ("multilabel", "LOGISTIC")),
     ],
 )
-def test_a_softmax_at_the_end_is_cut_and_the_softmax_of_the_file_is_the_modules_output(end, shown):
+def test_what_the_task_applies_is_cut_and_of_the_file_it_gives_the_modules_output(end, shown, facts):
     net = Net(end=end).eval()
     made = export(open_source(net))
-    assert made.facts["softmax_inside"] is True
+    assert (made.facts["task"], made.facts["cut"]) == facts
     x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
     found = logits_of(made.tflite, x)
     with torch.no_grad():
@@ -75,45 +79,78 @@ def test_a_softmax_at_the_end_is_cut_and_the_softmax_of_the_file_is_the_modules_
 
 def test_logits_are_no_probabilities_and_a_softmax_within_stays():
     made = export(open_source(Net(mid=nn.Softmax(1))))
-    assert made.facts["softmax_inside"] is False
+    assert (made.facts["task"], made.facts["cut"]) == ("classify", "")
     assert not gives_probabilities(Net().eval(), (32, 32, 3))
     assert gives_probabilities(Net(end=nn.Softmax(1)).eval(), (32, 32, 3))
 
 
+@pytest.mark.parametrize("task", ["embed", "regress", "raw", "multilabel"])
+@pytest.mark.parametrize(("end", "op"), [(nn.Softmax(1), "SOFTMAX"), (torch.sigmoid, "LOGISTIC")])
+def test_what_the_task_does_not_apply_stays_in_the_file(task, end, op):
+    net = Net(end=end).eval()
+    made = export(open_source(net, task=task))
+    cut = task == "multilabel" and op == "LOGISTIC"
+    assert (made.facts["task"], made.facts["cut"]) == (task, op if cut else "")
+    assert (op in [n.op for n in read(made.tflite).nodes]) is not cut
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = net.head(torch.relu(net.stem(x)).mean((2, 3))) if cut else net(x)
+    torch.testing.assert_close(logits_of(made.tflite, x), expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
-    ("end", "words"),
+    ("end", "task", "words"),
     [
-        (torch.sigmoid, "ends in a sigmoid"),
-        (lambda z: (z.softmax(1) + (2 * z).softmax(1)) / 2, "gives probabilities, but ends in"),
+        (torch.sigmoid, "classify", "ends in a sigmoid, one class apart from another: give --task multilabel"),
+        (lambda z: (z.softmax(1) + (2 * z).softmax(1)) / 2, None, "gives probabilities, but ends in"),
+        (lambda z: (z.softmax(1) + (2 * z).softmax(1)) / 2, "classify", "gives probabilities, but ends in"),
     ],
 )
-def test_other_ends_that_are_no_logits_are_refused(end, words):
-    assert words in refusal(Net(end=end))
+def test_other_ends_that_are_no_logits_are_refused(end, task, words):
+    with pytest.raises(ExportError) as caught:
+        export(open_source(Net(end=end), task=task))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("end", "task", "outputs"),
+    [
+        (lambda z: z[:, :1], "multilabel", {"output": (1, 1)}),
+        (lambda z: (z, z[:, :2]), "raw", {"output_0": (1, 6), "output_1": (1, 2)}),
+        (lambda z: {"logits": z, "cache": None}, "classify", {"logits": (1, 6)}),
+        (lambda z: z[:, :, None, None], "segment", {"output": (1, 6, 1, 1)}),
+        (lambda z: z[0, 0], "multilabel", {"value": (1, 1)}),
+        (lambda z: z.reshape(1, 2, 3), "raw", {"output": (1, 2, 3)}),
+    ],
+)
+def test_outputs_of_every_form_are_a_task(end, task, outputs):
+    source = open_source(Net(end=end))
+    assert (source.task.name, dict(source.outputs)) == (task, outputs)
+    assert not source.task_is_asked
 
 
 @pytest.mark.parametrize(
     ("end", "words"),
     [
-        (lambda z: z[:, :1], "gives one output: the softmax of one number is always 1"),
-        (lambda z: (z, z), r"a tuple of [1, 6], [1, 6]; a classifier gives logits [1, classes]"),
-        (lambda z: {"logits": z}, "a dict of [1, 6]"),
-        (lambda z: [], "a list of nothing"),
-        (lambda z: z[:, :, None, None], "gives [1, 6, 1, 1]"),
+        (lambda z: [], "gives a list of nothing; every output has to be a tensor of floats [1, ...], of rank 4 at most"),
         (lambda z: z[0], "gives [6]"),
         (lambda z: z.argmax(1, keepdim=True), "of torch.int64"),
+        (lambda z: (z, z.argmax(1, keepdim=True)), "a tuple of [1, 6], [1, 1]; every output has to be"),
+        (lambda z: z[..., None, None, None], "gives [1, 6, 1, 1, 1]"),
         (lambda z: None, "a NoneType"),
         (lambda z: torch.log(-z.abs()), "outputs that are not finite"),
         (lambda z: 0 * z, "the same outputs for every image"),
         (lambda z: z.softmax(0), "the same outputs for every image"),
     ],
 )
-def test_what_is_no_classifier_is_said(end, words):
+def test_what_is_no_output_is_said(end, words):
     assert words in refusal(Net(end=end))
 
 
-def test_one_class_of_a_zoo_model_is_refused_before_anything_is_made():
-    with pytest.raises(ExportError, match="one output"):
-        open_source("mobilevitv2_050", classes=1, random_weights=True)
+def test_one_class_of_a_zoo_model_is_a_yes_or_no():
+    source = open_source("mobilevitv2_050", classes=1, random_weights=True)
+    assert (source.task.name, source.classes, dict(source.outputs)) == ("multilabel", 1, {"output": (1, 1)})
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -89,7 +89,7 @@ def verified(made, size):
     entry = plan.tensors[graph.tensors[graph.inputs[0]].name]
     codes = [quantize(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pixels]
     model = quantized_file(solution.shipped, plan)
-    return graph, verify(solution.graph, plan, lower(solution.shipped, plan), model, floats, codes, ["litert"])
+    return graph, verify(solution.graph, lower(solution.shipped, plan), model, floats, codes, ["litert"])
 
 
 def test_a_factory_of_ones_own_becomes_a_verified_integer_file(own):
@@ -125,7 +125,7 @@ def test_blocks_of_a_known_family_get_its_form(own):
         ("broken", {}, ExportError, "RuntimeError: no such layer"),
         ("other", {}, ExportError, "gives a int, not a torch.nn.Module"),
         ("features", {}, UsageError, "give --input-size"),
-        ("features", {"size": 32}, ExportError, "a classifier gives logits"),
+        ("features", {"size": 32, "task": "classify"}, UsageError, r"--task classify needs .*it may be raw, segment"),
         ("make", {"size": 3}, ExportError, "does not run"),
     ],
 )

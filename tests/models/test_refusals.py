@@ -7,7 +7,8 @@ from torch import nn
 
 from qhyvit.errors import ExportError, GraphError
 from qhyvit.models.efficientformer import NormalizeTokens
-from qhyvit.models.shared.export import FLOAT_TOLERANCE, export
+from qhyvit.models.shared.export import export
+from qhyvit.models.shared.float_error import FLOAT_TOLERANCE
 from qhyvit.models.shared.modules import ChannelsLast
 from qhyvit.models.shared.reason import reason
 from qhyvit.models.shared.source import open_source

@@ -97,7 +97,7 @@ def _pairs(given: Sequence[str]) -> dict[str, str]:
 Bundle = Annotated[Path, typer.Argument(help="Bundle folder.")]
 NewBundle = Annotated[Path, flag("out")]
 ClassNames = Annotated[Path | None, flag("labels")]
-Labels = Annotated[Path | None, typer.Option(help="Another labels.csv.")]
+Labels = Annotated[Path | None, typer.Option(help="Another labels.csv; of segmentations a folder of maps.")]
 FloatModel = Annotated[Path | None, typer.Option("--float", help="Float .tflite; default: the build's.")]
 ModelName = Annotated[str | None, typer.Argument(help="Name from `qhyvit models`, or timm/NAME for any of timm's.")]
 ModelPy = Annotated[str | None, typer.Option(help="FILE.py:FUNCTION, a factory of your own nn.Module.")]

@@ -107,7 +107,7 @@ def read_spec(path: Path) -> Spec:
 
 def _check_model(model: ModelConfig) -> None:
     from qhyvit.models import all_families
-    from qhyvit.models.shared.source import is_own
+    from qhyvit.models.shared.own import is_own
 
     known = [v for f in all_families().values() for v in f.variants]
     if is_own(model.name):

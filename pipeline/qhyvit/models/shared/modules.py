@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from qhyvit.errors import ExportError
-from qhyvit.models.shared.shape import Shape, by_sides, channels_first
+from qhyvit.models.shared.shape import Shape, as_size, by_sides, channels_first
 from qhyvit.models.shared.torch_forms import TorchForms
 
 
@@ -58,7 +58,7 @@ def check_grid(shape: Shape, stride: int, grid: tuple[int, int], where: str) -> 
     if found != grid:
         sizes = " by ".join(dict.fromkeys(f"{(side - 1) * stride + 1} to {side * stride}" for side in grid))
         reason = f"the attention biases of {where} are for {by_sides(grid)}; use {sizes}"
-        raise ExportError(f"input size {by_sides(shape)} gives {by_sides(found)} tokens, but {reason}")
+        raise ExportError(f"input size {as_size(shape)} gives {by_sides(found)} tokens, but {reason}")
 
 
 def centred(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
@@ -190,7 +190,7 @@ def block_shapes(model: nn.Module, kind: str, shape: Shape) -> dict[str, Shape]:
     if odd:
         name, found = next(iter(odd.items()))
         at = f"{by_sides(found)} at {name}"
-        raise ExportError(f"input size {by_sides(shape)} gives {at}; 2x2 patches need even sizes, use a multiple of 64")
+        raise ExportError(f"input size {as_size(shape)} gives {at}; 2x2 patches need even sizes, use a multiple of 64")
     return shapes
 
 

@@ -2,93 +2,31 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from qhyvit.errors import ExportError, InputError, UsageError
-from qhyvit.files import OWN, is_model_file
-from qhyvit.models import all_families, find_variant
+from qhyvit.errors import InputError, UsageError
+from qhyvit.files import is_model_file
+from qhyvit.models import find_variant
 from qhyvit.models.importers import importer_of
-from qhyvit.models.shared.factory import call
-from qhyvit.models.shared.input_facts import Pixels, check_inputs, input_facts, normalisation, whole
+from qhyvit.models.shared.described import GENERIC as GENERIC
+from qhyvit.models.shared.described import Size, described
+from qhyvit.models.shared.described import Source as Source
+from qhyvit.models.shared.input_facts import Pixels, normalisation, whole
 from qhyvit.models.shared.modules import Reversed
-from qhyvit.models.shared.outputs import output_shapes
-from qhyvit.models.shared.reason import first_line
-from qhyvit.models.shared.shape import Shape
+from qhyvit.models.shared.own import called, copied, is_own, plain
 from qhyvit.models.shared.submodules import with_equivalents
 from qhyvit.models.shared.timm_models import import_timm
 from qhyvit.models.shared.weights import load_into, randomize, settle
 from qhyvit.progress import silent
 from qhyvit.tasks import fitting_task
-from qhyvit.tasks import task as find_task
-from qhyvit.tasks.shared.layout import Layout
-from qhyvit.tasks.shared.task import Task
 from qhyvit_device.arrays import MOST_SIDE
 
 TIMM = "timm/"
 LARGEST_CLASSES = 1_000_000
-GENERIC = "generic"  # family of a model whose blocks no family knows
-Size = tuple[int, int]  # height, width
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model ready to be exported.
-
-    Args:
-        reference: torch module in eval mode, [1, C, H, W] -> outputs [1, ...], with its weights; red comes first.
-        rewrite: see :func:`qhyvit.models.shared.submodules.with_equivalents`.
-        bridge_blocks: how many the paper counts, None where it does not.
-        weights: what they are, in a word or a file's name.
-        shape: height, width and channels of the input.
-        preprocess: see :class:`qhyvit.models.shared.family.Variant`; ``resize`` for ``shape``.
-        classes: values of a single output [1, classes], channels of a map; else 0.
-        outputs: shape of each output of the module, its batch of 1 included, by name.
-        maps_last: whether the module gives maps as [1, H, W, C] already.
-        tflite: see :class:`qhyvit.models.shared.importer.Imported`; None: ``rewrite`` leads to the file.
-        tools: distributions that the file depends on, besides those of every export.
-        notes: what was assumed or mended about the input, a line each.
-        task: what the outputs mean; ``task_is_asked``: by the user, not found from their shapes.
-    """
-
-    name: str
-    family: str
-    reference: nn.Module
-    rewrite: Callable[..., nn.Module]
-    classes: int
-    shape: Shape
-    preprocess: Mapping[str, Any]
-    bridge_blocks: int | None
-    weights: str
-    outputs: Mapping[str, tuple[int, ...]]
-    maps_last: bool = False
-    tflite: Callable[[bool, bool], bytes] | None = None
-    tools: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    task: Task = field(default_factory=lambda: find_task("classify"))
-    task_is_asked: bool = False
-
-    @property
-    def is_formed(self) -> bool:
-        """Whether the outputs need :class:`qhyvit.models.shared.outputs.GivesOutputs`."""
-        maps = self.turns_maps and any(len(shape) == 4 for shape in self.outputs.values())
-        return maps or list(self.outputs) != ["output"]
-
-    @property
-    def turns_maps(self) -> bool:
-        """Whether maps [1, C, H, W] become [1, H, W, C]."""
-        return self.task.channels_last and not self.maps_last
-
-
-def is_own(model: str) -> bool:
-    """Whether ``model`` names a factory in a file: what it gives is known only when it ran."""
-    return OWN in model
 
 
 def open_source(
@@ -122,14 +60,7 @@ def open_source(
         found = _own(model, weights, classes, sides, pixels)
     else:
         found = (_timm if model.startswith(TIMM) else _zoo)(model, weights, classes, sides, seed, pixels)
-    shapes = (s if found.maps_last else _last(s) for s in found.outputs.values())
-    layout = Layout(tuple(found.outputs), tuple(shape[1:] for shape in shapes))
-    return replace(found, task=fitting_task(task, layout), task_is_asked=task is not None)
-
-
-def _last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a map with its channels last."""
-    return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
+    return replace(found, task=fitting_task(task, found.layout), task_is_asked=task is not None)
 
 
 def _sides(size: int | Size) -> Size:
@@ -211,7 +142,7 @@ def _timm(
     options = {} if classes is None else {"num_classes": classes}
     module = timm.create_model(name, pretrained=False, **options).eval()
     label = _filled(module, weights, model, module.num_classes, seed)
-    found = _described(model, module, size, label, pixels)
+    found = described(model, module, size, label, pixels)
     if weights is None:
         settle(module, found.shape, seed)
     return found
@@ -220,37 +151,30 @@ def _timm(
 def _given(
     module: nn.Module, weights: Path | None, classes: int | None, size: Size | None, pixels: Pixels
 ) -> Source:  # fmt: skip
-    import_timm()  # before the equivalents need it
     name = type(module).__name__
-    try:
-        own = copy.deepcopy(module)
-    except Exception as error:  # of what a user's module may hold
-        raise ExportError(f"{name} cannot be copied: {first_line(error)}") from error
-    return _with_weights(name, own, weights, classes, size, pixels)
+    return _with_weights(name, copied(name, module), weights, classes, size, pixels)
 
 
 def _file(path: Path, classes: int | None, size: Size | None, pixels: Pixels) -> Source:
     importer = importer_of(path)
-    found = importer.open(path, size)
-    height, width, channels = found.shape
-    found.reference.__dict__["preprocess"] = {"input_size": (channels, height, width)}
-    source = _described(path.name, found.reference, None, path.name, pixels)
-    if found.channels_last:
-        source = replace(source, maps_last=True, classes=_classes(source.outputs, -1))
-    _check_classes(source, classes)
-    return replace(source, rewrite=found.rewrite or source.rewrite, tflite=found.tflite, tools=importer.tools)
+    opened = importer.open(path, size)
+    height, width, channels = opened.shape
+    opened.reference.__dict__["preprocess"] = {"input_size": (channels, height, width)}
+    found = described(path.name, opened.reference, None, path.name, pixels, maps_last=opened.channels_last)
+    _check_classes(found, classes)
+    return replace(found, rewrite=opened.rewrite or found.rewrite, tflite=opened.tflite, tools=importer.tools)
 
 
 def _own(model: str, weights: Path | None, classes: int | None, size: Size | None, pixels: Pixels) -> Source:
-    place, _, function = model.partition(OWN)
-    return _with_weights(function, call(Path(f"{place}.py"), function, classes), weights, classes, size, pixels)
+    name, module = called(model, classes)
+    return _with_weights(name, module, weights, classes, size, pixels)
 
 
 def _with_weights(
     name: str, module: nn.Module, weights: Path | None, classes: int | None, size: Size | None, pixels: Pixels
 ) -> Source:  # fmt: skip
-    module = _plain(name, module)
-    found = _described(name, module, size, "its own" if weights is None else weights.name, pixels)
+    module = plain(name, module)
+    found = described(name, module, size, "its own" if weights is None else weights.name, pixels)
     if weights is not None:
         found = replace(found, weights=load_into(module, weights, name, found.classes))
         module.train().eval()  # timm's attention keeps its table of biases from the run that counted the classes
@@ -261,40 +185,3 @@ def _with_weights(
 def _check_classes(found: Source, classes: int | None) -> None:
     if classes not in (None, found.classes):
         raise UsageError(f"{classes} classes asked for, but {found.name} gives {found.classes} outputs")
-
-
-def _classes(outputs: Mapping[str, tuple[int, ...]], axis: int) -> int:
-    """Values of a single output [1, classes], channels of a map, which lie on ``axis``; else 0."""
-    first = next(iter(outputs.values()))
-    return first[axis] if len(outputs) == 1 and len(first) in (2, 4) else 0
-
-
-def _described(name: str, module: nn.Module, size: Size | None, weights: str, pixels: Pixels) -> Source:
-    """A module that somebody else built, with what it says of itself (see :func:`input_facts`)."""
-    check_inputs(name, module)
-    facts = input_facts(name, module, size, pixels)
-    outputs = output_shapes(name, module, facts.shape)
-    label = next((f.name for f in all_families().values() if f.occurs_in(module)), GENERIC)
-    reference = Reversed(module) if facts.is_bgr else module
-    return Source(name, label, reference, with_equivalents, _classes(outputs, 1), facts.shape, facts.preprocess, None, weights,
-                  outputs, facts.notes)  # fmt: skip
-
-
-def _plain(name: str, module: nn.Module) -> nn.Module:
-    """The module inside wrappers of training, in float32, on the CPU, in eval mode.
-
-    Raises:
-        ExportError: its parameters have no values, or it has no Python code.
-    """
-    outer = module
-    while isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        module = module.module
-    module = getattr(module, "_orig_mod", module)  # of torch.compile
-    if "preprocess" in vars(outer):
-        module.__dict__["preprocess"] = vars(outer)["preprocess"]
-    if isinstance(module, torch.jit.ScriptModule):
-        raise ExportError(f"{name} is TorchScript, which cannot be exported; give the module that it was made from")
-    for key, value in [*module.named_parameters(), *module.named_buffers()]:
-        if nn.parameter.is_lazy(value) or value.is_meta:
-            raise ExportError(f"{name}: {key} has no values yet (a lazy layer, or device meta); load weights first")
-    return module.float().cpu().eval()
