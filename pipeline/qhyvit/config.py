@@ -224,7 +224,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def relative(kind: type[Settings], given: Any, base: Path) -> Any:
-    """A table of a file, or a text that is its ``name``, its paths, a model's file and FILE.py:FUNCTION seen from ``base``."""
+    """A table of a file, or a text that is its ``name``, with its paths, a model's too, seen from ``base``."""
     if isinstance(given, str):
         given = {"name": given}
     if not isinstance(given, dict):

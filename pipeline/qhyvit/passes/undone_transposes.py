@@ -36,13 +36,14 @@ def _made_by(graph: Graph, source: int, output: int) -> Graph:
     """
     if source in graph.inputs or source in graph.outputs or graph.tensors[source].is_constant:
         return graph
-    nodes = tuple(
-        replace(n, **{side: tuple(output if t == source else t for t in getattr(n, side)) for side in ("inputs", "outputs")})
-        for n in graph.nodes if output not in n.outputs
-    )  # fmt: skip
+
+    def renamed(ids: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(output if t == source else t for t in ids)
+
+    nodes = (replace(n, inputs=renamed(n.inputs), outputs=renamed(n.outputs)) for n in graph.nodes
+             if output not in n.outputs)  # fmt: skip
     tensors = {t: v for t, v in graph.tensors.items() if t != source}
-    graph = edit.without_unread(replace(graph, nodes=nodes, tensors=tensors))
-    return graph
+    return edit.without_unread(replace(graph, nodes=tuple(nodes), tensors=tensors))
 
 
 PASS = Pass("undone_transposes", "no TRANSPOSE that undoes the one in front", apply, phase=Phase.EXPORT)

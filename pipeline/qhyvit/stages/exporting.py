@@ -17,8 +17,8 @@ from qhyvit.work import FACTS, FLOAT, Work, alone, code_digest, default_preproce
 from qhyvit_device.preprocess import normalize
 
 if TYPE_CHECKING:
-    from qhyvit.models.shared.input_facts import Pixels
     from qhyvit.models.shared.described import Source
+    from qhyvit.models.shared.input_facts import Pixels
 
 
 @alone

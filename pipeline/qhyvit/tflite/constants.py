@@ -1,7 +1,7 @@
 """Nodes that depend on constants alone are computed once, here, and not on every image.
 
-Position encodings come through the converter as chains of FLOOR_DIV, POW, SIN, COS: no op of them has to be known. So do
-shapes of tensors, which TensorFlow's converter computes where a batch may be any.
+Position encodings come through the converter as chains of FLOOR_DIV, POW, SIN, COS: no op of them has to be known. So
+do shapes of tensors, which TensorFlow's converter computes where a batch may be any.
 """
 
 from __future__ import annotations

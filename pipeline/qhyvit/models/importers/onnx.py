@@ -166,7 +166,7 @@ def _refuse(name: str, model: Any) -> None:
     kinds = {(node.domain, node.op_type): node.name or node.output[0] for node in model.graph.node}
     for (domain, op), place in kinds.items():
         if domain not in OWN_DOMAINS:
-            raise ExportError(f"{name} holds the custom op {domain}:{op} (at {place}); export it with ops of ONNX alone")
+            raise ExportError(f"{name} holds the custom op {domain}:{op} (at {place}); export with ops of ONNX alone")
         if op in CONTROL_FLOW:
             raise ExportError(f"{name} holds control flow, {op} (at {place}); export a model that does the same always")
         if op in QUANTIZED:

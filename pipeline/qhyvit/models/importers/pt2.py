@@ -61,7 +61,7 @@ def _load(path: Path) -> Any:
     except (zipfile.BadZipFile, OSError) as error:
         raise InputError(f"{path} is no program of torch.export: save it with torch.export.save") from error
     if objects:
-        raise InputError(f"{path} holds objects of Python or TorchScript ({objects[0]}); export a model of tensors alone")
+        raise InputError(f"{path} holds objects, not tensors alone ({objects[0]}): they are not unpickled")
     try:
         with _silenced(), mock.patch.dict(os.environ, {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1"}):
             return torch.export.load(str(path))

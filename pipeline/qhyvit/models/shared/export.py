@@ -12,12 +12,12 @@ from torch import nn
 
 from qhyvit.errors import ExportError, QhyvitError
 from qhyvit.models.shared.conversion import convert, shortened_graph
+from qhyvit.models.shared.described import Source
 from qhyvit.models.shared.final_task import task_behind
 from qhyvit.models.shared.float_error import FLOAT_TOLERANCE, float_error
 from qhyvit.models.shared.modules import Reversed
 from qhyvit.models.shared.outputs import GivesOutputs, check_values
 from qhyvit.models.shared.scopes import modules_of
-from qhyvit.models.shared.described import Source
 from qhyvit.models.shared.submodules import as_it_is, equivalents_in, with_equivalents
 from qhyvit.models.shared.transposed import with_expressible
 from qhyvit.progress import Log, silent
@@ -76,7 +76,9 @@ def _converted(source: Source, rewritten: nn.Module, images: np.ndarray | None) 
 
 def _proven(source: Source, converted: bytes, module: nn.Module | None, images: np.ndarray | None) -> Exported:
     """The file that ships of a converted one, compared with the source; ``module``: that which was converted."""
-    reference = GivesOutputs(source.reference, channels_last=source.turns_maps) if source.is_formed else source.reference
+    reference = source.reference
+    if source.is_formed:
+        reference = GivesOutputs(reference, channels_last=source.turns_maps).eval()
     converted = without_constant_nodes(converted)
     last = last_op(converted)
     task = task_behind(source, last)

@@ -22,8 +22,8 @@ class Imported:
     """A model file that is open.
 
     Args:
-        reference: the file in its own float runtime, as a module in eval mode: [1, C, H, W] -> one tensor [1, ...], or a
-            dictionary of several, with their axes as the file has them.
+        reference: the file in its own float runtime, as a module in eval mode: [1, C, H, W] -> one tensor [1, ...], or
+            a dictionary of several, with their axes as the file has them.
         shape: height, width and channels of its input.
         channels_last: whether the file has the channels of its input last, and so those of maps.
         rewrite: (a module around ``reference``, ``shape``, log) -> a module that computes the same on [1, H, W, C], for
@@ -46,8 +46,8 @@ class Importer:
     Args:
         name: the ending of such files, without the dot.
         summary: one line.
-        open: (path, height and width that the user asked for) -> the model; ExportError, InputError or UsageError in one
-            line.
+        open: (path, height and width that the user asked for) -> the model; ExportError, InputError or UsageError in
+            one line.
         files: all files that a model consists of; a build that is resumed looks whether they are the same.
         tools: distributions that the result depends on, besides those of every build.
         needs: modules that are not installed with the pipeline, but with the extra of this name.

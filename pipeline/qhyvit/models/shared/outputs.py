@@ -85,7 +85,8 @@ class GivesOutputs(nn.Module):
         return tuple(t.permute(0, 2, 3, 1) if self.channels_last and t.dim() == 4 else t for t in found)
 
 
-OURS = (Called, ChannelsLast, FromChannelsFirst, Reversed, GivesOutputs)  # around somebody's network: no part of names inside
+# around somebody's network: no part of names inside
+OURS = (Called, ChannelsLast, FromChannelsFirst, Reversed, GivesOutputs)
 
 
 def rows_of(outputs: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """What a module does with an image, as a graph of torch's functions in which everything else is a constant.
 
-Modules that converters made hold shapes in tensors. ``torch.export`` takes these for data that may change, and refuses to
-make a shape of them; here they are numbers, because they do not depend on the image.
+Modules that converters made hold shapes in tensors. ``torch.export`` takes these for data that may change, and refuses
+to make a shape of them; here they are numbers, because they do not depend on the image.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch.utils import _pytree as pytree
 from qhyvit.errors import ExportError
 
 NODE = "qhyvit_node"  # attribute of a tensor that depends on the image: its node in the graph
+JOINS = ("cat", "concat", "stack")  # take lists of tensors; numbers in other lists are sizes, axes and places
+SIZED = ("expand", "permute", "repeat", "reshape", "tile", "view")  # take sizes and axes one by one as well
 # of tensors: what they give is no tensor, and depends on the values
 VALUES = ("item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "nonzero")
 
@@ -82,7 +84,21 @@ class _Recorder(TorchFunctionMode):
         self._note(func, name, args, given, found)
         return found
 
+    def _numbers(self, name: str, given: Any) -> Any:
+        """Whole numbers that a function takes one by one, or in lists, in the place of tensors that hold them."""
+
+        def number(value: Any) -> Any:
+            fixed = isinstance(value, torch.Tensor) and not hasattr(value, NODE)
+            return value.item() if fixed and not value.dim() and not value.is_floating_point() else value
+
+        if name in SIZED:
+            return pytree.tree_map(number, given)
+        if name in JOINS or not isinstance(given, list | tuple):
+            return given
+        return type(given)(pytree.tree_map(number, v) if isinstance(v, list | tuple) else v for v in given)
+
     def _note(self, func: Any, name: str, args: tuple[Any, ...], given: dict[str, Any], found: Any) -> None:
+        args, given = self._numbers(name, args), {key: self._numbers(name, v) for key, v in given.items()}
         call = fx.node.map_aggregate((args, given), self.node_of)
         if name == "__get__":  # of a property such as T
             node = self.graph.call_function(getattr, (call[0][0], func.__self__.__name__))
