@@ -1,9 +1,9 @@
 """A norm over all values of a map, in the form that keeps most in int8.
 
-ONNX has no such norm: exporters write it as an InstanceNormalization of the map as one row, TRANSPOSE and RESHAPE in front
-and behind. Its mean and variance do not depend on the order of values, so that neither is needed. The sum of squares is
-the row's product with itself, whose int8 form adds up in 32 bits: a map of squares would have codes of its own, most of
-them 0. Recognised by what is computed, as :mod:`qhyvit.passes.layer_norms` does.
+ONNX has no such norm: exporters write it as an InstanceNormalization of the map as one row, TRANSPOSE and RESHAPE in
+front and behind. Its mean and variance do not depend on the order of values, so that neither is needed. The sum of
+squares is the row's product with itself, whose int8 form adds up in 32 bits: a map of squares would have codes of its
+own, most of them 0. Recognised by what is computed, as :mod:`qhyvit.passes.layer_norms` does.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def _found(graph: Graph, row: Node) -> _SampleNorm | None:
 
 def _made(graph: Graph, norm: _SampleNorm, source: int, last: Node) -> Graph:
     """The graph with the norm in the shape of the map ``source`` in the place of ``last``, the RESHAPE behind it."""
-    before = graph.producer(source)
+    before, chain = graph.producer(source), Chain(graph, last)
     turn = before if before is not None and before.op == "TRANSPOSE" else None
-    source = source if turn is None else turn.inputs[0]
-    chain, behind = Chain(graph, last), graph.tensors[last.outputs[0]].shape
-    if turn is None and graph.tensors[source].shape != behind:
-        source = chain.reshape(source, *behind)
+    if graph.tensors[source].shape != graph.tensors[last.outputs[0]].shape:
+        turn, source = None, chain.reshape(source, *graph.tensors[last.outputs[0]].shape)
+    elif turn is not None:
+        source = turn.inputs[0]
     shape = chain.graph.tensors[source].shape
     count = math.prod(shape)
     axes = chain.constant(np.arange(1, len(shape)))
@@ -72,14 +72,6 @@ def _made(graph: Graph, norm: _SampleNorm, source: int, last: Node) -> Graph:
         return chain.instead("MUL", scaled, gain)
     order = chain.constant(chain.graph.constant(turn.inputs[1]))
     return chain.instead("TRANSPOSE", chain.add("MUL", scaled, gain), order)
-
-
-def _is_map(graph: Graph, source: int, behind: int) -> bool:
-    """Whether what is behind the norm is a map, in the axes of what is in front if that was turned there."""
-    before, made = graph.producer(source), graph.tensors[behind]
-    return len(made.shape) > 2 and (
-        before is None or before.op != "TRANSPOSE" or graph.tensors[source].shape == made.shape
-    )
 
 
 def _is_row(graph: Graph, node: Node) -> bool:
@@ -100,7 +92,7 @@ def apply(graph: Graph) -> Graph:
         if row is None or norm is None or norm.output in graph.outputs:
             continue
         for last in graph.users(norm.output):
-            if last.op == "RESHAPE" and _is_map(graph, row.inputs[0], last.outputs[0]):
+            if last.op == "RESHAPE" and len(graph.tensors[last.outputs[0]].shape) > 2:
                 graph = _made(graph, norm, row.inputs[0], last)
     return edit.without_unread(graph)
 
