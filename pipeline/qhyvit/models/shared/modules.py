@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from qhyvit.errors import ExportError
 from qhyvit.models.shared.shape import Shape, as_size, by_sides, channels_first
@@ -108,6 +109,19 @@ class FromChannelsFirst(nn.Module):
         """[1, C, H, W] -> [1, classes]."""
         found: torch.Tensor = self.net(x.permute(0, 2, 3, 1))
         return found
+
+
+class Called(nn.Module):
+    """A module that is called with more than an image, or by name: everything but the image is always the same."""
+
+    def __init__(self, net: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        super().__init__()
+        self.net, self.args, self.named = net, args, named
+
+    def forward(self, x: torch.Tensor) -> Any:
+        """[1, C, H, W] -> what the module gives."""
+        args, named = pytree.tree_map_only(torch.Tensor, lambda _: x, (self.args, self.named))
+        return self.net(*args, **named)
 
 
 class Reversed(nn.Module):
