@@ -1,7 +1,7 @@
 """The Python interface: what ``import qhyvit`` offers to those who script; ``qhyvit build`` is this with a display.
 
 Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``FILE.py:FUNCTION``, the path of a ``.tflite``,
-``.onnx`` or ``.pt2``, or a ``torch.nn.Module`` that takes [1, C, H, W] and gives tensors [1, ...]; a module is left as it
+``.onnx`` or ``.pt2``, or a ``torch.nn.Module`` that takes [1, C, H, W] and gives tensors [1, ...], which is left as it
 is. In its place a :class:`BuildConfig` has all settings at once; else they are keywords, named as its fields are
 (``method`` and ``model`` are the ``name`` of theirs):
 ``weights``, ``random_weights``, ``classes``, ``input_size``, ``mean``, ``std``, ``channel_order``, ``task``;
