@@ -14,6 +14,7 @@ import numpy as np
 
 from qhyvit import data, files
 from qhyvit.evaluation import labelled_images
+from qhyvit.tasks import task
 from qhyvit_device.preprocess import Preprocess, load_image, to_pixels
 
 RESULTS = Path(__file__).parent / "results"
@@ -40,9 +41,9 @@ def ranked_images(folder: Path, labels: Path | None, outputs: int) -> data.Label
         InputError: see :func:`qhyvit.evaluation.labelled_images`.
     """
     listed = data.read_labels(folder, labels)
-    names, ranks = np.unique(listed.classes, return_inverse=True)
+    names, ranks = np.unique(listed.truth, return_inverse=True)
     if names[-1] < outputs or len(names) != outputs:
-        return labelled_images(folder, labels, outputs)
+        return labelled_images(folder, labels, task("classify"), outputs)
     return data.Labelled(listed.paths, ranks.astype(np.int64))
 
 

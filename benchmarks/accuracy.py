@@ -48,8 +48,8 @@ from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.partial import partial
 from qhyvit.sim.run import Executor, Hook
 from qhyvit.sweep.jobs import Job
+from qhyvit.tasks.shared.accuracy import count
 from qhyvit.tflite.read import read
-from qhyvit.verify.accuracy import count
 from qhyvit.verify.decide import simulated_codes
 from qhyvit.work import FACTS, FLOAT, Work, default_preprocess
 from qhyvit_device.board import peak_memory_mib
@@ -135,7 +135,7 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
             np.save(cache, logits_of(work.read(FLOAT), pixels, test))
     calibration = torch.from_numpy(normalize(pixels_of([*drawn.values()], shape, how), how))
     graph = stages.float_graph(work, profile, int16=args.bits == 8)
-    return Setup(read(work.read(FLOAT)), graph, test, calibration, pixels, labelled.classes, np.load(cache))
+    return Setup(read(work.read(FLOAT)), graph, test, calibration, pixels, labelled.truth, np.load(cache))
 
 
 def simulated(

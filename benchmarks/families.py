@@ -5,9 +5,10 @@ Factories as ``qhyvit build --model-py`` takes them; their weights lie in ``benc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 CLASSES = 10
@@ -82,3 +83,73 @@ def edgeface_xs() -> nn.Module:
     facts = {"input_size": 112, "resize": 112, "interpolation": "bilinear", "mean": half, "std": half}
     made.preprocess = facts  # type: ignore[assignment]
     return made
+
+
+def _mobilevitv2_075() -> Any:
+    """MobileViTv2-0.75 with 1000 classes at 256 pixels; its preprocessing is the zoo's."""
+    from qhyvit.models.shared.timm_models import import_timm
+
+    made: Any = import_timm().create_model("mobilevitv2_075", pretrained=False)
+    made.preprocess = {
+        "input_size": 256, "resize": 288, "interpolation": "bicubic", "mean": (0.0,) * 3, "std": (1.0,) * 3
+    }
+    return made
+
+
+class _Headed(nn.Module):
+    """A classifier whose logits are mixed by a matrix [outputs, classes]; without one its pooled features."""
+
+    def __init__(self, net: Any, mixing: torch.Tensor | None) -> None:
+        super().__init__()
+        self.net, self.preprocess = net, net.preprocess
+        self.register_buffer("mixing", mixing, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, 3, H, W] -> [1, outputs]."""
+        features = self.net.forward_head(self.net.forward_features(x), pre_logits=True)
+        if self.mixing is None:
+            return features
+        head = self.net.head.fc
+        return nn.functional.linear(features, self.mixing @ head.weight, self.mixing @ head.bias)
+
+    def load_state_dict(self, state: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """The classifier's own weights."""
+        return self.net.load_state_dict(state, *args, **options)
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        """See :meth:`load_state_dict`."""
+        return self.net.state_dict(*args, **options)
+
+
+ANIMALS = 398  # the first classes of ImageNet are animals
+LABELS = 20  # of the multilabel head: classes 0 to 49, 50 to 99, ...
+
+
+def _against_rest(groups: Sequence[range]) -> torch.Tensor:
+    """Rows [groups, 1000]: mean logit of a group's classes less that of all others."""
+    rows = torch.full((len(groups), 1000), 0.0)
+    for row, group in zip(rows, groups, strict=True):
+        row += -1.0 / (1000 - len(group))
+        row[group.start : group.stop] = 1.0 / len(group)
+    return rows
+
+
+def mobilevitv2_075_features() -> nn.Module:
+    """MobileViTv2-0.75 without its classifier: an embedding of 384 values."""
+    return _Headed(_mobilevitv2_075(), None)
+
+
+def mobilevitv2_075_one_logit() -> nn.Module:
+    """Animal or not, by one logit."""
+    return _Headed(_mobilevitv2_075(), _against_rest([range(ANIMALS)]))
+
+
+def mobilevitv2_075_two_logits() -> nn.Module:
+    """Animal or not, by two logits whose difference is that of :func:`mobilevitv2_075_one_logit`."""
+    half = _against_rest([range(ANIMALS)]) / 2
+    return _Headed(_mobilevitv2_075(), torch.cat([-half, half]))
+
+
+def mobilevitv2_075_labels() -> nn.Module:
+    """Twenty labels, each a group of fifty classes."""
+    return _Headed(_mobilevitv2_075(), _against_rest([range(50 * i, 50 * i + 50) for i in range(LABELS)]))

@@ -27,7 +27,7 @@ from benchmarks._files import (
 )  # fmt: skip
 from qhyvit import data
 from qhyvit.evaluation import feed_of, logits_of
-from qhyvit.verify.accuracy import count
+from qhyvit.tasks.shared.accuracy import count
 from qhyvit.verify.census import census
 from qhyvit.work import default_preprocess
 from qhyvit_device.arrays import Shape
@@ -144,7 +144,7 @@ def main() -> None:
         try:
             logits = logits_of(model, pixels, test_how)
             reference = logits if recipe == "float" else reference
-            found = count(logits, labelled.classes, reference)
+            found = count(logits, labelled.truth, reference)
             shares = 100 * found.top1 / found.images, 100 * (found.agree or 0) / found.images
             figures = {k: f"{v:.2f}" for k, v in zip(figures, shares, strict=True)}
         except RuntimeError as error:  # int8 DIV stops where a divisor's code is its zero point

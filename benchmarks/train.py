@@ -62,7 +62,7 @@ def load(folder: Path, part: str, size: int, how: Preprocess) -> Images:
     """All images of ``part``, whole, at ``size`` pixels."""
     listed = ranked_images(folder, folder / f"labels_{part}.csv", CLASSES)
     pixels = torch.from_numpy(pixels_of(listed.paths, (size, size), how)).permute(0, 3, 1, 2).contiguous()
-    return Images(pixels, torch.from_numpy(listed.classes))
+    return Images(pixels, torch.from_numpy(listed.truth))
 
 
 def normalized(pixels: torch.Tensor, how: Preprocess) -> torch.Tensor:
@@ -159,7 +159,7 @@ class Training:
 def train(name: str, folder: Path, checkpoint: Path, out: Path, log: Path) -> None:
     """Train to the end of the recipe; weights and log are written after every epoch."""
     facts: Any = FAMILIES[name]().preprocess
-    size = int(facts["input_shape"][0])
+    size = int(facts["input_size"])
     how = Preprocess("squash", size, facts["interpolation"], tuple(facts["mean"]), tuple(facts["std"]))
     images, held_out = load(folder, "train", size, how), load(folder, "val", size, how)
     training = Training(name, len(images.labels) // BATCH, checkpoint)

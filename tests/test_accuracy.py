@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qhyvit.verify.accuracy import count
+from qhyvit.tasks.shared.accuracy import count
 
 
 def one_hot(classes, n=6):

@@ -266,12 +266,17 @@ def test_bytes_and_floats_in_one_folder_are_each_what_they_are(tmp_path):
     assert (found[1] == 3.5).all()
 
 
-def test_floats_that_look_like_pixels_are_said():
+def test_floats_that_look_like_pixels_are_said(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 1))
-    assert "whole numbers up to 255" in data.whole_floats(pixels.astype(np.float32))
     values = pixels.astype(np.float32)
-    for fine in (pixels.astype(np.uint8), values / 255, 3 * values, -values, np.ones((2, 4, 4, 1), np.float32)):
-        assert data.whole_floats(fine) is None
+    for floats, lines in ((values, 1), (values / 255, 0), (3 * values, 0), (-values, 0), (np.ones_like(values), 0)):
+        said = []
+        for i, array in enumerate(floats):
+            np.save(tmp_path / f"{i}.npy", array)
+        data.load_pixels(
+            [*tmp_path.iterdir()], (4, 4, 1), Preprocess("crop", 4, "bilinear", (0.0,), (1.0,)), said.append
+        )
+        assert ["whole numbers up to 255" in line for line in said] == [True] * lines
 
 
 @pytest.mark.parametrize("order", ["RGB", "BGR"])

@@ -89,8 +89,10 @@ def test_evaluate_counts_float_and_integer(bundle, place, work):
     done = qhyvit("evaluate", bundle, "--images", place / "val", "--float", work / "float.tflite", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["images"] == found["integer"]["images"] == found["float"]["images"] == 20
-    assert found["integer"]["agree"] <= 20
+    assert (found["task"], found["images"]) == ("classify", 20)
+    assert set(found["integer"]) == set(found["float"]) == {"top1_percent", "top5_percent"}
+    assert 0 <= found["alike"]["figures"]["agree"] <= 20
+    assert found["paired"]["test"] == "McNemar"
 
 
 def test_evaluate_in_parts_gives_the_same_counts(bundle, place, work):

@@ -12,6 +12,7 @@ from qhyvit import data
 from qhyvit.bundle import label_names
 from qhyvit.errors import InputError
 from qhyvit.evaluation import labelled_images
+from qhyvit.tasks import task
 from qhyvit_device.preprocess import Preprocess
 
 
@@ -35,8 +36,8 @@ def read(folder, text):
 def test_forms_that_mean_the_same(folder, text):
     found = read(folder, text)
     assert [p.name for p in found.paths] == ["a.png", "b.png"]
-    assert found.classes.tolist() == [1, 0]
-    assert found.classes.dtype == np.int64
+    assert found.truth.tolist() == [1, 0]
+    assert found.truth.dtype == np.int64
 
 
 def test_names_beyond_ascii_are_read(folder):
@@ -70,11 +71,11 @@ def test_what_is_wrong_is_one_line_with_file_and_row(folder, text, words):
 def test_labels_from_one_are_refused_with_the_remedy(folder):
     (folder / "labels.csv").write_text("file,class_index\na.png,1\nb.png,2\n")
     with pytest.raises(InputError, match="go up to class 2, the model has 2 classes; they count from 1: subtract 1"):
-        labelled_images(folder, None, 2)
-    assert labelled_images(folder, None, 3).classes.tolist() == [1, 2]
+        labelled_images(folder, None, task("classify"), 2)
+    assert labelled_images(folder, None, task("classify"), 3).truth.tolist() == [1, 2]
     (folder / "labels.csv").write_text("file,class_index\na.png,701\nb.png,0\n")
     with pytest.raises(InputError, match=r"go up to class 701, the model has 2 classes$"):
-        labelled_images(folder, None, 2)
+        labelled_images(folder, None, task("classify"), 2)
 
 
 def test_label_names_are_utf8_with_or_without_a_mark(tmp_path):
@@ -154,10 +155,10 @@ def test_a_subset_of_labelled_images_is_drawn_by_content_and_keeps_its_classes(f
     turned = read(folder, "file,class_index\ncafé.png,2\nb.png,0\na.png,1\n")
     for seed in range(5):
         some = [data.subset(each, 2, seed) for each in (found, turned)]
-        pairs = [set(zip(each.paths, each.classes.tolist(), strict=True)) for each in some]
+        pairs = [set(zip(each.paths, each.truth.tolist(), strict=True)) for each in some]
         assert pairs[0] == pairs[1]
         assert len(pairs[0]) == 2
-        assert pairs[0] < set(zip(found.paths, found.classes.tolist(), strict=True))
+        assert pairs[0] < set(zip(found.paths, found.truth.tolist(), strict=True))
     assert data.subset(found, 3, 0) is found
 
 

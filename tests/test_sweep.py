@@ -28,7 +28,8 @@ from qhyvit.sweep.parts import spans
 from qhyvit.sweep.pool import Pool
 from qhyvit.sweep.run import sweep
 from qhyvit.sweep.spec import read_spec
-from qhyvit.verify.accuracy import count
+from qhyvit.tasks import task
+from qhyvit.tasks.shared.accuracy import count
 from qhyvit.work import FACTS, FLOAT, MODEL, Work, default_preprocess
 from qhyvit_device.preprocess import load_image, to_pixels
 
@@ -346,11 +347,11 @@ def by_hand(place, small, method):
     files.write_text(work.folder / FACTS, json.dumps(small.facts))
     stages.calibrate(work, DataConfig(place / "train", 4), MethodConfig(method, seed=1))
     stages.convert(work)
-    labelled = labelled_images(place / "val", None, 10)
+    labelled = labelled_images(place / "val", None, task("classify"), 10)
     how = default_preprocess(small.facts)
     pixels = [to_pixels(load_image(p), 128, 128, how) for p in labelled.paths]
     floats, found = (logits_of(work.read(name), pixels, how) for name in (FLOAT, MODEL))
-    return count(found, labelled.classes, floats)
+    return count(found, labelled.truth, floats)
 
 
 def test_a_sweep_gives_what_builds_by_hand_give_and_goes_on_where_it_stopped(place, small_v1):
@@ -362,7 +363,7 @@ def test_a_sweep_gives_what_builds_by_hand_give_and_goes_on_where_it_stopped(pla
         expected = by_hand(place, small_v1, r["method"])
         assert r["images"] == expected.images == 20
         assert r["top1_percent"] == 100 * expected.top1 / 20
-        assert r["agreement_percent"] == 100 * expected.agree / 20
+        assert r["agreement"] == 100 * expected.agree / 20
         assert (r["gained"], r["lost"]) == (expected.gained, expected.lost)
     with (out / gather.CSV).open() as stream:
         assert [r["job"] for r in csv.DictReader(stream)] == [r["job"] for r in found.rows]

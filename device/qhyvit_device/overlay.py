@@ -39,7 +39,7 @@ def view(image: Image.Image, height: int, width: int, how: Preprocess) -> np.nda
 
 
 def canvas(array: np.ndarray) -> np.ndarray:
-    """An input that is no picture, [H, W, C], as gray, [H, W, 3] uint8, large enough to look at: mean of its channels."""
+    """The mean of the channels of an input that is no picture, [H, W, C], as gray, [H, W, 3] uint8, large enough."""
     values = array.astype(np.float64).mean(axis=2)
     low, high = (0.0, 255.0) if array.dtype == np.uint8 else (values.min(), values.max())
     gray = np.rint(255 * (values - low) / max(high - low, 1e-30)).astype(np.uint8)

@@ -1,8 +1,9 @@
 """The Python interface: what ``import qhyvit`` offers to those who script; ``qhyvit build`` is this with a display.
 
-Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``FILE.py:FUNCTION``, or a ``torch.nn.Module`` that
-takes [1, C, H, W] and gives tensors [1, ...]; a module is left as it is. In its place a :class:`BuildConfig` has all
-settings at once; else they are keywords, named as its fields are (``method`` and ``model`` are the ``name`` of theirs):
+Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``FILE.py:FUNCTION``, the path of a ``.tflite``,
+``.onnx`` or ``.pt2``, or a ``torch.nn.Module`` that takes [1, C, H, W] and gives tensors [1, ...], which is left as it
+is. In its place a :class:`BuildConfig` has all settings at once; else they are keywords, named as its fields are
+(``method`` and ``model`` are the ``name`` of theirs):
 ``weights``, ``random_weights``, ``classes``, ``input_size``, ``mean``, ``std``, ``channel_order``, ``task``;
 ``images``, ``count``, ``resize_mode``; ``method``, ``options``, ``seed``, ``bits``; ``profile``, ``int16``,
 ``latency_profile``; ``out``, ``work``, ``labels``, ``min_agreement``. None: the default. ``images`` is a folder of
@@ -61,7 +62,7 @@ def _path(given: str | Path | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _config(model: str | nn.Module | BuildConfig, given: Mapping[str, Any]) -> BuildConfig:
+def _config(model: str | Path | nn.Module | BuildConfig, given: Mapping[str, Any]) -> BuildConfig:
     """What the arguments mean.
 
     Raises:
@@ -69,9 +70,9 @@ def _config(model: str | nn.Module | BuildConfig, given: Mapping[str, Any]) -> B
     """
     settings = {name: value for name, value in given.items() if value is not None}
     if not isinstance(model, BuildConfig):
-        named = model if isinstance(model, str) else type(model).__name__
-        config = BuildConfig.from_cli({"model": named, **settings})
-        return config if isinstance(model, str) else replace(config, model=replace(config.model, module=model))
+        is_named = isinstance(model, str | Path)
+        config = BuildConfig.from_cli({"model": str(model) if is_named else type(model).__name__, **settings})
+        return config if is_named else replace(config, model=replace(config.model, module=model))
     if settings:
         raise UsageError(f"a BuildConfig has all settings of a build: {', '.join(settings)} cannot stand beside it")
     return model
@@ -124,7 +125,7 @@ class Built:
 
 
 def calibrate(
-    model: str | nn.Module | BuildConfig, images: Images | None = None, *, progress: Progress = silent,
+    model: str | Path | nn.Module | BuildConfig, images: Images | None = None, *, progress: Progress = silent,
     log: Log = silent, **settings: Any,
 ) -> Calibrated:  # fmt: skip
     """Export and calibrate; the plan, and the graphs that it is for.
@@ -146,7 +147,7 @@ def calibrate(
 
 
 def build(
-    model: str | nn.Module | BuildConfig, images: Images | None = None, out: str | Path | None = None, *,
+    model: str | Path | nn.Module | BuildConfig, images: Images | None = None, out: str | Path | None = None, *,
     force: bool = False, command: str = "qhyvit.build", progress: Progress = silent, log: Log = silent, **settings: Any,
 ) -> Built:  # fmt: skip
     """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped.

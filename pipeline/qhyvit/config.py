@@ -36,7 +36,7 @@ def sides(given: Any) -> tuple[int, int] | None:
 class ModelConfig(Settings):
     """What is exported. ``module``: a ``torch.nn.Module`` in the place of the name, from Python alone."""
 
-    name: str = setting(MISSING, "Name from `qhyvit models`, timm/NAME, or FILE.py:FUNCTION.")
+    name: str = setting(MISSING, "Name from `qhyvit models`, timm/NAME, FILE.py:FUNCTION, or a .tflite, .onnx or .pt2.")
     weights: Path | None = setting(None, ".safetensors or torch state dict; what FILE.py makes has its own.")
     random_weights: bool = setting(False, "Random weights, for trials of a named model.")
     classes: int | None = setting(None, "Class count of fine-tuned weights.", low=1, high=10**6)
@@ -230,7 +230,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def relative(kind: type[Settings], given: Any, base: Path) -> Any:
-    """A table of a file, or a text that is its ``name``, its paths and FILE.py:FUNCTION seen from ``base``."""
+    """A table of a file, or a text that is its ``name``, with its paths, a model's too, seen from ``base``."""
     if isinstance(given, str):
         given = {"name": given}
     if not isinstance(given, dict):
@@ -250,7 +250,9 @@ def _relative(option: Option, value: Any, base: Path) -> Any:
 
 
 def located(name: str, path: Callable[[Path], str]) -> str:
-    """A model's name; of FILE.py:FUNCTION the file as ``path`` writes it."""
+    """A model's name; of a file, and of FILE.py:FUNCTION, the path as ``path`` writes it."""
+    if files.is_model_file(name):
+        return path(Path(name))
     place, own, function = name.partition(files.OWN)
     return f"{path(Path(place + '.py'))}:{function}" if own else name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from PIL import Image
 
 from qhyvit import files
 from qhyvit.errors import InputError
+from qhyvit.progress import Log, silent
+from qhyvit.tasks.shared.score import LabelMaps, Truth
 from qhyvit_device.arrays import Shape, checked, is_array_file, read_array
 from qhyvit_device.preprocess import (
     Preprocess,
@@ -78,10 +81,23 @@ def draw(contents: Mapping[str, Path], count: int, seed: int) -> dict[str, Path]
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images with class indices, as ``labels.csv`` (columns file, class_index) beside them says."""
+    """Images with what is right about each: [N] class indices, [N, values], label maps, or None where nothing is known.
+
+    ``names``: of the values, as the head of their columns has them.
+    """
 
     paths: list[Path]
-    classes: np.ndarray  # [N] int64
+    truth: Any
+    names: tuple[str, ...] = ()
+
+    def part(self, places: Sequence[int]) -> Labelled:
+        """Some of the images."""
+        truth = self.truth
+        if isinstance(truth, LabelMaps):
+            truth = replace(truth, paths=[truth.paths[i] for i in places])
+        elif truth is not None:
+            truth = truth[list(places)]
+        return Labelled([self.paths[i] for i in places], truth, self.names)
 
 
 def subset(labelled: Labelled, count: int, seed: int) -> Labelled:
@@ -89,16 +105,17 @@ def subset(labelled: Labelled, count: int, seed: int) -> Labelled:
     if len(labelled.paths) <= count:
         return labelled
     kept = set(draw(by_content(labelled.paths), count, seed).values())
-    places = [i for i, path in enumerate(labelled.paths) if path in kept]
-    return Labelled([labelled.paths[i] for i in places], labelled.classes[places])
+    return labelled.part([i for i, path in enumerate(labelled.paths) if path in kept])
 
 
-def read_labels(folder: Path, labels: Path | None = None) -> Labelled:
+def read_labels(folder: Path, labels: Path | None = None, truth: Truth = Truth.CLASS) -> Labelled:
     """Read ``labels.csv`` of a folder (or the file named); paths in it are relative to the folder.
+
+    Beside the column ``file`` it has ``class_index``, or for values a column for each of them.
 
     Raises:
         InputError: no such file, no UTF-8, columns or values missing, an image missing, a class index that is no whole
-            number from 0; with the row, the header being row 1.
+            number from 0, a value that is no number; with the row, the header being row 1.
     """
     source = labels or folder / "labels.csv"
     if not folder.is_dir():
@@ -111,19 +128,57 @@ def read_labels(folder: Path, labels: Path | None = None) -> Labelled:
         rows = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
         raise InputError(f"labels {source}, row {reader.line_num}: {error}") from error
-    if not rows or not {"file", "class_index"} <= set(header):
-        raise InputError(f"labels {source} must have the columns file and class_index, and a row for each image")
-    paths, classes = [], []
+    columns = ["class_index"] if truth is Truth.CLASS else [name for name in header if name != "file"]
+    if not rows or not columns or not {"file", *columns} <= set(header) or len(set(header)) != len(header):
+        wanted = "class_index" if truth is Truth.CLASS else "one for each value"
+        raise InputError(f"labels {source} must have the columns file and {wanted}, and a row for each image")
+    read = _class_index if truth is Truth.CLASS else _value
+    paths, found = [], []
     for line, row in rows:
         if len(row) != len(header):
             raise InputError(f"labels {source}, row {line}: {len(row)} values for {len(header)} columns")
         paths.append(folder / row[header.index("file")].strip())
-        classes.append(_class_index(row[header.index("class_index")].strip(), f"labels {source}, row {line}"))
+        found.append([read(row[header.index(c)].strip(), f"labels {source}, row {line}: {c}") for c in columns])
     missing = [p for p in paths if not _is_file(p)]
     if missing:
         first = missing[0].name
         raise InputError(f"labels {source} name {len(missing)} images that are not there, first {first[:40]}")
-    return Labelled(paths, np.array(classes, np.int64))
+    if truth is Truth.CLASS:
+        return Labelled(paths, np.array(found, np.int64)[:, 0])
+    return Labelled(paths, np.array(found, np.float64), tuple(columns))
+
+
+def test_files(folder: Path, labels: Path | None) -> tuple[list[Path], str]:
+    """The images that an evaluation of this folder is about, and a hash of what its labels say.
+
+    Raises:
+        InputError: see :func:`read_labels`.
+    """
+    source = labels or folder / "labels.csv"
+    if source.is_dir():
+        maps = sorted(source.glob("*.png"))
+        return images_in(folder), "\n".join(f"{m.name} {h}" for m, h in zip(maps, hash_files(maps), strict=True))
+    if labels is None and not source.is_file():
+        return images_in(folder), ""
+    text = files.read_text(source, "labels")
+    truth = Truth.CLASS if "class_index" in text.partition("\n")[0] else Truth.VALUES
+    found = read_labels(folder, labels, truth)
+    return found.paths, hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_maps(folder: Path, maps: Path, classes: tuple[int, ...] | None) -> Labelled:
+    """The pictures of a folder, each with the label map of its name (but for the suffix) in another.
+
+    Raises:
+        InputError: no such folder, or a picture without a map.
+    """
+    if not maps.is_dir():
+        raise InputError(f"--labels {maps}: of a segmentation it is a folder of maps, one .png for each image")
+    paths = images_in(folder)
+    missing = [p.name for p in paths if not (maps / f"{p.stem}.png").is_file()]
+    if missing:
+        raise InputError(f"{maps} has no map for {len(missing)} images, first {missing[0][:40]}: {maps}/NAME.png")
+    return Labelled(paths, LabelMaps([maps / f"{p.stem}.png" for p in paths], classes))
 
 
 def _is_file(path: Path) -> bool:
@@ -136,8 +191,18 @@ def _is_file(path: Path) -> bool:
 
 def _class_index(text: str, where: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise InputError(f"{where}: class_index is {text[:40]!r}, must be a whole number, 0 or more")
+        raise InputError(f"{where} is {text[:40]!r}, must be a whole number, 0 or more")
     return int(text)
+
+
+def _value(text: str, where: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise InputError(f"{where} is {text[:40]!r}, must be a number")
+    return found
 
 
 def check_classes(classes: np.ndarray, outputs: int) -> None:
@@ -159,28 +224,31 @@ def preprocess_for(folder: Path, default: Preprocess, mode: str | None) -> Prepr
     return how if mode is None else replace(how, mode=mode)
 
 
-def load_pixels(paths: Sequence[Path], shape: Shape, how: Preprocess) -> np.ndarray:
+def load_pixels(paths: Sequence[Path], shape: Shape, how: Preprocess, log: Log = silent) -> np.ndarray:
     """[N, H, W, C]: uint8 pixels; float32 input values where some files hold floats.
+
+    Args:
+        log: is told where floats look like pixels.
 
     Raises:
         InputError: some of them cannot be read; all of these are named.
     """
     found = _each(paths, lambda path: load_input(path, shape, how))
-    if any(x.dtype != np.uint8 for x in found):
-        found = [normalize(x, how) for x in found]
-    return np.stack(found)
+    floats = [x for x in found if x.dtype != np.uint8]
+    if not floats:
+        return np.stack(found)
+    if look_like_pixels(floats):
+        log(
+            "the arrays hold floats that are whole numbers up to 255, and are taken as they are: pixels would be uint8 "
+            "(divided by 255, then mean and std), floats are what the network itself takes"
+        )
+    return np.stack([normalize(x, how) for x in found])
 
 
-def whole_floats(inputs: np.ndarray) -> str | None:
-    """A line for floats that all are whole numbers up to 255: pixels, perhaps, which nobody normalised."""
-    if inputs.dtype == np.uint8 or not (inputs.min() >= 0 and 2 < inputs.max() <= 255):
-        return None
-    if (inputs != np.rint(inputs)).any():
-        return None
-    return (
-        "the arrays hold floats that are whole numbers up to 255, and are taken as they are: pixels would be uint8 "
-        "(divided by 255, then mean and std), floats what the network itself takes"
-    )
+def look_like_pixels(arrays: Sequence[np.ndarray]) -> bool:
+    """Whether floats all are whole numbers up to 255: pixels, perhaps, which nobody normalised."""
+    low, high = min(x.min() for x in arrays), max(x.max() for x in arrays)
+    return bool(low >= 0 and 2 < high <= 255 and all((x == np.rint(x)).all() for x in arrays))
 
 
 def are_arrays(paths: Sequence[Path]) -> bool:

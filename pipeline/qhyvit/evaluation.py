@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,44 @@ import numpy as np
 from qhyvit import data, files
 from qhyvit.errors import InputError
 from qhyvit.progress import Log, Progress, silent
-from qhyvit.verify.accuracy import Accuracy, count
+from qhyvit.tasks import task as find_task
+from qhyvit.tasks.shared.layout import Layout
+from qhyvit.tasks.shared.score import Paired, Score, Truth, paired
+from qhyvit.tasks.shared.task import Alike, Task
 from qhyvit_device.manifest import Manifest
-from qhyvit_device.preprocess import Preprocess, load_image, load_input, normalize, quantize
+from qhyvit_device.preprocess import Preprocess, images_in, load_image, load_input, normalize, quantize
 from qhyvit_device.runner import Model, TfliteFile
 
 
-def labelled_images(folder: Path, labels: Path | None, outputs: int) -> data.Labelled:
-    """Images of a labelled folder for a model with ``outputs`` classes.
+def labelled_images(
+    folder: Path, labels: Path | None, task: Task, outputs: int, class_map: tuple[int, ...] | None = None
+) -> data.Labelled:
+    """Images of a folder, with what is right about them where the task knows and labels are there.
+
+    Args:
+        outputs: classes of the model, or values that it gives.
+        class_map: see :class:`qhyvit.tasks.shared.score.LabelMaps`.
 
     Raises:
-        InputError: see :func:`qhyvit.data.read_labels` and :func:`qhyvit.data.check_classes`.
+        InputError: labels are missing that the task needs, or see :func:`qhyvit.data.read_labels`, ``read_maps`` and
+            ``check_classes``.
     """
-    found = data.read_labels(folder, labels)
-    data.check_classes(found.classes, outputs)
+    if class_map is not None and (task.truth is not Truth.MAP or len(class_map) != max(outputs, 2)):
+        said = f"{len(class_map)} classes" if task.truth is Truth.MAP else f"a {task.name} bundle"
+        raise InputError(f"--class-map gives each of a map's {outputs} classes one of the labels'; got it for {said}")
+    there = labels is not None or (task.truth is not Truth.MAP and (folder / "labels.csv").is_file())
+    if task.truth is Truth.NONE or not (there or task.truth_is_needed):
+        if labels is not None:
+            raise InputError(f"--labels: of a {task.name} bundle nothing is known that labels could say")
+        return data.Labelled(images_in(folder), None)
+    if task.truth is Truth.MAP:
+        assert labels is not None
+        return data.read_maps(folder, labels, class_map)
+    found = data.read_labels(folder, labels, task.truth)
+    if task.truth is Truth.VALUES and found.truth.shape[1] != outputs:
+        raise InputError(f"labels have {found.truth.shape[1]} values an image, the model gives {outputs}")
+    if task.name == "classify":
+        data.check_classes(found.truth, outputs)
     return found
 
 
@@ -39,53 +63,95 @@ def feed_of(file: TfliteFile, pixels: np.ndarray, how: Preprocess) -> np.ndarray
 
 
 def logits_of(model: bytes, pixels: Iterable[np.ndarray], how: Preprocess) -> np.ndarray:
-    """Float logits [N, classes] of the file as the interpreter runs it."""
+    """Values of all outputs, one after the other, [N, outputs] float64, of the file as the interpreter runs it."""
     file = TfliteFile(model)
-    scale, zero_point = file.output["quantization"]
-    codes = np.stack([file.run(feed_of(file, p, how)) for p in pixels]).astype(np.float64)
-    floating = np.dtype(file.output["dtype"]).name.startswith("float")
-    return codes if floating else (codes - zero_point) * scale
+    return np.stack([values_of(file, file.invoke(feed_of(file, p, how))) for p in pixels])
+
+
+def values_of(file: TfliteFile, outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """What output codes stand for, one after the other, [outputs] float64."""
+    found = []
+    for details, codes in zip(file.outputs, outputs, strict=True):
+        scale, zero_point = details["quantization"]
+        values = codes.ravel().astype(np.float64)
+        floating = np.dtype(details["dtype"]).name.startswith("float")
+        found.append(values if floating else (values - zero_point) * scale)
+    return np.concatenate(found)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Float and integer on the same images."""
+    """Float and integer on the same images.
 
+    ``integer`` and ``floating`` are None without labels; ``alike`` and ``paired`` without a float file.
+    """
+
+    task: Task
     images: int
-    integer: Accuracy
-    floating: Accuracy | None
+    integer: Score | None
+    floating: Score | None
+    alike: Alike | None
+    paired: Paired | None
     resize_mode: str
     profile: str = "integer"
 
-    columns = ("model", "top-1 %", "top-5 %", "agrees with float %", "gained / lost", "p (McNemar)")
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Titles of :meth:`rows`."""
+        figures = () if self.integer is None else tuple(self.task.columns.values())
+        beside = () if self.alike is None else (self.task.reading,)
+        test = () if self.paired is None else ("gained / lost", f"p ({self.paired.test})")
+        return ("model", *figures, *beside, *test)
 
     def rows(self) -> list[tuple[Any, ...]]:
         """Table rows."""
         found: list[tuple[Any, ...]] = []
-        for name, a in (("float", self.floating), (self.profile, self.integer)):
-            if a is None:
+        for name, score in (("float", self.floating), (self.profile, self.integer)):
+            if name == "float" and (score is None or self.alike is None):
                 continue
-            shares = [f"{100 * v / a.images:.2f}" for v in (a.top1, a.top5)]
-            if a.agree is None or a.p_value is None:
-                found.append((name, *shares, "", "", ""))
-            else:
-                split = f"{a.gained} / {a.lost}"
-                found.append((name, *shares, f"{100 * a.agree / a.images:.2f}", split, f"{a.p_value:.3g}"))
+            figures = () if score is None else tuple(shown(f, score.figures[f]) for f in self.task.columns)
+            beside: tuple[str, ...] = ()
+            if self.alike is not None:
+                beside = ("",) if name == "float" else (shown(self.task.reading, self.alike.reading),)
+            test: tuple[str, ...] = ()
+            if self.paired is not None:
+                split = f"{self.paired.gained} / {self.paired.lost}"
+                test = ("", "") if name == "float" else (split, f"{self.paired.p_value:.3g}")
+            found.append((name, *figures, *beside, *test))
         return found
-
-    def __add__(self, other: Evaluation) -> Evaluation:
-        """Both parts of a set of images together."""
-        floating = None
-        if self.floating is not None and other.floating is not None:
-            floating = self.floating + other.floating
-        integer = self.integer + other.integer
-        return replace(self, images=self.images + other.images, integer=integer, floating=floating)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        floating = None if self.floating is None else self.floating.to_json()
-        facts = {"images": self.images, "resize_mode": self.resize_mode, "profile": self.profile}
-        return {**facts, "integer": self.integer.to_json(), "float": floating}
+        alike = None
+        if self.alike is not None:
+            alike = {"share": self.alike.share, "reading": self.alike.reading, "text": self.alike.text,
+                     "figures": dict(self.alike.figures)}  # fmt: skip
+        return {
+            "task": self.task.name, "images": self.images, "resize_mode": self.resize_mode, "profile": self.profile,
+            "integer": None if self.integer is None else dict(self.integer.figures),
+            "float": None if self.floating is None else dict(self.floating.figures), "alike": alike,
+            "paired": None if self.paired is None else self.paired.to_json(),
+        }  # fmt: skip
+
+
+def shown(name: str, figure: float) -> str:
+    """A figure of a table: two digits of a percentage, four of others."""
+    return f"{figure:.2f}" if name.endswith(("percent", "%")) else f"{figure:.4f}"
+
+
+def evaluated(
+    task: Task, layout: Layout, integer: np.ndarray, floating: np.ndarray | None, truth: Any, mode: str,
+    profile: str = "integer",
+) -> Evaluation:  # fmt: skip
+    """What values [N, outputs] of the integer file say, beside those of the float file and what is right."""
+    alike = None if floating is None else task.alike(floating, integer, layout)
+    if truth is None or task.score is None:
+        return Evaluation(task, len(integer), None, None, alike, None, mode, profile)
+    score, reference = task.score(integer, truth, layout), None
+    if floating is not None:
+        reference = task.score(floating, truth, layout)
+    test = None if reference is None else paired(score, reference)
+    return Evaluation(task, len(integer), score, reference, alike, test, mode, profile)
 
 
 def float_file(bundle: Path, given: Path | None, model: Model) -> TfliteFile | None:
@@ -109,62 +175,53 @@ def squash_hint(paths: list[Path]) -> str | None:
     return f"all images are {width}x{width}: if they were squashed to that, --resize-mode squash leaves nothing out"
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Logits [N, classes] of the integer file and, where there is one, of the float file, on the same images.
-
-    ``pixels(i)``: image i as the models see it, [H, W, C]; ``classes``: [N] int64, None without labels.
-    """
-
-    names: tuple[str, ...]
-    classes: np.ndarray | None
-    integer: np.ndarray
-    floating: np.ndarray | None
-    pixels: Callable[[int], np.ndarray]
-
-
 def predict(
-    model: Model, reference: TfliteFile | None, names: Sequence[str], pixels: Callable[[int], np.ndarray],
-    how: Preprocess, classes: np.ndarray | None, progress: Progress,
-) -> Predictions:  # fmt: skip
-    """Run both files on images given by their number.
+    model: Model, reference: TfliteFile | None, inputs: Iterable[np.ndarray], how: Preprocess, count: int,
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
+    """Values [N, outputs] float32 of the integer file and, where there is one, of the float file.
 
-    Raises:
-        InputError: the bundle's input is not integer.
+    Args:
+        inputs: ``count`` images or arrays as the models see them, [H, W, C].
     """
-    facts = model.manifest.input
-    if facts.scale is None or facts.zero_point is None:
-        raise InputError("the bundle's input is not integer")
     integer, floating = [], []
-    for i in range(len(names)):
-        progress("evaluate", i / len(names))
-        image = pixels(i)
-        integer.append(_logits(model, quantize(image, how, facts.scale, facts.zero_point, facts.dtype)))
+    for i, image in enumerate(inputs):
+        progress("evaluate", i / count)
+        integer.append(values_of(model.file, model.file.invoke(feed_of(model.file, image, how))).astype(np.float32))
         if reference is not None:
-            floating.append(reference.run(normalize(image, how)))
-    return Predictions(
-        tuple(names), classes, np.stack(integer), np.stack(floating) if floating else None, pixels
-    )  # fmt: skip
-
-
-def _logits(model: Model, codes: np.ndarray) -> np.ndarray:
-    """Values [outputs] of the first output, float32."""
-    return model.run(codes).dequantized().ravel()
+            floating.append(reference.run(feed_of(reference, image, how)).astype(np.float32))
+    return np.stack(integer), np.stack(floating) if floating else None
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A bundle, its float file if there is one, and the labelled images that both are to run on."""
+    """A bundle, its float file if there is one, and the images that both are to run on."""
 
     model: Model
     reference: TfliteFile | None
     labelled: data.Labelled
     how: Preprocess
 
+    @property
+    def task(self) -> Task:
+        """What the outputs mean."""
+        return find_task(self.model.manifest.task)
+
+    @property
+    def layout(self) -> Layout:
+        """How they lie."""
+        return layout_of(self.model.manifest)
+
+
+def layout_of(manifest: Manifest) -> Layout:
+    """Names and shapes of a bundle's outputs."""
+    return Layout(tuple(o.name for o in manifest.outputs), tuple(o.shape[1:] for o in manifest.outputs))
+
 
 def open_subject(
-    bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None
-) -> Subject:
+    bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None,
+    class_map: tuple[int, ...] | None = None,
+) -> Subject:  # fmt: skip
     """Open what an evaluation needs.
 
     Raises:
@@ -172,7 +229,7 @@ def open_subject(
     """
     model = Model.load(bundle)
     facts = model.manifest
-    found = labelled_images(images, labels, facts.classes)
+    found = labelled_images(images, labels, find_task(facts.task), facts.classes, class_map)
     if facts.input.scale is None or facts.input.zero_point is None:
         raise InputError("the bundle's input is not integer")
     how = data.preprocess_for(images, facts.preprocess, mode)
@@ -198,6 +255,8 @@ def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) 
         InputError: some were used to calibrate (``allow``: they may be), or some cannot be read.
     """
     paths, facts = subject.labelled.paths, subject.model.manifest
+    if subject.labelled.truth is None and subject.reference is None:
+        raise InputError("there is nothing to compare with: give --labels, or --float FLOAT.tflite")
     used = set() if allow else used_to_calibrate(facts)
     shared = sum(h in used for h in data.hash_files(paths)) if used else 0
     if shared:
@@ -208,29 +267,28 @@ def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) 
         log(hint)
 
 
-def score(subject: Subject, start: int, stop: int, progress: Progress) -> Evaluation:
-    """Run both models on the images ``start`` to ``stop`` (not included)."""
-    facts, how = subject.model.manifest, subject.how
-    paths, classes = subject.labelled.paths[start:stop], subject.labelled.classes[start:stop]
+def run_part(subject: Subject, start: int, stop: int, progress: Progress) -> tuple[np.ndarray, np.ndarray | None]:
+    """What both models give for the images ``start`` to ``stop`` (not included); see :func:`predict`."""
+    paths, facts = subject.labelled.paths[start:stop], subject.model.manifest
+    inputs = (load_input(path, facts.input.shape, subject.how) for path in paths)
+    return predict(subject.model, subject.reference, inputs, subject.how, len(paths), progress)
 
-    def pixels(i: int) -> np.ndarray:
-        return load_input(paths[i], facts.input.shape, how)
 
-    names = [p.name for p in paths]
-    got = predict(subject.model, subject.reference, names, pixels, how, classes, progress)
-    scored = None if got.floating is None else count(got.floating, classes)
-    return Evaluation(len(names), count(got.integer, classes, got.floating), scored, how.mode, facts.profile)
+def judged(subject: Subject, integer: np.ndarray, floating: np.ndarray | None) -> Evaluation:
+    """What the values of all images say."""
+    return evaluated(subject.task, subject.layout, integer, floating, subject.labelled.truth, subject.how.mode,
+                     subject.model.manifest.profile)  # fmt: skip
 
 
 def evaluate(
     bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None,
-    progress: Progress, log: Log = silent, *, allow: bool = False,
+    progress: Progress, log: Log = silent, *, allow: bool = False, class_map: tuple[int, ...] | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Run a bundle and its float model on labelled images.
+    """Run a bundle and its float model on images, with labels where the task needs some.
 
     Raises:
-        InputError: see :func:`open_subject` and :func:`check_subject`.
+        InputError: see :func:`open_subject` and :func:`check_subject`; or there is neither a label nor a float file.
     """
-    subject = open_subject(bundle, images, labels, float_model, mode)
+    subject = open_subject(bundle, images, labels, float_model, mode, class_map)
     check_subject(subject, mode, log, allow=allow)
-    return score(subject, 0, len(subject.labelled.paths), progress)
+    return judged(subject, *run_part(subject, 0, len(subject.labelled.paths), progress))

@@ -25,7 +25,13 @@ from qhyvit_device import manifest as manifests
 from qhyvit_device.files import open_regular
 
 OWN = ".py:"  # in FILE.py:FUNCTION, a factory of models
+MODEL_FILES = (".tflite", ".onnx", ".pt2")  # endings of models that lie in files (``qhyvit.models.importers``)
 TEMPORARY = re.compile(r"[0-9a-f]{8}|old\.[0-9a-z_]{8}")  # behind the name of a target; old: the folder moved aside
+
+
+def is_model_file(model: str) -> bool:
+    """Whether ``model`` names a file with a whole model, not a name that is known."""
+    return model.endswith(MODEL_FILES)
 
 
 @contextlib.contextmanager

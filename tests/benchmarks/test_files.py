@@ -9,6 +9,7 @@ from PIL import Image
 from benchmarks._files import RESULTS, model_name, random_weights, ranked_images
 from qhyvit.errors import InputError
 from qhyvit.evaluation import labelled_images
+from qhyvit.tasks import task
 
 
 @pytest.fixture
@@ -23,19 +24,19 @@ def folder(tmp_path):
 
 
 def test_labels_stay_as_they_are_where_the_model_has_them(folder):
-    for read in (ranked_images, labelled_images):
-        assert read(folder, None, 1000).classes.tolist() == [701, 0, 217]
+    for found in (ranked_images(folder, None, 1000), labelled_images(folder, None, task("classify"), 1000)):
+        assert found.truth.tolist() == [701, 0, 217]
 
 
 def test_a_model_of_some_classes_numbers_them_in_their_order(folder):
-    assert ranked_images(folder, folder / "labels.csv", 3).classes.tolist() == [2, 0, 1]
+    assert ranked_images(folder, folder / "labels.csv", 3).truth.tolist() == [2, 0, 1]
 
 
 def test_labels_beyond_the_outputs_are_refused(folder):
     with pytest.raises(InputError, match="701, the model has 10"):
         ranked_images(folder, None, 10)
     with pytest.raises(InputError, match="701, the model has 3"):
-        labelled_images(folder, None, 3)
+        labelled_images(folder, None, task("classify"), 3)
 
 
 def test_names_without_a_file_get_random_weights():

@@ -25,12 +25,13 @@ VARIANTS = [
 ]
 
 
-def made(name: str, size: int, seed: int = 1) -> tuple[nn.Module, nn.Module]:
+def made(name: str, size: int | tuple[int, int], seed: int = 1) -> tuple[nn.Module, nn.Module]:
     """The reference module with random parameters, and its equivalent."""
     family, variant = find_variant(name)
     reference = family.build(variant, 12).eval()
     randomize(reference, seed)
-    return reference, family.rewrite(reference, (size, size, 3))
+    height, width = size if isinstance(size, tuple) else (size, size)
+    return reference, family.rewrite(reference, (height, width, 3))
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_centred_outputs_have_mean_zero():
         assert float(layer(torch.randn(3, 5)).mean(dim=1).abs().max()) < 1e-6
 
 
-@pytest.mark.parametrize("size", [96, 160])
+@pytest.mark.parametrize("size", [96, 160, (128, 96)])
 def test_sizes_that_patches_do_not_divide_are_refused(size):
     with pytest.raises(ExportError, match="multiple of 64"):
         made("mobilevit_xxs", size)
@@ -178,12 +179,13 @@ def test_preprocessing_is_timms(name, size):
     assert variant.preprocess["resize"] == int(size / config["crop_pct"])
 
 
-def test_pooling_is_a_mean_of_the_pixels_inside():
-    gamma, x = torch.rand(5), torch.randn(1, 5, 7, 7)
+@pytest.mark.parametrize("sides", [(7, 7), (9, 4), (3, 8)])
+def test_pooling_is_a_mean_of_the_pixels_inside(sides):
+    gamma, x = torch.rand(5), torch.randn(1, 5, *sides)
     pooled = torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
     expected = x + gamma[:, None, None] * (pooled - x)
     with torch.no_grad():
-        assert torch.allclose(Pooling(gamma, 7)(x), expected, atol=1e-6)
+        assert torch.allclose(Pooling(gamma, sides)(x), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["efficientformer_l1", "efficientformerv2_s0"])

@@ -29,12 +29,14 @@ from qhyvit.report.chain import chain
 from qhyvit.report.cost import Costs, rounded_tensors
 from qhyvit.report.facts import PageFacts
 from qhyvit.report.gather import gather
-from qhyvit.report.images import mean_kl as mean_kl_of_logits
+from qhyvit.report.images import Predictions, examine
 from qhyvit.report.page import render
 from qhyvit.report.request import Request
 from qhyvit.sim.replay import Replay
 from qhyvit.sim.run import Executor
 from qhyvit.sweep.parts import evaluate_in_parts
+from qhyvit.tasks import task
+from qhyvit.tasks.shared.layout import Layout
 from qhyvit.work import FACTS, FLOAT, SAMPLES, Work, default_preprocess
 
 HOSTILE = "<script>alert(1)</script>"
@@ -217,8 +219,8 @@ def test_nothing_is_fetched_and_names_are_escaped(bundle, report):
         csv.writer(stream).writerows([("file", "class_index"), *((f"{i}.png", i % 10) for i in range(12))])
     examined = gather(Request(bundle, images=images, mode="squash")).examined
     (images / "labels.csv").unlink()
-    assert examined.accuracy["integer"]["images"] == 12
-    assert examined.agree + examined.differing == 12
+    assert examined.evaluation["images"] == 12
+    assert examined.evaluation["alike"]["figures"]["agree"] + examined.differing == 12
     hostile = replace(report.cost.tensors[0], name=HOSTILE, bridge=HOSTILE, block=f'"{HOSTILE}')
     cost = replace(report.cost, tensors=(hostile, *report.cost.tensors[1:]))
     page = render(replace(report, bundle=HOSTILE, cost=cost, examined=examined))
@@ -284,7 +286,10 @@ def test_compare_is_symmetrical_and_finds_every_difference(bundle):
 def test_kl_of_two_files_by_hand():
     """p = (1/4, 3/4), q = (1/2, 1/2): KL = ln(1/2)/4 + 3 ln(3/2)/4; shifting all logits changes nothing."""
     floating, integer = np.log([[0.25, 0.75]]) + 7.0, np.zeros((1, 2))
-    assert mean_kl_of_logits(floating, integer) == pytest.approx(np.log(0.5) / 4 + 3 * np.log(1.5) / 4)
+    pixels = np.zeros((1, 4, 4, 3), np.uint8)
+    layout = Layout(("output",), ((2,),))
+    found = Predictions(task("classify"), layout, "ab", ["x"], None, integer, floating, pixels.__getitem__)
+    assert examine(found, "").distance == pytest.approx(np.log(0.5) / 4 + 3 * np.log(1.5) / 4, rel=1e-4)
 
 
 CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from qhyvit import files
 from qhyvit.config import keywords
 from qhyvit.errors import UsageError
 from qhyvit_device import __version__
@@ -49,7 +50,7 @@ def flag(keyword: str) -> Any:
 
 
 def build_flags(*parts: str) -> Callable[[Command], Command]:
-    """Give a command a flag for every setting of these parts of a build.
+    """Give a command a flag for every setting of these parts of a build; for the model one for each way to name it.
 
     It is called with ``given``: by keyword those that were written, as :meth:`qhyvit.config.BuildConfig.from_cli` takes
     them.
@@ -58,9 +59,13 @@ def build_flags(*parts: str) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True).parameters
         flags = {keyword: about for keyword, (_, _, about) in keywords(*parts).items() if keyword != "model"}
+        sources = SOURCES if "model" in parts else {}
 
         def call(**values: Any) -> None:
             given = {keyword: values.pop(keyword) for keyword in flags}
+            if sources:
+                named = {way: values.pop(way) for way in sources}
+                given["model"] = _model({way: name for way, name in named.items() if name is not None}, values)
             for keyword, about in flags.items():
                 if about.kind is bool and about.default is True and given[keyword]:
                     given[keyword] = False
@@ -73,6 +78,8 @@ def build_flags(*parts: str) -> Callable[[Command], Command]:
             return inspect.Parameter(keyword, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
 
         generated = [parameter(keyword, about.kind if about.read is None else str) for keyword, about in flags.items()]
+        generated += [inspect.Parameter(way, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
+                      for way, hint in sources.items()]  # fmt: skip
         kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values() if p.name != "given"]
         found = {p.name: p for p in (*kept, *generated)}
         call.__name__, call.__doc__ = command.__name__, command.__doc__
@@ -81,6 +88,22 @@ def build_flags(*parts: str) -> Callable[[Command], Command]:
         return call
 
     return decorate
+
+
+def _model(named: Mapping[str, str], values: Mapping[str, Any]) -> str | None:
+    """What to export, as :func:`qhyvit.models.shared.source.open_source` takes it; None: the config says it.
+
+    Args:
+        named: what was given, by its way of :data:`SOURCES`; ``values``: of the command's other parameters.
+    """
+    if len(named) > 1 or (not named and values.get("config") is None):
+        raise UsageError(f"give either a model's name or {', '.join(FILES[:-1])} or {FILES[-1]}")
+    way, name = next(iter(named.items()), ("", None))
+    if way == "model_py" and not str(name).partition(files.OWN)[2].isidentifier():
+        raise UsageError(f"--model-py takes FILE.py:FUNCTION, got {name!r}")
+    if f".{way}" in files.MODEL_FILES and not str(name).endswith(f".{way}"):
+        raise UsageError(f"--{way} takes a file that ends in .{way}, got {name!r}")
+    return name
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:
@@ -97,10 +120,17 @@ def _pairs(given: Sequence[str]) -> dict[str, str]:
 Bundle = Annotated[Path, typer.Argument(help="Bundle folder.")]
 NewBundle = Annotated[Path, flag("out")]
 ClassNames = Annotated[Path | None, flag("labels")]
-Labels = Annotated[Path | None, typer.Option(help="Another labels.csv.")]
+Labels = Annotated[Path | None, typer.Option(help="Another labels.csv; of segmentations a folder of maps.")]
 FloatModel = Annotated[Path | None, typer.Option("--float", help="Float .tflite; default: the build's.")]
-ModelName = Annotated[str | None, typer.Argument(help="Name from `qhyvit models`, or timm/NAME for any of timm's.")]
-ModelPy = Annotated[str | None, typer.Option(help="FILE.py:FUNCTION, a factory of your own nn.Module.")]
+# ways to say what is exported
+FILES = ("--model-py FILE.py:FUNCTION", "--tflite FILE", "--onnx FILE", "--pt2 FILE")
+SOURCES: Mapping[str, Any] = {
+    "model": Annotated[str | None, typer.Argument(help="Name from `qhyvit models`, or timm/NAME for any of timm's.")],
+    "model_py": Annotated[str | None, typer.Option(help="FILE.py:FUNCTION, a factory of your own nn.Module.")],
+    "tflite": Annotated[str | None, typer.Option(help="A float .tflite, whoever exported it.")],
+    "onnx": Annotated[str | None, typer.Option(help="An .onnx; needs the extra onnx.")],
+    "pt2": Annotated[str | None, typer.Option(help="A .pt2 that torch.export.save wrote.")],
+}
 Images = Annotated[Path, flag("images")]
 WorkDir = Annotated[Path, typer.Option("--work", help="Work directory of the build.")]
 Seed = Annotated[int, flag("seed")]

@@ -19,8 +19,6 @@ from qhyvit.cli.app import (
     Json,
     MinAgreement,
     Mode,
-    ModelName,
-    ModelPy,
     NewBundle,
     Seed,
     WorkDir,
@@ -29,19 +27,10 @@ from qhyvit.cli.app import (
 )  # fmt: skip
 from qhyvit.config import BuildConfig, ModelConfig
 from qhyvit.data import VERIFY_IMAGES
-from qhyvit.errors import CheckFailedError, UsageError
+from qhyvit.errors import CheckFailedError
 from qhyvit.work import VERIFY
 
 Given = Mapping[str, Any]  # settings by keyword
-
-
-def _model(name: str | None, model_py: str | None, config: Path | None = None) -> str | None:
-    """What to export, as :func:`qhyvit.models.shared.source.open_source` takes it; None: the config says it."""
-    if (name is None) == (model_py is None) and (name is not None or config is None):
-        raise UsageError("give either a model's name or --model-py FILE.py:FUNCTION")
-    if model_py is not None and not model_py.partition(".py:")[2].isidentifier():
-        raise UsageError(f"--model-py takes FILE.py:FUNCTION, got {model_py!r}")
-    return name or model_py
 
 
 def _work(folder: Path, talk: console.Talk, *, force: bool = False) -> Any:
@@ -99,13 +88,11 @@ def tasks(as_json: Json = False) -> None:
 
 @app.command(epilog="Example: `qhyvit export mobilevitv2_075 --weights W.safetensors --work build/v2`")
 @build_flags("model")
-def export(
-    given: Given, work: WorkDir, model: ModelName = None, model_py: ModelPy = None, seed: Seed = 0, force: Force = False
-) -> None:
+def export(given: Given, work: WorkDir, seed: Seed = 0, force: Force = False) -> None:
     """Stage 1: the float .tflite of a model."""
     from qhyvit import stages
 
-    config = ModelConfig.parse({"name": _model(model, model_py), **given}, "the model")
+    config = ModelConfig.parse({"name" if key == "model" else key: v for key, v in given.items()}, "the model")
     with console.talk() as talk:
         stages.export(_work(work, talk, force=force), config, seed)
 
@@ -174,11 +161,12 @@ def bundle(
 @app.command(
     epilog="Example: `qhyvit build mobilevitv2_075 --weights W.safetensors --images train/ --out v2-int8`; "
     "of your own: `qhyvit build --model-py net.py:make --images train/ --out net-int8`; "
-    "from a file: `qhyvit build --config build.toml --seed 3`"
+    "of a file: `qhyvit build --onnx net.onnx --images train/ --out net-int8`; "
+    "from settings: `qhyvit build --config build.toml --seed 3`"
 )
 @build_flags("model", "data", "method", "target", "output")
 def build(
-    given: Given, model: ModelName = None, model_py: ModelPy = None,
+    given: Given,
     config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags go before it.")] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the TOML of this build and end.")] = False,
     as_json: Json = False, force: Force = False,
@@ -186,7 +174,7 @@ def build(
     """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped."""
     from qhyvit import api
 
-    whole = BuildConfig.from_cli({"model": _model(model, model_py, config), **given}, config)
+    whole = BuildConfig.from_cli(given, config)
     if print_config:
         print(whole.to_toml(), end="")
         return

@@ -10,41 +10,56 @@ import typer
 
 from qhyvit import console, files
 from qhyvit.cli.app import Bundle, FloatModel, Json, Labels, Mode, Scheduler, Workers, app
-from qhyvit.errors import CheckFailedError
+from qhyvit.errors import CheckFailedError, UsageError
+
+ClassMap = Annotated[str | None, typer.Option(help="Which class of the label maps each class is, with commas.")]
 
 
 @app.command(epilog="Example: `qhyvit evaluate v2-int8 --images val/ --resize-mode squash --workers 4`")
 def evaluate(
     bundle: Bundle,
-    images: Annotated[Path, typer.Option(help="Labelled images, with labels.csv (file, class_index) beside them.")],
+    images: Annotated[Path, typer.Option(help="Images, with labels.csv (file, class_index or values) beside them.")],
     labels: Labels = None,
     float_model: FloatModel = None,
     mode: Mode = None,
+    class_map: ClassMap = None,
     allow_calibration_images: Annotated[bool, typer.Option(help="Do not refuse images used to calibrate.")] = False,
     workers: Workers = None,
     scheduler: Scheduler = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the deployed file, and the float file on the same images: top-1, top-5, agreement, paired test.
+    """Measure the deployed file, and the float file on the same images, in the figures of the bundle's task.
 
-    With --workers or --scheduler the images are shared out among processes; the counts are the same.
+    Classes: top-1, top-5, agreement, paired test. Segmentations take a folder of label maps as --labels; embeddings
+    and others also images without labels. With --workers or --scheduler the images are shared out among processes;
+    the figures are the same.
     """
     with console.talk() as talk:
-        allow, say = allow_calibration_images, (talk.progress, talk.log)
+        say, allow, classes = (talk.progress, talk.log), allow_calibration_images, _classes(class_map)
         if workers is None and scheduler is None:
             from qhyvit.evaluation import evaluate as measure
 
-            result = measure(bundle, images, labels, float_model, mode, *say, allow=allow)
+            result = measure(bundle, images, labels, float_model, mode, *say, allow=allow, class_map=classes)
         else:
             from qhyvit.sweep.parts import evaluate_in_parts
             from qhyvit.sweep.pool import Pool
 
             pool = Pool(workers, scheduler)
-            result = evaluate_in_parts(bundle, images, labels, float_model, mode, pool, *say, allow=allow)
+            result = evaluate_in_parts(
+                bundle, images, labels, float_model, mode, pool, *say, allow=allow, class_map=classes
+            )
     if as_json:
         print(json.dumps(result.to_json()))
         return
     console.table(f"{result.images} images, {result.resize_mode}", result.columns, result.rows())
+
+
+def _classes(text: str | None) -> tuple[int, ...] | None:
+    """Whole numbers with commas."""
+    parts = None if text is None else [part.strip() for part in text.split(",")]
+    if parts is not None and not all(part.isascii() and part.isdigit() and len(part) < 5 for part in parts):
+        raise UsageError(f"--class-map takes whole numbers with commas, like 3,4,1; got {text!r}")
+    return None if parts is None else tuple(map(int, parts))
 
 
 @app.command(epilog="Example: `qhyvit sweep sweep.toml --out swept/ --workers 4`; a second call makes what is missing.")
@@ -96,6 +111,7 @@ def report(
     count: Annotated[int, typer.Option(min=1, help="Of these images at most.")] = 1000,
     bench: Annotated[Path | None, typer.Option(help="Latencies, from `qhyvit bench --out` or `qhyvit-device`.")] = None,
     float_model: FloatModel = None,
+    class_map: ClassMap = None,
     mode: Mode = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Explain a build on one HTML page: what each tensor and block costs, what would pay, where decisions differ."""
@@ -106,7 +122,10 @@ def report(
     target = out or files.beside(bundle, ".html")
     files.check_file(target)
     with console.talk() as talk:
-        found = gather(Request(bundle, work, images, labels, bench, float_model, mode, count, talk.progress))
+        classes = _classes(class_map)
+        found = gather(
+            Request(bundle, work, images, labels, bench, float_model, mode, count, classes, talk.progress)
+        )
     files.write_text(target, render(found))
     if as_json:
         print(json.dumps(found.to_json()))

@@ -1,8 +1,8 @@
-"""The SiLU split: x / r and SiLU(x) / r get one scale a channel, exactly.
+"""The SiLU split: x / r and SiLU(x) / r get one scale a channel, exactly; and so do x and x * relu6(x + 3).
 
-The producing layer divides its output channels by r; a product with r restores x for the sigmoid alone, where large
-values are flat and may be clipped; MUL(x / r, sigmoid(x)) = SiLU(x) / r; the readers multiply their input channels by
-r. r lies on the 8-bit grid, so that the constant is exact.
+The producing layer divides its output channels by r; a product with r restores x for the gate alone (the sigmoid of
+SiLU, or relu6(x + 3) of hard swish), where large values are flat and may be clipped; MUL(x / r, gate(x)) = SiLU(x) / r;
+the readers multiply their input channels by r. r lies on the 8-bit grid, so that the constant is exact.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.work import INT8, KernelWork, work, work_of
 from qhyvit.ops import spec
 from qhyvit.ops.shared.elementwise import ElementwiseAttrs
+from qhyvit.ops.shared.spec import FusedActivation
 
 # XNNPACK multiplies a constant [C] row by row; with few channels it is faster to have a whole line of the map
 FEW_CHANNELS = 128
 
 
 def _pattern(graph: Graph, node: Node) -> tuple[int, Node, Node] | None:
-    """(x, LOGISTIC, MUL) if ``node`` is the LOGISTIC of a SiLU behind a convolution or linear."""
-    if node.op != "LOGISTIC":
+    """(x, gate, MUL) if ``node`` is the gate of a SiLU or hard swish behind a convolution or linear."""
+    if not _is_gate(graph, node):
         return None
     x = node.inputs[0]
     users = graph.users(x)
@@ -37,6 +38,13 @@ def _pattern(graph: Graph, node: Node) -> tuple[int, Node, Node] | None:
     return (x, node, muls[0]) if weighted and len(graph.users(node.outputs[0])) == 1 else None
 
 
+def _is_gate(graph: Graph, node: Node) -> bool:
+    """LOGISTIC, or ADD of a constant with RELU6."""
+    if node.op != "ADD":
+        return node.op == "LOGISTIC"
+    return node.attrs.fused_activation_function == FusedActivation.RELU6 and graph.tensors[node.inputs[1]].is_constant
+
+
 def _find(graph: Graph, place: Place) -> tuple[int, Node, Node]:
     for user in graph.users(place.tensors[0]):
         found = _pattern(graph, user)
@@ -46,7 +54,7 @@ def _find(graph: Graph, place: Place) -> tuple[int, Node, Node]:
 
 
 def _scaled(graph: Graph, x: int, mul: Node, r: np.ndarray) -> Graph:
-    """All constants around x and SiLU(x) rescaled; the sigmoid still reads x / r."""
+    """All constants around x and SiLU(x) rescaled; the gate still reads x / r."""
     scaling = Scaling(graph)
     out = mul.outputs[0]
     producer = graph.producer(x)
@@ -78,7 +86,7 @@ def places(graph: Graph) -> list[Place]:
 
 
 def _ops_of(graph: Graph, x: int, mul: Node) -> tuple[tuple[KernelWork, ...], tuple[KernelWork, ...]]:
-    """What comes, the restoring product and a MUL by itself, and what goes: the one that LOGISTIC takes in."""
+    """What comes, the restoring product and a MUL by itself, and what goes: the one that the gate takes in."""
     shape = graph.tensors[x].shape
     operands = ((shape, _factor(np.ones(shape[-1], np.float32), shape).shape), (shape, shape))
     products = tuple(work("MUL", "", both, shape, (INT8, INT8)) for both in operands)
@@ -91,15 +99,15 @@ def apply(graph: Graph, place: Place, r: np.ndarray) -> Graph:
     Raises:
         CannotScaleError: the place does not fit the graph any more.
     """
-    x, logistic, mul = _find(graph, place)
+    x, gate, mul = _find(graph, place)
     graph = _scaled(graph, x, mul, np.asarray(r, np.float64))
-    tensor, current = graph.tensors[x], next(n for n in graph.nodes if n.outputs == logistic.outputs)
+    tensor, current = graph.tensors[x], next(n for n in graph.nodes if n.outputs == gate.outputs)
     factor = _factor(np.asarray(r, np.float32), tensor.shape)
     graph, constant = edit.add_tensor(graph, f"{tensor.name}.restore:factor", factor.shape, "FLOAT32", factor)
     graph, restored = edit.add_tensor(graph, f"{tensor.name}.restore", tensor.shape, "FLOAT32")
     product = Node("MUL", ElementwiseAttrs(), (x, constant), (restored,), current.block, current.reads, current.writes)
     graph = edit.insert_before(graph, current, product)
-    return edit.replace_node(graph, current, replace(current, inputs=(restored,)))
+    return edit.replace_node(graph, current, replace(current, inputs=(restored, *current.inputs[1:])))
 
 
 def _factor(r: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -108,4 +116,4 @@ def _factor(r: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(r, (*(1,) * (len(shape) - 2), width, len(r))))
 
 
-FOLD = Fold("silu_split", "one scale a channel through SiLU, by a product with a constant", places, apply)
+FOLD = Fold("silu_split", "one scale a channel through SiLU or hard swish, by a product with a constant", places, apply)

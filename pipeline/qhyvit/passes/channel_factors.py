@@ -165,5 +165,5 @@ PASS = Pass(
     "channel_factors",
     "constant factors and terms of channels go into layers",
     apply,
-    after=("bias_in_layer", "layer_norms", "one_reshape", "own_right_operand"),
+    after=("bias_in_layer", "hard_swishes", "layer_norms", "one_reshape", "own_right_operand"),
 )

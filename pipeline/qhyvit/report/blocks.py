@@ -8,7 +8,7 @@ import torch
 
 from qhyvit.bundle import check_judged
 from qhyvit.latency.fit import load
-from qhyvit.methods.shared.problem import outputs_of
+from qhyvit.methods.shared.problem import layout_of, outputs_of
 from qhyvit.progress import Progress
 from qhyvit.report.chain import Neighbours, block_of, chain
 from qhyvit.report.changes import changes
@@ -18,9 +18,8 @@ from qhyvit.report.tensors import tensor_facts
 from qhyvit.stages.solved import Solved
 from qhyvit.stages.verification import JUDGED
 from qhyvit.tasks import task
-from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tflite.read import read
-from qhyvit.work import FACTS, FLOAT, LATENCY, VERIFY, Work
+from qhyvit.work import FLOAT, LATENCY, VERIFY, Work
 
 COST_IMAGES = 8  # that each tensor's cost is measured on
 
@@ -36,9 +35,9 @@ def cost_facts(found: Solved, images: torch.Tensor, work: Work, command: str, pr
     """
     images, verified = images[:COST_IMAGES], work.json(VERIFY)
     check_judged(work.folder / VERIFY, verified, {n: work.hash(n) for n in JUDGED if n in verified["files"]})
-    reference = outputs_of(read(work.read(FLOAT)), images)
-    facts = work.json(FACTS)
-    what, layout = task(facts["task"]), Layout.of_facts(facts["outputs"])
+    float_graph = read(work.read(FLOAT))
+    reference = outputs_of(float_graph, images)
+    what, layout = task(found.plan.task), layout_of(float_graph)
     costs = Costs(found, images, reference, what.measure(layout, reference))
     blocks = chain(found.folded)
     labels = block_of(found.folded, blocks)

@@ -146,7 +146,8 @@ def compare(
     if images is not None:
         for i, source in enumerate(sources):
             found = evaluate(source.path, images, labels, None, mode, progress)
-            top1[i] = rounded(100 * found.integer.top1 / found.integer.images)
+            if found.integer is not None:
+                top1[i] = rounded(next(iter(found.integer.figures.values())))
     rows = () if bench is None else latency.read(bench)
     p50 = {row.model: row.p50_ms for row in reversed(rows)}
     sides = tuple(_side(s, t, p50.get(s.path.resolve().name)) for s, t in zip(sources, top1, strict=True))

@@ -116,15 +116,23 @@ class Cost:
 
 @dataclass(frozen=True)
 class Difference:
-    """One image on which the two files decide differently; ``thumbnail``: base64 of a JPEG."""
+    """One image on which the two files say different things.
+
+    Args:
+        name: of the image; ``truth``: what is right, None where that is not known or no word.
+        floating, integer: what the files say, in words.
+        apart: how far they are from each other, by the task's own measure.
+        better: True where only the integer file is right, False where only float is, None elsewhere.
+        pictures: the image, and of maps float's, the integer file's and where they differ: JPEGs in base64.
+    """
 
     name: str
     truth: str | None
-    float_label: str
-    float_probability: float
-    integer_label: str
-    integer_probability: float
-    thumbnail: str
+    floating: str
+    integer: str
+    apart: float
+    better: bool | None
+    pictures: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -141,15 +149,22 @@ class Confusion:
 class Examined:
     """Float and integer file on the same images.
 
-    ``source``: what images these are; ``kl``: mean KL(float || integer) of the files' own outputs.
-    ``accuracy``: None without labels; else as ``qhyvit evaluate`` gives it.
+    Args:
+        source: what images these are.
+        title: of ``reading``, the figure of what is kept of float; ``text``: the same in words.
+        distance: mean distance of the files' own outputs, by the task.
+        evaluation: as ``qhyvit evaluate`` gives it; ``figures``: (title, float, integer) of what labels say.
+        differing: images on which they say different things.
     """
 
     source: str
     images: int
-    agree: int
-    kl: float
-    accuracy: dict[str, Any] | None
+    title: str
+    reading: float
+    text: str
+    distance: float
+    evaluation: dict[str, Any]
+    figures: tuple[tuple[str, str, str], ...]
     differing: int
     differences: tuple[Difference, ...]
     confusions: tuple[Confusion, ...]
@@ -179,7 +194,10 @@ class Missing:
 
 @dataclass(frozen=True)
 class PageFacts:
-    """Everything on the page. ``build``: who made it and how, in words; ``checks``: of verification."""
+    """Everything on the page.
+
+    ``build``: who made it and how, in words; ``checks``: of verification; ``distance``: what the task's is called.
+    """
 
     model: str
     bundle: str
@@ -194,6 +212,8 @@ class PageFacts:
     oldest_runtime: str
     checks: tuple[dict[str, Any], ...]
     folds: tuple[dict[str, Any], ...]
+    task: str
+    distance: str
     cost: Cost | None
     examined: Examined | None
     latency: tuple[LatencyRow, ...]

@@ -16,6 +16,7 @@ from qhyvit.report.facts import Cost, Examined, Missing, PageFacts
 from qhyvit.report.pictures import examined, labelled_pictures, samples
 from qhyvit.report.request import Request
 from qhyvit.stages.solved import Solved, solved
+from qhyvit.tasks import task
 from qhyvit.verify.census import census
 from qhyvit.work import FLOAT, MODEL, VERIFY, Work
 from qhyvit_device.preprocess import normalize
@@ -40,9 +41,9 @@ def gather(request: Request) -> PageFacts:
         images = torch.from_numpy(normalize(pixels, model.manifest.preprocess))
         cost = cost_facts(found, images, work, command, request.progress)
     seen = examined(request, work, model, pixels, pictures, missing)
-    if seen is not None and seen.accuracy is None:
+    if seen is not None and not seen.figures and (columns := task(model.manifest.task).columns):
         missing.append(Missing(
-            "Top-1", "no labelled images were given",
+            next(iter(columns.values())), "no labelled images were given",
             f"qhyvit report {request.bundle} --images LABELLED_FOLDER",
         ))  # fmt: skip
     rows = () if request.bench is None else latency.read(request.bench)
@@ -78,6 +79,7 @@ def _assemble(
     seen: Examined | None, rows: tuple[Any, ...], missing: list[Missing],
 ) -> PageFacts:  # fmt: skip
     manifest = model.manifest
+    what = task(manifest.task)
     counted = census(files.read_bytes(request.bundle / manifest.model_file, "model"))
     created = manifest.created_by
     verified = _verified(work)
@@ -94,7 +96,7 @@ def _assemble(
         {f"{op} {dtype}": n for (op, dtype), n in sorted(counted.ops.items())}, counted.partitions,
         dict(sorted(counted.not_delegated.items())), counted.oldest_runtime,
         tuple(verified.get("checks", ())), () if found is None else tuple(asdict(f) for f in found.plan.folds),
-        cost, seen, rows, tuple(missing),
+        what.name, what.distance_name, cost, seen, rows, tuple(missing),
     )  # fmt: skip
 
 

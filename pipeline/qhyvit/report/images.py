@@ -1,97 +1,122 @@
-"""Images on which the float and the integer file decide differently, and how confusions shift."""
+"""Images on which the float and the integer file say different things, and how confusions shift."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
-from qhyvit.evaluation import Predictions
+from qhyvit.evaluation import evaluated, shown
 from qhyvit.report.facts import Confusion, Difference, Examined, rounded
-from qhyvit.verify.accuracy import count
+from qhyvit.tasks.shared.accuracy import ranked
+from qhyvit.tasks.shared.layout import Layout
+from qhyvit.tasks.shared.score import Truth
+from qhyvit.tasks.shared.task import Task
+from qhyvit_device.overlay import canvas, palette
 
 SHOWN, CONFUSIONS = 24, 12
 THUMBNAIL, QUALITY = 96, 70  # pixels, JPEG
+MAP_THUMBNAIL = 192  # of a map, whose pixels are what is to be seen
+CHANGED = (220, 40, 40)  # colour of pixels that differ
 
 
-def thumbnail(pixels: np.ndarray) -> str:
-    """[H, W, C] as a small JPEG in base64; of no picture the first channel, from least to most."""
-    if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
-        plane = pixels[..., :1].astype(np.float64)
-        low, high = plane.min(), plane.max()
-        pixels = np.rint(255 * (plane - low) / max(high - low, 1e-12)).astype(np.uint8)
-    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+@dataclass(frozen=True)
+class Predictions:
+    """Outputs [N, outputs] of both files on the same images.
+
+    Args:
+        task: what they mean, and ``layout``, how they lie; ``labels``: names of classes or values.
+        names: of the images; ``truth``: what is right about them, None where nothing is known.
+        pixels: image i as the models see it, [H, W, C].
+    """
+
+    task: Task
+    layout: Layout
+    labels: Sequence[str]
+    names: Sequence[str]
+    truth: Any
+    integer: np.ndarray
+    floating: np.ndarray
+    pixels: Callable[[int], np.ndarray]
+
+
+def thumbnail(pixels: np.ndarray, side: int = THUMBNAIL) -> str:
+    """[H, W, C] as a small JPEG in base64; what is no picture is gray."""
+    is_picture = pixels.dtype == np.uint8 and pixels.shape[2] == 3
+    image = Image.fromarray(pixels if is_picture else canvas(pixels))
+    image.thumbnail((side, side))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=QUALITY)
     return base64.b64encode(stream.getvalue()).decode()
 
 
-def _best(logits: np.ndarray) -> np.ndarray:
-    """Class of each row; ties go to the lower index, as everywhere."""
-    return np.argsort(-logits, axis=1, kind="stable")[:, 0]
-
-
-def mean_kl(floating: np.ndarray, integer: np.ndarray) -> float:
-    """Mean KL(softmax(floating) || softmax(integer)) of logits [N, classes]."""
-    p, q = (x.astype(np.float64) - x.max(axis=1, keepdims=True) for x in (floating, integer))
-    p, q = (x - np.log(np.exp(x).sum(axis=1, keepdims=True)) for x in (p, q))
-    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
-
-
-def _probability(logits: np.ndarray) -> float:
-    shares = np.exp(logits.astype(np.float64) - logits.max())
-    return rounded(float(shares.max() / shares.sum()))
-
-
-def examine(found: Predictions, labels: Sequence[str], source: str) -> Examined:
-    """Everything about one set of images; differences come surest in float first.
-
-    Raises:
-        ValueError: there is no float model to compare with.
-    """
-    if found.floating is None:
-        raise ValueError("needs predictions of the float model")
-    f, q = _best(found.floating), _best(found.integer)
-    differing = np.flatnonzero(f != q)
-    rows = [_difference(found, labels, int(i), int(f[i]), int(q[i])) for i in differing]
-    rows.sort(key=lambda d: (-d.float_probability, d.name))
-    truth = found.classes
-    accuracy = None
-    if truth is not None:
-        float_score, score = count(found.floating, truth), count(found.integer, truth, found.floating)
-        accuracy = {"float": float_score.to_json(), "integer": score.to_json()}
-    shifts = () if truth is None else _confusions(truth, f, q, labels)
-    agree = len(f) - len(differing)
+def examine(found: Predictions, source: str) -> Examined:
+    """Everything about one set of images; what differs most comes first."""
+    task, layout = found.task, found.layout
+    outcome = evaluated(task, layout, found.integer, found.floating, found.truth, source)
+    apart = task.apart(found.floating, found.integer, layout)
+    differing = [int(i) for i in np.lexsort((np.array(found.names), -apart)) if apart[i] > 0]
+    better = np.zeros(len(apart))
+    if outcome.integer is not None and outcome.floating is not None:
+        better = outcome.integer.each.astype(np.float64) - outcome.floating.each.astype(np.float64)
+    rows = tuple(_difference(found, i, float(apart[i]), float(better[i])) for i in differing[:SHOWN])
+    reference, outputs = (torch.from_numpy(x.astype(np.float64)) for x in (found.floating, found.integer))
+    distance = float(task.measure(layout, reference).distance(reference, outputs).mean())
+    assert outcome.alike is not None
     return Examined(
-        source,
-        len(f),
-        agree,
-        rounded(mean_kl(found.floating, found.integer)),
-        accuracy,
-        len(differing),
-        tuple(rows[:SHOWN]),
-        shifts,
-    )
-
-
-def _difference(found: Predictions, labels: Sequence[str], i: int, f: int, q: int) -> Difference:
-    assert found.floating is not None
-    return Difference(
-        found.names[i], None if found.classes is None else labels[int(found.classes[i])],
-        labels[f], _probability(found.floating[i]), labels[q], _probability(found.integer[i]),
-        thumbnail(found.pixels(i)),
+        source, len(apart), task.reading, rounded(outcome.alike.reading), outcome.alike.text, rounded(distance),
+        outcome.to_json(), _figures(outcome), len(differing), rows, _confusions(found),
     )  # fmt: skip
 
 
-def _confusions(truth: np.ndarray, f: np.ndarray, q: np.ndarray, labels: Sequence[str]) -> tuple[Confusion, ...]:
-    """Wrong answers whose number changed most, by pair of classes."""
-    wrong_f = Counter((int(t), int(p)) for t, p in zip(truth, f, strict=True) if t != p)
-    wrong_q = Counter((int(t), int(p)) for t, p in zip(truth, q, strict=True) if t != p)
+def _figures(outcome: Any) -> tuple[tuple[str, str, str], ...]:
+    """(title, float, integer) of every figure of the labels."""
+    if outcome.integer is None or outcome.floating is None:
+        return ()
+    return tuple(
+        (title, shown(name, outcome.floating.figures[name]), shown(name, outcome.integer.figures[name]))
+        for name, title in outcome.task.columns.items()
+    )
+
+
+def _difference(found: Predictions, i: int, apart: float, better: float) -> Difference:
+    said = [found.task.said(x[i], found.layout, found.labels) for x in (found.floating, found.integer)]
+    is_class = found.task.truth is Truth.CLASS and found.truth is not None and len(found.labels) > 0
+    truth = found.labels[int(found.truth[i])] if is_class else None
+    return Difference(
+        found.names[i], truth, said[0], said[1], rounded(apart), None if better == 0 else better > 0,
+        _pictures(found, i),
+    )  # fmt: skip
+
+
+def _pictures(found: Predictions, i: int) -> tuple[str, ...]:
+    """The image, and of maps both, and the pixels that differ."""
+    if found.task.picture is None:
+        return (thumbnail(found.pixels(i)),)
+    maps = [found.task.picture(x[i], found.layout) for x in (found.floating, found.integer)]
+    colours = palette(max(2, found.layout.shapes[0][-1]))
+    drawn = [colours[m] for m in maps]
+    drawn.append(np.where((maps[0] != maps[1])[..., None], CHANGED, drawn[0] // 4 + 190).astype(np.uint8))
+    height, width = found.pixels(i).shape[:2]
+    large = [np.asarray(Image.fromarray(x).resize((width, height), Image.Resampling.NEAREST)) for x in drawn]
+    return tuple(thumbnail(x, MAP_THUMBNAIL) for x in (found.pixels(i), *large))
+
+
+def _confusions(found: Predictions) -> tuple[Confusion, ...]:
+    """Wrong answers of a classification whose number changed most, by pair of classes."""
+    if found.task.name != "classify" or found.truth is None:
+        return ()
+    f, q = (ranked(x)[:, 0] for x in (found.floating, found.integer))
+    wrong_f = Counter((int(t), int(p)) for t, p in zip(found.truth, f, strict=True) if t != p)
+    wrong_q = Counter((int(t), int(p)) for t, p in zip(found.truth, q, strict=True) if t != p)
     pairs = [p for p in wrong_f.keys() | wrong_q.keys() if wrong_f[p] != wrong_q[p]]
     pairs.sort(key=lambda p: (-abs(wrong_q[p] - wrong_f[p]), p))
+    labels = found.labels
     return tuple(Confusion(labels[t], labels[p], wrong_f[t, p], wrong_q[t, p]) for t, p in pairs[:CONFUSIONS])

@@ -11,7 +11,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from qhyvit.report.facts import BlockFacts, PageFacts, TensorFacts, ValueCounts, ranked
+from qhyvit.report.facts import BlockFacts, Examined, PageFacts, TensorFacts, ValueCounts, ranked
+from qhyvit.tasks import task
 
 WORST = 15  # tensors in the table of the most expensive ones
 SPARK = (64, 20)  # units of a histogram's drawing
@@ -196,15 +197,9 @@ def chart(blocks: Sequence[BlockFacts]) -> Markup:
 def tiles(r: PageFacts) -> list[Tile]:
     """The figures at the top."""
     found, named = r.examined, f"qhyvit report {r.bundle}"
-    accuracy = None if found is None else found.accuracy
-    top1 = p = ("", f"{named} --images LABELLED_FOLDER")
-    if accuracy is not None:
-        own, plain = accuracy["integer"], accuracy["float"]
-        top1 = f"{own['top1_percent']:.2f} %", f"float {plain['top1_percent']:.2f} %, {own['images']} images"
-        p = f"p = {own['p_value']:.3g}", f"right only in int8 {own['gained']}, only in float {own['lost']}"
-    agree = ("", f"{named} --images FOLDER")
+    labelled, agree = _labelled(r, named), ("As float", "", f"{named} --images FOLDER")
     if found is not None:
-        agree = f"{100 * found.agree / found.images:.1f} %", f"{found.agree} of {found.images}: {found.source}"
+        agree = found.title.removesuffix(" %"), _read(found), f"{found.text}: {found.source}"
     times = ("", f"{named} --bench bench.json")
     if r.latency:
         row = next((row for row in r.latency if row.model == r.bundle), r.latency[0])
@@ -214,16 +209,37 @@ def tiles(r: PageFacts) -> list[Tile]:
         size = size[0], f"float {r.float_size_bytes / 1e6:.2f} MB, {r.float_size_bytes / r.size_bytes:.1f} x"
     floats = sum(n for op, n in r.ops.items() if "FLOAT" in op)
     rows = [
-        Tile("Top-1", *top1), Tile("Same decision as float", *agree), Tile("Paired test (McNemar)", *p),
-        Tile("Size", *size), Tile("Ops", str(sum(r.ops.values())), f"{floats} of them float"),
+        *labelled, Tile(*agree), Tile("Size", *size), Tile("Ops", str(sum(r.ops.values())), f"{floats} of them float"),
         Tile("Delegate partitions", str(r.partitions), f"builtin kernels run {ops(r.not_delegated) or 'nothing'}"),
         Tile("Latency", *times),
     ]  # fmt: skip
     if found is not None:
-        rows.append(Tile("KL of the two files", num(found.kl), f"mean of {found.images} images, 0 is float"))
+        rows.append(Tile(f"{sentence(r.distance)} of the two files", num(found.distance),
+                         f"mean of {found.images} images, 0 is float"))  # fmt: skip
     if r.cost is not None:
-        rows.append(Tile("KL, simulated on the samples", num(r.cost.kl), f"mean of {r.cost.images} images, 0 is float"))
+        rows.append(Tile(f"{sentence(r.distance)}, simulated on the samples", num(r.cost.kl),
+                         f"mean of {r.cost.images} images, 0 is float"))  # fmt: skip
     return rows
+
+
+def _read(found: Examined) -> str:
+    """The figure of what is kept of float."""
+    return f"{found.reading:.1f} %" if found.title.endswith("%") else f"{found.reading:.4f}"
+
+
+def _labelled(r: PageFacts, named: str) -> list[Tile]:
+    """What labels say: the first figure, and the paired test."""
+    found = r.examined
+    if found is None or not found.figures:
+        titles = list(task(r.task).columns.values())[:1]
+        return [Tile(title.removesuffix(" %"), "", f"{named} --images LABELLED_FOLDER") for title in titles]
+    test, unit = found.evaluation["paired"], " %" if found.figures[0][0].endswith("%") else ""
+    title, plain, own = found.figures[0]
+    split = f"better in int8 on {test['gained']} images, in float on {test['lost']}"
+    return [
+        Tile(title.removesuffix(" %"), f"{own}{unit}", f"float {plain}{unit}, {found.images} images"),
+        Tile(f"Paired test ({test['test']})", f"p = {test['p_value']:.3g}", split),
+    ]
 
 
 @cache

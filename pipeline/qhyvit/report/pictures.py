@@ -8,16 +8,15 @@ import numpy as np
 
 from qhyvit import data, files
 from qhyvit.errors import InputError
-from qhyvit.evaluation import float_file, labelled_images, predict, used_to_calibrate
+from qhyvit.evaluation import float_file, labelled_images, layout_of, predict, used_to_calibrate
 from qhyvit.report.blocks import COST_IMAGES
 from qhyvit.report.facts import Examined, Missing
-from qhyvit.report.images import examine
+from qhyvit.report.images import Predictions, examine
 from qhyvit.report.request import Request
+from qhyvit.tasks import task
 from qhyvit.work import FLOAT, SAMPLES, Work
 from qhyvit_device.preprocess import load_input
 from qhyvit_device.runner import Model
-
-Pictures = tuple[list[Path], np.ndarray | None]
 
 
 def samples(request: Request, work: Work, model: Model, missing: list[Missing]) -> np.ndarray | None:
@@ -39,23 +38,24 @@ def samples(request: Request, work: Work, model: Model, missing: list[Missing]) 
     return None
 
 
-def labelled_pictures(request: Request, folder: Path, model: Model) -> Pictures:
-    """Up to ``count`` images, and their classes where there are labels.
+def labelled_pictures(request: Request, folder: Path, model: Model) -> data.Labelled:
+    """Up to ``count`` images, and what is right about them where there are labels.
 
     Raises:
         InputError: images or labels are missing or unfit.
     """
+    facts = model.manifest
     if request.labels is None and not (folder / "labels.csv").is_file():
-        paths, classes = [*data.calibration_images(folder, request.count, 0).values()], None
+        found = data.Labelled([*data.calibration_images(folder, request.count, 0).values()], None)
     else:
-        found = data.subset(labelled_images(folder, request.labels, model.manifest.classes), request.count, 0)
-        paths, classes = found.paths, found.classes
-    data.check_readable(paths)
-    return paths, classes
+        labelled = labelled_images(folder, request.labels, task(facts.task), facts.classes, request.class_map)
+        found = data.subset(labelled, request.count, 0)
+    data.check_readable(found.paths)
+    return found
 
 
 def examined(
-    request: Request, work: Work | None, model: Model, samples: np.ndarray | None, pictures: Pictures | None,
+    request: Request, work: Work | None, model: Model, samples: np.ndarray | None, pictures: data.Labelled | None,
     missing: list[Missing],
 ) -> Examined | None:  # fmt: skip
     """Both files on the images named, else on the samples."""
@@ -67,23 +67,31 @@ def examined(
             f"qhyvit report {request.bundle} --images FOLDER --float FLOAT.tflite",
         ))  # fmt: skip
         return None
+    facts = model.manifest
     if request.images is None or pictures is None:
         if samples is None:
             return None
-        names = [f"calibration image {i + 1}" for i in range(len(samples))]
-        how, source = model.manifest.preprocess, "the calibration images that the work directory keeps"
-        got = predict(model, reference, names, lambda i: samples[i], how, None, request.progress)
-        return examine(got, model.labels, source)
-    paths, classes = pictures
-    how = data.preprocess_for(request.images, model.manifest.preprocess, request.mode)
-    used = used_to_calibrate(model.manifest)
-    seen = sum(h in used for h in data.hash_files(paths))
-    note = f", {seen} of which were used to calibrate" if seen else ""
-    source = f"{len(paths)} images of {request.images} ({how.mode}){note}"
+        names: list[str] = [f"calibration image {i + 1}" for i in range(len(samples))]
+        how, source = facts.preprocess, "the calibration images that the work directory keeps"
+        truth = None
 
-    def pixels(i: int) -> np.ndarray:
-        return load_input(paths[i], model.manifest.input.shape, how)
+        def pixels(i: int) -> np.ndarray:
+            kept: np.ndarray = samples[i]
+            return kept
+    else:
+        paths, truth = pictures.paths, pictures.truth
+        how = data.preprocess_for(request.images, facts.preprocess, request.mode)
+        used = used_to_calibrate(facts)
+        seen = sum(h in used for h in data.hash_files(paths))
+        note = f", {seen} of which were used to calibrate" if seen else ""
+        names, source = [p.name for p in paths], f"{len(paths)} images of {request.images} ({how.mode}){note}"
 
-    names = [p.name for p in paths]
-    got = predict(model, reference, names, pixels, how, classes, request.progress)
-    return examine(got, model.labels, source)
+        def pixels(i: int) -> np.ndarray:
+            return load_input(paths[i], facts.input.shape, how)
+
+    inputs = (pixels(i) for i in range(len(names)))
+    integer, floating = predict(model, reference, inputs, how, len(names), request.progress)
+    assert floating is not None
+    return examine(
+        Predictions(task(facts.task), layout_of(facts), model.labels, names, truth, integer, floating, pixels), source
+    )

@@ -15,7 +15,8 @@ class Request:
 
     Args:
         bundle: folder; ``work``: its work directory, None for BUNDLE.work.
-        images: folder to run both files on; ``labels``: another labels.csv; ``mode``: resize mode; ``count``: images.
+        images: folder to run both files on; ``labels``: another labels.csv, or maps; ``class_map``: see
+            :class:`qhyvit.tasks.shared.score.LabelMaps`; ``mode``: resize mode; ``count``: images.
         bench: file of measured latencies. ``float_model``: another float file than the build's.
     """
 
@@ -27,6 +28,7 @@ class Request:
     float_model: Path | None = None
     mode: str | None = None
     count: int = 1000
+    class_map: tuple[int, ...] | None = None
     progress: Progress = field(default=silent)
 
     @property

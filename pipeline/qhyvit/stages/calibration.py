@@ -66,13 +66,12 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
 
         started = time.monotonic()
         shape, paths, found = input_shape(facts), [*drawn.values()], task(facts["task"])
-        raw = data.load_pixels(paths, shape, how)
-        if line := data.whole_floats(raw):
-            work.log(f"calibrate: {line}")
+        raw = data.load_pixels(paths, shape, how, work.log)
         files.write_bytes(work.folder / SAMPLES, files.pack_arrays({"pixels": raw[:: -(-len(raw) // SAMPLE_COUNT)]}))
         store.open(work.digest(key))
-        pictures = not data.are_arrays(paths)  # of an array nobody knows whether its mirror is one
-        crops = [data.mirrored_crops(paths, shape, how, method.seed)] if found.thorough and pictures else []
+        # of an array nobody knows whether its mirror is an input
+        cropped = found.thorough and not data.are_arrays(paths)
+        crops = [data.mirrored_crops(paths, shape, how, method.seed)] if cropped else []
         seen = normalize(np.concatenate([raw, *crops]), how)
         problem = problem_of(work, seen, int16=int16, store=store, seed=method.seed, bits=method.bits,
                            latency=latency, profile=target.profile)  # fmt: skip

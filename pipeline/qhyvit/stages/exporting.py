@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ from qhyvit.work import FACTS, FLOAT, Work, alone, code_digest, default_preproce
 from qhyvit_device.preprocess import normalize
 
 if TYPE_CHECKING:
+    from qhyvit.models.shared.described import Source
     from qhyvit.models.shared.input_facts import Pixels
-    from qhyvit.models.shared.source import Source
 
 
 @alone
@@ -31,9 +32,11 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
     pictures = {} if images is None else data.calibration_images(images, data.EXPORT_IMAGES, seed)
     weights = model.weights
     digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
+    held = _model_files(model)
+    digest = digest or next(iter(held.values()), None)
     key: dict[str, Any] = {"model": model.name, "weights": digest, "classes": model.classes, "size": model.input_size,
                            "pixels": asdict(_pixels(model)), "seed": seed, "images": list(pictures),
-                           "task": model.task}  # fmt: skip
+                           "task": model.task, "files": held}  # fmt: skip
 
     def opened_now() -> Source:
         from qhyvit.models.shared.source import open_source
@@ -66,6 +69,17 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
 
     work.stage("export", key, (FLOAT, FACTS), make)
     note(work, model=model)
+
+
+def _model_files(model: ModelConfig) -> dict[str, str]:
+    """What a model that lies in files consists of: the hash of each, and the versions of what reads them."""
+    if model.module is not None or not files.is_model_file(model.name):
+        return {}
+    from qhyvit.models.importers import importer_of
+
+    importer = importer_of(Path(model.name))
+    found = {p.name: files.sha256(files.read_bytes(p, "model file")) for p in importer.files(Path(model.name))}
+    return found | {tool: metadata.version(tool) for tool in importer.tools}
 
 
 def _pixels(model: ModelConfig) -> Pixels:

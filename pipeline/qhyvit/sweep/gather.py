@@ -11,26 +11,28 @@ from typing import Any
 
 from qhyvit import files
 from qhyvit.errors import UsageError
+from qhyvit.evaluation import shown
 from qhyvit.sweep.matrix import Build
+from qhyvit.tasks import task as find_task
 
 CSV, PARQUET, PLOT = "results.csv", "results.parquet", "results.png"
 NAMED = ("model", "method", "bits", "seed", "profile")  # what tells rows from each other
-FIGURES = {"top1_percent": "top-1 %", "float_top1_percent": "float %", "agreement_percent": "agrees %"}
 TOOK = ("cpu_seconds", "seconds", "peak_mib")  # what differs from run to run
 
 
 def row(build: Build, result: dict[str, Any]) -> dict[str, Any]:
     """One line of the table."""
     value, process, method = result["value"], result["process"], build.config.method
-    integer, floating = value["integer"], value["float"]
+    figures, floating = value["integer"] or {}, value["float"] or {}
+    test = value["paired"] or {"gained": "", "lost": "", "p_value": ""}
     return {
         "model": build.model.label, "method": build.method.label, "bits": method.bits, "seed": method.seed,
         "profile": build.config.target.profile, "options": json.dumps(dict(build.method.options), sort_keys=True),
-        "calibration_images": value["calibration_images"], "images": integer["images"],
-        "top1_percent": round(integer["top1_percent"], 2), "float_top1_percent": round(floating["top1_percent"], 2),
-        "top5_percent": round(integer["top5_percent"], 2),
-        "agreement_percent": round(integer["agreement_percent"], 2),
-        "gained": integer["gained"], "lost": integer["lost"], "p_mcnemar": float(f"{integer['p_value']:.3g}"),
+        "calibration_images": value["calibration_images"], "images": value["images"], "task": value["task"],
+        **{name: round(figure, 4) for name, figure in figures.items()},
+        **{f"float_{name}": round(figure, 4) for name, figure in floating.items()},
+        "agreement": round(value["alike"]["reading"], 4), "gained": test["gained"], "lost": test["lost"],
+        "p_value": test["p_value"],
         "size_bytes": value["size_bytes"], "folds": value["folds"], "plan_sha256": value["plan_sha256"],
         "job": build.job.digest, **{name: process[name] for name in TOOK},
     }  # fmt: skip
@@ -45,8 +47,15 @@ def rows_of(builds: Sequence[Build], folder: Path) -> list[dict[str, Any]]:
 def short(rows: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     """Columns and rows for a terminal: what tells the rows from each other, and the figures."""
     named = [c for c in NAMED if c in ("model", "method") or len({r[c] for r in rows}) > 1]
-    lines = [(*(r[c] for c in named), *(f"{r[c]:.2f}" for c in FIGURES)) for r in rows]
-    return (*named, *FIGURES.values()), lines
+    tasks = [find_task(name) for name in dict.fromkeys(r["task"] for r in rows)]
+    titles = {c: title for t in tasks for c, title in list(t.columns.items())[:1]}
+    titles = {**titles, **{f"float_{c}": "float" for c in titles}}
+    reading = tasks[0].reading if len(tasks) == 1 else "as float"
+    lines = [
+        (*(r[c] for c in named), *(shown(c, r[c]) if c in r else "" for c in titles), shown(reading, r["agreement"]))
+        for r in rows
+    ]
+    return (*named, *titles.values(), reading), lines
 
 
 def write(rows: Sequence[dict[str, Any]], folder: Path, *, parquet: bool = False) -> list[Path]:
@@ -54,7 +63,8 @@ def write(rows: Sequence[dict[str, Any]], folder: Path, *, parquet: bool = False
     if not rows:
         return []
     stream = io.StringIO()
-    table = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    columns = list(dict.fromkeys(name for found in rows for name in found))  # tasks have columns of their own
+    table = csv.DictWriter(stream, columns, lineterminator="\n", restval="")
     table.writeheader()
     table.writerows(rows)
     files.write_text(folder / CSV, stream.getvalue())
@@ -111,13 +121,14 @@ def _label(found: dict[str, Any], varied: Sequence[str]) -> str:
 def _panel(axis: Any, model: str, rows: Sequence[dict[str, Any]], varied: Sequence[str]) -> None:
     by_label: dict[str, list[float]] = {}
     for found in rows:
-        by_label.setdefault(_label(found, varied), []).append(found["agreement_percent"])
+        by_label.setdefault(_label(found, varied), []).append(found["agreement"])
     for place, values in enumerate(by_label.values()):
         axis.barh(place, sum(values) / len(values), color="#a9b4c2")
         axis.plot(values, [place] * len(values), "o", color="#2a6f97", markersize=4)
     axis.set_yticks(range(len(by_label)), list(by_label))
     axis.invert_yaxis()
-    axis.set_xlim(0, 102)
+    title = find_task(rows[0]["task"]).reading
+    axis.set_xlim(0, 102 if title.endswith("%") else 1.02)
     axis.set_title(model, fontsize=10, loc="left")
-    axis.set_xlabel("agrees with float, % of images: mean, and each seed", fontsize=8)
+    axis.set_xlabel(f"{title}: mean, and each seed", fontsize=8)
     axis.tick_params(labelsize=8)

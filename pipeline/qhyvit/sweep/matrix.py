@@ -61,13 +61,12 @@ class _Hashes:
 
     def __init__(self, spec: Spec) -> None:
         contents = data.by_content(images_in(spec.calibration.images))
-        listed = data.read_labels(spec.evaluation.images, spec.evaluation.labels)
-        tests = data.hash_files(listed.paths)
+        paths, labels = data.test_files(spec.evaluation.images, spec.evaluation.labels)
+        tests = data.hash_files(paths)
         both = contents.keys() & set(tests)
         if both:
             raise InputError(f"{len(both)} images are in both folders: calibration and evaluation must differ")
-        pairs = [f"{h} {c}" for h, c in zip(tests, listed.classes.tolist(), strict=True)]
-        self.evaluation = {**_way(spec.evaluation), "labelled": files.sha256("\n".join(pairs).encode())}
+        self.evaluation = {**_way(spec.evaluation), "labelled": files.sha256("\n".join([*tests, labels]).encode())}
         count = spec.calibration.count
         self.calibration: dict[int, dict[str, Any]] = {}
         for seed in spec.seeds:
@@ -84,6 +83,7 @@ def _way(images: DataConfig | EvaluationSpec) -> dict[str, Any]:
 
 def _export(model: ModelSpec, out: Path) -> Job:
     key: dict[str, Any] = {"model": model.name, "classes": model.classes, "input_size": model.input_size,
+                           "task": model.task,
                            "pixels": [model.mean, model.std, model.channel_order]}  # fmt: skip
     if files.OWN in model.name:
         source = Path(model.name.partition(files.OWN)[0] + ".py")

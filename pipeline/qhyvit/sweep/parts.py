@@ -1,19 +1,21 @@
-"""An evaluation shared out among processes: each counts its images, and the counts add up."""
+"""An evaluation shared out among processes: each runs both files on its images, and the outputs are judged together."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from qhyvit import files
 from qhyvit.errors import CheckFailedError
-from qhyvit.evaluation import Evaluation, check_subject, open_subject, score
+from qhyvit.evaluation import Evaluation, check_subject, judged, open_subject, run_part
 from qhyvit.progress import Log, Progress
 from qhyvit.sweep.jobs import Job
 from qhyvit.sweep.pool import Pool
-from qhyvit.verify.accuracy import Accuracy
 
 SMALLEST = 16  # images of one part: fewer would not pay for the start of a process
 PARTS_A_WORKER = 4  # so that none waits long for the last one
@@ -22,7 +24,7 @@ WORKERS_ASSUMED = 8  # of a scheduler that runs already
 
 def evaluate_in_parts(
     bundle: Path, images: Path, labels: Path | None, float_model: Path | None, mode: str | None, pool: Pool,
-    progress: Progress, log: Log, *, allow: bool = False,
+    progress: Progress, log: Log, *, allow: bool = False, class_map: tuple[int, ...] | None = None,
 ) -> Evaluation:  # fmt: skip
     """What :func:`qhyvit.evaluation.evaluate` gives, from many processes.
 
@@ -30,23 +32,29 @@ def evaluate_in_parts(
         InputError: see :func:`qhyvit.evaluation.evaluate`.
         CheckFailedError: a part failed, also when tried again.
     """
-    subject = open_subject(bundle, images, labels, float_model, mode)
+    subject = open_subject(bundle, images, labels, float_model, mode, class_map)
     check_subject(subject, mode, log, allow=allow)
     named = {"bundle": bundle, "images": images, "labels": labels, "float_model": float_model}
-    arguments = {**{k: None if p is None else str(p.resolve()) for k, p in named.items()}, "mode": mode}
-    jobs = [
-        Job(f"images {a} to {b - 1}", f"{__name__}:part", {**arguments, "start": a, "stop": b}, {"start": a, "stop": b})
-        for a, b in spans(len(subject.labelled.paths), pool.workers)
-    ]
+    arguments = {**{k: None if p is None else str(p.resolve()) for k, p in named.items()}, "mode": mode,
+                 "class_map": class_map}  # fmt: skip
     folder = Path(tempfile.mkdtemp(prefix=f".{bundle.name}.parts.", dir=bundle.resolve().parent))
+    jobs = [_job(arguments, a, b, folder) for a, b in spans(len(subject.labelled.paths), pool.workers)]
     try:
-        found = _run(jobs, folder, pool, progress)
+        _run(jobs, folder, pool, progress)
+        found = [files.unpack_arrays(Path(job.outputs[0]).read_bytes(), job.label) for job in jobs]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    total = found[0]
-    for other in found[1:]:
-        total = total + other
-    return total
+    integer, floating = (
+        np.concatenate([part[name] for part in found]) if name in found[0] else None for name in ("integer", "float")
+    )
+    assert integer is not None
+    return judged(subject, integer, floating)
+
+
+def _job(arguments: dict[str, Any], start: int, stop: int, folder: Path) -> Job:
+    key, target = {"start": start, "stop": stop}, str(folder / f"{start}.npz")
+    draft = Job(f"images {start} to {stop - 1}", f"{__name__}:part", {**arguments, **key, "target": target}, key)
+    return replace(draft, outputs=(target,))
 
 
 def spans(count: int, workers: int | None) -> list[tuple[int, int]]:
@@ -55,28 +63,27 @@ def spans(count: int, workers: int | None) -> list[tuple[int, int]]:
     return [(a, min(a + size, count)) for a in range(0, count, size)]
 
 
-def _run(jobs: list[Job], folder: Path, pool: Pool, progress: Progress) -> list[Evaluation]:
-    found: list[Evaluation] = []
+def _run(jobs: list[Job], folder: Path, pool: Pool, progress: Progress) -> None:
+    done: list[Job] = []
 
     def ended(job: Job, result: dict[str, Any] | None, line: str) -> None:
         if result is None:
             raise CheckFailedError(f"{job.label}: {line}")
-        found.append(_evaluation(result["value"]))
-        progress("evaluate", len(found) / len(jobs))
+        done.append(job)
+        progress("evaluate", len(done) / len(jobs))
 
     pool.run(jobs, folder, ended)
-    return found
 
 
 def part(
-    bundle: str, images: str, labels: str | None, float_model: str | None, mode: str | None, start: int, stop: int
-) -> dict[str, Any]:
+    bundle: str, images: str, labels: str | None, float_model: str | None, mode: str | None,
+    class_map: list[int] | None, start: int, stop: int, target: str,
+) -> dict[str, Any]:  # fmt: skip
     """One part, in a process of its own; that the images are fit was checked where they were shared out."""
     beside, reference = (None if p is None else Path(p) for p in (labels, float_model))
-    subject = open_subject(Path(bundle), Path(images), beside, reference, mode)
-    return asdict(score(subject, start, stop, lambda what, share: None))
-
-
-def _evaluation(raw: dict[str, Any]) -> Evaluation:
-    floating = None if raw["floating"] is None else Accuracy(**raw["floating"])
-    return Evaluation(**{**raw, "integer": Accuracy(**raw["integer"]), "floating": floating})
+    classes = None if class_map is None else tuple(class_map)
+    subject = open_subject(Path(bundle), Path(images), beside, reference, mode, classes)
+    integer, floating = run_part(subject, start, stop, lambda what, share: None)
+    arrays = {"integer": integer} if floating is None else {"integer": integer, "float": floating}
+    files.write_bytes(Path(target), files.pack_arrays(arrays))
+    return {"images": stop - start}

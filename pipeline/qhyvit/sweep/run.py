@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from qhyvit import files
+from qhyvit.evaluation import shown
 from qhyvit.progress import Log, Progress
 from qhyvit.sweep import gather
 from qhyvit.sweep.jobs import Job, remove_logs, to_run
 from qhyvit.sweep.matrix import matrix
 from qhyvit.sweep.pool import Pool
 from qhyvit.sweep.spec import read_spec
+from qhyvit.tasks import task as find_task
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,10 @@ def sweep(spec: Path, out: Path, pool: Pool, progress: Progress, log: Log, *, pa
 
 def _line(job: Job, result: dict[str, Any]) -> str:
     took = f"{result['process']['seconds']:.0f} s"
-    found = result["value"].get("integer")
-    if found is None:
+    value = result["value"]
+    if "alike" not in value:
         return f"{job.label}: {took}"
-    return f"{job.label}: top-1 {found['top1_percent']:.2f} %, agrees {found['agreement_percent']:.2f} %, {took}"
+    what = find_task(value["task"])
+    said = [f"{what.columns[name]} {shown(name, figure)}" for name, figure in (value["integer"] or {}).items()][:1]
+    kept = f"{what.reading} {shown(what.reading, value['alike']['reading'])}"
+    return f"{job.label}: {', '.join([*said, kept, took])}"

@@ -12,9 +12,10 @@ import numpy as np
 
 from qhyvit import data, files, stages
 from qhyvit.config import BuildConfig, ModelConfig
-from qhyvit.evaluation import labelled_images, logits_of
+from qhyvit.evaluation import Evaluation, evaluated, labelled_images, logits_of
 from qhyvit.sweep.spec import EvaluationSpec
-from qhyvit.verify.accuracy import Accuracy, count
+from qhyvit.tasks import task
+from qhyvit.tasks.shared.layout import Layout
 from qhyvit.work import FACTS, FLOAT, MODEL, Work, default_preprocess, input_shape
 from qhyvit_device.preprocess import Preprocess, load_input
 
@@ -32,7 +33,7 @@ def export(folder: str, model: Mapping[str, Any], seed: int) -> dict[str, Any]:
 
 def _test_set(work: Work, evaluation: Mapping[str, Any]) -> tuple[data.Labelled, Preprocess]:
     facts, wanted = work.json(FACTS), EvaluationSpec.parse(evaluation, "the evaluation")
-    found = labelled_images(wanted.images, wanted.labels, facts["classes"])
+    found = labelled_images(wanted.images, wanted.labels, task(facts["task"]), facts["classes"])
     if wanted.count is not None:
         found = data.subset(found, wanted.count, SUBSET_SEED)
     return found, data.preprocess_for(wanted.images, default_preprocess(facts), wanted.resize_mode)
@@ -45,14 +46,14 @@ def _pixels(work: Work, paths: list[Path], how: Preprocess) -> Iterator[np.ndarr
 
 
 def reference(folder: str, target: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    """Logits [N, classes] of the float file on the test images, float64, into ``target``."""
+    """Values [N, outputs] of the float file on the test images, float64, into ``target``."""
     work = Work(Path(folder))
     labelled, how = _test_set(work, evaluation)
-    logits = logits_of(work.read(FLOAT), _pixels(work, labelled.paths, how), how)
+    values = logits_of(work.read(FLOAT), _pixels(work, labelled.paths, how), how)
     stream = io.BytesIO()
-    np.save(stream, logits)
+    np.save(stream, values)
     files.write_bytes(Path(target), stream.getvalue())
-    return count(logits, labelled.classes).to_json()
+    return {"images": len(values)}
 
 
 def build(
@@ -64,11 +65,11 @@ def build(
         files.write_bytes(work.folder / name, files.read_bytes(source / name, "export"))
     stages.calibrate(work, found.data, found.method, found.target)
     stages.convert(work)
-    accuracy, floating = _measure(work, Path(reference), evaluation)
+    measured = _measure(work, Path(reference), evaluation)
     plan, size = stages.plan_of(work), len(work.read(MODEL))
     shutil.rmtree(work.folder)
     return {
-        "integer": accuracy.to_json(), "float": floating.to_json(), "size_bytes": size, "folds": len(plan.folds),
+        **measured.to_json(), "size_bytes": size, "folds": len(plan.folds),
         "calibration_images": plan.image_count, "plan_sha256": files.sha256(_without_time(plan)),
     }  # fmt: skip
 
@@ -80,8 +81,9 @@ def _without_time(plan: Any) -> bytes:
     return text.encode()
 
 
-def _measure(work: Work, reference: Path, evaluation: Mapping[str, Any]) -> tuple[Accuracy, Accuracy]:
-    labelled, how = _test_set(work, evaluation)
-    float_logits = np.load(reference, allow_pickle=False)
+def _measure(work: Work, reference: Path, evaluation: Mapping[str, Any]) -> Evaluation:
+    (labelled, how), facts = _test_set(work, evaluation), work.json(FACTS)
+    floating = np.load(reference, allow_pickle=False)
     found = logits_of(work.read(MODEL), _pixels(work, labelled.paths, how), how)
-    return count(found, labelled.classes, float_logits), count(float_logits, labelled.classes)
+    what, layout = task(facts["task"]), Layout.of_facts(facts["outputs"])
+    return evaluated(what, layout, found, floating, labelled.truth, how.mode)

@@ -38,10 +38,11 @@ def _alike(reference: np.ndarray, outputs: np.ndarray, layout: Layout) -> Alike:
         kept[name] = 1 - float(((b - a) ** 2).mean() / max(float(a.var()), SMALLEST_POWER))
     worst = min(kept, key=kept.__getitem__)
     text = ", ".join(f"{name} {share:.2%}" for name, share in kept.items()) + " of the variance kept"
-    return Alike(kept[worst], text, kept)
+    return Alike(kept[worst], text, kept, reading=100 * kept[worst])
 
 
 TASK = Task(
     "raw", "any outputs, each by its error over its variance", _unfit, _distance, _alike,
     kept="of each output's variance", limit=0.9, far=0.05, thorough=True,
+    reading="variance kept of float %", distance_name="error",
 )  # fmt: skip

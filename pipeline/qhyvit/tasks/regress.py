@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qhyvit.tasks.shared.divergence import variance
 from qhyvit.tasks.shared.layout import Layout
+from qhyvit.tasks.shared.score import Score, Truth
 from qhyvit.tasks.shared.task import Alike, Distance, Task, unfit_for_rows
 
 if TYPE_CHECKING:
@@ -41,10 +43,36 @@ def _alike(reference: np.ndarray, outputs: np.ndarray, layout: Layout) -> Alike:
     if bool((spread < ALL_ALIKE * np.abs(reference).max(axis=0)).any()):
         doubt = "float gives nearly the same value for every image"
     figures = {"rms_error": float(error[worst]), "spread": float(spread[worst]), "r_squared": float(kept[worst])}
-    return Alike(float(kept[worst]), text, figures, doubt=doubt)
+    return Alike(float(kept[worst]), text, figures, doubt=doubt, reading=float(kept[worst]))
+
+
+def _apart(reference: np.ndarray, outputs: np.ndarray, layout: Layout) -> np.ndarray:
+    """The largest error of a value in units of its spread."""
+    spread = np.maximum(reference.std(axis=0), 1e-12)
+    found: np.ndarray = (np.abs(outputs - reference) / spread).max(axis=1)
+    return found
+
+
+def _said(row: np.ndarray, layout: Layout, labels: Sequence[str]) -> str:
+    names = labels or [str(i) for i in range(len(row))]
+    return ", ".join(f"{name} {value:.4g}" for name, value in zip(names, row, strict=True))
+
+
+def _score(outputs: np.ndarray, truth: np.ndarray, layout: Layout) -> Score:
+    """Mean absolute and root mean square error over all values, and the mean R squared of the values."""
+    error = outputs - truth
+    spread = np.maximum(truth.std(axis=0), 1e-12)
+    figures = {
+        "mae": float(np.abs(error).mean()), "rmse": float(np.sqrt((error**2).mean())),
+        "r_squared": float((1 - ((error / spread) ** 2).mean(axis=0)).mean()),
+    }  # fmt: skip
+    return Score(figures, -np.abs(error / spread).mean(axis=1))
 
 
 TASK = Task(
     "regress", "measured values, each in units of its own spread", _unfit, _distance, _alike,
     kept="of the variance of each value", limit=0.9, far=0.05, thorough=True,
+    truth=Truth.VALUES, truth_is_needed=True, score=_score, apart=_apart, said=_said,
+    columns={"mae": "mean error", "rmse": "RMS error", "r_squared": "R squared"}, reading="R squared to float",
+    distance_name="error",
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Nodes that depend on constants alone are computed once, here, and not on every image.
 
-Position encodings come through the converter as chains of FLOOR_DIV, POW, SIN, COS: no op of them has to be known.
+Position encodings come through the converter as chains of FLOOR_DIV, POW, SIN, COS: no op of them has to be known. So
+do shapes of tensors, which TensorFlow's converter computes where a batch may be any.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from qhyvit.tflite import flatbuffer
 
 
 def _constant_operators(model: Any) -> list[int]:
-    """Positions of the operators whose operands are all known before the model runs."""
+    """Positions of the operators whose operands, or their shapes, are all known before the model runs."""
     subgraph = model.subgraphs[0]
     known = {i for i, t in enumerate(subgraph.tensors) if _has_data(model, t)}
     found = []
     for position, operator in enumerate(subgraph.operators):
         operands = [int(t) for t in operator.inputs if t >= 0]
-        if operands and all(t in known for t in operands):
+        # shapes are part of the file: a reader takes no others
+        if operands and (flatbuffer.op_name(model, operator) == "SHAPE" or all(t in known for t in operands)):
             known |= {int(t) for t in operator.outputs}
             found.append(position)
     return found

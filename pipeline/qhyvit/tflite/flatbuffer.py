@@ -73,9 +73,11 @@ def refusing() -> Iterator[None]:
 
 
 def op_name(model: Any, operator: Any) -> str:
-    """Builtin name of an operator of ``model``."""
+    """Builtin name of an operator of ``model``; of a custom one, that which its maker gave it."""
     code = model.operatorCodes[operator.opcodeIndex]
     number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if number == BUILTIN_CODE["CUSTOM"]:
+        return f"custom {text(code.customCode)}"
     return BUILTIN.get(number, f"BUILTIN_{number}")
 
 

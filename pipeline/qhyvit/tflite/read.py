@@ -97,10 +97,16 @@ def _refuse_unknown(model: Any, modules: Mapping[str, str]) -> None:
             place = "the model's own forward" if modules else name[-60:]
             unknown.setdefault(op, []).append(modules.get(name) or place)
     if unknown:
-        hints = {op: f"; torch's {FROM_TORCH[op]}" if op in FROM_TORCH else "" for op in unknown}
-        parts = [f"{len(where)} x {op} (first in {where[0]}{hints[op]})" for op, where in sorted(unknown.items())]
+        parts = [f"{len(where)} x {op} (first in {where[0]}{_hint(op)})" for op, where in sorted(unknown.items())]
         listed = ", ".join(parts)
         raise GraphError(f"the model holds ops that are not supported: {listed}")
+
+
+def _hint(op: str) -> str:
+    """What makes such an op, where its name does not tell."""
+    if op.startswith("custom Flex"):
+        return "; TensorFlow's own: convert with TFLITE_BUILTINS alone"
+    return f"; torch's {FROM_TORCH[op]}" if op in FROM_TORCH else ""
 
 
 def _quantization(raw: Any, dtype: str) -> Quantization | None:

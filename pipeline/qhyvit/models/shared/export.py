@@ -12,11 +12,12 @@ from torch import nn
 
 from qhyvit.errors import ExportError, QhyvitError
 from qhyvit.models.shared.conversion import convert, shortened_graph
+from qhyvit.models.shared.described import Source
 from qhyvit.models.shared.final_task import task_behind
 from qhyvit.models.shared.float_error import FLOAT_TOLERANCE, float_error
+from qhyvit.models.shared.modules import Reversed
 from qhyvit.models.shared.outputs import GivesOutputs, check_values
 from qhyvit.models.shared.scopes import modules_of
-from qhyvit.models.shared.source import Source
 from qhyvit.models.shared.submodules import as_it_is, equivalents_in, with_equivalents
 from qhyvit.models.shared.transposed import with_expressible
 from qhyvit.progress import Log, silent
@@ -47,6 +48,8 @@ def export(source: Source, log: Log = silent, images: np.ndarray | None = None) 
         GraphError: ops that we do not support.
     """
     check_values(source.name, source.reference, source.shape)
+    if source.tflite is not None:
+        return _proven(source, source.tflite(isinstance(source.reference, Reversed), source.turns_maps), None, images)
     left: list[str] = []
     rewritten = source.rewrite(source.reference, source.shape, left.append)
     for line in left:
@@ -64,27 +67,33 @@ def export(source: Source, log: Log = silent, images: np.ndarray | None = None) 
 
 
 def _converted(source: Source, rewritten: nn.Module, images: np.ndarray | None) -> Exported:
-    shape, reference = source.shape, source.reference
+    """The file of a module that takes [1, H, W, C]."""
     if source.is_formed:
-        rewritten, reference = (
-            GivesOutputs(m, channels_last=source.task.channels_last).eval() for m in (rewritten, reference)
-        )
+        rewritten = GivesOutputs(rewritten, channels_last=source.turns_maps).eval()
     rewritten = with_expressible(rewritten)
-    converted = without_constant_nodes(convert(rewritten, shape))
+    return _proven(source, convert(rewritten, source.shape), rewritten, images)
+
+
+def _proven(source: Source, converted: bytes, module: nn.Module | None, images: np.ndarray | None) -> Exported:
+    """The file that ships of a converted one, compared with the source; ``module``: that which was converted."""
+    reference = source.reference
+    if source.is_formed:
+        reference = GivesOutputs(reference, channels_last=source.turns_maps).eval()
+    converted = without_constant_nodes(converted)
     last = last_op(converted)
     task = task_behind(source, last)
-    graph = shortened_graph(without_final(converted, task.cut), modules_of(converted, rewritten))
+    graph = shortened_graph(without_final(converted, task.cut), {} if module is None else modules_of(converted, module))
     data, cut = serialize(graph), last if last in task.cut else ""
     layout = Layout(tuple(source.outputs), tuple(graph.tensors[t].shape[1:] for t in graph.outputs))
-    error = float_error(data, reference, shape, images=images, cut=cut)
+    error = float_error(data, reference, source.shape, images=images, cut=cut)
     if not error < FLOAT_TOLERANCE:
         raise ExportError(f"the exported file differs from {source.name} by {error:.2e} of its largest output")
     facts = {
         "model": source.name, "family": source.family, "task": task.name, "outputs": layout.to_facts(),
-        "classes": source.classes, "input_shape": list(shape),
+        "classes": source.classes, "input_shape": list(source.shape),
         "bridge_blocks": source.bridge_blocks, "preprocess": dict(source.preprocess), "float_error": error,
         "float_images": 0 if images is None else len(images),
-        "weights": source.weights, "cut": cut, "equivalents": equivalents_in(rewritten),
-        "versions": {name: metadata.version(name) for name in ("torch", "timm", "litert-torch")},
+        "weights": source.weights, "cut": cut, "equivalents": {} if module is None else equivalents_in(module),
+        "versions": {name: metadata.version(name) for name in ("torch", "timm", "litert-torch", *source.tools)},
     }  # fmt: skip
     return Exported(data, facts)

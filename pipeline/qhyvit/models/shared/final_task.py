@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from qhyvit.errors import ExportError
+from qhyvit.models.shared.described import Source
 from qhyvit.models.shared.outputs import gives_probabilities
-from qhyvit.models.shared.source import Source
 from qhyvit.tasks import task
 from qhyvit.tasks.shared.task import Task
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from qhyvit.errors import ExportError
-from qhyvit.models.shared.shape import Shape, by_sides, channels_first
+from qhyvit.models.shared.shape import Shape, as_size, by_sides, channels_first
 from qhyvit.models.shared.torch_forms import TorchForms
 
 
@@ -57,7 +58,7 @@ def check_grid(shape: Shape, stride: int, grid: tuple[int, int], where: str) -> 
     if found != grid:
         sizes = " by ".join(dict.fromkeys(f"{(side - 1) * stride + 1} to {side * stride}" for side in grid))
         reason = f"the attention biases of {where} are for {by_sides(grid)}; use {sizes}"
-        raise ExportError(f"input size {by_sides(shape)} gives {by_sides(found)} tokens, but {reason}")
+        raise ExportError(f"input size {as_size(shape)} gives {by_sides(found)} tokens, but {reason}")
 
 
 def centred(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
@@ -108,6 +109,19 @@ class FromChannelsFirst(nn.Module):
         """[1, C, H, W] -> [1, classes]."""
         found: torch.Tensor = self.net(x.permute(0, 2, 3, 1))
         return found
+
+
+class Called(nn.Module):
+    """A module that is called with more than an image, or by name: everything but the image is always the same."""
+
+    def __init__(self, net: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        super().__init__()
+        self.net, self.args, self.named = net, args, named
+
+    def forward(self, x: torch.Tensor) -> Any:
+        """[1, C, H, W] -> what the module gives."""
+        args, named = pytree.tree_map_only(torch.Tensor, lambda _: x, (self.args, self.named))
+        return self.net(*args, **named)
 
 
 class Reversed(nn.Module):
@@ -176,7 +190,7 @@ def block_shapes(model: nn.Module, kind: str, shape: Shape) -> dict[str, Shape]:
     if odd:
         name, found = next(iter(odd.items()))
         at = f"{by_sides(found)} at {name}"
-        raise ExportError(f"input size {by_sides(shape)} gives {at}; 2x2 patches need even sizes, use a multiple of 64")
+        raise ExportError(f"input size {as_size(shape)} gives {at}; 2x2 patches need even sizes, use a multiple of 64")
     return shapes
 
 

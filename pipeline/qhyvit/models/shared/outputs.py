@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from qhyvit.errors import ExportError
-from qhyvit.models.shared.modules import ChannelsLast, FromChannelsFirst, Reversed
+from qhyvit.models.shared.modules import Called, ChannelsLast, FromChannelsFirst, Reversed
 from qhyvit.models.shared.reason import reason
 from qhyvit.models.shared.shape import Shape, channels_first
 
@@ -85,7 +85,8 @@ class GivesOutputs(nn.Module):
         return tuple(t.permute(0, 2, 3, 1) if self.channels_last and t.dim() == 4 else t for t in found)
 
 
-OURS = (ChannelsLast, FromChannelsFirst, Reversed, GivesOutputs)  # around somebody's network: no part of names inside
+# around somebody's network: no part of names inside
+OURS = (Called, ChannelsLast, FromChannelsFirst, Reversed, GivesOutputs)
 
 
 def rows_of(outputs: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -12,5 +12,10 @@ def channels_first(shape: Shape) -> tuple[int, int, int, int]:
 
 
 def by_sides(shape: tuple[int, ...]) -> str:
-    """Height and width in words."""
+    """Height and width of a map or grid in words."""
     return f"{shape[0]}x{shape[1]}"
+
+
+def as_size(shape: tuple[int, ...]) -> str:
+    """Height and width of an input, as ``--input-size`` takes them."""
+    return str(shape[0]) if shape[0] == shape[1] else by_sides(shape)

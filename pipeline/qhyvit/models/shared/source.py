@@ -1,73 +1,32 @@
-"""Where a model comes from: the zoo, timm (``timm/NAME``), or a user's own factory (``FILE.py:FUNCTION``)."""
+"""Where a model comes from: the zoo, timm (``timm/NAME``), a user's own factory (``FILE.py:FUNCTION``), or a file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from qhyvit.errors import UsageError
-from qhyvit.models import all_families, find_variant
-from qhyvit.models.shared.input_facts import Pixels, check_inputs, input_facts, normalisation, whole
+from qhyvit.errors import InputError, UsageError
+from qhyvit.files import is_model_file
+from qhyvit.models import find_variant
+from qhyvit.models.importers import importer_of
+from qhyvit.models.shared.described import GENERIC as GENERIC
+from qhyvit.models.shared.described import Size, described
+from qhyvit.models.shared.described import Source as Source
+from qhyvit.models.shared.input_facts import Pixels, normalisation, whole
 from qhyvit.models.shared.modules import Reversed
-from qhyvit.models.shared.outputs import output_shapes
 from qhyvit.models.shared.own import called, copied, is_own, plain
-from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.submodules import with_equivalents
 from qhyvit.models.shared.timm_models import import_timm
 from qhyvit.models.shared.weights import load_into, randomize, settle
 from qhyvit.progress import silent
 from qhyvit.tasks import fitting_task
-from qhyvit.tasks import task as find_task
-from qhyvit.tasks.shared.layout import Layout
-from qhyvit.tasks.shared.task import Task
 from qhyvit_device.arrays import MOST_SIDE
 
 TIMM = "timm/"
 LARGEST_CLASSES = 1_000_000
-GENERIC = "generic"  # family of a model whose blocks no family knows
-Size = tuple[int, int]  # height, width
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model ready to be exported.
-
-    Args:
-        reference: torch module in eval mode, [1, C, H, W] -> outputs [1, ...], with its weights; red comes first.
-        rewrite: see :func:`qhyvit.models.shared.submodules.with_equivalents`.
-        bridge_blocks: how many the paper counts, None where it does not.
-        weights: what they are, in a word or a file's name.
-        shape: height, width and channels of the input.
-        preprocess: see :class:`qhyvit.models.shared.family.Variant`; ``resize`` for ``shape``.
-        classes: values of a single output [1, classes], channels of a map; else 0.
-        outputs: shape of each output of the module, its batch of 1 included, by name.
-        notes: what was assumed or mended about the input, a line each.
-        task: what the outputs mean; ``task_is_asked``: by the user, not found from their shapes.
-    """
-
-    name: str
-    family: str
-    reference: nn.Module
-    rewrite: Callable[..., nn.Module]
-    classes: int
-    shape: Shape
-    preprocess: Mapping[str, Any]
-    bridge_blocks: int | None
-    weights: str
-    outputs: Mapping[str, tuple[int, ...]]
-    notes: tuple[str, ...] = ()
-    task: Task = field(default_factory=lambda: find_task("classify"))
-    task_is_asked: bool = False
-
-    @property
-    def is_formed(self) -> bool:
-        """Whether the outputs need :class:`qhyvit.models.shared.outputs.GivesOutputs`."""
-        maps = self.task.channels_last and any(len(shape) == 4 for shape in self.outputs.values())
-        return maps or list(self.outputs) != ["output"]
 
 
 def open_source(
@@ -77,7 +36,8 @@ def open_source(
     """Build the model and give it its weights; without a file a factory's or a module's are its own.
 
     Args:
-        model: a name of the zoo, ``timm/NAME``, ``FILE.py:FUNCTION``, or a module (it is left as it is).
+        model: a name of the zoo, ``timm/NAME``, ``FILE.py:FUNCTION``, a file (:data:`qhyvit.files.MODEL_FILES`), or a
+            module (it is left as it is).
         size: height and width in pixels, or one number for both; None: the model's own.
         random_weights: give a name random ones by ``seed``, for trials.
         pixels: what is known of the input besides what the model says.
@@ -94,17 +54,13 @@ def open_source(
     check_weights(model, weights, random_weights=random_weights)
     if isinstance(model, nn.Module):
         found = _given(model, weights, classes, sides, pixels)
+    elif is_model_file(model):
+        found = _file(Path(model), classes, sides, pixels)
     elif is_own(model):
         found = _own(model, weights, classes, sides, pixels)
     else:
         found = (_timm if model.startswith(TIMM) else _zoo)(model, weights, classes, sides, seed, pixels)
-    layout = Layout(tuple(found.outputs), tuple(_last(shape)[1:] for shape in found.outputs.values()))
-    return replace(found, task=fitting_task(task, layout), task_is_asked=task is not None)
-
-
-def _last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a map with its channels last."""
-    return (shape[0], *shape[2:], shape[1]) if len(shape) == 4 else shape
+    return replace(found, task=fitting_task(task, found.layout), task_is_asked=task is not None)
 
 
 def _sides(size: int | Size) -> Size:
@@ -117,8 +73,12 @@ def check_weights(model: str | nn.Module, weights: Path | None, *, random_weight
     """Refuse a name without weights unless random ones are asked for: nobody means to ship these.
 
     Raises:
-        UsageError: no such name; no weights; random ones beside others.
+        UsageError: no such name; no weights; random ones beside others; any for a file, which has its own.
+        InputError: there is no such file.
     """
+    if isinstance(model, str) and is_model_file(model):
+        _check_file(Path(model), weights, random_weights=random_weights)
+        return
     if isinstance(model, nn.Module) or is_own(model):
         if random_weights:
             raise UsageError("--random-weights is for names; a factory's module keeps its own weights")
@@ -131,6 +91,14 @@ def check_weights(model: str | nn.Module, weights: Path | None, *, random_weight
         raise UsageError("give --weights or --random-weights, not both")
     if weights is None and not random_weights:
         raise UsageError(f"{model} needs --weights FILE; for a trial with random ones give --random-weights")
+
+
+def _check_file(path: Path, weights: Path | None, *, random_weights: bool) -> None:
+    if weights is not None or random_weights:
+        raise UsageError(f"{path.name} has its weights inside: leave out --weights and --random-weights")
+    if not path.is_file():
+        raise InputError(f"model file {path} does not exist")
+    importer_of(path).check_installed()
 
 
 def _known_to_timm(name: str) -> Any:
@@ -174,7 +142,7 @@ def _timm(
     options = {} if classes is None else {"num_classes": classes}
     module = timm.create_model(name, pretrained=False, **options).eval()
     label = _filled(module, weights, model, module.num_classes, seed)
-    found = _described(model, module, size, label, pixels)
+    found = described(model, module, size, label, pixels)
     if weights is None:
         settle(module, found.shape, seed)
     return found
@@ -187,6 +155,16 @@ def _given(
     return _with_weights(name, copied(name, module), weights, classes, size, pixels)
 
 
+def _file(path: Path, classes: int | None, size: Size | None, pixels: Pixels) -> Source:
+    importer = importer_of(path)
+    opened = importer.open(path, size)
+    height, width, channels = opened.shape
+    opened.reference.__dict__["preprocess"] = {"input_size": (channels, height, width)}
+    found = described(path.name, opened.reference, None, path.name, pixels, maps_last=opened.channels_last)
+    _check_classes(found, classes)
+    return replace(found, rewrite=opened.rewrite or found.rewrite, tflite=opened.tflite, tools=importer.tools)
+
+
 def _own(model: str, weights: Path | None, classes: int | None, size: Size | None, pixels: Pixels) -> Source:
     name, module = called(model, classes)
     return _with_weights(name, module, weights, classes, size, pixels)
@@ -196,23 +174,14 @@ def _with_weights(
     name: str, module: nn.Module, weights: Path | None, classes: int | None, size: Size | None, pixels: Pixels
 ) -> Source:  # fmt: skip
     module = plain(name, module)
-    found = _described(name, module, size, "its own" if weights is None else weights.name, pixels)
+    found = described(name, module, size, "its own" if weights is None else weights.name, pixels)
     if weights is not None:
         found = replace(found, weights=load_into(module, weights, name, found.classes))
         module.train().eval()  # timm's attention keeps its table of biases from the run that counted the classes
-    if classes not in (None, found.classes):
-        raise UsageError(f"{classes} classes asked for, but {name} gives {found.classes} outputs")
+    _check_classes(found, classes)
     return found
 
 
-def _described(name: str, module: nn.Module, size: Size | None, weights: str, pixels: Pixels) -> Source:
-    """A module that somebody else built, with what it says of itself (see :func:`input_facts`)."""
-    check_inputs(name, module)
-    facts = input_facts(name, module, size, pixels)
-    outputs = output_shapes(name, module, facts.shape)
-    label = next((f.name for f in all_families().values() if f.occurs_in(module)), GENERIC)
-    first = next(iter(outputs.values()))
-    classes = first[1] if len(outputs) == 1 and len(first) in (2, 4) else 0
-    reference = Reversed(module) if facts.is_bgr else module
-    return Source(name, label, reference, with_equivalents, classes, facts.shape, facts.preprocess, None, weights,
-                  outputs, facts.notes)  # fmt: skip
+def _check_classes(found: Source, classes: int | None) -> None:
+    if classes not in (None, found.classes):
+        raise UsageError(f"{classes} classes asked for, but {found.name} gives {found.classes} outputs")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qhyvit.tasks.shared.layout import Layout
+from qhyvit.tasks.shared.score import Score, Truth
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,7 @@ class Alike:
         figures: named values for programs.
         decisions: how many decisions ``share`` is a share of, 0 where it is none.
         doubt: why it says little of this network, "" where it does.
+        reading: the figure that people read (``Task.reading`` is its title).
     """
 
     share: float
@@ -55,6 +57,7 @@ class Alike:
     figures: Mapping[str, float] = field(default_factory=dict)
     decisions: int = 0
     doubt: str = ""
+    reading: float = 0.0
 
     def least(self, limit: float) -> float:
         """The lowest share that a limit lets pass: few decisions may lie below it by chance."""
@@ -79,6 +82,14 @@ class Task:
         far, thorough: see :class:`Measure`.
         cut: ops that are taken off the end of a network, because this task applies them itself.
         channels_last: outputs of rank 4 are turned to [1, height, width, channels] when they are exported.
+        truth: what labels say of an image; ``truth_is_needed``: an evaluation without them says nothing.
+        score: (outputs [N, outputs], the truth, layout) -> how right they are; None where there is no truth. The truth
+            is [N] class indices, [N, values], or :class:`qhyvit.tasks.shared.score.LabelMaps`.
+        columns: titles of the score's figures, by their names.
+        apart: (reference [N, outputs], outputs [N, outputs], layout) -> how far each image is from float, [N]; 0 where
+            there is nothing to show. ``said``: (outputs [outputs], layout, labels) -> what they say, in words.
+            ``picture``: (outputs [outputs], layout) -> the class of each pixel, [h, w], where that can be drawn.
+        reading: title of ``reading`` of :class:`Alike`; ``distance_name``: what the distance is called, in a word.
     """
 
     name: str
@@ -92,6 +103,15 @@ class Task:
     thorough: bool = False
     cut: tuple[str, ...] = ()
     channels_last: bool = False
+    truth: Truth = Truth.NONE
+    truth_is_needed: bool = False
+    score: Callable[[np.ndarray, Any, Layout], Score] | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    apart: Callable[[np.ndarray, np.ndarray, Layout], np.ndarray] = lambda a, b, layout: np.abs(a - b).max(axis=1)
+    said: Callable[[np.ndarray, Layout, Sequence[str]], str] = lambda row, layout, labels: ""
+    picture: Callable[[np.ndarray, Layout], np.ndarray] | None = None
+    reading: str = "kept of float"
+    distance_name: str = "KL"
 
     def measure(self, layout: Layout, reference: torch.Tensor) -> Measure:
         """What calibration lowers for a network whose outputs on the calibration images are ``reference``."""

@@ -47,6 +47,12 @@ class Accuracy:
         return {**vars(self), **shares, "p_value": self.p_value}
 
 
+def ranked(logits: np.ndarray) -> np.ndarray:
+    """Classes of each image, the best first, [N, classes]; ties go to the lower index, so that no luck is scored."""
+    found: np.ndarray = np.argsort(-logits, axis=1, kind="stable")
+    return found
+
+
 def predict(run: Callable[[Any], np.ndarray], inputs: Iterable[Any]) -> np.ndarray:
     """Logits of every input, [N, classes]."""
     return np.stack([np.asarray(run(x), np.float64).ravel() for x in inputs])
@@ -54,15 +60,13 @@ def predict(run: Callable[[Any], np.ndarray], inputs: Iterable[Any]) -> np.ndarr
 
 def count(logits: np.ndarray, classes: np.ndarray, reference: np.ndarray | None = None) -> Accuracy:
     """Score ``logits`` [N, classes] against class indices [N], and against a float model's logits.
-
-    Ties go to the lower index (stable sort), so that a coarse output grid is not scored by luck.
     """
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    order = ranked(logits)[:, :5]
     right = order[:, 0] == classes
     top5 = int((order == classes[:, None]).any(axis=1).sum())
     if reference is None:
         return Accuracy(len(classes), int(right.sum()), top5)
-    best = np.argsort(-reference, axis=1, kind="stable")[:, 0]
+    best = ranked(reference)[:, 0]
     float_right = best == classes
     return Accuracy(
         len(classes), int(right.sum()), top5, int((best == order[:, 0]).sum()),

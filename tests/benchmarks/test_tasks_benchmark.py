@@ -1,11 +1,12 @@
-"""Cosines of embeddings: no image that calibrates is looked at, and the cosine is the angle's."""
+"""The benchmark of tasks: no image that calibrates is looked at, and the cosine of embeddings is the angle's."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.embedding import cosines, parted
+from benchmarks.tasks import parted
 from qhyvit.errors import InputError
+from qhyvit.tasks.embed import cosines
 
 
 def pictures(folder, shades):

@@ -1,0 +1,121 @@
+"""TRANSPOSEs move behind what treats every value alike, down to those that undo them.
+
+A network that was written for [1, C, H, W] has its convolutions between TRANSPOSEs, and residual streams in between.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from qhyvit.graph import edit
+from qhyvit.graph.ir import Graph, Node
+from qhyvit.ops import spec
+from qhyvit.ops.shared.chain import Chain
+from qhyvit.passes.shared.graph_pass import Pass, Phase
+from qhyvit.passes.undone_transposes import apply as without_undone
+
+ALIKE = ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "LOGISTIC", "TANH", "RELU", "RELU6",
+         "GELU", "HARD_SWISH", "ELU", "LEAKY_RELU", "EXP", "ABS", "NEG", "SQRT", "RSQRT", "SQUARE")  # fmt: skip
+
+
+def _turn(graph: Graph, tensor: int) -> Node | None:
+    """The TRANSPOSE that makes a tensor, None where something else does."""
+    node = graph.producer(tensor)
+    return node if node is not None and node.op == "TRANSPOSE" else None
+
+
+def _order(graph: Graph, node: Node) -> list[int] | None:
+    """The order of axes in which operands come, constants and single values apart; None: there is no one.
+
+    Of a sum one operand may be in no order: a residual stream begins there, or goes on, and its sums are what the order
+    goes on through.
+    """
+    rank, orders = len(graph.tensors[node.outputs[0]].shape), set()
+    for t in node.inputs:
+        tensor, turn = graph.tensors[t], _turn(graph, t)
+        if tensor.is_constant:
+            continue
+        if len(tensor.shape) != rank and math.prod(tensor.shape) > 1:
+            return None
+        if turn is not None:
+            orders.add(tuple(int(p) for p in graph.constant(turn.inputs[1])))
+        elif node.op != "ADD" and math.prod(tensor.shape) > 1:
+            return None
+    return list(orders.pop()) if len(orders) == 1 else None
+
+
+def _turned(graph: Graph, node: Node, tensor: int, order: list[int]) -> tuple[Graph, int]:
+    """What ``tensor`` is in front of a TRANSPOSE to ``order``, for ``node`` to read."""
+    value, turn, back = graph.tensors[tensor], _turn(graph, tensor), np.argsort(order)
+    if turn is not None:
+        return graph, turn.inputs[0]
+    if math.prod(value.shape) == 1:
+        return graph, tensor
+    if value.is_constant:
+        data = graph.constant(tensor)
+        data = data.reshape((1,) * (len(order) - data.ndim) + data.shape).transpose(back)
+        return edit.add_tensor(graph, value.name, data.shape, value.dtype, np.ascontiguousarray(data))
+    chain = Chain(graph, node)
+    turned = chain.transpose(tensor, *map(int, back))
+    return chain.graph, turned
+
+
+def _sunk(graph: Graph, node: Node, order: list[int]) -> Graph:
+    """The graph with ``node`` in front of a TRANSPOSE that was in front of it."""
+    inputs = []
+    for t in node.inputs:
+        graph, source = _turned(graph, node, t, order)
+        inputs.append(source)
+    (out,) = node.outputs
+    made = graph.tensors[out]
+    shape = [made.shape[axis] for axis in np.argsort(order)]
+    graph, inner = edit.add_tensor(graph, f"{made.name}.{node.op.lower()}", shape, made.dtype)
+    graph, axes = edit.add_tensor(graph, f"{made.name}:in1", (len(order),), "INT32", np.array(order, np.int32))
+    first = replace(node, inputs=tuple(inputs), outputs=(inner,))
+    behind = Node("TRANSPOSE", spec("TRANSPOSE").attrs(), (inner, axes), (out,), node.block)
+    at = graph.nodes.index(node)
+    return replace(graph, nodes=(*graph.nodes[:at], first, behind, *graph.nodes[at + 1 :]))
+
+
+def _unordered(graph: Graph, node: Node) -> Graph:
+    """The graph in which a node reads what is in front of a TRANSPOSE, if it does not mind the order of values."""
+    turn, (out,) = _turn(graph, node.inputs[0]), node.outputs
+    if turn is None:
+        return graph
+    source, axes = turn.inputs[0], node.inputs[1]
+    users = graph.users(out)
+    if node.op == "RESHAPE" and users and all(u.op == "FULLY_CONNECTED" and u.inputs[:2] == (out, out) for u in users):
+        return edit.replace_node(graph, node, replace(node, inputs=(source, axes)))  # a row's product with itself
+    if node.op == "MEAN" and math.prod(graph.tensors[out].shape) == 1:
+        every = np.arange(len(graph.tensors[source].shape), dtype=np.int32)
+        graph, axes = edit.add_tensor(graph, graph.tensors[axes].name, every.shape, "INT32", every)
+        return edit.replace_node(graph, node, replace(node, inputs=(source, axes)))
+    return graph
+
+
+def _moved(graph: Graph) -> int:
+    """Values that TRANSPOSEs move."""
+    return sum(math.prod(graph.tensors[n.outputs[0]].shape) for n in graph.nodes if n.op == "TRANSPOSE")
+
+
+def apply(graph: Graph) -> Graph:
+    """Value-preserving; the very same graph where TRANSPOSEs would not move fewer values."""
+    new = graph
+    for old in graph.nodes:
+        node = new.producer(old.outputs[0])
+        order = _order(new, node) if node is not None and node.op in ALIKE else None
+        if node is not None and order is not None:
+            new = _sunk(new, node, order)
+        elif node is not None and node.op in ("MEAN", "RESHAPE"):
+            new = _unordered(new, node)
+    new = without_undone(edit.without_unread(new))
+    return new if _moved(new) < _moved(graph) else graph
+
+
+PASS = Pass(
+    "sunk_transposes", "no TRANSPOSE on both sides of what treats all values alike", apply, phase=Phase.EXPORT,
+    after=("sample_norms",),
+)  # fmt: skip
