@@ -101,7 +101,7 @@ def error(found: Solution, graph: Graph) -> float:
 
 @pytest.fixture(scope="module")
 def hard() -> Graph:
-    return stream(spread=30.0)
+    return stream(spread=50.0)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,9 @@ def test_a_work_directory_keeps_all_that_the_file_needs(found):
 
 def test_a_report_has_changes_for_it(hard, found, images):
     plan = plan_of(found)
-    costs = Costs(Solved(found.graph, found.shipped, plan), images[:4], outputs_of(hard, images[:4]))
+    problem = Problem(hard, images, task=task("raw"))
+    solved = Solved(found.graph, found.shipped, plan)
+    costs = Costs(solved, images[:4], problem.targets[:4], problem.lowered)
     assert changes(plan, "qhyvit build", costs, 1.0, default_profile())
 
 
