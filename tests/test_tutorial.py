@@ -1,4 +1,4 @@
-"""docs/tutorial.md as a newcomer follows it: its files are written and its ``sh`` blocks run, in its order."""
+"""Pages of docs/ as a newcomer follows them: their files are written and their ``sh`` blocks run, in their order."""
 
 import json
 import os
@@ -7,18 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "tutorial.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMANDS = {"python": "", "qhyvit": "-m qhyvit", "qhyvit-device": "-m qhyvit_device"}
 
 
-@pytest.fixture(scope="module")
-def tour(tmp_path_factory):
-    """The folder of the page, beside a clone, and PATH with the commands of this checkout."""
-    base = tmp_path_factory.mktemp("tutorial")
+def folder(base):
+    """An empty folder beside a clone, and in ``bin`` the commands of this checkout."""
     (base / "qhyvit").symlink_to(ROOT)
     (base / "bin").mkdir()
     for name, arguments in COMMANDS.items():
@@ -29,13 +27,12 @@ def tour(tmp_path_factory):
     return base / "tour"
 
 
-@pytest.fixture(scope="module")
-def said(tour):
-    """What each block printed."""
+def followed(page, tour):
+    """What each ``sh`` block of a page of docs/ printed."""
     here = os.pathsep.join(map(str, (ROOT / "pipeline", ROOT / "device", os.environ.get("PYTHONPATH", ""))))
     env = {**os.environ, "PATH": f"{tour.parent / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": here}
     printed = []
-    for kind, body in BLOCK.findall(PAGE.read_text()):
+    for kind, body in BLOCK.findall((ROOT / "docs" / page).read_text()):
         if kind == "python":
             name = re.match(r"# (\S+\.py)\n", body)[1]
             (tour / name).write_text(body)
@@ -48,7 +45,9 @@ def said(tour):
 
 
 @pytest.mark.slow
-def test_the_tutorial_leads_to_a_bundle_that_works(said, tour):
+def test_the_tutorial_leads_to_a_bundle_that_works(tmp_path):
+    tour = folder(tmp_path)
+    said = followed("tutorial.md", tour)
     assert len(said) == 4
     assert "FAILED" not in said[1]
     assert json.loads((tour / "shapes-int8" / "manifest.json").read_text())["model"] == "shapes_net"
@@ -65,3 +64,21 @@ def test_blocks_that_are_not_run_are_told_apart():
     kinds = [kind for kind, _ in BLOCK.findall(PAGE.read_text())]
     assert set(kinds) == {"sh", "console", "text", "python"}
     assert kinds.count("sh") == 4
+
+
+@pytest.mark.slow
+def test_the_page_of_tasks_builds_one_bundle_of_each(tmp_path):
+    tour = folder(tmp_path)
+    images, embedded, classified, measured, mapped, several = followed("tasks.md", tour)
+    built = {p.parent.name: json.loads(p.read_text())["task"] for p in tour.glob("*/manifest.json")}
+    assert built == {
+        "features-int8": "embed", "one-int8": "multilabel", "labels-int8": "multilabel", "corners-int8": "regress",
+        "where-int8": "segment", "two-int8": "raw",
+    }  # fmt: skip
+    assert "FAILED" not in "".join((embedded, classified, measured, mapped, several))
+    assert float(re.search(r"integer.*?(0\.9\d+|1\.0+)", embedded)[1]) > 0.97  # the cosine to float
+    assert re.search(r"drawn: where\.png", mapped)
+    assert (tour / "where.png").stat().st_size > 1000
+    assert (tour / "where.html").read_text().count("data:image/jpeg") >= 4
+    with np.load(tour / "outputs.npz") as found:
+        assert {name: found[name].shape for name in found} == {"shape": (1, 10), "features": (1, 320)}
