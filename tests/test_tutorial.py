@@ -61,7 +61,7 @@ def test_the_tutorial_leads_to_a_bundle_that_works(tmp_path):
 
 def test_blocks_that_are_not_run_are_told_apart():
     """``sh`` runs; ``console`` needs a board or network, ``text`` is output, ``python`` a file."""
-    kinds = [kind for kind, _ in BLOCK.findall(PAGE.read_text())]
+    kinds = [kind for kind, _ in BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text())]
     assert set(kinds) == {"sh", "console", "text", "python"}
     assert kinds.count("sh") == 4
 
@@ -69,7 +69,7 @@ def test_blocks_that_are_not_run_are_told_apart():
 @pytest.mark.slow
 def test_the_page_of_tasks_builds_one_bundle_of_each(tmp_path):
     tour = folder(tmp_path)
-    images, embedded, classified, measured, mapped, several = followed("tasks.md", tour)
+    _, embedded, classified, measured, mapped, several = followed("tasks.md", tour)
     built = {p.parent.name: json.loads(p.read_text())["task"] for p in tour.glob("*/manifest.json")}
     assert built == {
         "features-int8": "embed", "one-int8": "multilabel", "labels-int8": "multilabel", "corners-int8": "regress",
