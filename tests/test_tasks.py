@@ -328,3 +328,21 @@ def test_every_task_says_what_people_need_to_choose():
         assert found.kept
         assert 0.5 < found.limit < 1
         assert found.far > 0
+
+
+def test_weights_of_outputs_are_their_shares_of_a_raw_distance():
+    layout = LAYOUTS["raw"]
+    a, b = (torch.from_numpy(x) for x in rows("raw", seed=11))
+    each = [
+        task("raw").measure(layout.weighted({n: float(n == name) for n in layout.names}), a).distance(a, b)
+        for name in layout.names
+    ]
+    found = task("raw").measure(layout.weighted({"few": 3.0, "map": 0.5}), a).distance(a, b)
+    assert torch.allclose(found, (0.5 * each[0] + 3 * each[1] + each[2]) / 4.5)
+    assert layout.weighted({}) == layout
+
+
+@pytest.mark.parametrize(("name", "weights"), [("raw", {"fewer": 1.0}), ("classify", {"logits": 2.0})])
+def test_weights_of_outputs_that_cannot_be_are_refused(name, weights):
+    with pytest.raises(UsageError, match="--output-weight"):
+        LAYOUTS[name].weighted(weights)

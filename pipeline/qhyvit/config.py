@@ -92,10 +92,16 @@ class MethodConfig(Settings):
     options: Mapping[str, Any] = setting({}, "Option of the method, NAME=VALUE; repeatable.", flag="set")
     seed: int = setting(0, "Seed of all that is drawn.", low=0, high=2**32 - 1)
     bits: int = setting(8, "Of weights and activations; fewer than 8 is for studies.", low=4, high=8)
+    output_weights: Mapping[str, Any] = setting(
+        {}, "How much an output counts in the task raw, NAME=WEIGHT; default 1; repeatable.", flag="output-weight"
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "options", self.parsed[1].to_json())
+        weight = Option(MISSING, "", low=0.0, high=1e6, kind=float)
+        parsed = {name: weight.parse(f"output_weights {name}", w) for name, w in self.output_weights.items()}
+        object.__setattr__(self, "output_weights", parsed)
 
     @property
     def parsed(self) -> tuple[Method, Options]:

@@ -73,8 +73,8 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
         cropped = found.thorough and not data.are_arrays(paths)
         crops = [data.mirrored_crops(paths, shape, how, method.seed)] if cropped else []
         seen = normalize(np.concatenate([raw, *crops]), how)
-        problem = problem_of(work, seen, int16=int16, store=store, seed=method.seed, bits=method.bits,
-                           latency=latency, profile=target.profile)  # fmt: skip
+        problem = problem_of(work, seen, int16=int16, weights=method.output_weights, store=store, seed=method.seed,
+                           bits=method.bits, latency=latency, profile=target.profile)  # fmt: skip
         torch.manual_seed(method.seed)
         solution = chosen.search(problem, options)
         plan = QuantPlan(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qhyvit.tasks import task
+from qhyvit.tasks.shared.layout import Layout
 from qhyvit.work import FACTS, FLOAT, Work
 
 if TYPE_CHECKING:
@@ -50,9 +52,14 @@ def latency_of(path: Path | None) -> LatencyProfile:
 
 
 def problem_of(
-    work: Work, images: np.ndarray, *, int16: bool, seed: int, profile: str, latency: LatencyProfile, **settings: Any
+    work: Work, images: np.ndarray, *, int16: bool, seed: int, profile: str, latency: LatencyProfile,
+    weights: Mapping[str, float] | None = None, **settings: Any,
 ) -> Problem:  # fmt: skip
-    """The exported graph behind its passes, with the outputs of the exported file on ``images`` [N, H, W, C]."""
+    """The exported graph behind its passes, with the outputs of the exported file on ``images`` [N, H, W, C].
+
+    Args:
+        weights: of outputs by name, see :meth:`qhyvit.tasks.shared.layout.Layout.weighted`.
+    """
     import torch
 
     from qhyvit.methods.shared.problem import Problem
@@ -62,7 +69,9 @@ def problem_of(
     pixels, reference = torch.from_numpy(images), torch.from_numpy(float_outputs(work.read(FLOAT), images))
     door = Door(pixels, seed, work.log)
     graph = float_graph(work, profile, int16=int16, latency=latency, door=door)
-    return Problem(graph, pixels, reference, task(facts["task"]), door=door, seed=seed, profile=profile,
+    found = task(facts["task"])
+    measure = found.measure(Layout.of_facts(facts["outputs"]).weighted(weights or {}), reference)
+    return Problem(graph, pixels, reference, found, measure, door=door, seed=seed, profile=profile,
                    latency=latency, progress=work.progress, log=work.log, **settings)  # fmt: skip
 
 

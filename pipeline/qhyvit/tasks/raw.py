@@ -19,14 +19,15 @@ def _unfit(layout: Layout) -> str:
 
 
 def _distance(layout: Layout, reference: torch.Tensor) -> Distance:
-    """Mean squared error of each output over its variance on the calibration images; their mean."""
+    """Mean squared error of each output over its variance on the calibration images; their mean, by weights."""
+    weights = layout.weights or (1.0,) * len(layout.shapes)
     spreads = [variance(part, tuple(range(part.dim()))) for part in layout.parts(reference)]
 
     def distance(target: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         total = target.new_zeros(len(target))
-        for a, b, spread in zip(layout.parts(target), layout.parts(outputs), spreads, strict=True):
-            total = total + ((b - a) ** 2).flatten(1).mean(dim=1) / spread
-        return total / len(spreads)
+        for a, b, spread, weight in zip(layout.parts(target), layout.parts(outputs), spreads, weights, strict=True):
+            total = total + weight * ((b - a) ** 2).flatten(1).mean(dim=1) / spread
+        return total / sum(weights)
 
     return distance
 

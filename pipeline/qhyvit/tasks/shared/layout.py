@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar
 
-from qhyvit.errors import InputError
+from qhyvit.errors import InputError, UsageError
 
 Rows = TypeVar("Rows")  # torch.Tensor or np.ndarray
 
@@ -22,6 +22,7 @@ class Layout:
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
+    weights: tuple[float, ...] = ()  # how much each counts where several do; empty: all alike
 
     @classmethod
     def of_facts(cls, outputs: Sequence[Mapping[str, Any]]) -> Self:
@@ -38,6 +39,19 @@ class Layout:
     def to_facts(self) -> list[dict[str, Any]]:
         """What :meth:`of_facts` reads."""
         return [{"name": n, "shape": list(s)} for n, s in zip(self.names, self.shapes, strict=True)]
+
+    def weighted(self, weights: Mapping[str, float]) -> Self:
+        """The same with weights by name; 1 of an output that is not named.
+
+        Raises:
+            UsageError: no output has a name that is given, or one output alone is weighted.
+        """
+        unknown = [name for name in weights if name not in self.names]
+        if unknown or (weights and len(self.names) == 1):
+            names = ", ".join(self.names)
+            there = f"the outputs are {names}" if unknown else "there is one output, which counts for all"
+            raise UsageError(f"--output-weight {next(iter(unknown or weights))}: {there}")
+        return replace(self, weights=tuple(weights.get(name, 1.0) for name in self.names) if weights else ())
 
     @property
     def sizes(self) -> tuple[int, ...]:
