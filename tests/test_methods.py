@@ -184,12 +184,13 @@ def test_learning_goes_on_at_the_step_where_it_was_stopped(tmp_path, monkeypatch
     assert last == unbroken
 
 
-def test_learned_scales_lower_the_kl_on_the_images_they_saw(problem, solutions):
-    start = solutions["minmax"]
-    # in so small and random a network one step's rounding noise is as large as what a few steps gain
-    learned = learn(problem.on(start.graph), start.shipped, start.tensors, 64)
-    before, after = (mean_distance(problem.on(start.shipped), q) for q in (start.tensors, learned))
-    assert after < before
+def test_learned_scales_lower_the_kl_on_the_images_they_saw(problem):
+    """At 6 bits: at 8, one step's rounding noise is as large as what a few steps gain in so small a network."""
+    coarse, minmax = replace(problem, bits=6), method("minmax")
+    start = minmax.search(coarse, minmax.defaults)
+    learned = learn(coarse.on(start.graph), start.shipped, start.tensors, 64)
+    before, after = (mean_distance(coarse.on(start.shipped), q) for q in (start.tensors, learned))
+    assert after < 0.7 * before
     check_plan(start.graph, QuantPlan(learned, "qhyvit"))
 
 
