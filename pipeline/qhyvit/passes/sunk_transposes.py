@@ -15,10 +15,12 @@ from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
 from qhyvit.ops.shared.chain import Chain
+from qhyvit.ops.shared.reduce import axes_of
 from qhyvit.passes.shared.graph_pass import Pass, Phase
 
 ALIKE = ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "LOGISTIC", "TANH", "RELU", "RELU6",
          "GELU", "HARD_SWISH", "ELU", "LEAKY_RELU", "EXP", "ABS", "NEG", "SQRT", "RSQRT", "SQUARE")  # fmt: skip
+REDUCE = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN")
 
 
 def _turn(graph: Graph, tensor: int) -> Node | None:
@@ -89,9 +91,15 @@ def _unordered(graph: Graph, node: Node) -> Graph:
     users = graph.users(out)
     if node.op == "RESHAPE" and users and all(u.op == "FULLY_CONNECTED" and u.inputs[:2] == (out, out) for u in users):
         return edit.replace_node(graph, node, replace(node, inputs=(source, axes)))  # a row's product with itself
-    if node.op == "MEAN" and math.prod(graph.tensors[out].shape) == 1:
-        every = np.arange(len(graph.tensors[source].shape), dtype=np.int32)
-        graph, axes = edit.add_tensor(graph, graph.tensors[axes].name, every.shape, "INT32", every)
+    if node.op not in REDUCE:
+        return graph
+    order = graph.constant(turn.inputs[1])
+    reduced = axes_of(graph.constant(axes), len(order))
+    left = [order[axis] for axis in range(len(order)) if axis not in reduced]
+    # what is left lies in the same order, and where axes of one element stay does not matter if all are such
+    if (not node.attrs.keep_dims and left == sorted(left)) or math.prod(graph.tensors[out].shape) == 1:
+        found = np.sort(order[list(reduced)]).astype(np.int32)
+        graph, axes = edit.add_tensor(graph, graph.tensors[axes].name, found.shape, "INT32", found)
         return edit.replace_node(graph, node, replace(node, inputs=(source, axes)))
     return graph
 
@@ -143,7 +151,7 @@ def apply(graph: Graph) -> Graph:
         order = _order(new, node) if node is not None and node.op in ALIKE else None
         if node is not None and order is not None:
             new = _sunk(new, node, order)
-        elif node is not None and node.op in ("MEAN", "RESHAPE"):
+        elif node is not None and node.op in (*REDUCE, "RESHAPE"):
             new = _unordered(new, node)
     new = _without_undone(edit.without_unread(new))
     return new if _moved(new) < _moved(graph) else graph
