@@ -145,8 +145,8 @@ def _moved(graph: Graph) -> int:
 
 def apply(graph: Graph) -> Graph:
     """Value-preserving; the very same graph where TRANSPOSEs would not move fewer values."""
-    new = graph
-    for old in graph.nodes:
+    new = _without_undone(graph)
+    for old in new.nodes:
         node = new.producer(old.outputs[0])
         order = _order(new, node) if node is not None and node.op in ALIKE else None
         if node is not None and order is not None:
