@@ -1,6 +1,7 @@
-"""TRANSPOSEs move behind what treats every value alike, down to those that undo them.
+"""TRANSPOSEs move behind what treats every value alike, down to those that undo them, and both go.
 
-A network that was written for [1, C, H, W] has its convolutions between TRANSPOSEs, and residual streams in between.
+A network that was written for [1, C, H, W] has its convolutions between TRANSPOSEs, and residual streams in between. A
+file that takes such images gets another one in front, so that they come as [1, H, W, C].
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
 from qhyvit.ops.shared.chain import Chain
+from qhyvit.ops.shared.reduce import axes_of
 from qhyvit.passes.shared.graph_pass import Pass, Phase
-from qhyvit.passes.undone_transposes import apply as without_undone
 
 ALIKE = ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "LOGISTIC", "TANH", "RELU", "RELU6",
          "GELU", "HARD_SWISH", "ELU", "LEAKY_RELU", "EXP", "ABS", "NEG", "SQRT", "RSQRT", "SQUARE")  # fmt: skip
+REDUCE = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN")
 
 
 def _turn(graph: Graph, tensor: int) -> Node | None:
@@ -89,11 +91,51 @@ def _unordered(graph: Graph, node: Node) -> Graph:
     users = graph.users(out)
     if node.op == "RESHAPE" and users and all(u.op == "FULLY_CONNECTED" and u.inputs[:2] == (out, out) for u in users):
         return edit.replace_node(graph, node, replace(node, inputs=(source, axes)))  # a row's product with itself
-    if node.op == "MEAN" and math.prod(graph.tensors[out].shape) == 1:
-        every = np.arange(len(graph.tensors[source].shape), dtype=np.int32)
-        graph, axes = edit.add_tensor(graph, graph.tensors[axes].name, every.shape, "INT32", every)
+    if node.op not in REDUCE:
+        return graph
+    order = graph.constant(turn.inputs[1])
+    reduced = axes_of(graph.constant(axes), len(order))
+    left = [order[axis] for axis in range(len(order)) if axis not in reduced]
+    # what is left lies in the same order, and where axes of one element stay does not matter if all are such
+    if (not node.attrs.keep_dims and left == sorted(left)) or math.prod(graph.tensors[out].shape) == 1:
+        found = np.sort(order[list(reduced)]).astype(np.int32)
+        graph, axes = edit.add_tensor(graph, graph.tensors[axes].name, found.shape, "INT32", found)
         return edit.replace_node(graph, node, replace(node, inputs=(source, axes)))
     return graph
+
+
+def _without_undone(graph: Graph) -> Graph:
+    """The graph without TRANSPOSEs that put back what those in front of them moved."""
+    for old in graph.nodes:
+        node = graph.producer(old.outputs[0])  # as it is by now: what it reads may have changed
+        before = None if node is None or node.op != "TRANSPOSE" else graph.producer(node.inputs[0])
+        if node is None or before is None or before.op != "TRANSPOSE":
+            continue
+        order = graph.constant(before.inputs[1])[graph.constant(node.inputs[1])]
+        if order.tolist() != sorted(order):
+            continue
+        if node.outputs[0] not in graph.outputs:
+            graph = edit.without_unread(edit.bypassed(graph, node, before.inputs[0]))
+            continue
+        graph = _made_by(graph, before.inputs[0], node.outputs[0])
+    return graph
+
+
+def _made_by(graph: Graph, source: int, output: int) -> Graph:
+    """The graph in which what makes ``source`` makes ``output``, which has the same values, and keeps its name.
+
+    Unchanged where ``source`` is an end of the graph itself.
+    """
+    if source in graph.inputs or source in graph.outputs or graph.tensors[source].is_constant:
+        return graph
+
+    def renamed(ids: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(output if t == source else t for t in ids)
+
+    nodes = (replace(n, inputs=renamed(n.inputs), outputs=renamed(n.outputs)) for n in graph.nodes
+             if output not in n.outputs)  # fmt: skip
+    tensors = {t: v for t, v in graph.tensors.items() if t != source}
+    return edit.without_unread(replace(graph, nodes=tuple(nodes), tensors=tensors))
 
 
 def _moved(graph: Graph) -> int:
@@ -103,15 +145,15 @@ def _moved(graph: Graph) -> int:
 
 def apply(graph: Graph) -> Graph:
     """Value-preserving; the very same graph where TRANSPOSEs would not move fewer values."""
-    new = graph
-    for old in graph.nodes:
+    new = _without_undone(graph)
+    for old in new.nodes:
         node = new.producer(old.outputs[0])
         order = _order(new, node) if node is not None and node.op in ALIKE else None
         if node is not None and order is not None:
             new = _sunk(new, node, order)
-        elif node is not None and node.op in ("MEAN", "RESHAPE"):
+        elif node is not None and node.op in (*REDUCE, "RESHAPE"):
             new = _unordered(new, node)
-    new = without_undone(edit.without_unread(new))
+    new = _without_undone(edit.without_unread(new))
     return new if _moved(new) < _moved(graph) else graph
 
 

@@ -47,6 +47,7 @@ class OnnxModule(nn.Module):
 def _open(path: Path, size: tuple[int, int] | None) -> Imported:
     """The file, with a batch of 1 and the sides that were asked for where it takes any."""
     model, name = _load(path), path.name
+    _refuse(name, model)
     held = {tensor.name for tensor in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in held]  # old files list weights as inputs too
     entry = only_input(name, [i.name for i in inputs])
@@ -131,14 +132,9 @@ def _session(name: str, model: Any, optimized: Path | None = None) -> Any:
 
 
 def _folded(name: str, model: Any) -> Any:
-    """The model with what depends on constants and shapes alone computed, and every name one that Python allows.
-
-    Raises:
-        ExportError: it holds what is refused by name.
-    """
+    """The model with what depends on constants and shapes alone computed, and every name one that Python allows."""
     import onnx
 
-    _refuse(name, model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "folded.onnx"
         _session(name, model, path)

@@ -178,7 +178,8 @@ def _said(name: str, module: nn.Module) -> tuple[str, dict[str, Any]]:
     key = "pretrained_cfg" if own is None or own == {} else "preprocess"
     where, found = f"{name}.{key}", config if key == "pretrained_cfg" else own
     if found is None:
-        return where, {}
+        side = getattr(getattr(module, "config", None), "image_size", None)  # of transformers
+        return (f"{name}.config", {"input_size": side}) if side is not None else (where, {})
     if not isinstance(found, Mapping):
         kind = "method" if ismethod(found) else type(found).__name__
         raise UsageError(

@@ -195,12 +195,51 @@ def _resized(
     return x.transpose(-1, -2)
 
 
+def _patches(
+    sides: Sequence[int], kernel_size: Any, dilation: Any, padding: Any, stride: Any
+) -> tuple[int, int, int, int] | None:  # fmt: skip
+    """Rows and columns of patches that lie side by side, and their height and width; None where they lie otherwise."""
+    kernel, step = _pair(kernel_size), _pair(stride)
+    apart = tuple(kernel) == tuple(step) and {*_pair(dilation)} == {1} and {*_pair(padding)} == {0}
+    if not apart or any(side % k for side, k in zip(sides, kernel, strict=True)):
+        return None
+    return sides[0] // kernel[0], sides[1] // kernel[1], kernel[0], kernel[1]
+
+
+def _unfolded(
+    x: torch.Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> torch.Tensor:  # fmt: skip
+    """unfold; of patches side by side by moving axes, in the place of a gather."""
+    found = _patches(x.shape[-2:], kernel_size, dilation, padding, stride)
+    if found is None or x.dim() != 4:
+        return F.unfold(x, kernel_size, dilation, padding, stride)
+    (count, channels), (rows, columns, high, wide) = x.shape[:2], found
+    x = x.reshape(count, channels, rows, high, columns, wide).permute(0, 1, 3, 5, 2, 4)
+    return x.reshape(count, channels * high * wide, rows * columns)
+
+
+def _folded(
+    x: torch.Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> torch.Tensor:  # fmt: skip
+    """fold; see :func:`_unfolded`."""
+    sides = _pair(output_size)
+    found = _patches(sides, kernel_size, dilation, padding, stride)
+    if found is None or x.dim() != 3:
+        return F.fold(x, output_size, kernel_size, dilation, padding, stride)
+    rows, columns, high, wide = found
+    x = x.reshape(len(x), -1, high, wide, rows, columns).permute(0, 1, 4, 2, 5, 3)
+    return x.reshape(len(x), -1, *sides)
+
+
 FORMS: Mapping[Any, Callable[..., Any]] = {
     F.avg_pool2d: _mean_inside,
     F.adaptive_max_pool2d: _largest,
     torch.eye: _identity,
     torch.Tensor.expand: _expanded,
+    torch.Tensor.expand_as: lambda x, other: _expanded(x, *other.shape),
     F.interpolate: _resized,
+    F.unfold: _unfolded,
+    F.fold: _folded,
     F.softplus: _softplus,
     F.mish: _mish,
     F.elu: _elu,
