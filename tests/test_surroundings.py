@@ -17,11 +17,11 @@ ARGUMENTS = {  # what a command needs before it looks at files
     "calibrate": "--work {x} --images {x}", "compare": "{x} {x}", "convert": "--work {x}",
     "evaluate": "{x} --images {x}", "export": "mobilevit_xxs --weights {x} --work out", "inspect": "{x}",
     "latency-profile": "{x} --out out", "methods": "", "models": "", "report": "{x}", "sweep": "{x} --out out",
-    "verify": "--work {x} --images {x}", "wheelhouse": "--out {x}/out --machine {x}", "bench": "{x} --ssh {x}",
+    "tasks": "", "verify": "--work {x} --images {x}", "wheelhouse": "--out {x}/out --machine {x}", "bench": "{x} --ssh {x}",
     "bundle-image": "{x} --out out", "bundle-tarball": "{x} --out out",
 }  # fmt: skip
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
-LISTS = ("models", "methods")  # write to stdout without any file
+LISTS = ("models", "methods", "tasks")  # write to stdout without any file
 EVIL = os.fsdecode(b"no\xff\x1b]0;pwn\x07\x1b[2J\nqhyvit: all is well")
 
 
