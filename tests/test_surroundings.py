@@ -17,7 +17,8 @@ ARGUMENTS = {  # what a command needs before it looks at files
     "calibrate": "--work {x} --images {x}", "compare": "{x} {x}", "convert": "--work {x}",
     "evaluate": "{x} --images {x}", "export": "mobilevit_xxs --weights {x} --work out", "inspect": "{x}",
     "latency-profile": "{x} --out out", "methods": "", "models": "", "report": "{x}", "sweep": "{x} --out out",
-    "tasks": "", "verify": "--work {x} --images {x}", "wheelhouse": "--out {x}/out --machine {x}", "bench": "{x} --ssh {x}",
+    "tasks": "", "verify": "--work {x} --images {x}", "wheelhouse": "--out {x}/out --machine {x}",
+    "bench": "{x} --ssh {x}",
     "bundle-image": "{x} --out out", "bundle-tarball": "{x} --out out",
 }  # fmt: skip
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
