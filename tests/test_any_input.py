@@ -17,7 +17,7 @@ from qhyvit.errors import QhyvitError
 from qhyvit.models.shared.input_facts import Pixels
 from qhyvit.models.shared.source import open_source
 from qhyvit.models.shared.submodules import equivalents_in
-from qhyvit.report.images import thumbnail
+from qhyvit.report.images import THUMBNAIL, thumbnail
 from qhyvit_device import cli as device
 from qhyvit_device.arrays import MOST_SIDE
 from qhyvit_device.preprocess import Preprocess
@@ -161,7 +161,7 @@ def test_five_channels_are_evaluated_and_reported(place, bundles, capfd):
     assert code == 0, lines
     found = json.loads(out)
     assert found["images"] == COUNT
-    assert found["integer"]["agree"] >= COUNT - 1
+    assert found["alike"]["figures"]["agree"] >= COUNT - 1
     code, _, lines = run(capfd, cli.main, "report", place / "five", "--out", place / "report.html", "--images",
                          place / "arrays")  # fmt: skip
     assert code == 0, lines
@@ -173,7 +173,16 @@ def test_five_channels_are_evaluated_and_reported(place, bundles, capfd):
 )
 def test_what_is_no_picture_has_a_thumbnail(array):
     image = Image.open(io.BytesIO(base64.b64decode(thumbnail(array))))
-    assert (image.size, image.mode) == ((array.shape[1], array.shape[0]), "L")
+    assert max(image.size) == THUMBNAIL
+    assert image.size[0] / image.size[1] == pytest.approx(array.shape[1] / array.shape[0], rel=0.03)
+    pixels = np.asarray(image.convert("RGB"), np.int16)
+    assert np.ptp(pixels, axis=2).max() <= 2  # gray
+    block = pixels.shape[0] // array.shape[0]
+    places = np.arange(array.shape[0]) * block + block // 2
+    shades = pixels[np.ix_(places, places[: array.shape[1]])][..., 0]
+    means = array.mean(axis=2)
+    if np.ptp(means):
+        assert shades[means == means.max()].min() > shades[means == means.min()].max() + 60
 
 
 def test_what_does_not_fit_is_one_line(place, bundles, capfd, tmp_path):

@@ -26,7 +26,7 @@ def test_labels_name_every_image(tmp_path):
     generate(tmp_path, 3, seed=4)
     found = data.read_labels(tmp_path, None)
     assert len(found.paths) == 3 * len(SHAPES)
-    assert sorted(set(found.classes.tolist())) == list(range(len(SHAPES)))
+    assert sorted(set(found.truth.tolist())) == list(range(len(SHAPES)))
 
 
 @pytest.mark.parametrize("kind", range(len(SHAPES)))

@@ -203,7 +203,7 @@ def raw(channels=None, order=None, values=3):
     entry |= {} if order is None else {"channel_order": order}
     return {
         "model": "m", "profile": "integer", "input": entry,
-        "output": {"classes": 2, "dtype": "int8", "scale": 0.1, "zero_point": 0},
+        "output": {"classes": 2, "dtype": "int8", "scale": 0.1, "zero_point": 0}, "schema_version": 1,
         "preprocess": {"mode": "crop", "resize": 8, "interpolation": "bicubic", "mean": [0.0] * values,
                        "std": [1.0] * values},
         "test": {"image_file": "t", "codes": [1], "machine": "m", "runtime": "r"},

@@ -23,7 +23,7 @@ from qhyvit.latency import default_profile
 from qhyvit.latency.work import TABLE
 from qhyvit.methods import method as find_method
 from qhyvit.methods.shared.hessian import mean_distance
-from qhyvit.methods.shared.problem import Problem, outputs_of
+from qhyvit.methods.shared.problem import Problem, layout_of, outputs_of
 from qhyvit.report import changes, compare, latency
 from qhyvit.report.chain import chain
 from qhyvit.report.cost import Costs, rounded_tensors
@@ -87,8 +87,8 @@ def test_replay_gives_what_a_whole_run_with_the_change_gives(small_v1, inputs):
         def hook(t, x, node, name=tensor.name, value=changed):
             return value if t.name == name else x
 
-        expected = executor.logits(inputs[:2], hook)
-        torch.testing.assert_close(replay.logits({tensor.id: changed}), expected, rtol=1e-5, atol=1e-5)
+        expected = executor.rows(inputs[:2], hook)
+        torch.testing.assert_close(replay.rows({tensor.id: changed}), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_sqnr_and_kl_of_a_tensor_are_those_of_a_whole_run(bundle, report, samples):
@@ -107,8 +107,8 @@ def test_sqnr_and_kl_of_a_tensor_are_those_of_a_whole_run(bundle, report, sample
             return torch.from_numpy(y).float()
 
         with torch.no_grad():
-            p = torch.softmax(executor.logits(samples).double(), 1)
-            q = torch.softmax(executor.logits(samples, hook).double(), 1)
+            p = torch.softmax(executor.rows(samples).double(), 1)
+            q = torch.softmax(executor.rows(samples, hook).double(), 1)
         kl = float((p * (p.log() - q.log())).sum(1).mean())
         assert facts.kl == pytest.approx(kl, rel=0.02, abs=1e-6)
         noise = ((seen["x"] - seen["y"]) ** 2).sum()
@@ -136,7 +136,8 @@ def test_every_node_is_in_one_block_and_every_rounded_tensor_once(bundle, small_
 
 
 def costs_of(found, samples):
-    return Costs(found, samples, outputs_of(found.folded, samples))
+    reference = outputs_of(found.folded, samples)
+    return Costs(found, samples, reference, task("classify").measure(layout_of(found.folded), reference))
 
 
 def test_a_measured_change_is_what_the_changed_method_gives(bundle, report, samples):
