@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+import numpy as np
+
 from qhyvit import bundle, data
 from qhyvit.errors import QhyvitError
+from qhyvit.tasks.shared.score import Truth
 from tests.fuzz.kind import Case, Kind, must
 from tests.fuzz.mutate import ODD, changed
 
@@ -45,9 +48,12 @@ def run(case: Case) -> str:
             names = bundle.read_label_names(path)
             must(all(isinstance(name, str) and "\n" not in name for name in names), names)
             return "names read"
-        found = data.read_labels(Path("images"), path)
-        must(len(found.paths) == len(found.classes) and (found.classes >= 0).all(), found)
-        must(all(p.is_file() for p in found.paths), found.paths)
+        truths = (Truth.CLASS, Truth.VALUES)
+        for truth in truths if len(case[1]) % 2 else reversed(truths):  # the first that is refused ends the case
+            found = data.read_labels(Path("images"), path, truth)
+            must(len(found.paths) == len(found.truth) and np.isfinite(found.truth).all(), found)
+            must(truth is Truth.VALUES or (found.truth >= 0).all(), found)
+            must(all(p.is_file() for p in found.paths), found.paths)
         return "labels read"
     except QhyvitError as error:
         must("\n" not in str(error), error)
