@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.demo.images import generate
 from benchmarks.demo.train import INPUT, WEIGHTS
@@ -43,18 +44,19 @@ def main() -> None:
     sample = sorted((images / "val" / "star").glob("*.jpg"))[0]
     classify = ("qhyvit_device", "classify", str(bundle), str(sample))
     print(_run(*classify, "--top", "3"))
-    _print_table(found, bundle)
+    paths = {"float": bundle.with_name(bundle.name + ".work") / "float.tflite", "integer": bundle / "model.tflite"}
+    print(f"{found['images']} generated images that calibration and training did not see")
+    print(table(found, {name: path.stat().st_size for name, path in paths.items()}))
     print(f"done in {time.monotonic() - started:.0f} s; the bundle is {bundle}")
 
 
-def _print_table(found: dict[str, dict[str, float]], bundle: Path) -> None:
-    sizes = {"float": bundle.with_name(bundle.name + ".work") / "float.tflite", "integer": bundle / "model.tflite"}
-    print(f"{found['images']} generated images that calibration and training did not see")
-    print(f"{'model':10s} {'top-1 %':>8s} {'agrees with float %':>20s} {'size kB':>8s}")
-    for name, path in sizes.items():
-        row = found[name]
-        agree = f"{row['agreement_percent']:.1f}" if row.get("agreement_percent") is not None else ""
-        print(f"{name:10s} {row['top1_percent']:8.1f} {agree:>20s} {path.stat().st_size / 1000:8.0f}")
+def table(found: dict[str, Any], sizes: dict[str, int]) -> str:
+    """What ``qhyvit evaluate --json`` found, in lines; ``sizes`` of both files in bytes."""
+    lines = [f"{'model':10s} {'top-1 %':>8s} {'agrees with float %':>20s} {'size kB':>8s}"]
+    for name, size in sizes.items():
+        agrees = f"{found['alike']['reading']:.1f}" if name == "integer" else ""
+        lines.append(f"{name:10s} {found[name]['top1_percent']:8.1f} {agrees:>20s} {size / 1000:8.0f}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
