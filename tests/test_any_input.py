@@ -122,7 +122,7 @@ def given_of(place, name, i):
 def test_each_is_built_and_proven(place, bundles, name):
     verdict = json.loads((place / f"{name}.work" / "verify.json").read_text())
     assert verdict["passed"]
-    assert {c["name"] for c in verdict["checks"]} >= {"exported file computes the module", "integer decides as float"}
+    assert {c["name"] for c in verdict["checks"]} >= {"exported file computes the model", "integer decides as float"}
     model = Model.load(place / name)
     assert model.manifest.input.shape == SHAPES[name]
     assert tuple(model.file.input["shape"]) == (1, *SHAPES[name])

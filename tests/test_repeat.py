@@ -38,7 +38,7 @@ def build(place, environment, *options):
     for name in ("plan.json", "export.json"):  # the time, and torch's last bits
         verdict["files"].pop(name)
     for check in verdict["checks"]:
-        if check["name"] == "exported file computes the module":  # by torch, with its own last bits
+        if check["name"] == "exported file computes the model":  # by torch, with its own last bits
             check.pop("detail")
     for name in ("command", "plan_sha256", "config"):  # where the images lie, and the time
         manifest["created_by"].pop(name)

@@ -445,3 +445,15 @@ def test_counts_of_parts_add_up_to_those_of_the_whole():
     alone = count(logits, classes)
     assert (parts[0] + count(logits[1:], classes[1:])).agree is None
     assert (parts[0] + count(logits[1:], classes[1:])).top5 == alone.top5
+
+
+def test_a_model_that_lies_in_a_file_is_known_by_its_content(place, small_v1):
+    (place / "s.toml").write_text("models = ['net.tflite']\nmethods = ['minmax']\n" + FOLDERS)
+
+    def exported(content):
+        (place / "net.tflite").write_bytes(content)
+        return next(j for j in matrix(read_spec(place / "s.toml"), place / "out").jobs if j.label.startswith("export"))
+
+    first, again, changed = exported(small_v1.tflite), exported(small_v1.tflite), exported(small_v1.tflite + b"\0")
+    assert first.digest == again.digest != changed.digest
+    assert first.arguments["model"]["name"] == str(place / "net.tflite")

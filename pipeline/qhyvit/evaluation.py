@@ -35,8 +35,10 @@ def labelled_images(
             ``check_classes``.
     """
     if class_map is not None and (task.truth is not Truth.MAP or len(class_map) != max(outputs, 2)):
-        said = f"{len(class_map)} classes" if task.truth is Truth.MAP else f"a {task.name} bundle"
-        raise InputError(f"--class-map gives each of a map's {outputs} classes one of the labels'; got it for {said}")
+        if task.truth is not Truth.MAP:
+            raise InputError(f"--class-map is for bundles of segmentations; the task of this one is {task.name}")
+        there = max(outputs, 2)
+        raise InputError(f"--class-map names {len(class_map)} classes; the model has {there}, name one for each")
     there = labels is not None or (task.truth is not Truth.MAP and (folder / "labels.csv").is_file())
     if task.truth is Truth.NONE or not (there or task.truth_is_needed):
         if labels is not None:
@@ -50,6 +52,8 @@ def labelled_images(
         raise InputError(f"labels have {found.truth.shape[1]} values an image, the model gives {outputs}")
     if task.name == "classify":
         data.check_classes(found.truth, outputs)
+    if task.name == "multilabel" and not np.isin(found.truth, (0, 1)).all():
+        raise InputError("labels of a multilabel bundle must be 0 or 1 in every column but file")
     return found
 
 
@@ -184,12 +188,13 @@ def predict(
     Args:
         inputs: ``count`` images or arrays as the models see them, [H, W, C].
     """
-    integer, floating = [], []
+    integer: list[np.ndarray] = []
+    floating: list[np.ndarray] = []
     for i, image in enumerate(inputs):
         progress("evaluate", i / count)
-        integer.append(values_of(model.file, model.file.invoke(feed_of(model.file, image, how))).astype(np.float32))
-        if reference is not None:
-            floating.append(reference.run(feed_of(reference, image, how)).astype(np.float32))
+        for file, rows in ((model.file, integer), (reference, floating)):
+            if file is not None:
+                rows.append(values_of(file, file.invoke(feed_of(file, image, how))).astype(np.float32))
     return np.stack(integer), np.stack(floating) if floating else None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +27,13 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
     Args:
         images: folder of real ones, of which a few show that the file computes what the module does; None: noise does.
     """
+    from qhyvit.models.importers import identity
+
     check_weights(model)
     pictures = {} if images is None else data.calibration_images(images, data.EXPORT_IMAGES, seed)
     weights = model.weights
     digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
-    held = _model_files(model)
+    held = {} if model.module is not None else identity(model.name)
     digest = digest or next(iter(held.values()), None)
     key: dict[str, Any] = {"model": model.name, "weights": digest, "classes": model.classes, "size": model.input_size,
                            "pixels": asdict(_pixels(model)), "seed": seed, "images": list(pictures),
@@ -69,17 +70,6 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
 
     work.stage("export", key, (FLOAT, FACTS), make)
     note(work, model=model)
-
-
-def _model_files(model: ModelConfig) -> dict[str, str]:
-    """What a model that lies in files consists of: the hash of each, and the versions of what reads them."""
-    if model.module is not None or not files.is_model_file(model.name):
-        return {}
-    from qhyvit.models.importers import importer_of
-
-    importer = importer_of(Path(model.name))
-    found = {p.name: files.sha256(files.read_bytes(p, "model file")) for p in importer.files(Path(model.name))}
-    return found | {tool: metadata.version(tool) for tool in importer.tools}
 
 
 def _pixels(model: ModelConfig) -> Pixels:

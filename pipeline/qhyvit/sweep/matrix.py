@@ -82,10 +82,14 @@ def _way(images: DataConfig | EvaluationSpec) -> dict[str, Any]:
 
 
 def _export(model: ModelSpec, out: Path) -> Job:
+    from qhyvit.models.importers import identity
+
     key: dict[str, Any] = {"model": model.name, "classes": model.classes, "input_size": model.input_size,
                            "task": model.task,
                            "pixels": [model.mean, model.std, model.channel_order]}  # fmt: skip
-    if files.OWN in model.name:
+    if held := identity(model.name):
+        key |= {"model": model.label, "files": held}
+    elif files.OWN in model.name:
         source = Path(model.name.partition(files.OWN)[0] + ".py")
         key |= {"model": model.label, "source": files.sha256(files.read_bytes(source, "model file"))}
     weights = None if model.weights is None else files.sha256(files.read_bytes(model.weights, "weights file"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from qhyvit.config import BuildConfig, DataConfig, MethodConfig, ModelConfig, TargetConfig, read_toml, relative
 from qhyvit.errors import UsageError, near
+from qhyvit.files import is_model_file
 from qhyvit.options import Option, Settings, options_of, setting
 
 
@@ -110,9 +111,9 @@ def _check_model(model: ModelConfig) -> None:
     from qhyvit.models.shared.own import is_own
 
     known = [v for f in all_families().values() for v in f.variants]
-    if is_own(model.name):
+    if is_own(model.name) or is_model_file(model.name):
         if model.random_weights:
-            raise UsageError("random_weights is for names; a factory's module keeps its own weights")
+            raise UsageError("random_weights is for names; a factory's module or a file keeps its own weights")
         return
     if model.name not in known and not model.name.startswith("timm/"):
         raise UsageError(f"unknown model {model.name!r}{near(model.name, known)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from qhyvit.tflite import flatbuffer
+from qhyvit.tflite.plain import plain_run
 
 
 def _constant_operators(model: Any) -> list[int]:
@@ -32,20 +33,13 @@ def _has_data(model: Any, tensor: Any) -> bool:
 
 def without_constant_nodes(data: bytes) -> bytes:
     """The same model with such nodes replaced by their results; unchanged where there are none, or it does not run."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
     model = flatbuffer.load_model(data)
     positions = set(_constant_operators(model))
     if not positions:
         return data
     flatbuffer.embed(model, data)
     try:
-        interpreter = Interpreter(
-            model_content=data, num_threads=1, experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )  # fmt: skip
-        interpreter.allocate_tensors()
-        interpreter.invoke()  # on zeros: what is read depends on constants alone
+        interpreter = plain_run(data)  # what is read depends on constants alone
     except (RuntimeError, ValueError):  # an op that the interpreter does not know: the reader names it, and its module
         return data
     subgraph = model.subgraphs[0]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from qhyvit.errors import GraphError
 from qhyvit.tflite import flatbuffer
+from qhyvit.tflite.plain import plain_run
 from qhyvit.tflite.read import read
 
 
@@ -15,21 +16,13 @@ def for_one_image(data: bytes, shape: Sequence[int]) -> bytes:
     Raises:
         GraphError: it holds ops that are not supported, or does not run at that shape.
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
     model = flatbuffer.load_model(data)
     subgraph = model.subgraphs[0]
     if all(_is_fixed(t) for t in subgraph.tensors) and _shape(subgraph.tensors[subgraph.inputs[0]]) == tuple(shape):
         return data
     flatbuffer.embed(model, data)
     try:
-        interpreter = Interpreter(
-            model_content=data, num_threads=1, experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )  # fmt: skip
-        interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], list(shape))
-        interpreter.allocate_tensors()
-        interpreter.invoke()  # on zeros: only then shapes that are computed are known
+        interpreter = plain_run(data, shape)  # only behind a run are shapes known that are computed
     except (RuntimeError, ValueError) as error:
         read(data)  # names the ops that neither the interpreter nor we know
         said = next(iter(str(error).splitlines()), "")

@@ -147,4 +147,4 @@ def _module_check(reference: FloatFile) -> list[Check]:
     real = facts.get("float_images", 0)
     where = f"{real} real images and two of noise" if real else "two images of noise"
     detail = f"largest difference {facts['float_error']:.1e} of the largest output, on {where}"
-    return [Check("exported file computes the module", True, detail)]
+    return [Check("exported file computes the model", True, detail)]
