@@ -37,8 +37,8 @@ def labelled_images(
     if class_map is not None and (task.truth is not Truth.MAP or len(class_map) != max(outputs, 2)):
         if task.truth is not Truth.MAP:
             raise InputError(f"--class-map is for bundles of segmentations; the task of this one is {task.name}")
-        there = max(outputs, 2)
-        raise InputError(f"--class-map names {len(class_map)} classes; the model has {there}, name one for each")
+        known = max(outputs, 2)
+        raise InputError(f"--class-map names {len(class_map)} classes; the model has {known}, name one for each")
     there = labels is not None or (task.truth is not Truth.MAP and (folder / "labels.csv").is_file())
     if task.truth is Truth.NONE or not (there or task.truth_is_needed):
         if labels is not None:
