@@ -55,6 +55,35 @@ def test_a_scale_a_channel_passes():
     assert torch.allclose(after * torch.from_numpy(r), before, rtol=1e-6)
 
 
+def behind_pairs():
+    """A layer that writes two pixels side by side, [1, 4, 2, 12], seen as [1, 4, 4, 6]; a hard swish; a layer."""
+    maker = Builder(np.random.default_rng(1))
+    pairs = maker.conv(maker.input, 2 * CHANNELS, stride_w=2)
+    x = maker.reshape(pairs, 1, 4, 4, CHANNELS)
+    return maker.graph(maker.conv(maker.add("HARD_SWISH", x), 5)), pairs
+
+
+def test_a_scale_passes_a_view_of_pixels_in_pairs():
+    graph, pairs = behind_pairs()
+    found = prepared(graph)
+    (place,) = silu_split.places(found)
+    assert place.channels == CHANNELS
+    assert place.parts == ((pairs, (*range(CHANNELS), *range(CHANNELS))),)
+    r = np.geomspace(0.25, 8, CHANNELS)
+    split = silu_split.apply(found, dataclasses.replace(place, tensors=place.tensors[1:]), r)  # x is no root
+    assert torch.allclose(rows(split), rows(graph), rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        before, after = (Executor(g, torch.float64).run(IMAGES, None, [pairs])[pairs] for g in (found, split))
+    assert torch.allclose(after * torch.from_numpy(np.tile(r, 2)), before, rtol=1e-6)
+
+
+def test_a_view_that_mixes_channels_has_no_place():
+    maker = Builder(np.random.default_rng(1))
+    x = maker.reshape(maker.conv(maker.input), 1, 4, 6, 4)
+    graph = prepared(maker.graph(maker.conv(maker.add("HARD_SWISH", x), 5)))
+    assert silu_split.places(graph) == []
+
+
 def amplifying():
     """The difference of two layers that are nearly alike: rounding of their weights is multiplied by a thousand."""
     maker = Builder(np.random.default_rng(3))

@@ -16,7 +16,9 @@ from qhyvit.lowering.int16_scales import scales
 from qhyvit.lowering.lower import lower, shifts
 from qhyvit.lowering.placement import fastest_ms, is_long_softmax
 from qhyvit.lowering.profiles import may_be_float, wide_cost_ms, widened, with_gates, with_islands
+from qhyvit.ops.shared.spec import Kernel
 from qhyvit.plan import TensorQuant
+from qhyvit.sim.integer import IntegerExecutor
 from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.report import first_difference
@@ -36,6 +38,33 @@ def codes_of(graph: Graph, name: str) -> np.ndarray:
 
 
 # --- the typed graph ---
+
+
+def test_a_rectifier_by_itself_is_a_quantize_that_saturates(made: Builder) -> None:
+    """XNNPACK has no int8 RELU; its result's codes begin at 0."""
+    x = made.add("RELU", made.conv(made.input))
+    graph = graph_of(made, made.conv(x, 4))
+    plan = plan_of(graph)
+    assert plan.tensors[graph.tensors[x].name].zero_point == (-128,)
+    typed = lower(graph, plan).graph
+    assert [n.op for n in typed.nodes] == ["CONV_2D", "QUANTIZE", "CONV_2D"]
+    codes = np.random.default_rng(0).integers(-128, 128, (3, 4, 4, 3))
+    found = IntegerExecutor(typed, Kernel.REFERENCE).run(codes, [t.id for t in typed.activations()])
+    before, after = (found[typed.nodes[1].inputs[0]], found[typed.nodes[1].outputs[0]])
+    read, write = (typed.tensors[t].quantization for t in (*typed.nodes[1].inputs, *typed.nodes[1].outputs))
+    assert read is not None
+    assert write is not None
+    real = np.maximum((before - read.zero_point) * read.scale[0], 0) / write.scale[0] - 128
+    assert (np.abs(after - np.clip(real, -128, 127)) <= 0.5 + 1e-6).all()
+    assert (after == -128).mean() > 0.1
+
+
+def test_a_rectifier_whose_codes_begin_below_0_stays(made: Builder) -> None:
+    """A matrix product's right operand has its zero point at 0."""
+    x = made.reshape(made.add("RELU", made.conv(made.input)), 1, 16, 6)
+    y = made.reshape(made.conv(made.input), 1, 16, 6)
+    graph = graph_of(made, made.add("BATCH_MATMUL", y, x, adj_y=True))
+    assert "RELU" in {n.op for n in lower(graph, plan_of(graph)).graph.nodes}
 
 
 def test_a_layer_has_codes_of_the_plan_and_a_bias_in_steps_of_both(made: Builder) -> None:
@@ -99,7 +128,7 @@ def test_small_grids_are_clamped_by_quantize_ops(made: Builder) -> None:
 def test_a_tensor_is_held_once_in_each_type(made: Builder) -> None:
     """One that float nodes and int8 nodes read, and one that float nodes write and both read."""
     x = made.conv(made.input)
-    a, b = made.add("ABS", x), made.add("ABS", made.add("RELU", x))
+    a, b = made.add("ABS", x), made.add("ABS", made.add("NEG", x))
     c, d = made.add("EXP", a), made.add("TANH", a)
     graph = graph_of(made, made.add("ABS", c), d, b)
     graph = edit.computed_in(graph, [a, c], FLOAT, FLOAT)

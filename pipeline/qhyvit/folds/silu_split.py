@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from qhyvit.folds.shared.fold import Fold, Place
+from qhyvit.folds.shared.scale import last_axis
 from qhyvit.folds.shared.scaling import CannotScaleError, Scaling, solve, visit
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
@@ -31,11 +32,31 @@ def _pattern(graph: Graph, node: Node) -> tuple[int, Node, Node] | None:
     x = node.inputs[0]
     users = graph.users(x)
     muls = [n for n in users if n.op == "MUL" and set(n.inputs) == {x, node.outputs[0]}]
-    producer = graph.producer(x)
-    if len(users) != 2 or len(muls) != 1 or producer is None:
+    layer = graph.producer(_of_layer(graph, x))
+    if len(users) != 2 or len(muls) != 1 or layer is None:
         return None
-    weighted = spec(producer.op).weight_input >= 0 and producer.attrs.fused_activation_function == "NONE"
+    weighted = spec(layer.op).weight_input >= 0 and layer.attrs.fused_activation_function == "NONE"
     return (x, node, muls[0]) if weighted and len(graph.users(node.outputs[0])) == 1 else None
+
+
+def _of_layer(graph: Graph, x: int) -> int:
+    """What a layer gave, of which ``x`` is a view: layers that write pairs of pixels have a RESHAPE behind them."""
+    node = graph.producer(x)
+    while node is not None and node.op == "RESHAPE":
+        x = node.inputs[0]
+        node = graph.producer(x)
+    return x
+
+
+def _part(graph: Graph, x: int, layer: int) -> tuple[int, tuple[int, ...]]:
+    """The tensor ``layer`` and which channel of its view ``x`` each of its channels is.
+
+    Raises:
+        CannotScaleError: its channels are not always the same ones of ``x``.
+    """
+    shape = graph.tensors[x].shape
+    places = np.broadcast_to(np.arange(shape[-1], dtype=np.float64), shape).reshape(graph.tensors[layer].shape)
+    return layer, tuple(last_axis(places, "a view of a layer's result").astype(int).tolist())
 
 
 def _is_gate(graph: Graph, node: Node) -> bool:
@@ -46,7 +67,8 @@ def _is_gate(graph: Graph, node: Node) -> bool:
 
 
 def _find(graph: Graph, place: Place) -> tuple[int, Node, Node]:
-    for user in graph.users(place.tensors[0]):
+    known = graph.by_name.get(place.name)
+    for user in () if known is None else graph.users(known.id):
         found = _pattern(graph, user)
         if found is not None:
             return found
@@ -76,12 +98,14 @@ def places(graph: Graph) -> list[Place]:
         if pattern is None:
             continue
         x, _, mul = pattern
-        channels = graph.tensors[x].shape[-1]
+        channels, layer = graph.tensors[x].shape[-1], _of_layer(graph, x)
         try:
             _scaled(graph, x, mul, np.linspace(1.0, 2.0, channels))
+            parts = () if layer == x else (_part(graph, x, layer),)
         except CannotScaleError:
             continue
-        found.append(Place(graph.tensors[x].name, (x, mul.outputs[0]), channels, *_ops_of(graph, x, mul), 1))
+        name = graph.tensors[x].name
+        found.append(Place(name, (x, mul.outputs[0]), channels, *_ops_of(graph, x, mul), 1, parts))
     return found
 
 

@@ -27,7 +27,7 @@ class Group:
             constants); the others hold the same codes.
         fixed: prescribed (scale, zero point), or None.
         symmetric: some reader needs zero point 0.
-        low_at_zero: some reader needs the zero point at the lowest code (RSQRT).
+        low_at_zero: the zero point is the lowest code: some reader needs that (RSQRT), or RELU makes all values.
         floor: what many values are exactly, and none is below (ELU), or None.
     """
 
@@ -111,6 +111,9 @@ def _group(graph: Graph, members: tuple[int, ...]) -> Group:
             positions = [i for i, v in enumerate(user.inputs) if v == t]
             symmetric |= any(i in op.symmetric_inputs for i in positions)
             low |= op.input_zero_point == -128
+    made = [graph.producer(t) for t in roots]
+    # RELU becomes a QUANTIZE whose codes begin at 0, and saturates there
+    low |= not symmetric and all(node is not None and node.op == "RELU" and node.is_int8 for node in made)
     if len(fixed) > 1:
         names = ", ".join(graph.tensors[t].name for t in members[:4])
         raise PlanError(f"tensors {names} must share one scale, but two kernels prescribe different ones")

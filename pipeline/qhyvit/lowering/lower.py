@@ -112,7 +112,14 @@ class _Lowering:
             else:
                 made = self._activation(t, kind, self._written(node, t, kind))
             outputs.append(made)
-        self.nodes += [replace(node, inputs=inputs, outputs=tuple(outputs)), *behind]
+        op = "QUANTIZE" if self._saturates(node, outputs[0]) else node.op
+        attrs = node.attrs if op == node.op else NoAttrs()
+        self.nodes += [replace(node, op=op, attrs=attrs, inputs=inputs, outputs=tuple(outputs)), *behind]
+
+    def _saturates(self, node: Node, made: int) -> bool:
+        """Whether ``node`` is a RELU whose result has no codes below 0: QUANTIZE, which XNNPACK has, does the same."""
+        quantization = self.tensors[made].quantization
+        return node.op == "RELU" and node.is_int8 and quantization is not None and quantization.zero_point == -128
 
     def _written(self, node: Node, t: int, kind: str) -> Quantization | None:
         if kind == INT8:

@@ -21,12 +21,14 @@ class Scaling:
     """One attempt; ``factors`` collects what each constant is multiplied with.
 
     ``absorbing``: constant operands of MUL at which the scale ends; ``squares``: let it pass squares, as r^2.
-    ``tensors``: the scale of each activation that has one; ``constants``: of each constant operand.
+    ``tensors``: the scale of each activation that has one; ``constants``: of each constant operand; ``taken``: first
+    results of nodes that have taken their part already.
     """
 
     graph: Graph
     absorbing: frozenset[int] = frozenset()
     squares: bool = False
+    taken: frozenset[int] = frozenset()
     tensors: dict[int, Scale] = field(default_factory=dict)
     constants: dict[int, Scale] = field(default_factory=dict)
     factors: dict[int, np.ndarray] = field(default_factory=dict)

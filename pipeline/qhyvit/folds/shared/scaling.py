@@ -57,12 +57,13 @@ def solve(scaling: Scaling) -> None:
         tensor = scaling.queue.pop()
         producer = scaling.graph.producer(tensor)
         assert producer is not None
-        visit(scaling, producer)
-        for user in scaling.graph.users(tensor):
-            visit(scaling, user)
+        for node in (producer, *scaling.graph.users(tensor)):
+            if node.outputs[0] not in scaling.taken:
+                visit(scaling, node)
     for node in scaling.graph.nodes:
         met = any(scaling.scale_of(t) is not None for t in (*node.inputs, *node.outputs))
-        if met and node.op in PRODUCTS and not scaling.absorbing.intersection(node.inputs):
+        absorbs = bool(scaling.absorbing.intersection(node.inputs))
+        if met and node.op in PRODUCTS and not absorbs and node.outputs[0] not in scaling.taken:
             PRODUCTS[node.op](scaling, node)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from qhyvit.lowering.contracts import groups
 from qhyvit.methods.shared.gelu import again, as_silus, candidates
 from qhyvit.methods.shared.hessian import mean_distance
+from qhyvit.methods.shared.linear_attention import balanced
 from qhyvit.methods.shared.observe import observe
 from qhyvit.methods.shared.problem import Options, Problem
 from qhyvit.methods.shared.ranges import finish, group_quant, minmax_weights, spread
@@ -15,6 +16,7 @@ IMAGES = 32  # that show what GELUs in another form cost
 
 def formed(problem: Problem, options: Options) -> Problem:
     """The problem with its softmaxes and GELUs in those forms; smaller grids are studied on the kernels themselves."""
+    problem = balanced(problem)
     if problem.bits < 8:
         return problem
     if options.fast_softmax:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from qhyvit.methods.shared.bridge_blocks import bridge_blocks
@@ -12,7 +13,9 @@ from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
 from qhyvit.methods.shared.range_search import RangeSearch, rounded
 from qhyvit.methods.shared.ranges import finish, spread
 from qhyvit.methods.shared.state import State
+from qhyvit.methods.shared.taken_back import taken_back
 from qhyvit.methods.shared.weight_rounding import search_weights
+from qhyvit.plan import TensorQuant
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,17 @@ class Round:
         problem.log(f"round {self.number + 1}: distance before {statistics.distance:.4f}, objective {total:.4g}")
         far = state.far or (self.number == FOLD_ROUNDS[0] and statistics.distance > problem.lowered.far)
         edits = self._editor.wanted(problem, statistics, chosen, total, far=far)
-        graph, notes = problem.graph, state.notes
+        graph, notes, own = problem.graph, state.notes, spread(problem.graph, chosen)
         if edits is not None:
             graph, chosen, made = self._editor.apply(problem, edits, chosen, total)
             notes = (*notes, *made)
         energies = {} if edits and edits.folds else {t: e.double().numpy() for t, e in statistics.energy.items()}
         weights = search_weights(graph, energies, problem.bits)
         tried = () if edits is not None else (*state.tried, (statistics.distance, state.quants))
-        quants = {**spread(graph, chosen), **weights}
+        quants: Mapping[str, TensorQuant] = {**spread(graph, chosen), **weights}
+        if self.number:  # min-max ranges, before round 1, are no choice
+            same = {name: quant for name, quant in state.quants.items() if quants.get(name) == own.get(name)}
+            quants = taken_back(problem.on(graph), same, quants)
         return replace(state, graph=graph, quants=quants, notes=notes, tried=tried, far=far)
 
     @property

@@ -1,0 +1,76 @@
+"""Ranges that were narrowed too much are taken back, by the distance itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from qhyvit.lowering.contracts import groups
+from qhyvit.methods.shared.hessian import mean_distance
+from qhyvit.methods.shared.observe import observe
+from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.ranges import finish, group_quant, minmax_weights, spread
+from qhyvit.methods.shared.taken_back import taken_back
+from tests._layer_graphs import CHANNELS, SIZE, Maker
+
+
+@pytest.fixture
+def problem() -> Problem:
+    m = Maker()
+    x = m.image
+    for _ in range(3):
+        x = m.conv(x, CHANNELS, 3, fused_activation_function="RELU")
+    x = m.conv(x, CHANNELS)
+    images = torch.randn(8, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
+    return Problem(m.logits(x), images, log=lambda text: lines.append(text))
+
+
+lines: list[str] = []
+
+
+@pytest.fixture
+def good(problem: Problem):
+    graph = problem.graph
+    ranges = observe(problem, groups(graph), "minmax")
+    chosen = {group: group_quant(group, low, high, "minmax") for group, (low, high) in ranges.items()}
+    return {**spread(graph, chosen), **minmax_weights(graph)}
+
+
+def names(problem: Problem) -> list[str]:
+    return [problem.graph.tensors[n.outputs[0]].name for n in problem.graph.nodes[:4]]
+
+
+def finer(quant, by):
+    return replace(quant, scale=tuple(s / by for s in quant.scale))
+
+
+def test_what_was_cut_off_comes_back_and_the_rest_stays(problem, good):
+    """One range became far too narrow, another is better than it was: only the first is as before."""
+    _, second, third, _ = names(problem)
+    before = {**good, third: finer(good[third], 1 / 8)}
+    after = {**good, second: finer(good[second], 20)}
+    found = taken_back(problem, before, after)
+    assert found[second] == good[second]
+    assert found[third] == after[third]
+    distances = [mean_distance(problem, finish(problem.graph, q)) for q in (after, found)]
+    assert distances[1] < distances[0] / 10
+    assert lines[-1].endswith("1 of 2 that were narrowed")
+
+
+def test_a_round_that_made_it_better_is_kept_whole(problem, good):
+    wide = {**good, **{n: finer(good[n], 1 / 30) for n in names(problem)}}
+    assert taken_back(problem, wide, good) is good
+
+
+def test_what_was_not_there_before_is_not_touched(problem, good):
+    _, second, third, _ = names(problem)
+    after = {**good, second: finer(good[second], 20), third: finer(good[third], 20)}
+    found = taken_back(problem, {third: good[third]}, after)
+    assert found[second] == after[second]
+
+
+def test_wider_ranges_are_no_reason_to_look(problem, good):
+    after = {**good, **{n: finer(good[n], 0.2) for n in names(problem)}}
+    assert taken_back(problem, good, after) is after
