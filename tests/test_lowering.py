@@ -128,7 +128,7 @@ def test_small_grids_are_clamped_by_quantize_ops(made: Builder) -> None:
 def test_a_tensor_is_held_once_in_each_type(made: Builder) -> None:
     """One that float nodes and int8 nodes read, and one that float nodes write and both read."""
     x = made.conv(made.input)
-    a, b = made.add("ABS", x), made.add("ABS", made.add("NEG", x))
+    a, b = made.add("ABS", x), made.add("ABS", made.add("LEAKY_RELU", x, alpha=0.25))
     c, d = made.add("EXP", a), made.add("TANH", a)
     graph = graph_of(made, made.add("ABS", c), d, b)
     graph = edit.computed_in(graph, [a, c], FLOAT, FLOAT)
