@@ -82,3 +82,19 @@ def test_the_page_of_tasks_builds_one_bundle_of_each(tmp_path):
     assert (tour / "where.html").read_text().count("data:image/jpeg") >= 4
     with np.load(tour / "outputs.npz") as found:
         assert {name: found[name].shape for name in found} == {"shape": (1, 10), "features": (1, 320)}
+
+
+@pytest.mark.slow
+def test_a_segmentation_of_ones_own_is_trained_built_and_measured(tmp_path):
+    tour = folder(tmp_path)
+    _, trained, built, device = followed("segmentation.md", tour)
+    assert float(re.search(r"loss ([\d.]+)", trained)[1]) < 0.3
+    assert "FAILED" not in built
+    float_miou, integer = (
+        float(re.search(rf"{name}\D+([\d.]+)", built)[1]) for name in ("float  ", "integer")
+    )
+    assert float_miou > 60
+    assert abs(float_miou - integer) < 3
+    assert "worst_difference 0" in device
+    assert (tour / "over.png").stat().st_size > 0
+    assert "data:image" in (tour / "scenes-int8.html").read_text()

@@ -205,19 +205,6 @@ def _value(text: str, where: str) -> float:
     return found
 
 
-def check_classes(classes: np.ndarray, outputs: int) -> None:
-    """Refuse labels that a model with ``outputs`` classes does not have.
-
-    Raises:
-        InputError: a class index is out of bounds.
-    """
-    if not len(classes) or classes.max() < outputs:
-        return
-    one = classes.min() == 1 and classes.max() == outputs
-    hint = "; they count from 1: subtract 1, class_index counts from 0" if one else ""
-    raise InputError(f"labels go up to class {classes.max()}, the model has {outputs} classes{hint}")
-
-
 def preprocess_for(folder: Path, default: Preprocess, mode: str | None) -> Preprocess:
     """How the images of a folder are to be resized: an option, else metadata beside them, else the model's way."""
     how = folder_preprocess(folder, default)

@@ -31,8 +31,8 @@ def labelled_images(
         class_map: see :class:`qhyvit.tasks.shared.score.LabelMaps`.
 
     Raises:
-        InputError: labels are missing that the task needs, or see :func:`qhyvit.data.read_labels`, ``read_maps`` and
-            ``check_classes``.
+        InputError: labels are missing that the task needs, or cannot be right; or see
+            :func:`qhyvit.data.read_labels` and ``read_maps``.
     """
     if class_map is not None and (task.truth is not Truth.MAP or len(class_map) != max(outputs, 2)):
         if task.truth is not Truth.MAP:
@@ -50,10 +50,8 @@ def labelled_images(
     found = data.read_labels(folder, labels, task.truth)
     if task.truth is Truth.VALUES and found.truth.shape[1] != outputs:
         raise InputError(f"labels have {found.truth.shape[1]} values an image, the model gives {outputs}")
-    if task.name == "classify":
-        data.check_classes(found.truth, outputs)
-    if task.name == "multilabel" and not np.isin(found.truth, (0, 1)).all():
-        raise InputError("labels of a multilabel bundle must be 0 or 1 in every column but file")
+    if wrong := task.wrong_truth(found.truth, outputs):
+        raise InputError(wrong)
     return found
 
 

@@ -111,7 +111,7 @@ def _pictures(found: Predictions, i: int) -> tuple[str, ...]:
 
 def _confusions(found: Predictions) -> tuple[Confusion, ...]:
     """Wrong answers of a classification whose number changed most, by pair of classes."""
-    if found.task.name != "classify" or found.truth is None:
+    if not found.task.one_class or found.truth is None:
         return ()
     f, q = (ranked(x)[:, 0] for x in (found.floating, found.integer))
     wrong_f = Counter((int(t), int(p)) for t, p in zip(found.truth, f, strict=True) if t != p)

@@ -56,6 +56,15 @@ def _said(row: np.ndarray, layout: Layout, labels: Sequence[str]) -> str:
     return f"{labels[best]} ({100 * softmax(row)[best]:.3g} %)"
 
 
+def _wrong_truth(truth: np.ndarray, outputs: int) -> str:
+    """Whether labels name classes that the model has not."""
+    if not len(truth) or truth.max() < outputs:
+        return ""
+    one = truth.min() == 1 and truth.max() == outputs
+    hint = "; they count from 1: subtract 1, class_index counts from 0" if one else ""
+    return f"labels go up to class {truth.max()}, the model has {outputs} classes{hint}"
+
+
 def _score(outputs: np.ndarray, truth: np.ndarray, layout: Layout) -> Score:
     order = ranked(outputs)
     found = accuracy(outputs, truth)
@@ -68,6 +77,7 @@ def _score(outputs: np.ndarray, truth: np.ndarray, layout: Layout) -> Score:
 TASK = Task(
     "classify", "one class of several, by a softmax", _unfit, _distance, _alike,
     kept="of the decisions that float is sure of", limit=0.9, far=0.5, cut=("SOFTMAX", "LOG_SOFTMAX"),
-    truth=Truth.CLASS, truth_is_needed=True, score=_score, apart=_apart, said=_said,
+    truth=Truth.CLASS, truth_is_needed=True, wrong_truth=_wrong_truth, one_class=True,
+    score=_score, apart=_apart, said=_said,
     columns={"top1_percent": "top-1 %", "top5_percent": "top-5 %"}, reading="agrees with float %",
 )  # fmt: skip

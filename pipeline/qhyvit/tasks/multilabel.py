@@ -58,13 +58,20 @@ def average_precision(outputs: np.ndarray, truth: np.ndarray) -> float:
     return float(precision[hits].mean())
 
 
+def _wrong_truth(truth: np.ndarray, outputs: int) -> str:
+    """Whether labels are something else than there or not there."""
+    known = bool(np.isin(truth, (0, 1)).all())
+    return "" if known else "labels of a multilabel bundle must be 0 or 1 in every column but file"
+
+
 def _score(outputs: np.ndarray, truth: np.ndarray, layout: Layout) -> Score:
     """Mean average precision over the labels that some image has, and the share of labels that are right."""
     there = [i for i in range(truth.shape[1]) if (truth[:, i] > 0).any()]
     precisions = [average_precision(outputs[:, i], truth[:, i]) for i in there]
     right = (outputs > 0) == (truth > 0)
     figures = {
-        "map_percent": 100 * float(np.mean(precisions)) if there else 0.0, "right_percent": 100 * float(right.mean())
+        "map_percent": 100 * float(np.mean(precisions)) if there else 0.0,
+        "right_percent": 100 * float(right.mean()),
     }
     one = truth.shape[1] == 1
     each = right[:, 0] if one else right.mean(axis=1)
@@ -74,6 +81,7 @@ def _score(outputs: np.ndarray, truth: np.ndarray, layout: Layout) -> Score:
 TASK = Task(
     "multilabel", "labels that are there or not, by a sigmoid; also one yes or no", _unfit, _distance, _alike,
     kept="of the labels", limit=0.95, far=0.5, cut=("LOGISTIC",),
-    truth=Truth.VALUES, truth_is_needed=True, score=_score, apart=_apart, said=_said,
+    truth=Truth.VALUES, truth_is_needed=True, wrong_truth=_wrong_truth,
+    score=_score, apart=_apart, said=_said,
     columns={"map_percent": "mAP %", "right_percent": "labels right %"}, reading="labels as float %",
 )  # fmt: skip

@@ -131,7 +131,7 @@ def _output_check(
     """
     name, outcome = f"{runtime}: simulation and file decide alike", decisions(found, simulated)
     equal = f"{outcome.equal_codes:.2%} of codes equal"
-    if reference is None or reference.task.name == "classify":
+    if reference is None or reference.task.one_class:
         detail = f"{outcome.simulation_agrees} of {outcome.images} images, {equal}"
         return Check(name, outcome.share >= DECISION_SHARE, detail)
     alike = reference.task.alike(output_values(typed, simulated), output_values(typed, found), reference.layout)

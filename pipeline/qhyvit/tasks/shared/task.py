@@ -82,7 +82,9 @@ class Task:
         far, thorough: see :class:`Measure`.
         cut: ops that are taken off the end of a network, because this task applies them itself.
         channels_last: outputs of rank 4 are turned to [1, height, width, channels] when they are exported.
-        truth: what labels say of an image; ``truth_is_needed``: an evaluation without them says nothing.
+        truth: what labels say of an image; ``truth_is_needed``: an evaluation without them says nothing;
+            ``wrong_truth``: (the truth, outputs of the model) -> why no such labels can be right, "" where they can.
+        one_class: each image is decided for one class, by its largest output.
         score: (outputs [N, outputs], the truth, layout) -> how right they are; None where there is no truth. The truth
             is [N] class indices, [N, values], or :class:`qhyvit.tasks.shared.score.LabelMaps`.
         columns: titles of the score's figures, by their names.
@@ -105,6 +107,8 @@ class Task:
     channels_last: bool = False
     truth: Truth = Truth.NONE
     truth_is_needed: bool = False
+    wrong_truth: Callable[[np.ndarray, int], str] = lambda truth, outputs: ""
+    one_class: bool = False
     score: Callable[[np.ndarray, Any, Layout], Score] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     apart: Callable[[np.ndarray, np.ndarray, Layout], np.ndarray] = lambda a, b, layout: np.abs(a - b).max(axis=1)
