@@ -91,7 +91,7 @@ def test_a_segmentation_of_ones_own_is_trained_built_and_measured(tmp_path):
     assert float(re.search(r"loss ([\d.]+)", trained)[1]) < 0.3
     assert "FAILED" not in built
     float_miou, integer = (
-        float(re.search(rf"{name}\D+([\d.]+)", built)[1]) for name in ("float  ", "integer")
+        float(re.search(rf"│ {name} +│ +([\d.]+)", built)[1]) for name in ("float", "integer")
     )
     assert float_miou > 60
     assert abs(float_miou - integer) < 3
