@@ -9,9 +9,15 @@ import torch
 from qhyvit.folds.shared.ahead import led
 from qhyvit.folds.shared.scale import CannotScaleError
 from qhyvit.graph.ir import Graph, Node
+from qhyvit.methods.qhyvit import _first
 from qhyvit.methods.shared.forms import _distance
+from qhyvit.methods.shared.learning import learn
 from qhyvit.methods.shared.linear_attention import LEAST, attentions, balanced, scaled, scales
 from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
+from qhyvit.methods.shared.range_search import HEADROOM
+from qhyvit.methods.shared.ranges import ends, finish
+from qhyvit.methods.shared.round import Round
 from qhyvit.ops import spec
 from qhyvit.sim.run import Executor
 from tests._layer_graphs import CHANNELS, SIZE, Maker
@@ -158,3 +164,21 @@ def test_other_attention_is_left_alone() -> None:
     problem = Problem(graph, images(2))
     assert attentions(graph) == []
     assert balanced(problem) is problem
+
+
+def test_divisors_are_not_clipped_and_have_room_for_other_images() -> None:
+    """Behind a round, whatever the objective makes of their few large values; and learning leaves them there."""
+    options = QhyvitOptions(rounds=1)
+    problem = balanced(Problem(linear_attention(), images()))
+    state = Round(0, options)(problem, _first(problem))
+    (found,) = attentions(state.graph)
+    assert len(set(found.quotient)) == 2
+    peaks = peaks_of(state.graph, (*found.quotient, found.values))
+    for t in found.quotient:
+        low, high = ends(state.quants[state.graph.tensors[t].name])
+        assert low == 0
+        assert high == pytest.approx(HEADROOM * peaks[t].max(), rel=0.02)
+    learned = learn(problem.on(state.graph), state.graph, state.quants, 4)
+    names = [state.graph.tensors[t].name for t in found.quotient]
+    assert [learned[n] for n in names] == [finish(state.graph, state.quants)[n] for n in names]
+    assert any(learned[n] != state.quants[n] for n in learned)

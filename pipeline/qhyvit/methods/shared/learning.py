@@ -22,6 +22,7 @@ from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.lowering.contracts import groups
 from qhyvit.methods.shared.pixels import PIXELS
 from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.range_search import UNCLIPPED
 from qhyvit.methods.shared.ranges import finish
 from qhyvit.plan import Scheme, TensorQuant
 from qhyvit.sim.fakequant import fake_quantize, learned_uniform, rounds
@@ -45,7 +46,7 @@ class _Quantizers:
         for group in groups(graph):
             names = [graph.tensors[t].name for t in group.members]
             quant = quants[names[0]]
-            stays = group.fixed is not None or group.floor is not None or quant.choice.observer == PIXELS
+            stays = group.fixed is not None or group.floor is not None or quant.choice.observer in (PIXELS, UNCLIPPED)
             if stays or all(graph.tensors[t].is_constant for t in group.members):
                 continue
             self.row |= dict.fromkeys(names, len(scales))

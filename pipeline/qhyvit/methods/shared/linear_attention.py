@@ -40,7 +40,7 @@ class LinearAttention:
 
     ``q``, ``k``, ``v``: as a layer or a SPLIT gives them; ``queries``: q where products read it, [.., tokens,
     channels]; ``sums``: what sums k over the tokens; ``divisor``: the product of both; ``values``: v where the product
-    with k reads it, and ``tokens``: its axis of them.
+    with k reads it, and ``tokens``: its axis of them; ``guarded``: the divisor with an eps, or itself.
     """
 
     q: int
@@ -51,6 +51,12 @@ class LinearAttention:
     divisor: Node
     values: int
     tokens: int
+    guarded: int
+
+    @property
+    def quotient(self) -> tuple[int, int]:
+        """The tensors that divide."""
+        return self.divisor.outputs[0], self.guarded
 
     @property
     def watched(self) -> tuple[int, ...]:
@@ -96,8 +102,16 @@ def _of(graph: Graph, divisor: Node) -> list[LinearAttention]:
         if is_k and q is not None and k is not None and v is not None and len({q, k, v}) == 3:
             transposed = both.attrs.adj_x if position == 0 else not both.attrs.adj_y
             tokens = -2 if transposed else -1
-            return [LinearAttention(q, k, v, queries, sums, divisor, t, tokens)]
+            return [LinearAttention(q, k, v, queries, sums, divisor, t, tokens, _guarded(graph, divisor.outputs[0]))]
     return []
+
+
+def _guarded(graph: Graph, tensor: int) -> int:
+    """``tensor`` behind copies and an ADD, as far as nothing else reads it."""
+    users = graph.users(tensor)
+    if len(users) == 1 and users[0].op in PASSED:
+        return _guarded(graph, users[0].outputs[0])
+    return users[0].outputs[0] if len(users) == 1 and users[0].op == "ADD" else tensor
 
 
 def _moved_back(graph: Graph, r: Scale, tensor: int, origin: int) -> Scale:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -23,6 +23,8 @@ from qhyvit.sim.run import Executor
 Chosen = dict[Group, TensorQuant]
 NEAR = 0.99  # of a floor
 WIDER = 0.05  # of a group's mean part of the objective: what a range without clipping may cost
+HEADROOM = 1.5  # of what a divisor was seen to be: other images have larger ones
+UNCLIPPED = "unclipped"  # the observer of such ranges
 SIGMOID_FLAT = 8.0  # beyond, the sigmoid is within a code of 0 or 1
 
 
@@ -45,12 +47,15 @@ class RangeSearch:
         joint: both ends are multiples of min-max; else each end is searched.
         scheme: "search", or the one that activations have where their readers allow it.
         wide: ranges do not clip where that is nearly free.
+        divisors: tensors that are never clipped. Where a numerator is, its own value is wrong; a divisor changes every
+            quotient by it, and where it adds up a whole image, images differ in it.
     """
 
     bits: int
     joint: bool = False
     scheme: str = "search"
     wide: bool = False
+    divisors: Collection[int] = ()
 
     def best(self, group: Group, statistics: Statistics) -> _Best | None:
         """Range and scheme with the least weighted error over all roots; None without gradients."""
@@ -77,9 +82,11 @@ class RangeSearch:
         allowance = WIDER * total / max(len(known), 1) if self.wide and not self.joint else 0.0
         chosen = dict(start)
         for group, each in known.items():
-            found = each.widened(allowance)
+            found, by = each.widened(allowance), "hessian"
+            if any(t in self.divisors for t in group.roots):
+                found, by = each.unclipped(), UNCLIPPED
             chosen[group] = group_quant(
-                group, found.low, found.high, "hessian", found.error, symmetric=each.is_symmetric, bits=self.bits
+                group, found.low, found.high, by, found.error, symmetric=each.is_symmetric, bits=self.bits
             )
         return chosen, total
 
@@ -93,6 +100,11 @@ class _Best:
     grid: affine.Grid
     pin: float | None = None
     is_symmetric: bool = False
+
+    def unclipped(self) -> Found:
+        """A range with room for larger values than those that were seen."""
+        low, high = (HEADROOM * end for end in extremes(self.row))
+        return replace(self.found, low=min(low, self.found.low), high=max(high, self.found.high))
 
     def widened(self, allowance: float) -> Found:
         """See :func:`qhyvit.observers.shared.search.widened`; a floor stays a code."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from qhyvit.methods.shared.bridge_blocks import bridge_blocks
 from qhyvit.methods.shared.edits import FOLD_ROUNDS, Editor
 from qhyvit.methods.shared.hessian import Statistics, gather
+from qhyvit.methods.shared.linear_attention import attentions
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
 from qhyvit.methods.shared.range_search import RangeSearch, rounded
@@ -30,8 +31,9 @@ class Round:
         problem = problem.searched(self.options.search_images).on(state.graph)
         statistics = self._statistics(problem, state)
         search = RangeSearch(
-            problem.bits, self.options.ends == "joint", self.options.scheme, wide=problem.lowered.thorough
-        )
+            problem.bits, self.options.ends == "joint", self.options.scheme, wide=problem.lowered.thorough,
+            divisors=[t for attention in attentions(problem.graph) for t in attention.quotient],
+        )  # fmt: skip
         chosen, total = search.all(list(state.chosen), statistics, state.chosen)
         problem.log(f"round {self.number + 1}: distance before {statistics.distance:.4f}, objective {total:.4g}")
         far = state.far or (self.number == FOLD_ROUNDS[0] and statistics.distance > problem.lowered.far)
