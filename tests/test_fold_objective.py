@@ -1,7 +1,5 @@
 """What a fold would gain: tensors that share a scale are counted together, parts of a stream with their channels."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -10,19 +8,8 @@ from qhyvit import affine
 from qhyvit.folds import all_folds
 from qhyvit.folds.shared.fold import Place
 from qhyvit.graph.ir import Graph, Node, Tensor
-from qhyvit.latency.profile import default_profile
-from qhyvit.latency.work import INT8, work_of
-from qhyvit.lowering.placement import fastest_ms
 from qhyvit.methods.shared.edits import Editor, Edits
-from qhyvit.methods.shared.folding import (
-    GAIN_PER_TIME,
-    LEAST_GAIN,
-    Candidate,
-    _all_together,
-    _for_all,
-    _Together,
-    candidates,
-)
+from qhyvit.methods.shared.folding import Candidate, _all_together, _for_all, _Together, candidates
 from qhyvit.methods.shared.hessian import Statistics, Step
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
@@ -127,25 +114,6 @@ def test_a_fold_beside_a_shared_scale_fits_what_it_shares_with():
     assert set(found[0].ranges) == {2}
     low, high = found[0].ranges[2]
     assert high - low < 60  # 40 times a normal value would be 240
-
-
-@pytest.mark.parametrize("slower", [1.0, 10.0])
-def test_what_a_fold_costs_is_its_share_of_the_whole_time(slower):
-    """The same gain buys the same share of the time, on a slow board and in a large network."""
-    graph, latency = joined_graph(), default_profile()
-    costs = ("fixed_us", "ns_per_element", "ns_per_mac")
-    kernels = {name: replace(k, **{c: slower * getattr(k, c) for c in costs}) for name, k in latency.kernels.items()}
-    latency = replace(latency, kernels=kernels)
-    statistics, _ = seen({1: drawn(4, [1] * 4, 1), 2: drawn(4, [40, 1, 1, 1], 2), 4: drawn(5, [1] * 5, 3)})
-    place = next(p for p in all_folds()["channel_scale"].places(graph) if p.tensors == (2,))
-    (free,) = candidates(graph, [("channel_scale", place)], statistics, 1e-9, latency=latency)
-    added = tuple(work_of(graph, node, INT8, INT8) for node in graph.nodes)
-    share = sum(latency.ms(each) for each in added) / fastest_ms(graph, latency)
-    place = replace(place, adds=added)
-    for total, is_worth_it in ((0.99, True), (1.01, False)):
-        least = free.gain / (LEAST_GAIN + GAIN_PER_TIME * share)
-        found = candidates(graph, [("channel_scale", place)], statistics, total * least, latency=latency)
-        assert bool(found) == is_worth_it
 
 
 def test_parts_of_a_stream_are_divided_by_its_channels():

@@ -16,7 +16,6 @@ from qhyvit.folds.shared.scaling import CannotScaleError
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile, default_profile
 from qhyvit.lowering.contracts import groups
-from qhyvit.lowering.placement import fastest_ms
 from qhyvit.methods.shared.hessian import Statistics
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.observers.shared.histogram import PooledRows
@@ -32,9 +31,8 @@ Ties = Mapping[int, Sequence[int]]  # tensor id -> the ids of all that share its
 POWERS_AND_FLOORS = ((1.0, 2.0**-10), (1.0, 2.0**-6), (1.0, 2.0**-4), (1.0, 2.0**-3), (0.5, 2.0**-10))
 LEAST_LOG = math.log(2.0**-10)  # of a channel's scale below the largest one
 STEPS_FOR_ALL = 200  # of the descent that finds one scale for several tensors
-LEAST_MS = 1e-6  # no division by zero where no kernel is known
 LEAST_GAIN = 0.002  # of the whole objective: below, a fold is not worth an edit
-GAIN_PER_TIME = 0.15  # what more time must gain of it, as a share, over its own share of the whole file's time
+GAIN_PER_MS = 0.15  # what a millisecond must gain of it
 
 
 @dataclass(frozen=True)
@@ -213,7 +211,6 @@ def candidates(
         latency: times of the ops that come in; None: the default.
     """
     found, latency = [], latency or default_profile()
-    per_ms = GAIN_PER_TIME / max(fastest_ms(graph, latency), LEAST_MS)
     ties = {t: group.roots for group in groups(graph) for t in group.roots}
     for name, place in places:
         place = _counted(place, statistics)
@@ -228,7 +225,7 @@ def candidates(
         gain = best.gain - plain.gain
         added, saved = (sum(latency.ms(work) or 0.0 for work in works) for works in (place.adds, place.saves))
         cost_ms = max(added - saved, 0.0)
-        if gain > (LEAST_GAIN + per_ms * cost_ms) * total:
+        if gain > (LEAST_GAIN + GAIN_PER_MS * cost_ms) * total:
             found.append(replace(best, gain=gain))
     return apart(sorted(found, key=lambda c: -c.gain))
 

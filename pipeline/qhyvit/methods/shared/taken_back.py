@@ -50,9 +50,12 @@ def taken_back(problem: Problem, before: Quants, after: Quants) -> Quants:
     def distance(count: int) -> float:
         return mean_distance(some, finish(graph, mixed(count)))
 
-    if not cut or distance(0) <= distance(len(cut)):
+    if not cut:
         return after
-    counts = [0, *(2**i for i in range(len(cut).bit_length()) if 2**i < len(cut)), len(cut)]
-    best = min(counts, key=distance)
+    found = {count: distance(count) for count in (0, len(cut))}
+    if found[0] <= found[len(cut)]:
+        return after
+    found |= {2**i: distance(2**i) for i in range(len(cut).bit_length()) if 2**i < len(cut)}
+    best = min(found, key=found.__getitem__)
     problem.log(f"ranges taken back, the distance is smaller with them: {best} of {len(cut)} that were narrowed")
     return mixed(best)
