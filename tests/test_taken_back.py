@@ -74,3 +74,20 @@ def test_what_was_not_there_before_is_not_touched(problem, good):
 def test_wider_ranges_are_no_reason_to_look(problem, good):
     after = {**good, **{n: finer(good[n], 0.2) for n in names(problem)}}
     assert taken_back(problem, good, after) is after
+
+
+def test_all_that_share_a_scale_get_it_back():
+    """A view of the tensor came in with an edit, and has no range from before."""
+    m = Maker()
+    x = m.conv(m.image, CHANNELS, fused_activation_function="RELU")
+    view = m.op("RESHAPE", x, m.ints(1, SIZE * SIZE, CHANNELS))
+    graph = m.logits(m.conv(m.op("RESHAPE", view, m.ints(1, SIZE, SIZE, CHANNELS)), CHANNELS))
+    problem = Problem(graph, torch.randn(8, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0)))
+    ranges = observe(problem, groups(graph), "minmax")
+    chosen = {group: group_quant(group, low, high, "minmax") for group, (low, high) in ranges.items()}
+    wide = {**spread(graph, chosen), **minmax_weights(graph)}
+    shared = [graph.tensors[t].name for g in groups(graph) if x in g.members for t in g.members]
+    assert len(shared) == 3
+    narrow = {**wide, **{n: finer(wide[n], 20) for n in shared}}
+    found = taken_back(problem, {shared[0]: wide[shared[0]]}, narrow)
+    assert [found[n] for n in shared] == [wide[n] for n in shared]

@@ -2,7 +2,7 @@
 
 Linear attention with a rectifier is (q @ (k^T @ v)) / (q @ sum of k), q and k at least 0 (EfficientViT, Cai et al.,
 arXiv 2205.14756, section 3.1). Its heads have values of very different size, and a quotient does not care: where one
-scale serves the whole tensor, small heads are left without codes. The layers before and behind take up exactly that
+scale serves the whole tensor, small heads are left without codes. The layers before and behind take these up exactly:
 
 - channel c of q is divided by its peak p_c, and that of k multiplied with it;
 - all of k, a head, is divided by the peak of the head's divisor: it then has the same peak in every head;

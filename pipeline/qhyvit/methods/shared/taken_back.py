@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from qhyvit.lowering.contracts import Group, groups
 from qhyvit.methods.shared.hessian import mean_distance
 from qhyvit.methods.shared.problem import Problem
-from qhyvit.methods.shared.ranges import ends, finish
+from qhyvit.methods.shared.ranges import ends, finish, suits
 from qhyvit.plan import TensorQuant
 
 IMAGES = 8  # that show the distance
@@ -39,13 +39,16 @@ def taken_back(problem: Problem, before: Quants, after: Quants) -> Quants:
     def name(group: Group) -> str:
         return graph.tensors[group.members[0]].name
 
+    def known(group: Group) -> bool:
+        quant = before.get(name(group))
+        return quant is not None and suits(group, quant)
+
     free = [g for g in groups(graph) if g.fixed is None and not graph.tensors[g.members[0]].is_constant]
-    both = [(g, _narrowed(before[name(g)], after[name(g)])) for g in free if name(g) in before]
+    both = [(g, _narrowed(before[name(g)], after[name(g)])) for g in free if known(g)]
     cut = [g for g, by in sorted(both, key=lambda each: -each[1]) if by > NARROWED]
 
     def mixed(count: int) -> dict[str, TensorQuant]:
-        names = (graph.tensors[t].name for g in cut[:count] for t in g.members)
-        return {**after, **{n: before[n] for n in names if n in before}}
+        return {**after, **{graph.tensors[t].name: before[name(g)] for g in cut[:count] for t in g.members}}
 
     def distance(count: int) -> float:
         return mean_distance(some, finish(graph, mixed(count)))
