@@ -113,7 +113,8 @@ def _group(graph: Graph, members: tuple[int, ...]) -> Group:
             low |= op.input_zero_point == -128
     made = [graph.producer(t) for t in roots]
     # RELU becomes a QUANTIZE whose codes begin at 0, and saturates there
-    low |= bool(made) and not symmetric and all(node is not None and node.op == "RELU" and node.is_int8 for node in made)
+    rectified = [node is not None and node.op == "RELU" and node.is_int8 for node in made]
+    low |= bool(rectified) and not symmetric and all(rectified)
     if len(fixed) > 1:
         names = ", ".join(graph.tensors[t].name for t in members[:4])
         raise PlanError(f"tensors {names} must share one scale, but two kernels prescribe different ones")
