@@ -51,7 +51,7 @@ def value_of(option):
     elif option == keywords()["task"][2]:
         found = st.sampled_from(list(all_tasks()))
     elif option == keywords()["target"][2]:
-        found = st.sampled_from([*all_targets(), "ethos-u65-512", "pi.json"])
+        found = st.sampled_from([*all_targets(), "ethos-u65-512", "/pi.json"])
     elif option.choices:
         found = st.sampled_from([*option.choices, *option.alone])
     elif option.kind is Path:
