@@ -145,7 +145,7 @@ def main() -> None:
 
     def take(rows: list[dict[str, Any]]) -> None:
         for row in rows:
-            print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
+            print(", ".join(f"{k} {str(v)[:80]}" for k, v in row.items()), flush=True)
         write_rows(args.out, [{**row, "command": command_line()} for row in rows], KEY)
 
     sys.exit(0 if run_jobs("targets", jobs, args.jobs, take) else 1)

@@ -17,6 +17,7 @@ from qhyvit.targets import Target
 
 SECONDS = 1800  # of one compilation: U85's scheduler took four minutes for a large network
 REFUSED = re.compile(r"operator: (\w+), ofm: '([^']*)'\s*\nReason: *(.*)")
+NAMED = re.compile(r"\s*\([^()]*/[^()]*\)$")  # a tensor behind a reason
 COUNTS = re.compile(r"^(CPU|NPU) operators = (\d+)", re.MULTILINE)
 
 
@@ -93,7 +94,7 @@ def compiled(model: bytes, target: Target) -> Compiled:
         return Compiled(
             made.read_bytes(), target.accelerator, target.system, target.memory, metadata.version("ethos-u-vela"),
             counts.get("NPU", 0), counts.get("CPU", 0),
-            tuple((op, tensor, reason.strip()) for op, tensor, reason in REFUSED.findall(said)),
+            tuple((op, tensor, NAMED.sub("", reason.strip())) for op, tensor, reason in REFUSED.findall(said)),
             round(float(row["inference_time"]) * 1e3, 3), int(float(row["cycles_total"])),
             round(float(row["sram_memory_used"]), 1), round(float(row["dram_memory_used"]), 1),
             round(float(row["on_chip_flash_memory_used"]) + float(row["off_chip_flash_memory_used"]), 1),
