@@ -78,6 +78,25 @@ def bundle_tarball(
     console.say(f"{digest}  {out}")
 
 
+@app.command(
+    epilog="Example: `qhyvit build ... --target tflm --out v2-tflm`, then `qhyvit bundle-c v2-tflm --out v2-c`"
+)
+def bundle_c(
+    bundle: Bundle,
+    out: Annotated[Path, typer.Option(help="Folder to make: model.h, model.cc, main.cc.")],
+    as_json: Json = False, force: Force = False,
+) -> None:  # fmt: skip
+    """Write a bundle as C++ source for TensorFlow Lite for Microcontrollers, with its self test."""
+    from qhyvit.c_source import write_c_source
+
+    made = write_c_source(bundle, out, "qhyvit bundle-c", force=force)
+    if as_json:
+        print(json.dumps({"folder": str(out), **asdict(made)}))
+        return
+    console.say(f"{out}: arena {made.arena_bytes / 1024:.0f} KiB, flash {made.model_bytes / 1024:.0f} KiB, "
+                f"{len(made.ops)} kinds of ops")  # fmt: skip
+
+
 @app.command(epilog="Example: `qhyvit bench v2-int8 v2-int8.work/float.tflite --ssh pi@board1 --ssh pi@board2`")
 def bench(
     models: Annotated[list[Path], typer.Argument(help="Bundle folders or .tflite files; compared with the first.")],
