@@ -29,13 +29,14 @@ OPTIONS = {
     "bundle": "--labels --force", "inspect": "--graph --tensors --json", "sweep": "--workers --retries --json",
     "evaluate": "--labels --float --resize-mode --json", "report": "--work --count --bench --labels",
     "compare": "--html --bench --images", "bench": "--ssh --threads --runs --seconds --turn --sustained",
-    "latency-profile": "--force", "wheelhouse": "--python --machine", "bundle-image": "--platform --name",
+    "latency-profile": "--force", "bundle-c": "--force", "wheelhouse": "--python --machine",
+    "bundle-image": "--platform --name",
     "bundle-tarball": "--python", "methods": "--json", "models": "--json", "nothing": "--help",
 }  # fmt: skip
 NEEDS = {  # what each command gets besides; nothing is fetched, and no work directory is changed
     "export": "--work no-work", "calibrate": "--work no-work", "convert": "--work no-work", "verify": "--work no-work",
     "bundle": "--work no-work --out out", "build": "--out out", "sweep": "--out out", "latency-profile": "--out out",
-    "wheelhouse": "--out out --python 2.7", "bundle-image": "--out out", "bundle-tarball": "--out out",
+    "wheelhouse": "--out out --python 2.7", "bundle-image": "--out out", "bundle-c": "--out out", "bundle-tarball": "--out out",
 }  # fmt: skip
 WITH_IMAGES = ("calibrate", "verify", "bundle", "build", "evaluate")
 VALUES = tuple((name, option) for name in sorted(all_methods()) for option in method(name).options)
