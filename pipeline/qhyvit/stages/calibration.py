@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,6 +94,7 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
 def _within(options: Options, aim: Target, *, int16: bool, bits: int) -> Options:
     """The options without what the target lacks, and what fewer bits have no form for."""
     options = options if int16 else options.without_int16()
+    options = options if aim.fast_gelu else replace(options, fast_gelu=False)
     return options.without_log() if "LOG" in aim.lacks or bits != 8 else options
 
 

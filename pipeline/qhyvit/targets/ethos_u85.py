@@ -11,6 +11,7 @@ TARGET = Target(
     plain=True,
     floats=False,
     islands=False,
+    fast_gelu=False,
     int16=False,
     longest_mean=4096,
     system="Ethos_U85_SYS_DRAM_Mid",
