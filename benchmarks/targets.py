@@ -1,8 +1,9 @@
 """Every variant for microcontrollers and Arm's Ethos-U, by the tools that prove it: TFLM's interpreter, and Vela.
 
-Weights are random, ranges min-max, and GELUs stay what they are: what is shown is that the graph is built, that TensorFlow Lite Micro computes it
-code for code, what Vela places on the NPU, and what it estimates. Beside it the file that ai-edge-quantizer makes of
-the stock export. Each row is a job of its own; a second call makes only what is missing. Example:
+Weights are random, ranges min-max, and GELUs stay what they are: what is shown is that the graph is built, that
+TensorFlow Lite Micro computes it code for code, what Vela places on the NPU, and what it estimates. Beside it the file
+that ai-edge-quantizer makes of the stock export. Each row is a job of its own; a second call makes only what is
+missing. Example:
 
     python -m benchmarks.targets --variants all --targets tflm,ethos-u55-256,ethos-u65-256,ethos-u85-512
 """

@@ -97,6 +97,28 @@ def bundle_c(
                 f"{len(made.ops)} kinds of ops")  # fmt: skip
 
 
+@app.command(
+    epilog="Example: `qhyvit bundle-tflite v2-int8 --ends float32 --out v2.tflite`, for MediaPipe's ImageClassifier"
+)
+def bundle_tflite(
+    bundle: Bundle,
+    out: Annotated[Path, typer.Option(help=".tflite to write.")],
+    ends: Annotated[str, typer.Option(help="uint8 (pixels) or float32 (normalised).")] = "uint8",
+    licence: Annotated[str, typer.Option(help="Of the weights; stands in the metadata.")] = "",
+    as_json: Json = False, force: Force = False,
+) -> None:  # fmt: skip
+    """Write a bundle's file with uint8 or float32 ends, and metadata: for MediaPipe and other libraries."""
+    from qhyvit.ends import KINDS, write_ends
+
+    if ends not in KINDS:
+        raise UsageError(f"--ends {ends}: must be one of {', '.join(KINDS)}")
+    made = write_ends(bundle, out, ends, licence=licence, force=force)
+    if as_json:
+        print(json.dumps({"file": str(out), "ends": ends, **asdict(made)}))
+        return
+    console.say(f"{out}: {made.size / 1e6:.2f} MB; {made.equal:.2%} of the output codes of {made.tried} pictures equal")
+
+
 @app.command(epilog="Example: `qhyvit bench v2-int8 v2-int8.work/float.tflite --ssh pi@board1 --ssh pi@board2`")
 def bench(
     models: Annotated[list[Path], typer.Argument(help="Bundle folders or .tflite files; compared with the first.")],

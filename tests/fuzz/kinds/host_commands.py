@@ -36,7 +36,8 @@ OPTIONS = {
 NEEDS = {  # what each command gets besides; nothing is fetched, and no work directory is changed
     "export": "--work no-work", "calibrate": "--work no-work", "convert": "--work no-work", "verify": "--work no-work",
     "bundle": "--work no-work --out out", "build": "--out out", "sweep": "--out out", "latency-profile": "--out out",
-    "wheelhouse": "--out out --python 2.7", "bundle-image": "--out out", "bundle-c": "--out out", "bundle-tarball": "--out out",
+    "wheelhouse": "--out out --python 2.7", "bundle-image": "--out out", "bundle-c": "--out out",
+    "bundle-tarball": "--out out",
 }  # fmt: skip
 WITH_IMAGES = ("calibrate", "verify", "bundle", "build", "evaluate")
 VALUES = tuple((name, option) for name in sorted(all_methods()) for option in method(name).options)
