@@ -83,7 +83,7 @@ def write_c_source(bundle: Path, out: Path, command: str, *, force: bool = False
         "test_output_text": _numbers(ran.outputs[0]),
     }  # fmt: skip
     templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("qhyvit", "c_templates"), autoescape=False, keep_trailing_newline=True,
+        loader=jinja2.PackageLoader("qhyvit", "shipped_templates"), autoescape=False, keep_trailing_newline=True,
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     with files.new_folder(out, force=force, ours=_is_ours) as folder:

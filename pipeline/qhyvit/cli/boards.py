@@ -119,6 +119,26 @@ def bundle_tflite(
     console.say(f"{out}: {made.size / 1e6:.2f} MB; {made.equal:.2%} of the output codes of {made.tried} pictures equal")
 
 
+@app.command(
+    epilog="Example: `npm install @litertjs/core`, `qhyvit bundle-web v2-int8 --litertjs node_modules --out web`, "
+    "then `python3 -m http.server -d web`"
+)
+def bundle_web(
+    bundle: Bundle,
+    litertjs: Annotated[Path, typer.Option(help="The node_modules in which @litertjs/core is installed.")],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    as_json: Json = False, force: Force = False,
+) -> None:  # fmt: skip
+    """Write a page that classifies pictures in a browser, from local files, by LiteRT.js."""
+    from qhyvit.web import write_page
+
+    size = write_page(bundle, litertjs, out, force=force)
+    if as_json:
+        print(json.dumps({"folder": str(out), "bytes": size}))
+        return
+    console.say(f"{out}: {size / 1e6:.0f} MB; python3 -m http.server -d {out}")
+
+
 @app.command(epilog="Example: `qhyvit bench v2-int8 v2-int8.work/float.tflite --ssh pi@board1 --ssh pi@board2`")
 def bench(
     models: Annotated[list[Path], typer.Argument(help="Bundle folders or .tflite files; compared with the first.")],

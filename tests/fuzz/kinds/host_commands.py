@@ -29,7 +29,8 @@ OPTIONS = {
     "bundle": "--labels --force", "inspect": "--graph --tensors --json", "sweep": "--workers --retries --json",
     "evaluate": "--labels --float --resize-mode --json", "report": "--work --count --bench --labels",
     "compare": "--html --bench --images", "bench": "--ssh --threads --runs --seconds --turn --sustained",
-    "latency-profile": "--force", "bundle-c": "--force", "wheelhouse": "--python --machine",
+    "latency-profile": "--force", "bundle-c": "--force",
+    "bundle-tflite": "--force --ends", "bundle-web": "--force", "wheelhouse": "--python --machine",
     "bundle-image": "--platform --name",
     "bundle-tarball": "--python", "methods": "--json", "models": "--json", "nothing": "--help",
 }  # fmt: skip
@@ -37,6 +38,7 @@ NEEDS = {  # what each command gets besides; nothing is fetched, and no work dir
     "export": "--work no-work", "calibrate": "--work no-work", "convert": "--work no-work", "verify": "--work no-work",
     "bundle": "--work no-work --out out", "build": "--out out", "sweep": "--out out", "latency-profile": "--out out",
     "wheelhouse": "--out out --python 2.7", "bundle-image": "--out out", "bundle-c": "--out out",
+    "bundle-tflite": "--out out", "bundle-web": "--out out --litertjs x",
     "bundle-tarball": "--out out",
 }  # fmt: skip
 WITH_IMAGES = ("calibrate", "verify", "bundle", "build", "evaluate")
