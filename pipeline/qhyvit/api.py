@@ -1,14 +1,14 @@
 """The Python interface: what ``import qhyvit`` offers to those who script; ``qhyvit build`` is this with a display.
 
-Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``FILE.py:FUNCTION``, the path of a ``.tflite``,
-``.onnx`` or ``.pt2``, or a ``torch.nn.Module`` that takes [1, C, H, W] and gives tensors [1, ...], which is left as it
-is. In its place a :class:`BuildConfig` has all settings at once; else they are keywords, named as its fields are
-(``method`` and ``model`` are the ``name`` of theirs):
-``weights``, ``random_weights``, ``classes``, ``input_size``, ``mean``, ``std``, ``channel_order``, ``task``;
-``images``, ``count``, ``resize_mode``; ``method``, ``options``, ``seed``, ``bits``; ``profile``, ``int16``,
-``latency_profile``; ``out``, ``work``, ``labels``, ``min_agreement``. None: the default. ``images`` is a folder of
-pictures or arrays, or any iterable of arrays (:func:`qhyvit.data.write_arrays`). ``progress(what, share)`` and
-``log(line)`` are told what happens.
+Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``hf-hub:OWNER/NAME``, ``FILE.py:FUNCTION``, the
+path of a ``.tflite``, ``.onnx`` or ``.pt2``, or a ``torch.nn.Module`` that takes [1, C, H, W] and gives tensors [1,
+...], which is left as it is. In its place a :class:`BuildConfig` has all settings at once; else they are keywords,
+named as its fields are (``method`` and ``model`` are the ``name`` of theirs): ``weights``, ``pretrained``,
+``random_weights``, ``classes``, ``input_size``, ``mean``, ``std``, ``channel_order``, ``task``; ``images``,
+``count``, ``resize_mode``; ``method``, ``options``, ``seed``, ``bits``; ``profile``, ``int16``, ``latency_profile``;
+``out``, ``work``, ``labels``, ``min_agreement``. None: the default. ``images`` is a folder of pictures or arrays, or
+any iterable of arrays (:func:`qhyvit.data.write_arrays`). ``progress(what, share)`` and ``log(line)`` are told what
+happens.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ FloatModel = Annotated[Path | None, typer.Option("--float", help="Float .tflite;
 # ways to say what is exported
 FILES = ("--model-py FILE.py:FUNCTION", "--tflite FILE", "--onnx FILE", "--pt2 FILE")
 SOURCES: Mapping[str, Any] = {
-    "model": Annotated[str | None, typer.Argument(help="Name from `qhyvit models`, or timm/NAME for any of timm's.")],
+    "model": Annotated[str | None, typer.Argument(help="Name of `qhyvit models`, timm/NAME or hf-hub:OWNER/NAME.")],
     "model_py": Annotated[str | None, typer.Option(help="FILE.py:FUNCTION, a factory of your own nn.Module.")],
     "tflite": Annotated[str | None, typer.Option(help="A float .tflite, whoever exported it.")],
     "onnx": Annotated[str | None, typer.Option(help="An .onnx; needs the extra onnx.")],

@@ -14,6 +14,7 @@ from qhyvit.stages.solved import lowered, plan_of
 from qhyvit.stages.verification import JUDGED
 from qhyvit.work import FACTS, FLOAT, MODEL, PLAN, VERIFY, Work, alone, default_preprocess, versions
 from qhyvit_device import __version__
+from qhyvit_device.manifest import RANDOM, RANDOM_WEIGHTS
 from qhyvit_device.preprocess import quantize
 from qhyvit_device.tasks import TASKS
 
@@ -26,6 +27,8 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
     from qhyvit.bundle import check_verdict, created_by, label_names, write_bundle
 
     facts, verified, model = work.json(FACTS), work.json(VERIFY), work.read(MODEL)
+    if facts["weights"] == RANDOM_WEIGHTS:
+        work.log(f"bundle: {RANDOM}")
     task = facts["task"] if facts["task"] in TASKS else RAW
     needed = TASKS[task].labels
     has_labels = labels is not None if needed is None else needed

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qhyvit import data, files
 from qhyvit.config import ModelConfig
+from qhyvit.errors import UsageError
 from qhyvit.stages.settings import note
 from qhyvit.tasks import task
 from qhyvit.tasks.shared.layout import Layout
@@ -28,11 +29,13 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
         images: folder of real ones, of which a few show that the file computes what the module does; None: noise does.
     """
     from qhyvit.models.importers import identity
+    from qhyvit.models.shared.pretrained import PRETRAINED, is_published
+    from qhyvit.models.shared.shards import weights_digest
 
     check_weights(model)
     pictures = {} if images is None else data.calibration_images(images, data.EXPORT_IMAGES, seed)
-    weights = model.weights
-    digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
+    weights = PRETRAINED if model.pretrained else model.weights
+    digest = None if model.weights is None else weights_digest(model.weights)
     held = {} if model.module is not None else identity(model.name)
     digest = digest or next(iter(held.values()), None)
     key: dict[str, Any] = {"model": model.name, "weights": digest, "classes": model.classes, "size": model.input_size,
@@ -46,7 +49,10 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
                            random_weights=model.random_weights, pixels=_pixels(model), task=model.task)  # fmt: skip
 
     opened = None
-    if model.module is not None or files.OWN in model.name:  # what a factory gives is known only when it ran
+    if weights == PRETRAINED or is_published(model.name):
+        work.log(f"export: {model.name} as it is published, from the cache or the network")
+    # what a factory or a hub gives is known only when it was asked
+    if model.module is not None or files.OWN in model.name or is_published(model.name) or model.pretrained:
         opened = opened_now()
         key |= {"state": state_digest(opened.reference), "code": code_digest(model.source, opened.reference)}
         key["preprocess"] = opened.preprocess
@@ -80,6 +86,11 @@ def _pixels(model: ModelConfig) -> Pixels:
 
 def check_weights(model: ModelConfig) -> None:
     """See :func:`qhyvit.models.shared.source.check_weights`; `build` asks before the work."""
+    from qhyvit.models.shared.pretrained import PRETRAINED
+    from qhyvit.models.shared.source import ONE_OF
     from qhyvit.models.shared.source import check_weights as check
 
-    check(model.source, model.weights, random_weights=model.random_weights)
+    if model.pretrained and model.weights is not None:
+        raise UsageError(ONE_OF)
+    weights = PRETRAINED if model.pretrained else model.weights
+    check(model.source, weights, random_weights=model.random_weights)
