@@ -292,9 +292,9 @@ def test_operators_are_declared_only_where_torchvision_lacks_them():
     code = (
         "import qhyvit, torch, sys; from qhyvit import torchvision_stand_in as t\n"
         "assert t._Finder in sys.meta_path\n"
-        "t._loads = lambda torch: True\n"
+        "t.loads = lambda torch: True\n"
         "t.declare(); assert not t._declared and not hasattr(torch.ops.torchvision, 'nms')\n"
-        "t._loads = lambda torch: False\n"
+        "t.loads = lambda torch: False\n"
         "t.declare(); t.declare(); assert len(t._declared) == 1 and hasattr(torch.ops.torchvision, 'nms')\n"
         "import torchvision; assert t._Finder not in sys.meta_path"
     )

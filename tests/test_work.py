@@ -215,6 +215,9 @@ def test_random_weights_are_said_in_the_log_in_the_bundle_on_the_board_and_in_th
     shutil.copytree(verified / "w", tmp_path / "w")
     facts = tmp_path / "w" / FACTS
     facts.write_text(json.dumps({**json.loads(facts.read_text()), "weights": "random"}))
+    verdict = json.loads((tmp_path / "w" / VERIFY).read_text())
+    verdict["files"][FACTS] = Work(tmp_path / "w").hash(FACTS)
+    (tmp_path / "w" / VERIFY).write_text(json.dumps(verdict))
     lines = []
     work_folder, images = Work(tmp_path / "w", log=lines.append), verified / "images"
     stages.bundle(work_folder, tmp_path / "out", images, None, "t", force=False)

@@ -4,41 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
-from qhyvit.errors import InputError, UsageError
+from qhyvit.errors import UsageError
 from qhyvit.files import is_model_file
 from qhyvit.models import find_variant
 from qhyvit.models.importers import importer_of
 from qhyvit.models.shared.described import GENERIC as GENERIC
 from qhyvit.models.shared.described import Size, described
 from qhyvit.models.shared.described import Source as Source
+from qhyvit.models.shared.given_weights import TIMM, Weights, filled, published
+from qhyvit.models.shared.given_weights import check_weights as check_weights
 from qhyvit.models.shared.input_facts import Pixels, normalisation, whole
 from qhyvit.models.shared.modules import Reversed
 from qhyvit.models.shared.own import called, copied, is_own, plain
-from qhyvit.models.shared.pretrained import (
-    PRETRAINED,
-    check_classes,
-    check_pretrained,
-    check_published,
-    create,
-    is_published,
-    published_name,
-)
+from qhyvit.models.shared.pretrained import PRETRAINED, create, is_published
 from qhyvit.models.shared.submodules import with_equivalents
-from qhyvit.models.shared.timm_models import import_timm
-from qhyvit.models.shared.weights import load_into, randomize, settle
+from qhyvit.models.shared.weights import load_into, settle
 from qhyvit.progress import silent
 from qhyvit.tasks import fitting_task
 from qhyvit_device.arrays import MOST_SIDE
-from qhyvit_device.manifest import RANDOM_WEIGHTS
 
-TIMM = "timm/"
-Weights = Path | Literal["pretrained"] | None  # a file, what is published (PRETRAINED), or none
 LARGEST_CLASSES = 1_000_000
-ONE_OF = "give one of --weights FILE, --pretrained and --random-weights"
 
 
 def open_source(
@@ -86,84 +75,18 @@ def _sides(size: int | Size) -> Size:
     return height, width
 
 
-def check_weights(model: str | nn.Module, weights: Weights, *, random_weights: bool) -> None:
-    """Refuse a name without weights unless random ones are asked for: nobody means to ship these.
-
-    Raises:
-        UsageError: no such name; no weights, or none that are published; random ones beside others; any for a file,
-            which has its own.
-        InputError: there is no such file or folder.
-    """
-    if isinstance(model, str) and is_model_file(model):
-        _check_file(Path(model), weights, random_weights=random_weights)
-        return
-    if isinstance(model, nn.Module) or is_own(model):
-        if random_weights or weights == PRETRAINED:
-            way = "--random-weights" if random_weights else "--pretrained"
-            raise UsageError(f"{way} is for names; a factory's module keeps its own weights")
-        return
-    if weights is not None and random_weights:
-        raise UsageError(ONE_OF)
-    if is_published(model):
-        check_published(model)
-        return
-    if model.startswith(TIMM):
-        _known_to_timm(model.removeprefix(TIMM))
-    else:
-        find_variant(model)
-    if weights == PRETRAINED:
-        check_pretrained(model.removeprefix(TIMM))
-    if weights is None and not random_weights:
-        raise UsageError(
-            f"{model} needs --weights FILE; --pretrained takes those that timm publishes, --random-weights draws some "
-            "for a trial"
-        )
-
-
-def _check_file(path: Path, weights: Weights, *, random_weights: bool) -> None:
-    if weights is not None or random_weights:
-        raise UsageError(f"{path.name} has its weights inside: leave out --weights, --pretrained and --random-weights")
-    if not path.is_file():
-        raise InputError(f"model file {path} does not exist")
-    importer_of(path).check_installed()
-
-
-def _known_to_timm(name: str) -> Any:
-    timm = import_timm()
-    if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
-        raise UsageError(f"timm has no model {name!r}; near: {near}")
-    return timm
-
-
-def _filled(module: nn.Module, weights: Weights, model: str, classes: int, seed: int) -> str:
-    if weights is None:
-        randomize(module, seed)
-        return RANDOM_WEIGHTS
-    if weights == PRETRAINED:
-        return f"{PRETRAINED} {published_name(module, model)}"
-    return load_into(module, weights, model, classes)
-
-
-def _published(model: str, classes: int | None) -> Any:
-    """timm's network with the weights that are published."""
-    module = create(model, pretrained=True)
-    check_classes(module, model, classes)
-    return module
-
-
 def _zoo(
     model: str, weights: Weights, classes: int | None, size: Size | None, seed: int, pixels: Pixels
 ) -> Source:  # fmt: skip
     family, variant = find_variant(model)
     height, width = size or (variant.input_size, variant.input_size)
     if weights == PRETRAINED:
-        module = _published(model, classes)
+        module = published(model, classes)
         classes = int(module.num_classes)
     else:
         classes = classes or variant.classes
         module = family.build(variant, classes).eval()
-    label = _filled(module, weights, variant.name, classes, seed)
+    label = filled(module, weights, variant.name, classes, seed)
     is_bgr = pixels.channel_order == "BGR"
     mean, std, notes = normalisation(model, (model, variant.preprocess), 3, pixels, is_bgr=is_bgr)
     resize = round(variant.preprocess["resize"] * min(height, width) / variant.input_size)
@@ -179,9 +102,8 @@ def _timm(
     model: str, weights: Weights, classes: int | None, size: Size | None, seed: int, pixels: Pixels
 ) -> Source:  # fmt: skip
     name, options = model.removeprefix(TIMM), {} if classes is None else {"num_classes": classes}
-    published = weights == PRETRAINED
-    module: Any = _published(name, classes) if published else create(name, pretrained=False, **options)
-    label = _filled(module, weights, name, module.num_classes, seed)
+    module: Any = published(name, classes) if weights == PRETRAINED else create(name, pretrained=False, **options)
+    label = filled(module, weights, name, module.num_classes, seed)
     found = described(model, module, size, label, pixels)
     if weights is None:
         settle(module, found.shape, seed)
