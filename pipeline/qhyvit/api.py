@@ -148,7 +148,8 @@ def calibrate(
 
 def build(
     model: str | Path | nn.Module | BuildConfig, images: Images | None = None, out: str | Path | None = None, *,
-    force: bool = False, command: str = "qhyvit.build", progress: Progress = silent, log: Log = silent, **settings: Any,
+    force: bool = False, replace_bundle: bool = False, command: str = "qhyvit.build", progress: Progress = silent,
+    log: Log = silent, **settings: Any,
 ) -> Built:  # fmt: skip
     """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped.
 
@@ -156,7 +157,7 @@ def build(
         model: or a config, which has all settings.
         out: bundle folder to make.
         settings: of :class:`BuildConfig`, see above.
-        force: run every stage again, and replace ``out``.
+        force: run every stage again, and replace ``out``; ``replace_bundle``: replace it by what has changed alone.
         command: what the bundle says it was made by.
 
     Raises:
@@ -165,14 +166,16 @@ def build(
     """
     with _folder(images, settings) as folder:
         config = _config(model, {"images": folder, "out": out, **settings})
-        return _built(config, command, progress, log, force=force)
+        return _built(config, command, progress, log, force=force, replaces=force or replace_bundle)
 
 
-def _built(config: BuildConfig, command: str, progress: Progress, log: Log, *, force: bool) -> Built:
+def _built(
+    config: BuildConfig, command: str, progress: Progress, log: Log, *, force: bool, replaces: bool
+) -> Built:  # fmt: skip
     output, pictures, seed = config.output, config.data.images, config.method.seed
     if output.out is None:
         raise UsageError("the build needs out: on the command line, or as out of [output]")
-    files.check_free(output.out, force=force)
+    files.check_free(output.out, force=replaces)
     _checked(config, verify=True)
     work = Work(output.work or files.beside(output.out, ".work"), progress, log, force)
     with work.lock():
@@ -183,7 +186,7 @@ def _built(config: BuildConfig, command: str, progress: Progress, log: Log, *, f
         stages.verify(work, pictures, VERIFY_IMAGES, seed, config.data.resize_mode, output.min_agreement)
         verdict = work.json(VERIFY)
         if verdict["passed"]:
-            stages.bundle(work, output.out, pictures, output.labels, command, force=force)
+            stages.bundle(work, output.out, pictures, output.labels, command, force=replaces)
     return Built(output.out if verdict["passed"] else None, work.folder, verdict)
 
 

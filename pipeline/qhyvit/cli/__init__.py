@@ -9,7 +9,7 @@ import traceback
 import typer
 from typer.exceptions import TyperException
 
-from qhyvit.cli import boards, build, doctor, look  # noqa: F401 - their commands join the application
+from qhyvit.cli import boards, build, cards, doctor, look  # noqa: F401 - their commands join the application
 from qhyvit.cli.app import app as app
 from qhyvit.errors import QhyvitError
 from qhyvit_device import terminal

@@ -12,7 +12,7 @@ from qhyvit import data, files
 from qhyvit.config import CONFIG
 from qhyvit.stages.solved import lowered, plan_of
 from qhyvit.stages.verification import JUDGED
-from qhyvit.work import FACTS, FLOAT, MODEL, PLAN, VERIFY, Work, alone, default_preprocess, versions
+from qhyvit.work import FACTS, FLOAT, MODEL, PLAN, VERIFY, Work, alone, code, commit, default_preprocess, versions
 from qhyvit_device import __version__
 from qhyvit_device.manifest import RANDOM, RANDOM_WEIGHTS
 from qhyvit_device.preprocess import quantize
@@ -36,6 +36,7 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
     check_verdict(work.folder / VERIFY, verified, hashes)
     plan = plan_of(work)
     created = created_by(command, facts, plan, verified) | {"float_sha256": hashes[FLOAT], "plan_sha256": hashes[PLAN]}
+    created |= {"commit": commit(), "code": code()}
     created["config"] = work.json(CONFIG) if (work.folder / CONFIG).is_file() else {}
     (test_image,) = data.calibration_images(images, 1, plan.seed).values()
     made_with = {**versions(), **facts["versions"], "qhyvit": __version__, "python": platform.python_version()}
