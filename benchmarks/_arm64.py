@@ -7,7 +7,7 @@ import subprocess
 import zipfile
 from pathlib import Path
 
-from qhyvit.wheelhouse import Target, make
+from qhyvit.wheelhouse import Platform, make
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = Path(__file__).with_name("emulated.py")
@@ -26,7 +26,7 @@ def prepare(place: Path, *, counting: bool = False) -> None:
     if counting:
         subprocess.run(["bash", str(ROOT / "tools" / "qemu_counting.sh"), str(place)], check=True)
     if not (place / "wheels").is_dir():
-        make(place / "wheels", Target("3.11", "aarch64"), print)
+        make(place / "wheels", Platform("3.11", "aarch64"), print)
         for wheel in (place / "wheels").glob("*.whl"):
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(place / "site")

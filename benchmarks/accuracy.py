@@ -48,6 +48,7 @@ from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.partial import partial
 from qhyvit.sim.run import Executor, Hook
 from qhyvit.sweep.jobs import Job
+from qhyvit.targets import Target, target
 from qhyvit.tasks.shared.accuracy import count
 from qhyvit.tflite.read import read
 from qhyvit.verify.decide import simulated_codes
@@ -115,6 +116,11 @@ class Setup:
     float_logits: np.ndarray
 
 
+def target_of(profile: str) -> Target:
+    """LiteRT, with float where that is faster (``cpu``) or without."""
+    return target(integer=profile == "integer")
+
+
 def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
     work = Work(args.work)
     with files.lock(args.work / "lock"):
@@ -134,7 +140,7 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
         if not cache.is_file():
             np.save(cache, logits_of(work.read(FLOAT), pixels, test))
     calibration = torch.from_numpy(normalize(pixels_of([*drawn.values()], shape, how), how))
-    graph = stages.float_graph(work, profile, int16=args.bits == 8)
+    graph = stages.float_graph(work, target_of(profile), int16=args.bits == 8)
     return Setup(read(work.read(FLOAT)), graph, test, calibration, pixels, labelled.truth, np.load(cache))
 
 
@@ -179,7 +185,7 @@ def mean_sqnr(solution: Solution, images: torch.Tensor) -> float:
 def problem_of(setup: Setup, row: TableRow, seed: int, bits: int) -> Problem:
     """What the row's method is given: the profile too, which it places float nodes by."""
     reference = outputs_of(setup.exported, setup.calibration)
-    return Problem(setup.graph, setup.calibration, reference, seed=seed, bits=bits, profile=row.profile)
+    return Problem(setup.graph, setup.calibration, reference, seed=seed, bits=bits, target=target_of(row.profile))
 
 
 def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from benchmarks._files import RESULTS, command_line, have_rows, read_rows, write
 from benchmarks.coverage import images_into
 from benchmarks.latency import FILES, MODELS, calibrated, file_name, weights_of
 from qhyvit import files
+from qhyvit.config import TargetConfig
 from qhyvit.errors import QhyvitError
 from qhyvit.work import MODEL
 from qhyvit_device.runner import TfliteFile
@@ -77,7 +78,8 @@ def _file(work: Path, model: str, name: str, processor: str, weights: Path | Non
     path = folder / f"cpu-{processor}.tflite"
     if not path.is_file():
         images = images_into(work / "images")
-        made = calibrated(model, folder / path.stem, images, weights, "cpu", Path(processor))
+        target = TargetConfig(f"litert-{processor}", integer=False)
+        made = calibrated(model, folder / path.stem, images, weights, target)
         files.write_bytes(path, made.read(MODEL))
     return path
 

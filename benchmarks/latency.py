@@ -45,13 +45,13 @@ def file_name(name: str) -> str:
 
 
 def calibrated(
-    model: str, folder: Path, images: Path, weights: Path | None, profile: str, latency: Path | None = None,
+    model: str, folder: Path, images: Path, weights: Path | None, target: TargetConfig,
     count: int = CALIBRATION, options: Mapping[str, Any] = QUICK,
 ) -> Work:  # fmt: skip
     """A model's work folder with its integer file, calibrated with ``count`` images; stages that are done are kept."""
     work = Work(folder, log=lambda line: print(f"{model}: {line}", flush=True))
     stages.export(work, ModelConfig(model, weights, random_weights(model, weights)), SEED)
-    method, target = MethodConfig("qhyvit", options, SEED), TargetConfig(profile, latency_profile=latency)
+    method = MethodConfig("qhyvit", options, SEED)
     stages.calibrate(work, DataConfig(images, count, "squash"), method, target)
     stages.convert(work)
     return work
@@ -65,7 +65,8 @@ def own_files(
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / file_name(name) for name in OWN}
     for profile in ("integer", "cpu"):
-        work = calibrated(model, folder / profile, images, weights, profile, None, count, options)
+        target = TargetConfig(integer=profile == "integer")
+        work = calibrated(model, folder / profile, images, weights, target, count, options)
         files.write_bytes(paths[profile], work.read(MODEL))
         files.write_bytes(paths["own float"], work.read(FLOAT))
     return paths

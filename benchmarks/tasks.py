@@ -84,7 +84,8 @@ def one(args: argparse.Namespace, method: str, profile: str, seed: int) -> dict[
             made = quantize(float_model, RECIPES[0], data.load_pixels(drawn, shape, how), how)
         else:
             wanted = MethodConfig(method, seed=seed)
-            stages.calibrate(work, DataConfig(images, args.count, args.resize_mode), wanted, TargetConfig(profile))
+            target = TargetConfig(integer=profile == "integer")
+            stages.calibrate(work, DataConfig(images, args.count, args.resize_mode), wanted, target)
             stages.convert(work)
             made = work.read(MODEL)
         seconds = time.process_time() - started

@@ -92,7 +92,7 @@ def test_commands_print_what_the_page_says(run: Callable[[str], str], body: str,
 def test_each_shelf_has_an_example() -> None:
     folders = {Path(name).parts[2] for name in written() if name.startswith("pipeline")}
     assert {f"qhyvit.{folder}" for folder in folders} == set(GROUPS)
-    assert len(list(commands())) == 8
+    assert len(list(commands())) == 9
 
 
 def test_what_the_page_writes_is_clean(clone: Path) -> None:

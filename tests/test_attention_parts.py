@@ -11,6 +11,7 @@ from qhyvit.lowering.contracts import groups
 from qhyvit.ops import spec
 from qhyvit.passes import attention_parts, prepared
 from qhyvit.sim.run import Executor
+from tests._targets import BY_PROFILE
 
 TOKENS, DEPTH = 6, 3
 
@@ -66,10 +67,7 @@ def test_what_is_small_indivisible_or_read_elsewhere_stays():
 
 
 def test_only_the_profile_with_float_softmaxes_takes_it():
-    count = {
-        p: [n.op for n in prepared(attention(8), p, latency=replace(default_profile(), sizes=FEW)).nodes].count(
-            "SOFTMAX"
-        )
-        for p in ("integer", "cpu")
-    }
+    few = replace(default_profile(), sizes=FEW)
+    made = {p: prepared(attention(8), replace(target, times=few)).nodes for p, target in BY_PROFILE.items()}
+    count = {p: [n.op for n in nodes].count("SOFTMAX") for p, nodes in made.items()}
     assert count == {"integer": 1, "cpu": attention_parts.PARTS}

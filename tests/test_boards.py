@@ -16,9 +16,9 @@ import pytest
 from qhyvit import boards, wheelhouse
 from qhyvit.boards import BoardError, RemoteBoard, check_models, table
 from qhyvit.errors import InputError, OutputError, UsageError
-from qhyvit.wheelhouse import INSTALL, LAUNCHER, Target
+from qhyvit.wheelhouse import INSTALL, LAUNCHER, Platform
 
-HERE = Target(f"3.{sys.version_info.minor}", platform.machine())
+HERE = Platform(f"3.{sys.version_info.minor}", platform.machine())
 DEVICE = Path(__file__).parents[1] / "device" / "qhyvit_device"
 BENCH = ["--runs", "2", "--seconds", "0", "--threads", "1"]
 SHIM = """#!/bin/sh
@@ -219,7 +219,7 @@ def test_wheels_are_fetched_for_the_board_and_not_for_this_machine(tmp_path, mon
             (place / f"{name}-1-any.whl").write_bytes(b"wheel")
 
     monkeypatch.setattr(wheelhouse, "_pip", pip)
-    made = wheelhouse.make(tmp_path / "w", Target("3.13", "aarch64"), print)
+    made = wheelhouse.make(tmp_path / "w", Platform("3.13", "aarch64"), print)
     assert [p.name.partition("-")[0] for p in made] == ["ai_edge_litert", "numpy", "pillow", "qhyvit"]
     fetched = calls[0]
     assert {"manylinux_2_27_aarch64", "manylinux_2_28_aarch64", "cp313", "3.13", "--no-deps"} <= set(fetched)
@@ -237,7 +237,7 @@ def test_wheels_are_fetched_for_the_board_and_not_for_this_machine(tmp_path, mon
 
     monkeypatch.setattr(wheelhouse, "_pip", lost)
     with pytest.raises(InputError, match="no network"):
-        wheelhouse.make(tmp_path / "w", Target("3.13", "aarch64"), print, force=True)
+        wheelhouse.make(tmp_path / "w", Platform("3.13", "aarch64"), print, force=True)
     assert json.loads((tmp_path / "w" / wheelhouse.INDEX).read_text())["python"] == HERE.python  # the old one is there
     (tmp_path / "w" / "thesis.txt").write_text("x")
     with pytest.raises(OutputError, match="holds more"):
@@ -252,7 +252,7 @@ def test_wheels_are_fetched_for_the_board_and_not_for_this_machine(tmp_path, mon
 @pytest.mark.parametrize("wrong", [("2.7", "aarch64"), ("3", "aarch64"), ("3.11", "armv7l")])
 def test_boards_that_cannot_be_served_are_refused(wrong):
     with pytest.raises(UsageError):
-        Target(*wrong)
+        Platform(*wrong)
 
 
 def test_wheels_of_another_python_are_not_unpacked(wheels, tmp_path):

@@ -205,8 +205,12 @@ def test_weights_of_another_model_and_class_count(place, weights):
 @pytest.mark.parametrize(("wrong", "word"), [
     (("--method", "qhvit"), "unknown method 'qhvit'"),
     (("--set", "ronds=2"), "has no option 'ronds'"),
-    (("--profile", "gpu"), "option profile=gpu: must be one of integer, cpu"),
-    (("--profile", "cpu", "--bits", "6"), "needs --profile integer"),
+    (("--target", "gpu"), "unknown target 'gpu'"),
+    (("--profile", "cpu"), "--profile is no option any more: integer is the default, cpu is --no-integer"),
+    (("--no-int16",), "--no-int16 is no option any more: for runtimes of 2.14 use --target litert-2.14"),
+    (("--latency-profile", "cortex-a72"), "use --target, with the JSON file, or a board's name"),
+    (("--target", "tflm", "--no-integer"), "target tflm computes no float"),
+    (("--no-integer", "--bits", "6"), "needs --integer"),
     (("--labels", "none.txt"), "cannot read label names none.txt"),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_said_before_the_export(place, wrong, word):

@@ -31,6 +31,7 @@ from qhyvit.methods import all_methods, method
 from qhyvit.options import numbers, options_of
 from qhyvit.stages.settings import note
 from qhyvit.sweep.spec import read_spec
+from qhyvit.targets import all_targets
 from qhyvit.tasks import all_tasks
 from qhyvit.work import Work
 
@@ -49,6 +50,8 @@ def value_of(option):
         found = st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=16).map(tuple)
     elif option == keywords()["task"][2]:
         found = st.sampled_from(list(all_tasks()))
+    elif option == keywords()["target"][2]:
+        found = st.sampled_from([*all_targets(), "ethos-u65-512", "/pi.json"])
     elif option.choices:
         found = st.sampled_from([*option.choices, *option.alone])
     elif option.kind is Path:
@@ -73,7 +76,7 @@ def flags():
         lambda name: st.tuples(values_of(plain), st.just(name), values_of(method(name).options), TEXT, PATHS)
     )
     return whole.map(lambda t: {**t[0], "method": t[1], "options": t[2], "model": t[3], "images": t[4]}).map(
-        lambda found: {**found, "bits": 8} if found.get("profile") == "cpu" else found
+        lambda found: {**found, "bits": 8, "target": "litert"} if found.get("integer") is False else found
     )
 
 
@@ -100,12 +103,12 @@ def test_flags_to_toml_and_back_are_the_same_build(tmp_path_factory, written):
 @given(flags(), flags())
 def test_a_flag_counts_before_the_file_and_the_file_before_the_default(tmp_path_factory, first, second):
     path = tmp_path_factory.mktemp("t") / "build.toml"
-    path.write_text(BuildConfig.from_cli({**first, "profile": "integer"}).to_toml(), encoding="utf-8")
+    path.write_text(BuildConfig.from_cli({**first, "integer": True}).to_toml(), encoding="utf-8")
     file = BuildConfig.from_toml(path)
-    found = BuildConfig.from_cli({**second, "profile": "integer"}, path)
-    alone = BuildConfig.from_cli({**second, "profile": "integer"})
+    found = BuildConfig.from_cli({**second, "integer": True}, path)
+    alone = BuildConfig.from_cli({**second, "integer": True})
     for keyword, (part, name, option) in keywords().items():
-        if option.kind is dict or keyword == "profile":
+        if option.kind is dict or keyword in ("integer", "target"):
             continue
         source = file if second.get(keyword) is None else alone
         assert getattr(getattr(found, part), name) == getattr(getattr(source, part), name), keyword
@@ -117,12 +120,12 @@ def test_paths_of_a_file_are_relative_to_it(tmp_path):
     path = tmp_path / "deep" / "build.toml"
     path.parent.mkdir()
     more = '[model]\nname = "../net.py:make"\nweights = "w.pt"\n[data]\nimages = "/train"\n[output]\nout = "o"\n'
-    path.write_text(more + '[target]\nlatency_profile = "cortex-a72"\n')
+    path.write_text(more + '[target]\nname = "pi.json"\n')
     found = BuildConfig.from_toml(path)
     assert found.model.name == f"{path.parent}/../net.py:make"
     assert found.model.weights == path.parent / "w.pt"
     assert (found.data.images, found.output.out) == (Path("/train"), path.parent / "o")
-    assert stages.latency_of(found.target.latency_profile) == stages.latency_of(Path("cortex-a72"))
+    assert found.target.name == str(path.parent / "pi.json")
     flagged = BuildConfig.from_cli({"weights": "w.pt", "model": "a.py:f"}, path)
     assert (flagged.model.weights, flagged.model.name) == (Path("w.pt"), "a.py:f")
 
@@ -141,8 +144,8 @@ def test_paths_of_a_file_are_relative_to_it(tmp_path):
     (LEAST + "[method]\noptions = { ronds = 2 }\n", "method qhyvit has no option 'ronds'; near: rounds"),
     (LEAST + "[method]\noptions = { rounds = 0 }\n", "option rounds=0: must be a whole number from 1 to 100"),
     (LEAST + "[method]\noptions = 3\n", "option options=3: must be names with values"),
-    (LEAST + "[method]\nbits = 6\n[target]\nprofile = 'cpu'\n", "--bits 6 needs --profile integer"),
-    (LEAST + "[target]\nint16 = 'maybe'\n", "must be true or false"),
+    (LEAST + "[method]\nbits = 6\n[target]\ninteger = false\n", "--bits 6 needs --integer"),
+    (LEAST + "[target]\ninteger = 'maybe'\n", "must be true or false"),
     (LEAST + "[output]\nmin_agreement = 1.5\n", "option min_agreement=1.5: must be a number from 0 to 1"),
     (LEAST + "[output]\nout = 3\n", "option out=3: must be a path"),
     ("model = 3\n", "b.toml: model must be a table, got 3"),
@@ -240,10 +243,10 @@ def test_a_config_has_all_settings_and_none_stand_beside_it(tmp_path):
 
 
 def test_a_profile_has_its_bits_however_parts_come_together(tmp_path):
-    method_, target, work = MethodConfig(bits=6), TargetConfig("cpu"), Work(tmp_path)
+    method_, target, work = MethodConfig(bits=6), TargetConfig(integer=False), Work(tmp_path)
     for make in (lambda: check_bits(method_, target), lambda: stages.calibrate(work, None, method_, target),
                  lambda: BuildConfig(ModelConfig("m"), DataConfig("i"), method_, target)):  # fmt: skip
-        with pytest.raises(UsageError, match="--bits 6 needs --profile integer"):
+        with pytest.raises(UsageError, match="--bits 6 needs --integer"):
             make()
 
 
@@ -297,14 +300,15 @@ def said(capsys, *args):
 def test_print_config_is_the_build_that_file_and_flags_describe(tmp_path, capsys):
     path = tmp_path / "build.toml"
     path.write_text(LEAST + "count = 5\n[method]\nseed = 1\noptions = { rounds = 2, learn = 0 }\n")
-    wanted = ("--seed", 3, "--set", "rounds=7", "--no-int16", "--resize-mode", "squash", "--out", tmp_path / "o")
+    wanted = ("--seed", 3, "--set", "rounds=7", "--target", "litert-2.14", "--resize-mode", "squash",
+              "--out", tmp_path / "o")  # fmt: skip
     code, out, _ = said(capsys, "build", "--config", path, *wanted, "--print-config")
     assert code == 0
     found = tomllib.loads(out)
     assert found["method"]["seed"] == 3
     assert found["method"]["options"] == {**method("qhyvit").defaults, "rounds": 7, "learn": 0}
     assert found["data"] == {"images": str(tmp_path / "train"), "count": 5, "resize_mode": "squash"}
-    assert found["target"] == {"profile": "integer", "int16": False}
+    assert found["target"] == {"name": "litert-2.14", "integer": True}
     assert found["model"] == {"name": f"{tmp_path}/net.py:make", "random_weights": False, "pretrained": False}
     (tmp_path / "again.toml").write_text(out)
     assert said(capsys, "build", "--config", tmp_path / "again.toml", "--print-config")[1] == out

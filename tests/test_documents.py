@@ -129,7 +129,7 @@ def options(program: str) -> dict[str, set[str]]:
         from qhyvit.cli import app
 
         found = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-        return {name: {o for p in c.params for o in p.opts} | {"--help"} for name, c in found.items()}
+        return {n: {o for p in c.params for o in (*p.opts, *p.secondary_opts)} | {"--help"} for n, c in found.items()}
     from qhyvit_device.cli import _parser
 
     (choices,) = (a.choices for a in _parser()._subparsers._group_actions)  # type: ignore[union-attr]

@@ -18,7 +18,7 @@ import pytest
 from qhyvit import image, wheelhouse
 from qhyvit.errors import InputError, OutputError, UsageError
 from qhyvit.image import TREE, image_name, layer, oci_archive, write_image, write_tarball
-from qhyvit.wheelhouse import Target
+from qhyvit.wheelhouse import Platform
 from qhyvit_device import manifest as manifests
 from qhyvit_device.errors import DeviceError
 from qhyvit_device.manifest import Input, Manifest, Output, SelfTest
@@ -155,7 +155,7 @@ def test_the_image_runs_what_the_dockerfile_runs():
 
 
 def test_the_dockerfile_fetches_for_the_same_platforms_and_python():
-    options = Target(image.PYTHON, "aarch64").pip_options
+    options = Platform(image.PYTHON, "aarch64").pip_options
     said = DOCKERFILE.replace("${machine}", "aarch64").replace('"', "").replace("\\\n", " ").split()
     pairs = set(itertools.pairwise(said))
     assert all(pair in pairs for pair in zip(options[::2], options[1::2], strict=True))
@@ -239,7 +239,7 @@ def test_a_tarball_holds_wheels_script_and_bundle_and_is_the_same_each_time(bund
         (folder / "install.sh").write_text(f"for {target.python}")
 
     monkeypatch.setattr(image, "make", wheels)
-    target = Target("3.13", "aarch64")
+    target = Platform("3.13", "aarch64")
     digests = {write_tarball(bundle, tmp_path / f"{i}.tar", target, print) for i in range(2)}
     assert digests == {hashlib.sha256((tmp_path / "0.tar").read_bytes()).hexdigest()}
     with tarfile.open(tmp_path / "0.tar") as archive:

@@ -112,7 +112,7 @@ def test_the_resize_mode_of_the_build_is_in_the_bundle(place, built, capfd):
         "name": "minmax", "options": {"fast_softmax": True, "fast_gelu": True, "observer": "minmax"}, "seed": 0,
         "bits": 8, "output_weights": {},
     }  # fmt: skip
-    assert config["target"] == {"profile": "integer", "int16": True, "latency_profile": None}
+    assert config["target"] == {"name": "litert", "integer": True}
     assert str(place) not in json.dumps(config)
     model, image = Model.load(place / "B"), place / "val" / "0.png"
     assert np.array_equal(model.prepare(image), model.prepare(image, "squash"))

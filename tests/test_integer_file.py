@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from qhyvit import affine
-from qhyvit.errors import PlanError, UsageError
+from qhyvit.errors import PlanError
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.contracts import check_plan, groups, weights
 from qhyvit.lowering.lower import lower, quantized_file
-from qhyvit.lowering.profiles import with_profile
+from qhyvit.lowering.profiles import placed
 from qhyvit.methods import method
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.ops import spec
@@ -22,6 +22,7 @@ from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.census import census
 from qhyvit.verify.probe import every_tensor, make_interpreter
 from qhyvit.verify.report import first_difference, verify
+from tests._targets import CPU
 
 QUICK = {"rounds": 2, "learn": 8, "int16_ms": 0}
 
@@ -194,7 +195,7 @@ def test_smaller_grids_are_kept_by_the_file(small_v1, inputs, bits):
 
 
 def test_the_cpu_profile_has_float_islands_and_nothing_else_in_float(small, inputs, enlarged):
-    graph = with_profile(small.graph, "cpu", enlarged)
+    graph = placed(small.graph, replace(CPU, times=enlarged))
     solution = method("minmax").search(Problem(graph, inputs[:4]), {"observer": "minmax"})
     graph, plan = solution.graph, QuantPlan(solution.tensors, "minmax", profile="cpu")
     data = quantized_file(graph, plan)
@@ -213,18 +214,13 @@ def test_the_cpu_profile_has_float_islands_and_nothing_else_in_float(small, inpu
 
 
 def test_a_softmax_in_float_has_a_range_of_its_own(small, enlarged):
-    islands = with_profile(small.graph, "cpu", enlarged)
+    islands = placed(small.graph, replace(CPU, times=enlarged))
     fixed = {t for g in groups(small.graph) if g.fixed for t in g.members}
     free = {t for g in groups(islands) if g.fixed for t in g.members}
     outputs = {n.outputs[0] for n in islands.nodes if n.op == "SOFTMAX" and not n.is_int8}
     assert outputs
     assert outputs <= fixed
     assert not outputs & free
-
-
-def test_an_unknown_profile_is_refused(small):
-    with pytest.raises(UsageError, match="gpu"):
-        with_profile(small.graph, "gpu")
 
 
 def test_a_layer_that_was_zero_on_all_images_does_not_keep_the_file_from_loading():

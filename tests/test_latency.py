@@ -15,7 +15,7 @@ import torch
 from qhyvit import affine, api, stages
 from qhyvit.cli import main
 from qhyvit.config import DataConfig, MethodConfig, TargetConfig
-from qhyvit.errors import InputError, PlanError
+from qhyvit.errors import InputError, PlanError, UsageError
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.latency import KernelTime, KernelWork, LatencyProfile, default_profile
 from qhyvit.latency import fit as fitting
@@ -24,7 +24,7 @@ from qhyvit.latency.work import LANES, TABLE, is_sum_of_squares, work
 from qhyvit.lowering import placement
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.lowering.placement import Times, Worth, place, times
-from qhyvit.lowering.profiles import ids_of, with_islands, with_profile
+from qhyvit.lowering.profiles import ids_of, placed, with_islands
 from qhyvit.methods import method
 from qhyvit.methods.shared import islands
 from qhyvit.methods.shared.islands import GAIN_PER_TIME, GAIN_PER_TIME_FAR, gain_per_ms
@@ -39,6 +39,7 @@ from qhyvit.tflite.read import read
 from qhyvit.verify.census import census
 from qhyvit.verify.report import verify
 from qhyvit.work import FACTS, FLOAT, LATENCY, Work
+from tests._targets import BY_PROFILE, CPU
 
 ELEMENTS = 400  # a softmax over more is always float
 BOARD = {
@@ -440,14 +441,14 @@ def test_a_quotient_is_float_in_cpu_and_refused_in_integer():
     graph = Graph({**tensors, 3: out, 9: half}, (*nodes, last), (0,), (3,))
     images = torch.rand(4, 4, 8, generator=torch.Generator().manual_seed(0))
     for profile in ("cpu", "integer"):
-        made = with_profile(graph, profile)
+        made = placed(graph, BY_PROFILE[profile])
         assert ("DIV" in {made.producer(t).op for t in made.islands}) == (profile == "cpu")
-        solution = method("minmax").search(Problem(made, images, profile=profile), {"observer": "minmax"})
+        solution = method("minmax").search(Problem(made, images, target=BY_PROFILE[profile]), {"observer": "minmax"})
         plan = QuantPlan(solution.tensors, "minmax", profile=profile)
         if profile == "cpu":
             assert ("DIV", "FLOAT32") in census(quantized_file(solution.shipped, plan)).ops
         else:
-            with pytest.raises(PlanError, match=r"DIV 't2' has no int8 kernel that is right: .*--profile cpu"):
+            with pytest.raises(PlanError, match=r"DIV 't2' has no int8 kernel that is right: .*--no-integer"):
                 quantized_file(solution.shipped, plan)
 
 
@@ -576,7 +577,7 @@ def built(graph, inputs):
 
 
 def test_the_default_leaves_softmax_and_roots_in_float(small, enlarged):
-    graph = with_profile(small.graph, "cpu", enlarged)
+    graph = placed(small.graph, replace(CPU, times=enlarged))
     int8 = [n for n in graph.nodes if n.op in ("SOFTMAX", "RSQRT") and n.is_int8]
     # rows that do not fill a vector take as long in XNNPACK's softmax as dozens of elements in its int8 rival
     assert {n.op for n in int8} <= {"SOFTMAX"}
@@ -587,12 +588,12 @@ def test_the_default_leaves_softmax_and_roots_in_float(small, enlarged):
 def test_where_everything_float_is_slow_there_are_no_islands(small_v1):
     default = default_profile()
     slow = {n: replace(k, fixed_us=1e6) if "float32" in n or n == TABLE else k for n, k in default.kernels.items()}
-    assert not with_profile(small_v1.graph, "cpu", replace(default, kernels=slow)).islands
+    assert not placed(small_v1.graph, replace(CPU, times=replace(default, kernels=slow))).islands
 
 
 def test_a_slow_sum_is_computed_in_float_and_the_file_agrees(small_v1, inputs):
     """Islands all over the residual stream, tensors read in both types among them."""
-    graph = with_profile(prepared(read(small_v1.tflite), "cpu"), "cpu", scaled(20, "ADD int8"))
+    graph = placed(prepared(read(small_v1.tflite), CPU), replace(CPU, times=scaled(20, "ADD int8")))
     sums = [n for n in graph.nodes if n.op == "ADD"]
     assert sum(not n.is_int8 for n in sums) > len(sums) / 2
     both = [t for t in graph.islands if graph.is_both(t)]
@@ -603,7 +604,7 @@ def test_a_slow_sum_is_computed_in_float_and_the_file_agrees(small_v1, inputs):
 
 def test_sums_of_squares_in_float_are_mul_and_sum_in_the_file(small_v2, enlarged, inputs):
     """XNNPACK's BATCH_MATMUL of a row with itself took 11 of 16 ms of mobilevitv2_075."""
-    graph = with_profile(small_v2.graph, "cpu", enlarged)
+    graph = placed(small_v2.graph, replace(CPU, times=enlarged))
     squares = [n for n in graph.nodes if is_sum_of_squares(graph, n)]
     assert len(squares) == 21
     assert all(not n.is_int8 and graph.stays_inside(n.inputs[0]) for n in squares)
@@ -619,7 +620,7 @@ def test_sums_of_squares_in_float_are_mul_and_sum_in_the_file(small_v2, enlarged
 def test_a_right_operand_of_squares_is_float_only_with_them(small_v2):
     default = default_profile()
     slow = {n: replace(k, ns_per_element=1e3) if n == "SUM float32" else k for n, k in default.kernels.items()}
-    graph = with_profile(small_v2.graph, "cpu", replace(default, kernels=slow))
+    graph = placed(small_v2.graph, replace(CPU, times=replace(default, kernels=slow)))
     squares = [n for n in graph.nodes if is_sum_of_squares(graph, n)]
     assert not any(not n.is_int8 or n.inputs[0] in graph.islands for n in squares)
 
@@ -649,7 +650,7 @@ def replace_inputs(node, inputs):
 
 
 def test_names_bring_islands_back(small_v1):
-    graph = with_profile(small_v1.graph, "cpu")
+    graph = placed(small_v1.graph, CPU)
     names = tuple(graph.tensors[t].name for t in graph.islands)
     plan = QuantPlan({}, "minmax", profile="cpu", floats=names, latency="Pi")
     again = QuantPlan.from_json(plan.to_json())
@@ -680,18 +681,18 @@ def test_a_build_takes_a_profile_and_keeps_it(tmp_path, small_v1, pictures):
     board = tmp_path / "slow.json"
     board.write_text(scaled(20, "ADD int8").to_json())
     plans = []
-    for number, file in enumerate((None, board)):
+    for number, file in enumerate(("litert", board)):
         work = Work(tmp_path / f"w{number}")
         work.folder.mkdir()
         (work.folder / FLOAT).write_bytes(small_v1.tflite)
         (work.folder / FACTS).write_text(json.dumps(small_v1.facts))
-        target = TargetConfig("cpu", latency_profile=file)
+        target = TargetConfig(str(file), integer=False)
         stages.calibrate(work, DataConfig(tmp_path, 4, "squash"), MethodConfig("minmax"), target)
         plans.append(stages.plan_of(work))
         solved = stages.solved(work).folded
         assert {solved.tensors[t].name for t in solved.islands} == set(plans[-1].floats)
         kept = json.loads((work.folder / LATENCY).read_text())
-        assert kept == json.loads(board.read_text() if file else default_profile().to_json())
+        assert kept == json.loads(board.read_text() if number else default_profile().to_json())
     assert len(plans[1].floats) > len(plans[0].floats)
 
 
@@ -699,8 +700,9 @@ def test_a_profile_that_is_not_there_costs_no_export(tmp_path, pictures):
     from PIL import Image
 
     Image.fromarray(pictures[0]).save(tmp_path / "0.png")
-    with pytest.raises(InputError, match="cortex-a99 does not exist; the package has those of cortex-a53, "):
-        api.build("mobilevit_xxs", tmp_path, tmp_path / "out", profile="cpu", latency_profile="cortex-a99")
+    for name, words in (("litert-cortex-a99", "unknown target 'litert-cortex-a99'"), ("a.json", "a.json does not")):
+        with pytest.raises((InputError, UsageError), match=words):
+            api.build("mobilevit_xxs", tmp_path, tmp_path / "out", target=name)
     assert {p.name for p in tmp_path.rglob("*") if p.is_file()} <= {"0.png", "lock"}
 
 
@@ -731,17 +733,17 @@ def test_the_method_buys_accuracy_with_float_kernels():
     small = made_up(border_us=0.1, SOFTMAX_int8=3, SOFTMAX_float32=3)
     latency = replace(small, kernels={**small.kernels, "CONV_2D int8": KernelTime(fixed_us=1000.0)})
     graph, chosen, said = attention_like(), method("qhyvit"), []
-    assert not with_profile(graph, "cpu", latency).islands
+    assert not placed(graph, replace(CPU, times=latency)).islands
     options = {**chosen.defaults, "rounds": 2, "learn": 0, "ridge": 0.0, "rounding": False, "bias": False}
     images = torch.rand(8, 4, 4, 3, generator=torch.Generator().manual_seed(0))
-    problem = Problem(graph, images, latency=latency, profile="cpu", log=said.append)
+    problem = Problem(graph, images, target=replace(CPU, times=latency), log=said.append)
     solution = chosen.search(problem, options)
     assert solution.graph.islands == {2}
     assert "float kernel for s" in said
     assert not solution.graph.widened
     plan = QuantPlan(solution.tensors, "qhyvit", profile="cpu")
     assert census(quantized_file(solution.shipped, plan)).ops[("SOFTMAX", "FLOAT32")] == 1
-    stays = chosen.search(replace(problem, profile="integer"), {**options, "int16_ms": 0.0})
+    stays = chosen.search(replace(problem, target=replace(problem.target, floats=False)), {**options, "int16_ms": 0.0})
     assert not stays.graph.islands
 
 

@@ -13,6 +13,7 @@ from qhyvit.passes import all_passes, prepared
 from qhyvit.sim.checked import Door
 from qhyvit.sim.run import Executor
 from tests._graphs import PIECES, Builder, random_graph
+from tests._targets import BY_PROFILE
 
 NORMS = ("norm", "norm of products", "norm of moments")
 SHORT = Counter(MEAN=2, SUB=1, MUL=2, ADD=1, RSQRT=1)
@@ -109,7 +110,7 @@ def test_a_factor_behind_a_layer_goes_into_it():
 def test_all_passes_together_leave_the_function_as_it_was(names, seed, profile):
     graph = random_graph(names, seed)
     said = []
-    made = prepared(graph, profile, Door.on_noise(graph, log=said.append))
+    made = prepared(graph, BY_PROFILE[profile], Door.on_noise(graph, log=said.append))
     assert said == []  # nothing was refused
     made.check()
     x, y = outputs(graph), outputs(made)

@@ -128,12 +128,13 @@ def test_a_unit_stands_behind_its_number():
     assert method("qhyvit").options["int16_ms"].allowed == "a number from 0 to 1000000 milliseconds"
 
 
-def test_old_runtimes_get_no_int16_whatever_the_method():
+def test_old_runtimes_get_no_int16_and_no_logarithm_whatever_the_method():
     for name in all_methods():
         options = method(name).parse({})
-        assert type(options.without_int16()) is type(options)
+        assert type(options.without_int16()) is type(options.without_log()) is type(options)
     without = method("qhyvit").parse({"int16_ms": 3, "rounds": 2}).without_int16()
-    assert (without.int16_ms, without.fast_softmax, without.rounds) == (0.0, False, 2)
+    assert (without.int16_ms, without.fast_softmax, without.rounds) == (0.0, True, 2)
+    assert not without.without_log().fast_softmax
 
 
 def said(capsys, *args):

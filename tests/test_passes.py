@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from qhyvit.graph.ir import Graph
 from qhyvit.passes import all_passes, in_order, passes_of, prepared
 from qhyvit.passes.shared.graph_pass import Pass, Phase
+from qhyvit.targets import Target
 from qhyvit.tflite.read import read
 from tests._graphs import PIECES, random_graph
+from tests._targets import KINDS
 
-PROFILES = ("integer", "cpu")
+PROFILES = tuple(KINDS)
 
 
 def some_order(passes: list[Pass], seed: int) -> list[Pass]:
@@ -53,9 +55,11 @@ def made_by(graph: Graph) -> tuple[Counter[str], list[str]]:
     return Counter(nodes), [key[t] for t in graph.outputs]
 
 
-def behind(graph: Graph, passes: list[Pass]) -> Graph:
+def behind(graph: Graph, passes: list[Pass], target: Target) -> Graph:
     for each in passes:
-        graph = each.apply(graph)
+        made = each.edit(target).apply(graph)
+        assert made is not None
+        graph = made
     return graph
 
 
@@ -76,7 +80,7 @@ def test_passes_that_wait_for_each_other_are_refused() -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("phase", Phase)
 def test_the_order_is_one_that_after_allows_and_the_same_every_time(phase: Phase, profile: str) -> None:
-    chosen = passes_of(phase, profile)
+    chosen = passes_of(phase, KINDS[profile])
     place = {p.name: i for i, p in enumerate(chosen)}
     assert all(place[name] < place[p.name] for p in chosen for name in p.after if name in place)
     assert in_order(reversed(chosen)) == chosen
@@ -87,9 +91,9 @@ def test_the_order_is_one_that_after_allows_and_the_same_every_time(phase: Phase
     st.lists(st.sampled_from(sorted(PIECES)), min_size=1, max_size=5), st.integers(0, 2**16), st.sampled_from(PROFILES)
 )
 def test_any_order_that_after_allows_gives_the_same_generated_graph(names: list[str], seed: int, profile: str) -> None:
-    graph, passes = random_graph(names, seed), passes_of(Phase.PREPARE, profile)
-    expected = made_by(behind(graph, passes))
-    assert made_by(behind(graph, some_order(passes, seed))) == expected
+    graph, passes = random_graph(names, seed), passes_of(Phase.PREPARE, KINDS[profile])
+    expected = made_by(behind(graph, passes, KINDS[profile]))
+    assert made_by(behind(graph, some_order(passes, seed), KINDS[profile])) == expected
 
 
 def orders() -> Iterator[tuple[str, int]]:
@@ -98,6 +102,6 @@ def orders() -> Iterator[tuple[str, int]]:
 
 @pytest.mark.parametrize(("profile", "seed"), orders())
 def test_any_order_that_after_allows_gives_the_same_mobilevit(small, profile: str, seed: int) -> None:
-    graph, passes = read(small.tflite), passes_of(Phase.PREPARE, profile)
-    found = behind(graph, some_order(passes, seed))
-    assert made_by(found) == made_by(prepared(graph, profile))
+    graph, passes = read(small.tflite), passes_of(Phase.PREPARE, KINDS[profile])
+    found = behind(graph, some_order(passes, seed), KINDS[profile])
+    assert made_by(found) == made_by(prepared(graph, KINDS[profile]))

@@ -13,6 +13,7 @@ from qhyvit.passes import all_passes, passes_of
 from qhyvit.passes.shared.graph_pass import Phase
 from qhyvit.sim.run import Executor
 from tests._graphs import PIECES, Builder, Piece
+from tests._targets import KINDS
 
 CLOSE = 1e-5  # of the largest output: constants are held in float32
 
@@ -114,12 +115,13 @@ def test_each_pass_keeps_the_values_of_each_form(name: str) -> None:
 
 
 @settings(deadline=None, max_examples=300, derandomize=True)
-@given(NAMES, st.integers(0, 2**16), st.sampled_from(("integer", "cpu")))
+@given(NAMES, st.integers(0, 2**16), st.sampled_from(sorted(KINDS)))
 def test_passes_in_their_order_keep_the_values(names: list[str], seed: int, profile: str) -> None:
     graph = built(names, seed)
     for phase in (Phase.EXPORT, Phase.PREPARE):
-        for each in passes_of(phase, profile):
-            found = each.apply(graph)
+        for each in passes_of(phase, KINDS[profile]):
+            found = each.edit(KINDS[profile]).apply(graph)
+            assert found is not None
             if found is not graph:
                 check_same(graph, found, f"{each.name} in {names}")
             graph = found

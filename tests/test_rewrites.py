@@ -21,6 +21,7 @@ from qhyvit.passes import (
     squares,
 )  # fmt: skip
 from qhyvit.sim.run import Executor
+from tests._targets import INTEGER
 
 
 def product(op, left, right, out, **attrs):
@@ -259,7 +260,7 @@ def test_few_rows_meet_many_the_other_way_round():
 
 def test_a_product_that_the_converter_made_a_layer_is_turned_as_well():
     graph = sums_and_products(product("FULLY_CONNECTED", 3, 3, 5), shapes=[(4, 4)], outputs=(5,))
-    found = prepared(graph, latency=replace(default_profile(), sizes=Sizes(many_rows=4)))
+    found = prepared(graph, replace(INTEGER, times=replace(default_profile(), sizes=Sizes(many_rows=4))))
     assert [n.op for n in found.nodes].count("TRANSPOSE") == 1
     y = 1 + INPUT[:, 0]
     assert torch.allclose(outputs_of(found)[5], y @ y.transpose(1, 2), atol=1e-6)

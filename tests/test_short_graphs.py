@@ -22,6 +22,7 @@ from qhyvit.passes import (
     shortened,
 )  # fmt: skip
 from qhyvit.sim.run import Executor
+from tests._targets import CPU, INTEGER
 
 
 class Chain:
@@ -279,8 +280,8 @@ def test_a_token_of_zeros_stays_a_number():
     assert ops(found) == ["MUL", "MEAN", "ADD", "RSQRT", "MUL"]
     assert_equal(graph, found)
     assert guarded_roots.apply(found).nodes == found.nodes
-    assert ops(prepared(graph, "cpu")) == ops(found)
-    assert "ADD" not in ops(prepared(graph, "integer"))  # the int8 kernel gives its highest code
+    assert ops(prepared(graph, CPU)) == ops(found)
+    assert "ADD" not in ops(prepared(graph, INTEGER))  # the int8 kernel gives its highest code
 
 
 def test_the_file_of_a_token_of_zeros_gives_numbers():

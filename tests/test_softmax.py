@@ -25,6 +25,7 @@ from qhyvit.verify.agree import op_by_op
 from qhyvit.verify.census import census
 from qhyvit.verify.decide import HERE
 from tests._codes import input_codes
+from tests._targets import CPU, INTEGER
 
 
 def softmax_graph(rows, count):
@@ -182,7 +183,7 @@ def grouped_graph(rows, groups, count):
 
 def quotient_problem(spread=1.0):
     x = spread * torch.randn(4, 196, 6, generator=torch.Generator().manual_seed(4))
-    return Problem(grouped_graph(196, 2, 3), x, profile="cpu")
+    return Problem(grouped_graph(196, 2, 3), x, target=CPU)
 
 
 def test_few_values_are_a_quotient_of_exponentials():
@@ -199,15 +200,15 @@ def test_few_values_are_a_quotient_of_exponentials():
 def test_a_quotient_without_reshapes_sums_its_own_row_alone():
     graph = softmax_graph(512, 7)
     x = torch.randn(2, 512, 7, generator=torch.Generator().manual_seed(5))
-    made = softmax.quotients(Problem(graph, x, profile="cpu")).graph
+    made = softmax.quotients(Problem(graph, x, target=CPU)).graph
     assert [n.op for n in made.nodes] == ["EXP", "BATCH_MATMUL", "DIV", "FULLY_CONNECTED"]
     assert torch.allclose(Executor(made).run(x, None, [1])[1], torch.softmax(x, dim=-1)[:, None], atol=1e-6)
 
 
 def test_scores_that_could_overflow_and_other_profiles_keep_their_softmax():
     large, small = quotient_problem(spread=30.0), quotient_problem()
-    few = Problem(grouped_graph(16, 2, 3), torch.randn(1, 16, 6), profile="cpu")
-    for problem in (large, replace(small, profile="integer"), few):
+    few = Problem(grouped_graph(16, 2, 3), torch.randn(1, 16, 6), target=CPU)
+    for problem in (large, replace(small, target=INTEGER), few):
         assert softmax.quotients(problem).graph is problem.graph
 
 

@@ -101,10 +101,10 @@ def spec(tmp_path, text):
         (ONE + "methods = ['minmax']\nseeds = 1\n" + FOLDERS, "seeds must be a list, got 1"),
         (ONE + "methods = ['minmax']\nseeds = [true]\n" + FOLDERS, "option seeds 1=True: must be a whole number"),
         (ONE + "methods = ['minmax']\nbits = [3]\n" + FOLDERS, "option bits 1=3: must be a whole number from 4 to 8"),
-        (ONE + "methods = ['minmax']\nprofiles = ['cpus']\n" + FOLDERS, "profiles 1=cpus: must be one of integer, cpu"),
+        (ONE + "methods = ['minmax']\ntargets = ['cpus']\n" + FOLDERS, "unknown target 'cpus'"),
         (
-            ONE + "methods = ['minmax']\nbits = [4, 8]\nprofiles = ['cpu']\n" + FOLDERS,
-            "--bits 4 needs --profile integer",
+            ONE + "methods = ['minmax']\nbits = [4, 8]\ninteger = [false]\n" + FOLDERS,
+            "--bits 4 needs --integer",
         ),
         (
             ONE + "methods = [{name = 'qhyvit', options = {round = 1}}]\n" + FOLDERS,
@@ -135,7 +135,7 @@ def test_paths_of_a_spec_are_relative_to_it_and_labels_name_options(tmp_path):
     assert found.calibration.images == tmp_path / "train"
     assert [m.label for m in found.methods] == ["minmax", "qhyvit (rounds=1)"]
     assert found.bits == (8,)
-    assert found.profiles == ("integer",)
+    assert (found.targets, found.integer) == (("litert",), (True,))
 
 
 # ---- jobs
@@ -398,12 +398,12 @@ def test_a_latency_profile_goes_to_every_build_and_names_its_result(place):
         return matrix(read_spec(place / "s.toml"), place / "out").builds
 
     first = {b.job.digest for b in builds()}
-    (place / "s.toml").write_text('latency_profile = "pi.json"\n' + GOOD)
+    (place / "s.toml").write_text('targets = ["pi.json"]\n' + GOOD)
     with pytest.raises(InputError, match=r"pi\.json"):
         builds()
     (place / "pi.json").write_text(replace(default_profile(), name="Pi").to_json())
     found = builds()
-    assert [b.job.arguments["config"]["target"]["latency_profile"] for b in found] == [str(place / "pi.json")] * 2
+    assert [b.job.arguments["config"]["target"]["name"] for b in found] == [str(place / "pi.json")] * 2
     assert not first & {b.job.digest for b in found}
     assert sweep(place / "s.toml", place / "out", Pool(workers=2), quiet, quiet).failed == {}
 

@@ -23,7 +23,7 @@ FAST = {  # of a processor's features, those that int8 kernels of XNNPACK are mu
 }
 LEAST_MEMORY_MIB = 256
 RUNTIME = "ai-edge-litert"
-BOUND = re.compile(r"(<=|>=|==|!=|<|>|~=)\s*([0-9][0-9.]*)")
+BOUND = re.compile(r"(<=|>=|==|!=|<|>|~=)\s*([0-9][\w.]*)")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def requirements() -> list[Requirement]:
     for line in lines:
         named, _, marker = line.partition(";")
         name = re.match(r"[\w.-]+", named.strip())
-        extra = re.search(r"extra == ['\"](\w+)['\"]", marker)
+        extra = re.search(r"extra == ['\"]([\w-]+)['\"]", marker)
         if name is not None:
             bounds = ",".join(sorted(("".join(pair) for pair in BOUND.findall(named)), reverse=True))
             found.append(Requirement(name[0], bounds, "" if extra is None else extra[1]))

@@ -5,10 +5,9 @@ path of a ``.tflite``, ``.onnx`` or ``.pt2``, or a ``torch.nn.Module`` that take
 ...], which is left as it is. In its place a :class:`BuildConfig` has all settings at once; else they are keywords,
 named as its fields are (``method`` and ``model`` are the ``name`` of theirs): ``weights``, ``pretrained``,
 ``random_weights``, ``classes``, ``input_size``, ``mean``, ``std``, ``channel_order``, ``task``; ``images``,
-``count``, ``resize_mode``; ``method``, ``options``, ``seed``, ``bits``; ``profile``, ``int16``, ``latency_profile``;
-``out``, ``work``, ``labels``, ``min_agreement``. None: the default. ``images`` is a folder of pictures or arrays, or
-any iterable of arrays (:func:`qhyvit.data.write_arrays`). ``progress(what, share)`` and ``log(line)`` are told what
-happens.
+``count``, ``resize_mode``; ``method``, ``options``, ``seed``, ``bits``; ``target``, ``integer``; ``out``, ``work``,
+``labels``, ``min_agreement``. None: the default. ``images`` is a folder of pictures or arrays, or any iterable of
+arrays (:func:`qhyvit.data.write_arrays`). ``progress(what, share)`` and ``log(line)`` are told what happens.
 """
 
 from __future__ import annotations
@@ -81,7 +80,8 @@ def _config(model: str | Path | nn.Module | BuildConfig, given: Mapping[str, Any
 def _checked(config: BuildConfig, *, verify: bool) -> BuildConfig:
     """What is wrong must not cost an export."""
     images_in(config.data.images)
-    stages.latency_of(config.target.latency_profile)
+    config.target.found.check_tools()
+    config.target.found.latency  # noqa: B018 - a file that is none must not cost an export
     if config.output.labels is not None:
         read_label_names(config.output.labels)
     stages.check_weights(config.model)

@@ -20,7 +20,7 @@ from typing import Any
 
 from qhyvit.errors import InputError, QhyvitError, UsageError
 from qhyvit.progress import Log
-from qhyvit.wheelhouse import INSTALL, LAUNCHER, Target, digest, make
+from qhyvit.wheelhouse import INSTALL, LAUNCHER, Platform, digest, make
 
 CACHE = Path("~/.cache/qhyvit/wheelhouse")  # on the host, a folder for each kind of board
 THERE = ".cache/qhyvit-device"  # on the board, below its home: installed device stages by their hash
@@ -78,7 +78,7 @@ class RemoteBoard:
         lines = said.strip().splitlines() or ["nothing"]
         return BoardError(f"{self.host}: its answer cannot be read: {lines[-1].strip()[:100]}")
 
-    def target(self) -> Target:
+    def target(self) -> Platform:
         """Its Python and machine.
 
         Raises:
@@ -91,7 +91,7 @@ class RemoteBoard:
         python, machine, pointer = found.groups()
         if pointer != "8":
             raise BoardError(f"{self.host}: its Python is 32-bit; int8 models crash there: use a 64-bit system")
-        return Target(python, machine)
+        return Platform(python, machine)
 
     def install(self, wheels: Path, log: Log) -> str:
         """Unpack a wheelhouse there, once; the command that runs the device stage."""
@@ -149,7 +149,7 @@ def _is_bench(found: Any) -> bool:
         return False
 
 
-def cached(target: Target, log: Log) -> Path:
+def cached(target: Platform, log: Log) -> Path:
     """The host's wheelhouse for such a board, made once for each version of the project."""
     from qhyvit_device import __version__
 

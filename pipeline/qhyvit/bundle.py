@@ -104,7 +104,7 @@ def created_by(command: str, facts: Mapping[str, Any], plan: QuantPlan, verified
         "command": command, "method": plan.method, "options": dict(plan.options), "seed": plan.seed,
         "weights": facts["weights"], "weights_sha256": facts.get("weights_sha256"), "folds": len(plan.folds),
         "calibration_images": plan.image_count, "calibration_image_hashes": list(plan.image_hashes),
-        "verified": True, "against_float": verified["against_float"],
+        "verified": True, "target": dict(verified.get("target") or {}), "against_float": verified["against_float"],
         "oldest_runtime": verified["census"]["oldest_runtime"],
     }  # fmt: skip
 
@@ -128,7 +128,8 @@ def _stored(pixels: np.ndarray) -> tuple[str, bytes]:
 
 def write_bundle(
     out: Path, model: bytes, how: Preprocess, test_image: Path, labels: Sequence[str] | None, facts: Mapping[str, Any],
-    *, on_arm64: Callable[[np.ndarray], Sequence[int]] | None = None, force: bool = False,
+    *, more: Mapping[str, bytes] | None = None, on_arm64: Callable[[np.ndarray], Sequence[int]] | None = None,
+    force: bool = False,
 ) -> Manifest:  # fmt: skip
     """Write a bundle folder; it appears whole or not at all.
 
@@ -140,6 +141,7 @@ def write_bundle(
         labels: class names; None for a task without.
         facts: ``model``, ``profile``, ``versions``, ``created_by``; ``task`` ("classify" without), ``outputs`` (their
             names; "logits" or the like without).
+        more: other files by name, for runtimes that do not take ``model``.
         on_arm64: pixels [H, W, C] -> the codes of all outputs one after the other that arm64 gives, for the self test
             there.
 
@@ -157,7 +159,7 @@ def write_bundle(
     codes = Outputs(outputs, file.invoke(quantize(pixels, how, scale, zero_point, dtype))).test_codes()
     with files.new_folder(out, force=force) as folder:
         test_file, picture = _stored(pixels)
-        content = {"model.tflite": model, test_file: picture}
+        content = {"model.tflite": model, test_file: picture, **(more or {})}
         if labels is not None:
             content["labels.txt"] = ("\n".join(labels) + "\n").encode()
         for name, data in content.items():

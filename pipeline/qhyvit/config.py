@@ -6,17 +6,22 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from qhyvit import files
 from qhyvit.errors import UsageError, near
 from qhyvit.options import Option, Settings, numbers, options_of, setting
-from qhyvit.plan import PROFILES
+from qhyvit.targets import Target, target
 from qhyvit.tasks import task
 from qhyvit_device.preprocess import MODES
 
+RENAMED_TARGETS = {
+    "profile": "integer is the default, cpu is --no-integer (integer = false)",
+    "int16": "for runtimes of 2.14 use --target litert-2.14",
+    "latency_profile": "use --target, with the JSON file, or a board's name such as litert-cortex-a72",
+}
 CONFIG = "config.json"  # in a work directory: the settings of the stages that ran
 
 if TYPE_CHECKING:
@@ -122,14 +127,21 @@ class MethodConfig(Settings):
 class TargetConfig(Settings):
     """What the file runs on."""
 
-    profile: str = setting(
-        "integer", "integer: no float at all; cpu: float where its kernels are faster.", choices=PROFILES
-    )
-    int16: bool = setting(True, "No int16 and no int8 LOG: for runtimes of 2.14.")
-    latency_profile: Path | None = setting(
-        None, "Times of a board's kernels: from `latency-profile`, or a bench file; or cortex-a53, -a72, -a76: "
-        "instructions counted by an emulator.",
+    RENAMED: ClassVar = RENAMED_TARGETS
+    name: str = setting(
+        "litert", "Runtime or board, `qhyvit targets` lists them; or a JSON file: kernels' times on a board, from "
+        "`latency-profile`, or a bench file.",
     )  # fmt: skip
+    integer: bool = setting(True, "No float anywhere; --no-integer: float where that is faster and the target can.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.found  # noqa: B018 - raises
+
+    @cached_property
+    def found(self) -> Target:
+        """The target, without float where none is wanted."""
+        return target(self.name, integer=self.integer)
 
 
 @dataclass(frozen=True)
@@ -189,6 +201,8 @@ class BuildConfig(Settings):
         if given.get("method", method) != method:
             raw["method"].pop("options", None)
         for keyword, value in given.items():
+            if keyword in RENAMED_TARGETS:
+                raise UsageError(f"{keyword} is no setting any more: {RENAMED_TARGETS[keyword]}")
             if keyword not in keywords():
                 raise UsageError(f"a build has no setting {keyword!r}{near(keyword, keywords())}")
             part, name, _ = keywords()[keyword]
@@ -208,13 +222,13 @@ class BuildConfig(Settings):
 
 
 def check_bits(method: MethodConfig, target: TargetConfig) -> None:
-    """Refuse bits that the profile does not have.
+    """Refuse bits that float islands do not have.
 
     Raises:
         UsageError: it does not.
     """
-    if method.bits < 8 and target.profile != "integer":
-        raise UsageError(f"--bits {method.bits} needs --profile integer: float islands have no smaller grid")
+    if method.bits < 8 and not target.integer:
+        raise UsageError(f"--bits {method.bits} needs --integer: float islands have no smaller grid")
 
 
 @cache
@@ -251,7 +265,14 @@ def relative(kind: type[Settings], given: Any, base: Path) -> Any:
     found = {name: _relative(known[name], value, base) if name in known else value for name, value in given.items()}
     if issubclass(kind, ModelConfig) and isinstance(found.get("name"), str):
         found["name"] = located(found["name"], lambda place: str(base / place))
+    if issubclass(kind, TargetConfig) and "name" in found:
+        found["name"] = board_at(found["name"], base)
     return found
+
+
+def board_at(name: Any, base: Path) -> Any:
+    """A target's name; of a JSON file its path as seen from ``base``."""
+    return str(base / name) if isinstance(name, str) and name.endswith(".json") else name
 
 
 def _relative(option: Option, value: Any, base: Path) -> Any:

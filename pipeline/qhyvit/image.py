@@ -24,7 +24,7 @@ import qhyvit_device
 from qhyvit import files
 from qhyvit.errors import InputError, OutputError, UsageError
 from qhyvit.progress import Log
-from qhyvit.wheelhouse import Target, fetch, make
+from qhyvit.wheelhouse import Platform, fetch, make
 from qhyvit_device.manifest import FILE_NAME, Manifest
 from qhyvit_device.runner import Model
 
@@ -216,7 +216,7 @@ def device_layers(platform: str, log: Log) -> list[ImageLayer]:
         log(f"fetching Debian's Python {PYTHON} for {platform}")
         _tree("root", platform.partition("/")[2], root)
         wheels.mkdir()
-        fetch(wheels, Target(PYTHON, PLATFORMS[platform]), log)
+        fetch(wheels, Platform(PYTHON, PLATFORMS[platform]), log)
         _tree("site", wheels, site)
         log("packing")
         stage = Path(qhyvit_device.__file__).parent
@@ -262,7 +262,7 @@ def write_image(
     return Image(name, digest, len(archive), sum(part.size_bytes for part in layers))
 
 
-def write_tarball(bundle: Path, out: Path, target: Target, log: Log, *, force: bool = False) -> str:
+def write_tarball(bundle: Path, out: Path, target: Platform, log: Log, *, force: bool = False) -> str:
     """Write bundle, wheels and install script as one tar, for a board without a container engine; its sha256.
 
     Raises:

@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from qhyvit.errors import UsageError, near
 
@@ -190,6 +190,8 @@ class Settings:
         UsageError: a value is not allowed.
     """
 
+    RENAMED: ClassVar[Mapping[str, str]] = {}  # names of earlier releases, and what to write now
+
     def __post_init__(self) -> None:
         for name, option in options_of(type(self)).items():
             object.__setattr__(self, name, option.parse(name, getattr(self, name)))
@@ -205,6 +207,8 @@ class Settings:
         if not isinstance(given, Mapping):
             raise UsageError(f"options of {whose} are names with values, got {_shown(given)}")
         for name in given:
+            if name in cls.RENAMED:
+                raise UsageError(f"{whose}: {name} is no option any more: {cls.RENAMED[name]}")
             if name not in known:
                 raise UsageError(f"{whose} has no option {_shown(str(name))!r}{near(str(name), known)}")
         for name, option in known.items():

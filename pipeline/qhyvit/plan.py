@@ -121,6 +121,7 @@ class QuantPlan:
     options: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     profile: str = "integer"
+    target: str = "litert"  # what it is for (qhyvit.targets)
     model_sha256: str = ""
     images_sha256: str = ""
     image_count: int = 0

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from qhyvit.errors import UsageError, near
 
 T = TypeVar("T")
-GROUPS = tuple(f"qhyvit.{folder}" for folder in ("ops", "passes", "observers", "folds", "methods", "models", "tasks"))
+GROUPS = tuple(f"qhyvit.{folder}" for folder in ("ops", "passes", "observers", "folds", "methods", "models", "tasks",
+          "targets"))
 
 
 def discover(package: ModuleType, constant: str, kind: type[T]) -> dict[str, T]:

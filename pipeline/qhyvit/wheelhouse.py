@@ -67,7 +67,7 @@ if [ -d "$here/bundle" ]; then set -- "$here/bundle"; else set --; fi
 
 
 @dataclass(frozen=True)
-class Target:
+class Platform:
     """A board's Python version ("3.11") and machine ("aarch64")."""
 
     python: str = "3.11"
@@ -128,7 +128,7 @@ def digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def fetch(folder: Path, target: Target, log: Log) -> None:
+def fetch(folder: Path, target: Platform, log: Log) -> None:
     """Fetch what the device stage runs with, in the versions of ``device_wheels.txt``.
 
     Raises:
@@ -148,7 +148,7 @@ def holds_wheels(folder: Path) -> bool:
     return isinstance(named, list) and files.only(folder, (*map(str, named), *own))
 
 
-def make(out: Path, target: Target, log: Log, *, force: bool = False) -> list[Path]:
+def make(out: Path, target: Platform, log: Log, *, force: bool = False) -> list[Path]:
     """Fetch and build the wheels for ``target``; the folder appears whole.
 
     Raises:

@@ -37,9 +37,10 @@ FLOAT, FACTS, FOLDED, PLAN, CONSTANTS, MODEL, VERIFY, STATE, SAMPLES, LATENCY = 
     "float.tflite", "export.json", "folded.tflite", "plan.json", "plan.npz", "model.tflite", "verify.json",
     "state.json", "samples.npz", "latency.json",
 )  # fmt: skip
+VELA = "vela.tflite"  # of targets with an Ethos-U: the file that Vela compiled
 MADE_BY = {
     FLOAT: "export", FACTS: "export", FOLDED: "calibrate", PLAN: "calibrate", CONSTANTS: "calibrate",
-    LATENCY: "calibrate", SAMPLES: "calibrate", MODEL: "convert", VERIFY: "verify", STATE: "the stage",
+    LATENCY: "calibrate", SAMPLES: "calibrate", MODEL: "convert", VERIFY: "verify", VELA: "verify", STATE: "the stage",
 }  # fmt: skip
 # what a result depends on besides this package's own code
 TOOLS = ("torch", "timm", "litert-torch", "ai-edge-litert", "numpy", "pillow")
@@ -53,6 +54,7 @@ FORMS: dict[str, Any] = {
     VERIFY: {
         "passed": bool, "checks": [{"name": str, "passed": bool, "detail": str}], "census": {"oldest_runtime": str},
         "sqnr_db": Mapping[str, float], "files": dict,
+        "?target": dict,
         "?against_float": {
             "images": int, "task": str, "alike": {"share": float, "text": str, "figures": Mapping[str, float]},
         },

@@ -160,7 +160,7 @@ def _made(entry: Entry, out: Path, state: dict[str, Any], talk: _Talk, *, force:
             talk.log("bundle unchanged, kept")
         else:
             _build(entry, bundle, talk, force=force)
-            state[entry.name] = {"build": key}
+            state[entry.name] = {**(known if isinstance(known, dict) else {}), "build": key}
             files.write_text(out / STATE, json.dumps(state, indent=1) + "\n")
         return Made(entry.name, "", _card(entry, bundle, state, talk))
     except QhyvitError as error:

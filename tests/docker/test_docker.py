@@ -23,7 +23,7 @@ from qhyvit.methods.shared.problem import Problem
 from qhyvit.ops.shared.spec import Kernel
 from qhyvit.plan import QuantPlan
 from qhyvit.verify.decide import simulated_codes
-from qhyvit.wheelhouse import Target
+from qhyvit.wheelhouse import Platform
 from qhyvit_device.preprocess import Preprocess
 from qhyvit_device.preprocess import quantize as codes_of
 
@@ -185,7 +185,7 @@ def test_a_bundles_image_runs_its_self_test(buildah, mounted, arm, archives, arc
 
 def test_the_tarball_installs_on_a_bare_python(buildah, images, mounted, bundle, tmp_path):
     """Debian's base image has a shell and coreutils; Python is the device image's. This machine's is never used."""
-    write_tarball(bundle, tmp_path / "board.tar", Target("3.11", "x86_64"), print)
+    write_tarball(bundle, tmp_path / "board.tar", Platform("3.11", "x86_64"), print)
     subprocess.run(["tar", "xf", "board.tar"], cwd=tmp_path, check=True)
     python, shell = mounted(images["amd64"]), mounted("docker.io/library/debian:bookworm-slim")
     wrapper = tmp_path / "python"

@@ -49,7 +49,7 @@ OPS = pytest.mark.parametrize("op", all_ops().values(), ids=lambda op: op.name)
 def test_every_op_has_a_case() -> None:
     files = {p.stem.upper() for p in Path(qhyvit.ops.__file__).parent.glob("*.py") if not p.stem.startswith("_")}
     assert files == set(all_ops())
-    assert files - {case.op for case in CASES} == JOINTS
+    assert files - {case.op for case in CASES} == JOINTS | {"CAST"}  # of codes alone: tests/test_targets.py
 
 
 @OPS

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from qhyvit import files
-from qhyvit.config import keywords
+from qhyvit.config import RENAMED_TARGETS, keywords
 from qhyvit.errors import UsageError
 from qhyvit_device import __version__
 
@@ -44,9 +44,17 @@ def flag(keyword: str) -> Any:
     _, _, about = keywords()[keyword]
     name, negated = (about.flag or keyword).replace("_", "-"), about.kind is bool and about.default is True
     text = f"{about.help[:-1]}; default {about.default}." if type(about.default) in (int, str) else about.help
-    return typer.Option(
-        f"--no-{name}" if negated else f"--{name}", min=about.low, max=about.high, help=text, show_default=False
-    )
+    written = f"--{name}/--no-{name}" if negated else f"--{name}"
+    return typer.Option(written, min=about.low, max=about.high, help=text, show_default=False)
+
+
+GONE = {("no_int16" if name == "int16" else name): said for name, said in RENAMED_TARGETS.items()}
+
+
+def _hidden(keyword: str) -> Any:
+    """A flag of an earlier release, so that whoever writes it reads what to write now."""
+    kind = bool if keyword.startswith("no_") else str
+    return Annotated[kind | None, typer.Option(f"--{keyword.replace('_', '-')}", hidden=True)]
 
 
 def build_flags(*parts: str) -> Callable[[Command], Command]:
@@ -59,16 +67,18 @@ def build_flags(*parts: str) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True).parameters
         flags = {keyword: about for keyword, (_, _, about) in keywords(*parts).items() if keyword != "model"}
+        gone = GONE if "target" in parts else {}
         sources = SOURCES if "model" in parts else {}
 
         def call(**values: Any) -> None:
+            for keyword in gone:
+                if values.pop(keyword):
+                    raise UsageError(f"--{keyword.replace('_', '-')} is no option any more: {GONE[keyword]}")
             given = {keyword: values.pop(keyword) for keyword in flags}
             if sources:
                 named = {way: values.pop(way) for way in sources}
                 given["model"] = _model({way: name for way, name in named.items() if name is not None}, values)
             for keyword, about in flags.items():
-                if about.kind is bool and about.default is True and given[keyword]:
-                    given[keyword] = False
                 if about.kind is dict and given[keyword] is not None:
                     given[keyword] = _pairs(given[keyword])
             command(given={keyword: value for keyword, value in given.items() if value is not None}, **values)
@@ -80,6 +90,8 @@ def build_flags(*parts: str) -> Callable[[Command], Command]:
         generated = [parameter(keyword, about.kind if about.read is None else str) for keyword, about in flags.items()]
         generated += [inspect.Parameter(way, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
                       for way, hint in sources.items()]  # fmt: skip
+        generated += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_hidden(name))
+                      for name in gone]  # fmt: skip
         kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values() if p.name != "given"]
         found = {p.name: p for p in (*kept, *generated)}
         call.__name__, call.__doc__ = command.__name__, command.__doc__

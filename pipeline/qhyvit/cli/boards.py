@@ -27,10 +27,10 @@ def wheelhouse(
     python: BoardPython = "3.11", machine: Machine = "aarch64", force: Force = False,
 ) -> None:  # fmt: skip
     """Put the device stage and all that it needs into a folder, for a board that fetches nothing."""
-    from qhyvit.wheelhouse import Target, make
+    from qhyvit.wheelhouse import Platform, make
 
     with console.talk() as talk:
-        wheels = make(out, Target(python, machine), talk.log, force=force)
+        wheels = make(out, Platform(python, machine), talk.log, force=force)
     for path in wheels:
         console.say(path)
 
@@ -71,10 +71,10 @@ def bundle_tarball(
 ) -> None:  # fmt: skip
     """Put a bundle, the device stage and all that it needs into one tar, for a board without Docker or network."""
     from qhyvit.image import write_tarball
-    from qhyvit.wheelhouse import Target
+    from qhyvit.wheelhouse import Platform
 
     with console.talk() as talk:
-        digest = write_tarball(bundle, out, Target(python, machine), talk.log, force=force)
+        digest = write_tarball(bundle, out, Platform(python, machine), talk.log, force=force)
     console.say(f"{digest}  {out}")
 
 

@@ -86,6 +86,25 @@ def tasks(as_json: Json = False) -> None:
     console.table("", ("task", "the outputs are", "to be kept of float"), [tuple(row.values()) for row in rows])
 
 
+@app.command(epilog="Example: `qhyvit targets --json`")
+def targets(as_json: Json = False) -> None:
+    """List the runtimes and boards that a file can be built for, and what proves that it works there."""
+    from qhyvit.targets import all_targets
+
+    rows = [
+        {"target": t.name, "summary": t.summary, "proof": t.proof, "float": t.floats, "also": list(t.accelerators)}
+        for t in all_targets().values()
+    ]
+    if as_json:
+        print(json.dumps({"targets": rows}))
+        return
+    shown = [(t["target"], t["summary"], t["proof"], "yes" if t["float"] else "no") for t in rows]
+    console.table("", ("--target", "what it is", "what proves a file", "float"), shown)
+    for t in all_targets().values():
+        if t.accelerators:
+            console.say(f"{t.name}: {', '.join(t.accelerators)}")
+
+
 @app.command(epilog="Example: `qhyvit export mobilevitv2_075 --weights W.safetensors --work build/v2`")
 @build_flags("model")
 def export(given: Given, work: WorkDir, seed: Seed = 0, force: Force = False) -> None:

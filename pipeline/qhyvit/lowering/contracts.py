@@ -149,7 +149,7 @@ def check_plan(graph: Graph, plan: QuantPlan) -> None:
         op = spec(node.op)
         if op.integer is None and node.is_int8:
             name = graph.tensors[node.outputs[0]].name
-            other = "" if plan.profile == "cpu" else ", or build with --profile cpu"
+            other = "" if plan.profile == "cpu" else ", or build with --no-integer"
             bad.append(f"{node.op} {name!r} has no int8 kernel that is right: rewrite it{other}")
     if bad:
         raise PlanError(f"{len(bad)} problems: " + "; ".join(bad[:8]))

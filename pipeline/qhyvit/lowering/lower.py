@@ -17,12 +17,14 @@ from qhyvit.errors import PlanError
 from qhyvit.graph.ir import FLOAT, INT8, INT16, Graph, Node, Quantization, Tensor
 from qhyvit.lowering.constants import constant_codes, on_grid
 from qhyvit.lowering.contracts import check_plan
+from qhyvit.lowering.tables import table_of
 from qhyvit.ops import spec
 from qhyvit.ops.shared.spec import NoAttrs, Tied
 from qhyvit.plan import QuantPlan, TensorQuant
+from qhyvit.targets import Target, target
 from qhyvit.tflite.serialize import serialize
 
-INT32_TOP = 2**31 - 1
+INT32_TOP, INT8_LOW = 2**31 - 1, -128
 NAMES = {INT8: "int8", INT16: "int16", FLOAT: "float"}
 
 
@@ -46,7 +48,7 @@ def lower(graph: Graph, plan: QuantPlan) -> Lowered:
         PlanError: the plan does not fit the graph, or TFLite cannot express it.
     """
     check_plan(graph, plan)
-    return _Lowering(graph, plan).run()
+    return _Lowering(graph, plan, target(plan.target)).run()
 
 
 def quantized_file(graph: Graph, plan: QuantPlan) -> bytes:
@@ -80,6 +82,7 @@ class _Lowering:
 
     source: Graph
     plan: QuantPlan
+    target: Target
     tensors: dict[int, Tensor] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     held: dict[tuple[object, ...], int] = field(default_factory=dict)
@@ -103,6 +106,9 @@ class _Lowering:
 
     def _lower(self, node: Node) -> None:
         kind = node.writes
+        if node.op in self.target.lacks:
+            name = self.source.tensors[node.outputs[0]].name
+            raise PlanError(f"{node.op} {name!r} cannot run on the target {self.target.name}: choose another target")
         inputs = tuple(self._operand(node, i, node.reads) for i in range(len(node.inputs)))
         outputs, behind = [], []
         for t in node.outputs:
@@ -112,9 +118,28 @@ class _Lowering:
             else:
                 made = self._activation(t, kind, self._written(node, t, kind))
             outputs.append(made)
+        if node.op in self.target.tables and node.is_int8:
+            self.nodes += [*self._table(node, inputs[0], outputs[0]), *behind]
+            return
         op = "QUANTIZE" if self._saturates(node, outputs[0]) else node.op
         attrs = node.attrs if op == node.op else NoAttrs()
         self.nodes += [replace(node, op=op, attrs=attrs, inputs=inputs, outputs=tuple(outputs)), *behind]
+
+    def _table(self, node: Node, read: int, made: int) -> list[Node]:
+        """``node`` as a table of its results, which the target has in the place of its kernel."""
+        like, out = self.tensors[read], self.tensors[made]
+        assert like.quantization is not None
+        assert out.quantization is not None
+        whole, entry = replace(out, shape=(1,), name="table/low"), replace(out, shape=(256,), name=f"{out.name}/table")
+        low = self._constant(("table", "low"), whole, "INT32", np.array([-INT8_LOW], np.int32), None)
+        codes = table_of(node, like.quantization, out.quantization)
+        table = self._add(entry.name, entry, INT8, out.quantization, codes)
+        numbers, positions = (self._add(f"{out.name}/{n}", out, "INT32", None) for n in ("codes", "positions"))
+        return [
+            Node("CAST", spec("CAST").attrs(), (read,), (numbers,), node.block),
+            Node("ADD", spec("ADD").attrs(), (numbers, low), (positions,), node.block),
+            Node("GATHER", spec("GATHER").attrs(), (table, positions), (made,), node.block),
+        ]
 
     def _saturates(self, node: Node, made: int) -> bool:
         """Whether ``node`` is a RELU whose result has no codes below 0: QUANTIZE, which XNNPACK has, does the same."""

@@ -1,8 +1,8 @@
-"""Profiles of a file: which nodes compute in float. ``integer`` has none; ``cpu`` those that are faster so.
+"""Which nodes compute outside int8: none, or in float those that are faster so.
 
-SOFTMAX and RSQRT have no int8 kernel in XNNPACK and coarse ones in TFLite (softmax's output step is 1/256, whatever
-its range); in float they run on few elements between a DEQUANTIZE and a QUANTIZE. In the ``integer`` profile a softmax
-may write int16, with a step of 1/65536, before a QUANTIZE: then its int8 codes have a scale of their own too.
+SOFTMAX and RSQRT have no int8 kernel in XNNPACK and coarse ones in TFLite (softmax's output step is 1/256, whatever its
+range); in float they run on few elements between a DEQUANTIZE and a QUANTIZE. Without float a softmax may write int16,
+with a step of 1/65536, before a QUANTIZE: then its int8 codes have a scale of their own too.
 """
 
 from __future__ import annotations
@@ -10,51 +10,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from qhyvit.errors import PlanError, UsageError
+from qhyvit.errors import PlanError
 from qhyvit.graph import edit
 from qhyvit.graph.ir import FLOAT, INT8, INT16, Graph
 from qhyvit.latency import work as kernels
-from qhyvit.latency.profile import LatencyProfile, default_profile
+from qhyvit.latency.profile import LatencyProfile
 from qhyvit.lowering.placement import Worth, is_long_softmax, place
 from qhyvit.ops import spec
-from qhyvit.plan import PROFILES
+from qhyvit.targets import CPU, INTEGER, Target
 
-ISLANDS = {"integer": INT16, "cpu": FLOAT}  # the type of each profile's islands
+ISLANDS = {INTEGER: INT16, CPU: FLOAT}  # the type of each profile's islands
 
 
 TYPES = ((FLOAT, FLOAT), (INT16, INT16), (INT8, INT16))  # what nodes outside int8 read and write
 GATES = "gates"
 
 
-def check_profile(profile: str) -> None:
-    """Refuse what is no profile.
-
-    Raises:
-        UsageError: no such profile.
-    """
-    if profile not in PROFILES:
-        raise UsageError(f"unknown profile {profile!r}; there are {', '.join(PROFILES)}")
-
-
-def with_profile(
-    graph: Graph, profile: str, latency: LatencyProfile | None = None, worth: Worth | None = None
-) -> Graph:
-    """The graph with islands as the profile wants them: of float in ``cpu``, of int16 in ``integer``.
+def placed(graph: Graph, target: Target, worth: Worth | None = None) -> Graph:
+    """The graph with islands as the target wants them: of float, or of int16 where it is to compute no float.
 
     Args:
-        latency: times of the kernels; None: the default.
-        worth: what accuracy is worth in milliseconds; None: nothing, so that ``integer`` has no islands.
-
-    Raises:
-        UsageError: no such profile.
+        worth: what accuracy is worth in milliseconds; None: nothing, so that there are no islands of int16.
     """
-    check_profile(profile)
-    latency = latency or default_profile()
-    if profile == "cpu":
-        return with_islands(edit.all_int8(graph), profile, place(graph, latency, worth))
-    if worth is None:
+    if target.floats:
+        return with_islands(edit.all_int8(graph), target.profile, place(graph, target.latency, worth))
+    if worth is None or not target.islands:
         return edit.all_int8(graph)
-    return with_islands(graph, profile, place(graph, latency, worth, int16=True))
+    return with_islands(graph, target.profile, place(graph, target.latency, worth, int16=True))
 
 
 def with_islands(graph: Graph, profile: str, outputs: Iterable[int]) -> Graph:

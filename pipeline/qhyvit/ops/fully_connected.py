@@ -59,6 +59,7 @@ def _summed(attrs: FullyConnectedAttrs) -> tuple[int, ...]:
 
 
 _by_constant = accumulates(_forward, 0, 1, 2, summed=_summed, builtin=requantized_once)
+_by_micro = accumulates(_forward, 0, 1, 2, summed=_summed)
 _by_computed = {
     Kernel.X86: accumulates(_forward, 0, 1, 2, summed=_summed, builtin=requantized_up),
     Kernel.ARM64: accumulates(_forward, 0, 1, 2, summed=_summed, builtin=requantized_once_up),
@@ -69,7 +70,9 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: FullyConnectedAttrs,
     """XNNPACK refuses weights that are computed, [B, O, I]: then a builtin kernel runs, one for each processor."""
     weight = codes[1]
     assert weight is not None
-    if weight.ndim == 3 and kernel is not Kernel.REFERENCE:
+    if kernel is Kernel.TFLM:  # rounds twice
+        return list(_by_micro(codes, quants, attrs, kernel))
+    if weight.ndim == 3 and not kernel.is_reference:
         return list(_by_computed[kernel](codes, quants, attrs, Kernel.REFERENCE))
     return list(_by_constant(codes, quants, attrs, kernel))
 

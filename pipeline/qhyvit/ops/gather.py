@@ -1,4 +1,4 @@
-"""GATHER: entries of one axis by constant indices of any rank."""
+"""GATHER: entries of one axis by constant indices of any rank; of a table of codes, by computed ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from qhyvit.errors import GraphError
 from qhyvit.ops.shared.integer import moves
-from qhyvit.ops.shared.spec import Copies, OpSpec, Shape, Tied
+from qhyvit.ops.shared.spec import Codes, Copies, Kernel, OpSpec, Quants, Shape, Tied
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,26 @@ def _shape(shapes: Sequence[Shape], attrs: GatherAttrs, constants: Sequence[Any]
     return (*shapes[0][:axis], *np.asarray(constants[1]).shape, *shapes[0][axis + 1 :])
 
 
+_by_constant = moves(_forward)
+
+
+def _integer(codes: Sequence[Codes], quants: Quants, attrs: GatherAttrs, kernel: Kernel) -> list[np.ndarray]:
+    """Computed indices are int64 [B, *shape], and what they look up is a constant, [1, entries]."""
+    entries, indices = codes[0], codes[1]
+    assert entries is not None
+    assert indices is not None
+    if indices.dtype == np.int64:
+        return [entries[0][indices]]
+    return list(_by_constant(codes, quants, attrs, kernel))
+
+
 OP = OpSpec(
     name="GATHER",
     options="GatherOptions",
     attrs=GatherAttrs,
     infer_shape=_shape,
     forward=_forward,
-    integer=moves(_forward),
+    integer=_integer,
     out=Tied(),
     delegate="XNNPACK has no int8 GATHER",
     copies=Copies.SOME,

@@ -41,7 +41,7 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: LeakyReluAttrs, kern
         above, alpha = ratio(read, write), np.float32(attrs.alpha)
         below = above * alpha
         taken = LEAST <= above <= MOST and abs(below) >= LEAST and -MOST < below <= MOST
-        if taken and kernel is not Kernel.REFERENCE:
+        if taken and not kernel.is_reference:
             return np.where(x > 0, by_fraction_bits(x, above, 8), by_fraction_bits(x, below, 8))
         below = scale(read) * alpha / scale(write)
         return np.where(x > 0, requantized(x, float(above)), requantized(x, float(below)))

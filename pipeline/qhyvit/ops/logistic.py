@@ -1,9 +1,9 @@
 """LOGISTIC: the sigmoid; its int8 output has a prescribed grid.
 
-All kernels make a table of 256 codes in float32. XNNPACK's is 1/2 + tanh(x / 2) / 2: below 1/2 the sum is coarser than
-the sigmoid itself, and what lies within 1e-5 of a tie is rounded as if it were one. One such code of one tensor made 1
-of 16 decisions of a mobilevitv2_050 differ. ``_halves`` repeats the sum; the kernel's tanh is an approximation, so that
-of such ties one in a hundred still parts.
+LiteRT's kernels make a table of 256 codes in float32, TensorFlow Lite Micro's computes in integers. XNNPACK's is 1/2 +
+tanh(x / 2) / 2: below 1/2 the sum is coarser than the sigmoid itself, and what lies within 1e-5 of a tie is rounded as
+if it were one. One such code of one tensor made 1 of 16 decisions of a mobilevitv2_050 differ. ``_halves`` repeats the
+sum; the kernel's tanh is an approximation, so that of such ties one in a hundred still parts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from qhyvit.ops.shared.fixed_point_exp import sigmoid
 from qhyvit.ops.shared.integer import in_float64, tabulated
+from qhyvit.ops.shared.saturating import within_reach
 from qhyvit.ops.shared.spec import Codes, Fixed, Kernel, NoAttrs, Nonnegative, OpSpec, Quants
 from qhyvit.ops.shared.unary import same_shape, unary
 
@@ -51,11 +53,14 @@ def _inverse(x: np.ndarray, attrs: NoAttrs) -> np.ndarray:
 
 
 _of_halves, _of_inverse = tabulated(_halves), tabulated(_inverse)
+_of_integers = within_reach(sigmoid, 8)
 
 
 def _integer(codes: Sequence[Codes], quants: Quants, attrs: NoAttrs, kernel: Kernel) -> list[np.ndarray]:
-    """XNNPACK's sum, or the reference kernel's 1 / (1 + exp(-x))."""
-    table = _of_inverse if kernel is Kernel.REFERENCE else _of_halves
+    """XNNPACK's sum, the reference kernel's 1 / (1 + exp(-x)), or integers."""
+    if kernel is Kernel.TFLM:
+        return list(_of_integers(codes, quants, attrs, kernel))
+    table = _of_inverse if kernel.is_reference else _of_halves
     return list(table(codes, quants, attrs, kernel))
 
 

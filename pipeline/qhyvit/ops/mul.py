@@ -24,7 +24,7 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: ElementwiseAttrs, ke
     assert a is not None
     assert b is not None
     factor = scale(a) * scale(b) / scale(write)
-    taken = write.bits == 8 and kernel is not Kernel.REFERENCE and within([factor], 2**-16, 2**8)
+    taken = write.bits == 8 and not kernel.is_reference and within([factor], 2**-16, 2**8)
     if taken and kernel is Kernel.X86:
         return list(_by_float(codes, quants, attrs, kernel))
     first, second = aligned(codes, quants)

@@ -24,11 +24,11 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: NoAttrs, kernel: Ker
     """
     (read,), (write,), x = quants.reads, quants.writes, codes[0]
     assert x is not None
-    if read is None and kernel is Kernel.REFERENCE:
+    if read is None and kernel.is_reference:
         steps = half_away((x.astype(np.float32) / scale(write)).astype(np.float64))
     elif read is None:
         steps = np.rint(x.astype(np.float32) * (np.float32(1) / scale(write))).astype(np.float64)
-    elif read.bits == write.bits == 8 and kernel is not Kernel.REFERENCE and within([ratio(read, write)], 2**-8, 2**7):
+    elif read.bits == write.bits == 8 and not kernel.is_reference and within([ratio(read, write)], 2**-8, 2**7):
         steps = by_fraction_bits(steps_of(x, read), ratio(read, write), 8)
     else:
         steps = requantized(steps_of(x, read), read.scale[0] / write.scale[0])

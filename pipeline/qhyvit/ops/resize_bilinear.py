@@ -75,7 +75,7 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: ResizeAttrs, kernel:
     """Codes, zero point included, times integers that add up to a power of two."""
     assert codes[0] is not None
     x, (write,) = torch.from_numpy(codes[0].astype(np.float64)), quants.writes
-    if kernel is Kernel.REFERENCE:
+    if kernel.is_reference:
         total = _mixed(x, codes[1], attrs, _of_10_bits).numpy() / 2**20
         return [saturated(np.trunc(total + np.where(total > 0, 0.5, -0.5)), write)]
     total = _mixed(x, codes[1], attrs, _of_11_bits).numpy() / 2**22

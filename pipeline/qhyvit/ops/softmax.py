@@ -72,7 +72,7 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: SoftmaxAttrs, kernel
     (read,), (write,), x = quants.reads, quants.writes, codes[0]
     assert read is not None
     assert x is not None
-    if kernel is Kernel.REFERENCE:
+    if kernel.is_reference:
         return [saturated(_reference_steps(x, read, attrs, write.bits) + write.zero_point, write)]
     table = _exponentials(x, read, attrs)
     if kernel is Kernel.ARM64 and write.bits == 8:

@@ -9,10 +9,11 @@ from functools import cache
 from graphlib import TopologicalSorter
 
 from qhyvit.graph.ir import Graph
-from qhyvit.latency import LatencyProfile, default_profile
 from qhyvit.passes.shared.graph_pass import Pass, Phase
 from qhyvit.registry import discover
 from qhyvit.sim.checked import Door
+from qhyvit.targets import Target
+from qhyvit.targets import target as named_target
 
 
 @cache
@@ -41,14 +42,13 @@ def in_order(passes: Iterable[Pass]) -> list[Pass]:
     return found
 
 
-def passes_of(phase: Phase, profile: str) -> list[Pass]:
-    """The passes of a phase for a profile, in order."""
-    return in_order(p for p in all_passes().values() if p.phase is phase and p.profile in (None, profile))
+def passes_of(phase: Phase, target: Target) -> list[Pass]:
+    """The passes of a phase for a target, in order."""
+    return in_order(p for p in all_passes().values() if p.phase is phase and (p.only is None or p.only(target)))
 
 
-def _run(graph: Graph, phase: Phase, profile: str, door: Door | None, latency: LatencyProfile | None = None) -> Graph:
-    sizes = (latency or default_profile()).sizes
-    edits = [p.edit(sizes) for p in passes_of(phase, profile)]
+def _run(graph: Graph, phase: Phase, target: Target, door: Door | None) -> Graph:
+    edits = [p.edit(target) for p in passes_of(phase, target)]
     graph, _ = (door or Door.on_noise(graph)).through(graph, edits)
     graph.check()
     return graph
@@ -63,15 +63,13 @@ def shortened(graph: Graph, door: Door | None = None) -> Graph:
     Raises:
         GraphError: a pass left something that is no graph.
     """
-    return _run(graph, Phase.EXPORT, "integer", door)
+    return _run(graph, Phase.EXPORT, named_target(), door)
 
 
-def prepared(
-    graph: Graph, profile: str = "integer", door: Door | None = None, latency: LatencyProfile | None = None
-) -> Graph:
+def prepared(graph: Graph, target: Target | None = None, door: Door | None = None) -> Graph:
     """A float graph behind the passes that get it ready for calibration; see :func:`shortened`.
 
     Args:
-        latency: of the processor that the passes are for; None: the default.
+        target: what the passes are for; None: the default, without float.
     """
-    return _run(graph, Phase.PREPARE, profile, door, latency)
+    return _run(graph, Phase.PREPARE, target or named_target(), door)

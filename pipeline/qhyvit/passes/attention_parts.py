@@ -118,7 +118,7 @@ PASS = Pass(
     "attention_parts",
     "large float softmaxes in parts that a cache holds",
     apply,
-    profile="cpu",
+    only=lambda target: target.floats,
     after=("right_rows",),
     sized=True,
 )

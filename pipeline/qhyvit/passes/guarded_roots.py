@@ -31,4 +31,4 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass("guarded_roots", "float roots of means have an operand above 0", apply, profile="cpu")
+PASS = Pass("guarded_roots", "float roots of means have an operand above 0", apply, only=lambda target: target.floats)

@@ -29,4 +29,10 @@ def apply(graph: Graph) -> Graph:
     return graph
 
 
-PASS = Pass("reciprocals", "no DIV of two activations", apply, profile="integer", after=("powers", "quotients"))
+PASS = Pass(
+    "reciprocals",
+    "no DIV of two activations",
+    apply,
+    only=lambda target: not target.floats,
+    after=("powers", "quotients"),
+)

@@ -10,7 +10,7 @@ from typing import Any
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile
 from qhyvit.lowering.contracts import groups, weights
-from qhyvit.lowering.profiles import wide_cost_ms, widened, with_profile
+from qhyvit.lowering.profiles import placed, wide_cost_ms, widened
 from qhyvit.methods import method as find_method
 from qhyvit.methods.shared.problem import Options, Problem
 from qhyvit.methods.shared.ranges import group_quant
@@ -18,6 +18,7 @@ from qhyvit.methods.shared.rest import observed
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.report.cost import Costs
 from qhyvit.report.facts import Change, rounded
+from qhyvit.targets import target
 
 ENOUGH_IMAGES = 128  # the default of --count
 LEAST_SHARE = 0.01  # of the KL: what regains less is not worth a build
@@ -112,7 +113,7 @@ def _method(build: _Build, costs: Costs) -> Change | None:
 def _cpu_profile(build: _Build, costs: Costs) -> Change | None:
     if build.plan.profile != "integer" or build.plan.int16:  # norms that need more than int8 have it
         return None
-    graph = with_profile(costs.graph, "cpu", build.latency)
+    graph = placed(costs.graph, replace(target(integer=False), times=build.latency))
     if not graph.islands:
         return None
     reason = (

@@ -16,6 +16,7 @@ from qhyvit.ops.shared.spec import Kernel, Quants, activate
 from qhyvit.sim.run import fed_tensor, walk
 
 Array = NDArray[Any]
+WHOLE = "INT32"
 
 
 class IntegerExecutor:
@@ -50,6 +51,8 @@ class IntegerExecutor:
         operands = [self._operand(node, i, values) for i in range(len(node.inputs))]
         tensors = self.graph.tensors
         writes = [tensors[t].quantization for t in node.outputs]
+        if all(tensors[t].dtype == WHOLE for t in node.outputs):
+            return self._whole_outputs(node, operands)
         if all(quant is None for quant in writes):
             return self._float_outputs(node, operands)
         reads = tuple(None if t < 0 else tensors[t].quantization for t in node.inputs)
@@ -76,8 +79,15 @@ class IntegerExecutor:
         if tensor.quantization is not None:
             data = data.astype(np.int64)
         elif tensor.dtype != "FLOAT32":
-            return data
+            return data.astype(np.int32) if data.dtype == np.int64 else data  # int64 is what is computed
         return data if whole else data[None]
+
+    def _whole_outputs(self, node: Node, operands: Sequence[Array | None]) -> list[Array]:
+        """Whole numbers without a scale: positions in a table."""
+        given = [None if x is None else torch.from_numpy(x.astype(np.int64)) for x in operands]
+        result = spec(node.op).forward(given, node.attrs)
+        assert isinstance(result, torch.Tensor)
+        return [result.numpy()]
 
     def _float_outputs(self, node: Node, operands: Sequence[Array | None]) -> list[Array]:
         if node.op == "DEQUANTIZE":

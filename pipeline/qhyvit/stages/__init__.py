@@ -6,11 +6,11 @@ from qhyvit.stages.bundling import bundle
 from qhyvit.stages.calibration import calibrate
 from qhyvit.stages.conversion import convert
 from qhyvit.stages.exporting import check_weights, export
-from qhyvit.stages.problem import float_graph, latency_of
+from qhyvit.stages.problem import float_graph
 from qhyvit.stages.solved import plan_of, solved
 from qhyvit.stages.verification import verify
 
 __all__ = [
-    "bundle", "calibrate", "check_weights", "convert", "export", "float_graph", "latency_of", "plan_of", "solved",
+    "bundle", "calibrate", "check_weights", "convert", "export", "float_graph", "plan_of", "solved",
     "verify",
 ]  # fmt: skip

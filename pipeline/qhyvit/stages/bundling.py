@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from qhyvit import data, files
+from qhyvit.bundle import check_judged
 from qhyvit.config import CONFIG
 from qhyvit.stages.solved import lowered, plan_of
 from qhyvit.stages.verification import JUDGED
-from qhyvit.work import FACTS, FLOAT, MODEL, PLAN, VERIFY, Work, alone, code, commit, default_preprocess, versions
+from qhyvit.work import (
+    FACTS,
+    FLOAT,
+    MODEL,
+    PLAN,
+    VELA,
+    VERIFY,
+    Work,
+    alone,
+    code,
+    commit,
+    default_preprocess,
+    versions,
+)
 from qhyvit_device import __version__
 from qhyvit_device.manifest import RANDOM, RANDOM_WEIGHTS
 from qhyvit_device.preprocess import quantize
@@ -45,8 +60,17 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
         label_names(labels, facts["classes"]) if has_labels else None,
         {"model": facts["model"], "profile": plan.profile, "task": task,
          "outputs": [output["name"] for output in facts["outputs"]], "versions": made_with, "created_by": created},
+        more=_more(work, verified),
         on_arm64=_on_arm64(work) if plan.profile == "integer" and not plan.int16 else None, force=force,
     )  # fmt: skip
+
+
+def _more(work: Work, verified: Mapping[str, Any]) -> dict[str, bytes]:
+    """Files that a target gets beside the plain one."""
+    if VELA not in verified["files"]:
+        return {}
+    check_judged(work.folder / VERIFY, verified, {VELA: work.hash(VELA)})
+    return {f"model_{verified['target']['name']}.tflite": work.read(VELA)}
 
 
 def _on_arm64(work: Work) -> Callable[[np.ndarray], Sequence[int]]:

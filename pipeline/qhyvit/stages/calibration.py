@@ -11,7 +11,7 @@ import numpy as np
 from qhyvit import data, files
 from qhyvit.config import DataConfig, MethodConfig, TargetConfig, check_bits
 from qhyvit.plan import QuantPlan
-from qhyvit.stages.problem import latency_of, problem_of
+from qhyvit.stages.problem import problem_of
 from qhyvit.stages.settings import note
 from qhyvit.store import Store
 from qhyvit.tasks import task
@@ -32,7 +32,8 @@ from qhyvit_device.preprocess import normalize
 
 if TYPE_CHECKING:
     from qhyvit.latency.profile import LatencyProfile
-    from qhyvit.methods.shared.problem import Problem, Solution
+    from qhyvit.methods.shared.problem import Options, Problem, Solution
+    from qhyvit.targets import Target
 
 
 SAMPLE_COUNT = 16  # calibration images that the work directory keeps, for the report
@@ -53,12 +54,12 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
     facts = work.json(FACTS)
     drawn = data.calibration_images(images.images, images.count, method.seed)
     how = data.preprocess_for(images.images, default_preprocess(facts), images.resize_mode)
-    hashes, int16 = list(drawn), target.int16 and method.bits == 8
-    options = options if int16 else options.without_int16()
-    latency = latency_of(target.latency_profile)
+    aim = target.found
+    hashes, int16, latency = list(drawn), aim.int16 and method.bits == 8, aim.latency
+    options = _within(options, aim, int16=int16, bits=method.bits)
     key = {"float": work.hash(FLOAT), "images": hashes, "how": asdict(how), "mode": images.resize_mode, "int16": int16,
-           "method": {**method.to_json(), "options": options.to_json()}, "profile": target.profile,
-           "latency": latency.digest}  # fmt: skip
+           "method": {**method.to_json(), "options": options.to_json()}, "target": aim.called,
+           "profile": aim.profile, "latency": latency.digest}  # fmt: skip
     store = Store(work.folder / PIECES)
 
     def make() -> None:
@@ -74,11 +75,11 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
         crops = [data.mirrored_crops(paths, shape, how, method.seed)] if cropped else []
         seen = normalize(np.concatenate([raw, *crops]), how)
         problem = problem_of(work, seen, int16=int16, weights=method.output_weights, store=store, seed=method.seed,
-                           bits=method.bits, latency=latency, profile=target.profile)  # fmt: skip
+                           bits=method.bits, target=aim)  # fmt: skip
         torch.manual_seed(method.seed)
         solution = chosen.search(problem, options)
         plan = QuantPlan(
-            solution.tensors, method.name, options.to_json(), method.seed, target.profile,
+            solution.tensors, method.name, options.to_json(), method.seed, aim.profile, aim.called,
             model_sha256=work.hash(FLOAT), images_sha256=data.combined_hash(hashes), image_count=len(hashes),
             image_hashes=tuple(hashes), latency=latency.name, task=found.name, resize_mode=images.resize_mode,
             **_plan_facts(problem, solution), seconds=round(time.monotonic() - started, 1),
@@ -88,6 +89,12 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
     work.stage("calibrate", key, (FOLDED, CONSTANTS, PLAN, LATENCY), make)
     store.close()  # not before the stage counts as done: a run killed in between would begin from nothing
     note(work, data=images, method=method, target=target)
+
+
+def _within(options: Options, aim: Target, *, int16: bool, bits: int) -> Options:
+    """The options without what the target lacks, and what fewer bits have no form for."""
+    options = options if int16 else options.without_int16()
+    return options.without_log() if "LOG" in aim.lacks or bits != 8 else options
 
 
 def _write_solution(work: Work, solution: Solution, plan: QuantPlan, latency: LatencyProfile) -> None:

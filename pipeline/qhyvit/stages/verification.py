@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from qhyvit.work import (
     FOLDED,
     MODEL,
     PLAN,
+    VELA,
     VERIFY,
     Work,
     alone,
@@ -27,17 +28,22 @@ from qhyvit.work import (
 from qhyvit_device.preprocess import normalize, quantize
 
 if TYPE_CHECKING:
+    from qhyvit.plan import QuantPlan
     from qhyvit.verify.report import Report
 
 
 JUDGED = (FLOAT, FACTS, FOLDED, CONSTANTS, PLAN, MODEL)  # what a verdict is about
 
 
-def runtimes_here() -> list[str]:
-    """Interpreters to verify on: tensorflow's own beside LiteRT's where it is installed."""
+def runtimes_here(plan: QuantPlan) -> list[str]:
+    """Interpreters to verify on: tensorflow's own beside LiteRT's where it is installed, and that of the target."""
     from importlib.util import find_spec
 
-    return ["litert", *(["tensorflow"] if find_spec("tensorflow") else [])]
+    from qhyvit.targets import target
+    from qhyvit.verify.probe import MICRO
+
+    micro = [MICRO] if target(plan.target).needs_arena else []
+    return ["litert", *(["tensorflow"] if find_spec("tensorflow") else []), *micro]
 
 
 @alone
@@ -62,6 +68,7 @@ def verify(
     def make() -> None:
         import torch
 
+        from qhyvit.stages.on_target import on_target
         from qhyvit.verify.report import verify as check
 
         work.progress("verify", 0.0)
@@ -73,10 +80,11 @@ def verify(
         reference = FloatFile(
             work.read(FLOAT), facts, task(facts["task"]), Layout.of_facts(facts["outputs"]), least
         )
-        outcome.append(
-            check(found.folded, lowered(work), model, floats, codes, runtimes_here(), reference=reference)
-        )
-        verdict = {**outcome[0].to_json(), "files": {**hashes, MODEL: files.sha256(model)}}
+        report = check(found.folded, lowered(work), model, floats, codes, runtimes_here(plan), reference=reference)
+        facts_there, checks = on_target(work, plan, model, codes[0])
+        outcome.append(replace(report, target=facts_there, checks=(*report.checks, *checks)))
+        vela = {VELA: work.hash(VELA)} if "estimated" in facts_there else {}
+        verdict = {**outcome[0].to_json(), "files": {**hashes, MODEL: files.sha256(model), **vela}}
         files.write_text(work.folder / VERIFY, json.dumps(verdict, indent=1) + "\n")
 
     work.stage("verify", key, (VERIFY,), make)

@@ -16,7 +16,7 @@ from qhyvit.sweep.matrix import Build
 from qhyvit.tasks import task as find_task
 
 CSV, PARQUET, PLOT = "results.csv", "results.parquet", "results.png"
-NAMED = ("model", "method", "bits", "seed", "profile")  # what tells rows from each other
+NAMED = ("model", "method", "bits", "seed", "target", "profile")  # what tells rows from each other
 TOOK = ("cpu_seconds", "seconds", "peak_mib")  # what differs from run to run
 
 
@@ -27,7 +27,8 @@ def row(build: Build, result: dict[str, Any]) -> dict[str, Any]:
     test = value["paired"] or {"gained": "", "lost": "", "p_value": ""}
     return {
         "model": build.model.label, "method": build.method.label, "bits": method.bits, "seed": method.seed,
-        "profile": build.config.target.profile, "options": json.dumps(dict(build.method.options), sort_keys=True),
+        "target": build.config.target.name, "profile": build.config.target.found.profile,
+        "options": json.dumps(dict(build.method.options), sort_keys=True),
         "calibration_images": value["calibration_images"], "images": value["images"], "task": value["task"],
         **{name: round(figure, 4) for name, figure in figures.items()},
         **{f"float_{name}": round(figure, 4) for name, figure in floating.items()},
@@ -97,11 +98,11 @@ def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def picture(rows: Sequence[dict[str, Any]]) -> bytes:
-    """PNG: one panel a model, one bar a method (bits and profile, where there are several), one dot a seed."""
+    """PNG: one panel a model, one bar a method (bits, target and profile, where there are several), one dot a seed."""
     from matplotlib.figure import Figure
 
     models = list(dict.fromkeys(r["model"] for r in rows))
-    varied = [key for key in ("bits", "profile") if len({r[key] for r in rows}) > 1]
+    varied = [key for key in ("bits", "target", "profile") if len({r[key] for r in rows}) > 1]
     longest = max(len({_label(r, varied) for r in rows if r["model"] == m}) for m in models)
     figure = Figure(figsize=(4.2 * len(models) + 1.2, 1.3 + 0.34 * longest))
     panels = figure.subplots(1, len(models), squeeze=False)[0]
@@ -114,7 +115,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def _label(found: dict[str, Any], varied: Sequence[str]) -> str:
-    more = {"bits": f"{found['bits']} bits", "profile": str(found["profile"])}
+    more = {"bits": f"{found['bits']} bits", "target": str(found["target"]), "profile": str(found["profile"])}
     return ", ".join([str(found["method"]), *(more[key] for key in varied)])
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from qhyvit import data, files, stages
+from qhyvit import data, files
 from qhyvit.config import BuildConfig, DataConfig
 from qhyvit.errors import InputError
 from qhyvit.sweep.jobs import Job
 from qhyvit.sweep.spec import EvaluationSpec, MethodSpec, ModelSpec, Spec
+from qhyvit.targets import target
 from qhyvit_device.preprocess import FOLDER_FILE, images_in
 
 EXPORTS, BUILDS = "exports", "builds"
@@ -72,7 +73,7 @@ class _Hashes:
         for seed in spec.seeds:
             chosen = [*data.draw(contents, count, seed)]
             self.calibration[seed] = {**_way(spec.calibration), "images": data.combined_hash(chosen)}
-        self.latency = stages.latency_of(spec.latency_profile).digest
+        self.latency = {name: target(name).latency.digest for name in spec.targets}
 
 
 def _way(images: DataConfig | EvaluationSpec) -> dict[str, Any]:
@@ -112,12 +113,13 @@ def _reference(model: ModelSpec, export: Job, images: EvaluationSpec, hashes: di
 def _build(
     label: str, config: BuildConfig, reference: Job, images: EvaluationSpec, hashes: _Hashes, out: Path
 ) -> Job:  # fmt: skip
-    method, profile = config.method, config.target.profile
+    method, aim = config.method, config.target.found
     key = {
-        "job": "build", "reference": dict(reference.key), "method": method.to_json(), "profile": profile,
-        "calibration": hashes.calibration[method.seed], "latency": hashes.latency,
+        "job": "build", "reference": dict(reference.key), "method": method.to_json(), "target": aim.name,
+        "profile": aim.profile, "calibration": hashes.calibration[method.seed],
+        "latency": hashes.latency[config.target.name],
     }  # fmt: skip
-    label = f"{label}, {method.bits} bits, seed {method.seed}, {profile}"
+    label = f"{label}, {method.bits} bits, seed {method.seed}, {config.target.name}, {aim.profile}"
     draft = Job(label, f"{TASKS}:build", {}, key, needs=(*reference.needs, reference.digest))
     folder = out / BUILDS / draft.digest
     arguments = {

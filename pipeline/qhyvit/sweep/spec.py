@@ -6,9 +6,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from qhyvit.config import BuildConfig, DataConfig, MethodConfig, ModelConfig, TargetConfig, read_toml, relative
+from qhyvit.config import (
+    RENAMED_TARGETS,
+    BuildConfig,
+    DataConfig,
+    MethodConfig,
+    ModelConfig,
+    TargetConfig,
+    board_at,
+    read_toml,
+    relative,
+)
 from qhyvit.errors import UsageError, near
 from qhyvit.files import is_model_file
 from qhyvit.options import Option, Settings, options_of, setting
@@ -65,16 +75,20 @@ class EvaluationSpec(Settings):
 
 @dataclass(frozen=True)
 class Spec(Settings):
-    """Every model by every method, number of bits, seed and profile."""
+    """Every model by every method, number of bits, seed and target."""
 
+    RENAMED: ClassVar = {
+        "profiles": "integer is the default; float as well is integer = [true, false]",
+        "latency_profile": RENAMED_TARGETS["latency_profile"],
+    }
     models: tuple[ModelSpec, ...] = setting(MISSING, "what is exported")
     methods: tuple[MethodSpec, ...] = setting(MISSING, "how scales are chosen")
     calibration: DataConfig = setting(MISSING, "images to calibrate on")
     evaluation: EvaluationSpec = setting(MISSING, "images to measure on")
     bits: tuple[int, ...] = _with_bounds_of(MethodConfig, "bits", (8,))
     seeds: tuple[int, ...] = _with_bounds_of(MethodConfig, "seed", (0,))
-    profiles: tuple[str, ...] = _with_bounds_of(TargetConfig, "profile", ("integer",))
-    latency_profile: Path | None = setting(None, "of the board")
+    targets: tuple[str, ...] = setting(("litert",), "what the files run on")
+    integer: tuple[bool, ...] = setting((True,), "no float; false: float where that is faster")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,10 +105,11 @@ class Spec(Settings):
         Raises:
             UsageError: a combination that cannot be built.
         """
-        for way, bits, seed, profile in product(self.methods, self.bits, self.seeds, self.profiles):
+        for way, bits, seed, name, integer in product(
+            self.methods, self.bits, self.seeds, self.targets, self.integer
+        ):
             method = MethodConfig(way.name, way.options, seed, bits)
-            target = TargetConfig(profile, latency_profile=self.latency_profile)
-            yield way, BuildConfig(model.plain, self.calibration, method, target)
+            yield way, BuildConfig(model.plain, self.calibration, method, TargetConfig(name, integer))
 
 
 def read_spec(path: Path) -> Spec:
@@ -103,7 +118,11 @@ def read_spec(path: Path) -> Spec:
     Raises:
         InputError, UsageError: unreadable, no TOML, an unknown key, name or value, an empty list.
     """
-    return Spec.parse(relative(Spec, read_toml(path), path.resolve().parent), path.name)
+    base = path.resolve().parent
+    found = relative(Spec, read_toml(path), base)
+    if isinstance(found.get("targets"), list):
+        found["targets"] = [board_at(name, base) for name in found["targets"]]
+    return Spec.parse(found, path.name)
 
 
 def _check_model(model: ModelConfig) -> None:

@@ -15,7 +15,7 @@ from qhyvit.lowering.lower import Lowered
 from qhyvit.ops.shared.spec import Kernel
 from qhyvit.sim.integer import IntegerExecutor, dequantized
 from qhyvit.sim.run import Executor
-from qhyvit.verify.probe import every_tensor, make_interpreter
+from qhyvit.verify.probe import tensors
 
 Array = NDArray[Any]
 FLOAT_STEP = 1e-5  # of a float op's largest result: what float32 kernels may differ by counts as equal
@@ -69,12 +69,11 @@ def op_by_op(
         model: the integer file.
         pixels: float input images [N, H, W, 3]; ``codes``: the same as the file's input codes.
         kernel: whose arithmetic the interpreter has.
-        runtime: see :func:`qhyvit.verify.probe.make_interpreter`.
+        runtime: see :func:`qhyvit.verify.probe.tensors`.
     """
     result, power = Agreement(), _Power(edited, lowered)
     executor = IntegerExecutor(lowered.graph, kernel)
-    interpreter = make_interpreter(model, runtime, all_tensors=True)
-    for image, read in zip(pixels, every_tensor(interpreter, codes), strict=True):
+    for image, read in zip(pixels, tensors(model, codes, runtime), strict=True):
         values = _values(lowered.graph, read)
         result.missing += [t.name for t in lowered.graph.activations() if t.id not in values]
         for node in lowered.graph.nodes:
@@ -94,15 +93,15 @@ def _values(graph: Graph, read: Mapping[str, Array]) -> dict[int, Array]:
 
 
 def _compare(executor: IntegerExecutor, node: Node, values: dict[int, Array], result: Agreement) -> None:
-    tensors = executor.graph.tensors
-    sources = [t for t in node.inputs if t >= 0 and not tensors[t].is_constant]
+    known = executor.graph.tensors
+    sources = [t for t in node.inputs if t >= 0 and not known[t].is_constant]
     if any(t not in values for t in (*sources, *node.outputs)):
         return  # is missing already
-    written = tensors[node.outputs[0]].dtype
+    written = known[node.outputs[0]].dtype
     label = node.op if written == "INT8" else f"{node.op} {written.lower()}"
     row = result.ops.setdefault(label, OpAgreement(label))
     for t, expected in zip(node.outputs, executor.outputs(node, values), strict=True):
-        row.add(_difference(tensors[t], values[t], expected), tensors[t].name)
+        row.add(_difference(known[t], values[t], expected), known[t].name)
 
 
 def _difference(tensor: Tensor, found: Array, expected: Array) -> Array:

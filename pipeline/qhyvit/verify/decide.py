@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from qhyvit.graph.ir import Graph
 from qhyvit.ops.shared.spec import Kernel
 from qhyvit.sim.integer import IntegerExecutor
-from qhyvit.verify.probe import make_interpreter, run
 
 TIE = 1  # codes: outputs that near to the best are a tie, which one kernel rounds this way and another that
 HERE = Kernel.ARM64 if platform.machine() == "aarch64" else Kernel.X86
@@ -49,12 +48,6 @@ def output_values(typed: Graph, codes: NDArray[np.int64]) -> NDArray[np.float64]
         parts.append((codes[:, start : start + size] - quant.zero_point) * quant.scale[0])
         start += size
     return np.concatenate(parts, axis=1)
-
-
-def file_codes(model: bytes, codes: Sequence[NDArray[np.int8]], runtime: str = "litert") -> NDArray[np.int64]:
-    """Output codes [N, outputs] that the file gives for input codes [1, H, W, 3]."""
-    interpreter = make_interpreter(model, runtime)
-    return np.stack([run(interpreter, c) for c in codes]).astype(np.int64)
 
 
 def decisions(found: NDArray[np.int64], simulated: NDArray[np.int64]) -> Decisions:

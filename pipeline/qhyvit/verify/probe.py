@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 
 from qhyvit.errors import InputError
+from qhyvit.tflite import flatbuffer
+from qhyvit.verify.micro import run_micro
+
+MICRO = "tflm"  # beside the runtimes that have an interpreter in this process
 
 
 def make_interpreter(data: bytes, runtime: str = "litert", threads: int = 1, *, all_tensors: bool = False) -> Any:
@@ -38,6 +42,33 @@ def make_interpreter(data: bytes, runtime: str = "litert", threads: int = 1, *, 
         interpreter = Interpreter(model_content=data, num_threads=threads, **options)
     interpreter.allocate_tensors()
     return interpreter
+
+
+def tensors(model: bytes, images: Sequence[np.ndarray], runtime: str = "litert") -> Iterator[dict[str, np.ndarray]]:
+    """What a runtime computes, all activations by name, image by image; codes [1, *shape] go in.
+
+    Raises:
+        InputError: see :func:`make_interpreter` and :func:`qhyvit.verify.micro.run_micro`.
+    """
+    if runtime != MICRO:
+        yield from every_tensor(make_interpreter(model, runtime, all_tensors=True), images)
+        return
+    names = [flatbuffer.text(t.name) for t in flatbuffer.load_model(model).subgraphs[0].tensors]
+    for image in images:  # one at a time: all tensors of all images take much memory
+        (found,) = run_micro(model, [image], everything=True).tensors
+        yield {names[t]: data for t, data in found.items()}
+
+
+def outputs(model: bytes, images: Sequence[np.ndarray], runtime: str = "litert") -> np.ndarray:
+    """Codes of all outputs one after the other, [N, outputs] int64, for input codes [1, *shape] each.
+
+    Raises:
+        InputError: see :func:`tensors`.
+    """
+    if runtime == MICRO:
+        return run_micro(model, images).outputs
+    interpreter = make_interpreter(model, runtime)
+    return np.stack([run(interpreter, codes) for codes in images]).astype(np.int64)
 
 
 def run(interpreter: Any, codes: np.ndarray) -> np.ndarray:

@@ -11,12 +11,14 @@ import torch
 
 from qhyvit.graph.ir import Graph
 from qhyvit.lowering.lower import Lowered
+from qhyvit.ops.shared.spec import Kernel
 from qhyvit.tflite.read import read
 from qhyvit.verify.against_float import AgainstFloat, FloatFile, against_float
-from qhyvit.verify.agree import Agreement, op_by_op
+from qhyvit.verify.agree import Agreement, OpAgreement, op_by_op
 from qhyvit.verify.census import Census, census
 from qhyvit.verify.check import Check
-from qhyvit.verify.decide import HERE, Decisions, decisions, file_codes, output_values, simulated_codes
+from qhyvit.verify.decide import HERE, Decisions, decisions, output_values, simulated_codes
+from qhyvit.verify.probe import MICRO, outputs
 
 WITHIN_ONE_SHARE = 0.999  # of the codes of each op
 DECISION_SHARE = 0.98  # of the images, or of what the task compares
@@ -24,13 +26,15 @@ DECISION_SHARE = 0.98  # of the images, or of what the task compares
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that verification found, by runtime; ``against_float``: None where no float file was given."""
+    """Everything that verification found, by runtime; ``against_float``: None where no float file was given;
+    ``target``: what is known of the file on its target."""
 
     census: Census
     agreements: Mapping[str, Agreement]
     decisions: Mapping[str, Decisions]
     checks: tuple[Check, ...] = field(default=())
     against_float: AgainstFloat | None = None
+    target: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -48,11 +52,22 @@ class Report:
             "decisions": {run: {**vars(d), "share": d.share} for run, d in self.decisions.items()},
             "against_float": None if self.against_float is None else self.against_float.to_json(),
             "sqnr_db": first.sqnr_db,
+            "target": dict(self.target),
         }
 
 
+def kernel_of(runtime: str) -> Kernel:
+    """Whose arithmetic a runtime has here."""
+    return Kernel.TFLM if runtime == MICRO else HERE
+
+
+def _is_alike(runtime: str, op: OpAgreement) -> bool:
+    """TensorFlow Lite Micro computes all in integers: there every code has to be equal."""
+    return op.equal == op.compared if runtime == MICRO else op.within_one >= WITHIN_ONE_SHARE * op.compared
+
+
 def _op_checks(runtime: str, agreement: Agreement) -> list[Check]:
-    bad = [o for o in agreement.ops.values() if o.within_one < WITHIN_ONE_SHARE * o.compared]
+    bad = [o for o in agreement.ops.values() if not _is_alike(runtime, o)]
     checks = []
     for o in bad:
         share = o.within_one / o.compared
@@ -148,20 +163,22 @@ def verify(
     Args:
         edited: the float graph after all edits.
         pixels: float images [N, H, W, 3]; ``codes``: the same images as input codes [1, H, W, 3].
+        runtimes: of several the first decides as float does, or TensorFlow Lite Micro.
         reference: the exported float file, which the edited graph and the integer file are compared with as well.
     """
     found, typed = census(model), lowered.graph
     checks = [_file_check(model, typed), *_census_checks(found, typed)]
-    simulated = simulated_codes(typed, codes)
-    agreements, outcomes, outputs = {}, {}, {}
+    simulated = {kernel: simulated_codes(typed, codes, kernel) for kernel in dict.fromkeys(map(kernel_of, runtimes))}
+    agreements, outcomes, found_codes = {}, {}, {}
     for runtime in runtimes:
-        agreements[runtime] = op_by_op(edited, lowered, model, pixels[:op_images], codes[:op_images], HERE, runtime)
-        outputs[runtime] = file_codes(model, codes, runtime)
-        outcomes[runtime] = decisions(outputs[runtime], simulated)
+        kernel = kernel_of(runtime)
+        agreements[runtime] = op_by_op(edited, lowered, model, pixels[:op_images], codes[:op_images], kernel, runtime)
+        found_codes[runtime] = outputs(model, codes, runtime)
+        outcomes[runtime] = decisions(found_codes[runtime], simulated[kernel])
         checks += _op_checks(runtime, agreements[runtime])
-        checks.append(_output_check(runtime, typed, simulated, outputs[runtime], reference))
+        checks.append(_output_check(runtime, typed, simulated[kernel], found_codes[runtime], reference))
     if reference is None:
         return Report(found, agreements, outcomes, tuple(checks))
-    values = output_values(typed, outputs[runtimes[0]])
+    values = output_values(typed, found_codes[MICRO if MICRO in found_codes else runtimes[0]])
     beside, float_checks = against_float(reference, edited, pixels, values)
     return Report(found, agreements, outcomes, (*float_checks, *checks), beside)

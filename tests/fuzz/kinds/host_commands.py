@@ -18,12 +18,13 @@ WORDS = (
     "crop", "x=1", "integer", "cpu", "a b", "--", "[bold]", "%s", "{}", "\x1b[31m", "\u0663", "net.py",
     "b.work/plan.json",
 )  # fmt: skip
-FLAGS = {"--print-config", "--json", "--graph", "--tensors", "--force", "--no-int16", "--random-weights", "--help"}
+FLAGS = {"--print-config", "--json", "--graph", "--tensors", "--force", "--no-integer", "--integer", "--random-weights",
+         "--help"}  # fmt: skip
 OPTIONS = {
-    "build": "--method --count --seed --bits --profile --resize-mode --set --classes --input-size --weights --labels "
-    "--latency-profile --random-weights --no-int16 --model-py --force --config "
+    "build": "--method --count --seed --bits --target --resize-mode --set --classes --input-size --weights --labels "
+    "--random-weights --integer --model-py --force --config "
     "--print-config --task --min-agreement",
-    "calibrate": "--method --count --seed --bits --profile --resize-mode --set", "convert": "--force",
+    "calibrate": "--method --count --seed --bits --target --resize-mode --set", "convert": "--force",
     "verify": "--count --seed --resize-mode --json", "export": "--weights --classes --input-size --seed",
     "bundle": "--labels --force", "inspect": "--graph --tensors --json", "sweep": "--workers --retries --json",
     "evaluate": "--labels --float --resize-mode --json", "report": "--work --count --bench --labels",

@@ -52,7 +52,7 @@ def run(case: Case) -> str:
     try:
         if which == "sweep.toml":
             return f"{which} {_sweep(path)}"
-        options = {"config.toml": ["--config", str(path)], "latency.json": ["--latency-profile", str(path)]}
+        options = {"config.toml": ["--config", str(path)], "latency.json": ["--target", str(path)]}
         whole = which == "config.toml" and b"net.py:make" in case[1]
         code, said = host([*(["build"] if whole else BUILD), *options.get(which, [])])
     finally:

@@ -35,7 +35,7 @@ def _ends(problem: Problem, graph: Graph, wanted: Collection[int]) -> Ends:
 
 def lowered(problem: Problem, solution: Solution) -> Solution:
     """``solution`` behind the passes of the last phase, with the scales of its int16 islands if it has such."""
-    edits = [p.edit(problem.latency.sizes) for p in passes_of(Phase.LOWERED, problem.profile)]
+    edits = [p.edit(problem.target) for p in passes_of(Phase.LOWERED, problem.target)]
     problem, _ = problem.on(solution.graph).edited(edits)
     if not any(node.reads == INT16 for node in problem.graph.nodes):
         return replace(solution, graph=problem.graph)

@@ -12,13 +12,15 @@ import torch
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph
-from qhyvit.latency.profile import LatencyProfile, default_profile
+from qhyvit.latency.profile import LatencyProfile
 from qhyvit.options import Settings, setting
 from qhyvit.plan import FoldNote, TensorQuant
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.sim.checked import Door, Edit
 from qhyvit.sim.run import Executor
 from qhyvit.store import Store
+from qhyvit.targets import Target
+from qhyvit.targets import target as find_target
 from qhyvit.tasks import task as find_task
 from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tasks.shared.task import Measure, Task
@@ -37,7 +39,7 @@ class Problem:
         door: compares the outputs before and after an edit; None: one with the first image.
         bridge: names of the tensors inside bridge blocks.
         bits: of activations and weights, 4 to 8.
-        latency: what ops cost; ``profile``: ``cpu`` if nodes may compute in float where that gains.
+        target: what the file is for: what ops cost there, and whether nodes may compute in float.
         store: where finished pieces are kept.
         batch: images that run at once (memory: a batch holds all activations and their gradients).
         progress: told how far the work is; ``log``: told what was found.
@@ -53,8 +55,7 @@ class Problem:
     batch: int = 4
     seed: int = 0
     bits: int = 8
-    latency: LatencyProfile = field(default_factory=default_profile)
-    profile: str = "integer"
+    target: Target = field(default_factory=find_target)
     store: Store = field(default_factory=Store)
     progress: Progress = field(default=silent)
     log: Log = field(default=silent)
@@ -88,6 +89,11 @@ class Problem:
     def searched(self, count: int) -> Problem:
         """The same problem on the images that a search sees: all where the measure is thorough, else ``count``."""
         return self if self.lowered.thorough else self.some(count)
+
+    @property
+    def latency(self) -> LatencyProfile:
+        """Times of the target's kernels."""
+        return self.target.latency
 
     @property
     def lowered(self) -> Measure:
@@ -166,7 +172,11 @@ class Options(Settings):
     fast_gelu: bool = setting(True, "int8 GELUs as SiLU where the outputs allow it (at 8 bits)")
 
     def without_int16(self) -> Self:
-        """For runtimes that have no int16 kernels and no int8 LOG."""
+        """For targets that have no int16 kernels."""
+        return self
+
+    def without_log(self) -> Self:
+        """For targets that have no int8 LOG."""
         return replace(self, fast_softmax=False)
 
     def with_more_int16(self, ms: float) -> Self | None:

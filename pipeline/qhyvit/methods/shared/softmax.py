@@ -7,8 +7,9 @@ the calibration images: so its codes are as fine as the values allow, where SOFT
 are. The next layer's weights are divided by K. Where another image brings more than 1 / K, z - l + log K is above 0 and
 ELU is no exponential any more: its int8 codes end there as well (``Node.gate``).
 
-Over a few values, in `cpu`, it is exp(x) / sum(exp(x)) in float: kernels, float and int8, take as long for a row of
-three as for a row of hundred. No maximum is subtracted: x stays int8, and its range is that of the calibration images.
+Over a few values, where float is allowed, it is exp(x) / sum(exp(x)) in float: kernels, float and int8, take as long
+for a row of three as for a row of hundred. No maximum is subtracted: x stays int8, and its range is that of the
+calibration images.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.profile import Sizes
 from qhyvit.lowering.placement import must_be_float
-from qhyvit.lowering.profiles import with_profile
+from qhyvit.lowering.profiles import placed
 from qhyvit.methods.shared.patterns import layers_behind
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.ops import copying, spec
@@ -160,8 +161,8 @@ def as_quotient(graph: Graph, short: _Short) -> Graph:
 
 
 def quotients(problem: Problem) -> Problem:
-    """Short softmaxes of the profile ``cpu`` as quotients; its log says where."""
-    found = shorts(problem.graph, problem.latency.sizes) if problem.profile == "cpu" else []
+    """Short softmaxes as quotients, where nodes may compute in float; its log says where."""
+    found = shorts(problem.graph, problem.latency.sizes) if problem.target.floats else []
     peaks = _peaks(problem, [s.ends[0] for s in found]) if found else {}
     found = [s for s in found if peaks[s.ends[0]] <= LARGEST_SCORE]
     if not found:
@@ -174,7 +175,7 @@ def quotients(problem: Problem) -> Problem:
     for name in (n for n, made in zip(names, done, strict=True) if made):
         problem.log(f"softmax {name}: a quotient of exponentials")
     problem.graph.check()
-    return problem.on(with_profile(problem.graph, problem.profile, problem.latency))
+    return problem.on(placed(problem.graph, problem.target))
 
 
 def unroll(problem: Problem) -> Problem:

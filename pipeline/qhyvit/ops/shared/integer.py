@@ -50,7 +50,7 @@ def saturated(codes: np.ndarray, quant: Quantization, attrs: Any = None, kernel:
         if end is None:
             continue
         steps = float(np.float32(end) / scale(quant))
-        reference = kernel is Kernel.REFERENCE
+        reference = kernel.is_reference
         edge = int(half_away(steps) + quant.zero_point if reference else np.rint(steps + quant.zero_point))
         low, high = (bound(low, edge), high) if bound is max else (low, bound(high, edge))
     found: np.ndarray = np.clip(codes, low, high).astype(np.int64)
@@ -150,7 +150,7 @@ def tabulated(function: Callable[[np.ndarray, Any], np.ndarray], *, builtin: boo
     def with_attributes(attrs: Any, kernel: Kernel) -> Integer:
         def steps(x: np.ndarray, read: Quantization, write: Quantization) -> np.ndarray:
             y = function(x.astype(np.float32) * scale(read), attrs) / scale(write)
-            if builtin or kernel is Kernel.REFERENCE:
+            if builtin or kernel.is_reference:
                 return half_away(y)
             return np.rint(y + np.float32(write.zero_point)) - write.zero_point
 
@@ -197,7 +197,7 @@ def accumulates(sum_up: Forward, data: int, weight: int, bias: int = -1, *, summ
         (total,) = outputs_of(sum_up(steps, attrs))
         if 0 <= bias < len(codes) and (offset := codes[bias]) is not None:
             total = total + offset.astype(np.float64).ravel()
-        if kernel is Kernel.REFERENCE:
+        if kernel.is_reference:
             factors = np.asarray(first.scale) * np.asarray(second.scale) / write.scale[0]
             whole = builtin(total.astype(np.int64), factors)
             return [saturated(whole + write.zero_point, write, attrs, kernel)]
@@ -242,7 +242,7 @@ def sums(sign: int) -> Integer:
         (write,), scales = quants.writes, [q.scale[0] for q in quants.reads if q is not None]
         ratios = [ratio(q, write) for q in quants.reads if q is not None]
         a, b = aligned(codes, quants)
-        if write.bits == 16 or kernel is Kernel.REFERENCE or not within(ratios, 2**-10, 2**8):
+        if write.bits == 16 or kernel.is_reference or not within(ratios, 2**-10, 2**8):
             steps = _on_finer_grid(a, b, scales, write.scale[0], FINER[write.bits], sign)
             return [saturated(steps + write.zero_point, write, attrs, Kernel.REFERENCE)]
         shift = MULTIPLIER_BITS - math.frexp(max(ratios))[1]

@@ -61,7 +61,7 @@ def sums_up(*, mean: bool) -> Integer:
         if faulty:
             unsigned = np.clip(requantized(steps, factor) + write.zero_point, 0, 255)
             return [unsigned.astype(np.uint8).view(np.int8).astype(np.int64)]
-        if mean and (kernel is Kernel.REFERENCE or write.bits == 16):
+        if kernel is Kernel.TFLM or (mean and (kernel.is_reference or write.bits == 16)):
             return [saturated(scaled(steps, *_shared(factor, count)) + write.zero_point, write)]
         step = ratio(read, write)
         if write.bits == 16:

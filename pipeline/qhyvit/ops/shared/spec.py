@@ -26,11 +26,21 @@ Codes: TypeAlias = "np.ndarray | None"
 
 
 class Kernel(StrEnum):
-    """Whose arithmetic an op has: LiteRT with XNNPACK on one of two processors, or LiteRT's builtin kernels alone."""
+    """Whose arithmetic an op has.
+
+    LiteRT with XNNPACK on one of two processors, LiteRT's reference kernels alone, or those of TensorFlow Lite Micro,
+    which are the same but for a few.
+    """
 
     X86 = "xnnpack-x86"
     ARM64 = "xnnpack-arm64"
     REFERENCE = "reference"
+    TFLM = "tflm"
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it is one of the two that know no XNNPACK."""
+        return self in (Kernel.REFERENCE, Kernel.TFLM)
 
 
 @dataclass(frozen=True)

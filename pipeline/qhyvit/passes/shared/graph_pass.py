@@ -8,8 +8,8 @@ from enum import StrEnum
 from functools import partial
 
 from qhyvit.graph.ir import Graph
-from qhyvit.latency.profile import Sizes
 from qhyvit.sim.checked import Edit
+from qhyvit.targets import Target
 
 
 class Phase(StrEnum):
@@ -35,7 +35,8 @@ class Pass:
             says from which sizes on that pays (:class:`qhyvit.latency.profile.Sizes`).
         phase: when it runs.
         after: names of passes of its phase that have to come before it.
-        profile: the only one that it is for; None: all.
+        only: which targets it is for; None: all.
+        targeted: ``apply`` takes the target as well, as its second argument.
     """
 
     name: str
@@ -43,9 +44,11 @@ class Pass:
     apply: Callable[..., Graph]
     phase: Phase = Phase.PREPARE
     after: tuple[str, ...] = ()
-    profile: str | None = None
+    only: Callable[[Target], bool] | None = None
     sized: bool = False
+    targeted: bool = False
 
-    def edit(self, sizes: Sizes) -> Edit:
-        """The pass for a processor, for the door that all edits go through."""
-        return Edit(f"pass {self.name}", partial(self.apply, sizes=sizes) if self.sized else self.apply)
+    def edit(self, target: Target) -> Edit:
+        """The pass for a target, for the door that all edits go through."""
+        given = {"sizes": target.latency.sizes} if self.sized else {"target": target} if self.targeted else {}
+        return Edit(f"pass {self.name}", partial(self.apply, **given))

@@ -1,0 +1,42 @@
+"""What a target's own tools say of the integer file: Vela's census and estimates, the arena of a microcontroller."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qhyvit import files
+from qhyvit.targets import target
+from qhyvit.verify.check import Check
+from qhyvit.verify.micro import run_micro
+from qhyvit.verify.probe import MICRO
+from qhyvit.verify.vela import compiled
+from qhyvit.work import VELA, Work
+
+if TYPE_CHECKING:
+    from qhyvit.plan import QuantPlan
+
+
+def on_target(work: Work, plan: QuantPlan, model: bytes, codes: np.ndarray) -> tuple[dict[str, Any], list[Check]]:
+    """Facts of ``model`` on the plan's target, and the checks that hold them; an Ethos-U's file is written beside it.
+
+    Args:
+        codes: input codes [1, *shape] of one image.
+
+    Raises:
+        InputError: the target's tools are missing, or refuse the file.
+    """
+    found = target(plan.target)
+    facts: dict[str, Any] = {"name": found.called, "proof": found.proof}
+    if found.accelerator:
+        work.progress("Vela", 0.0)
+        npu = compiled(model, found)
+        files.write_bytes(work.folder / VELA, npu.model)
+        check = Check(f"Vela compiles it for {found.accelerator}", True, npu.said)
+        return {**facts, "estimated": npu.to_json()}, [check]
+    if found.needs_arena:
+        arena = run_micro(model, [codes]).arena_bytes
+        said = f"an arena of {arena / 1024:.0f} KiB, {len(model) / 1024:.0f} KiB of flash"
+        return {**facts, "arena_bytes": arena, "flash_bytes": len(model)}, [Check(f"{MICRO}: memory", True, said)]
+    return facts, []
