@@ -136,7 +136,7 @@ def test_what_has_changed_is_made_again_and_nothing_else(place, change):
     elif change == "count":
         text = TOML.replace("[[models]]\nname = \"one\"", "[[models]]\nname = \"one\"\ndata = { count = 9 }")
     elif change == "network":
-        (place / "net.py").write_text((place / "net.py").read_text() + "\n# another\n")
+        (place / "net.py").write_text((place / "net.py").read_text().replace("weight *= 4", "weight *= 3"))
     elif change == "labels":
         labels = place / "val" / "labels.csv"
         labels.write_text(labels.read_text().replace("0.png,0", "0.png,1"))
