@@ -32,6 +32,7 @@ def _program(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no log lines: results and errors alone.")] = False,
 ) -> None:
     """Turns hybrid vision transformers into fully integer int8 TFLite files, and proves that they work."""
 
