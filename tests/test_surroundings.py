@@ -19,10 +19,11 @@ ARGUMENTS = {  # what a command needs before it looks at files
     "latency-profile": "{x} --out out", "methods": "", "models": "", "report": "{x}", "sweep": "{x} --out out",
     "tasks": "", "verify": "--work {x} --images {x}", "wheelhouse": "--out {x}/out --machine {x}",
     "bench": "{x} --ssh {x}",
-    "bundle-image": "{x} --out out", "bundle-tarball": "{x} --out out",
+    "bundle-image": "{x} --out out", "bundle-tarball": "{x} --out out", "card": "{x} --out out", "doctor": "",
+    "targets": "", "zoo": "{x} --out out",
 }  # fmt: skip
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
-LISTS = ("models", "methods", "tasks")  # write to stdout without any file
+LISTS = ("models", "methods", "tasks", "targets", "doctor")  # write to stdout without any file
 EVIL = os.fsdecode(b"no\xff\x1b]0;pwn\x07\x1b[2J\nqhyvit: all is well")
 
 
