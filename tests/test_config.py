@@ -206,7 +206,8 @@ def test_a_setting_is_in_one_part_and_every_field_has_a_flag():
     parts = {part: option.kind for part, option in options_of(BuildConfig).items()}
     assert len(keywords()) == sum(len(options_of(kind)) for kind in parts.values())
     assert set(keywords("model")) == {
-        "model", "weights", "random_weights", "classes", "input_size", "mean", "std", "channel_order", "task",
+        "model", "weights", "pretrained", "random_weights", "classes", "input_size", "mean", "std", "channel_order",
+        "task",
     }  # fmt: skip
     for _, _, about in keywords().values():
         assert about.help.endswith(".")
@@ -308,7 +309,7 @@ def test_print_config_is_the_build_that_file_and_flags_describe(tmp_path, capsys
     assert found["method"]["options"] == {**method("qhyvit").defaults, "rounds": 7, "learn": 0}
     assert found["data"] == {"images": str(tmp_path / "train"), "count": 5, "resize_mode": "squash"}
     assert found["target"] == {"name": "litert-2.14", "integer": True}
-    assert found["model"] == {"name": f"{tmp_path}/net.py:make", "random_weights": False}
+    assert found["model"] == {"name": f"{tmp_path}/net.py:make", "random_weights": False, "pretrained": False}
     (tmp_path / "again.toml").write_text(out)
     assert said(capsys, "build", "--config", tmp_path / "again.toml", "--print-config")[1] == out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again.toml", "build.toml"]

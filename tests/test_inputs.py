@@ -145,7 +145,10 @@ def test_a_name_without_weights_is_refused_before_the_work(place, capfd, command
     out = ("--out", tmp_path / "o", "--images", place / "train") if command == "build" else ("--work", tmp_path / "w")
     code, _, lines = run(capfd, command, model, *out)
     assert code == 2
-    assert lines == [f"qhyvit: error: {model} needs --weights FILE; for a trial with random ones give --random-weights"]
+    assert lines == [
+        f"qhyvit: error: {model} needs --weights FILE; --pretrained takes those that timm publishes, --random-weights "
+        "draws some for a trial"
+    ]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,7 +160,7 @@ def test_random_weights_are_those_of_names_and_never_beside_others(place, tmp_pa
     for model, weights, words in (
         ("net.py:make", None, "keeps its own"),
         (nn.Linear(2, 2), None, "keeps its own"),
-        ("mobilevit_xxs", tmp_path / "w", "not both"),
+        ("mobilevit_xxs", tmp_path / "w", "give one of"),
         ("resnet50", None, "known: "),
         ("timm/none", None, "timm has no model"),
     ):
@@ -289,9 +292,9 @@ def test_operators_are_declared_only_where_torchvision_lacks_them():
     code = (
         "import qhyvit, torch, sys; from qhyvit import torchvision_stand_in as t\n"
         "assert t._Finder in sys.meta_path\n"
-        "t._loads = lambda torch: True\n"
+        "t.loads = lambda torch: True\n"
         "t.declare(); assert not t._declared and not hasattr(torch.ops.torchvision, 'nms')\n"
-        "t._loads = lambda torch: False\n"
+        "t.loads = lambda torch: False\n"
         "t.declare(); t.declare(); assert len(t._declared) == 1 and hasattr(torch.ops.torchvision, 'nms')\n"
         "import torchvision; assert t._Finder not in sys.meta_path"
     )

@@ -1,11 +1,14 @@
 """What a release needs and can be seen without building one; `make release-check` builds, installs and runs it."""
 
+import json
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from setuptools import find_namespace_packages
 
 import qhyvit
@@ -23,6 +26,44 @@ def test_the_version_stands_in_one_place():
     for name in ("device.Dockerfile", "host.Dockerfile", "docker-bake.hcl"):  # defaults of builds by hand
         (found,) = re.findall(r'VERSION"?(?:=| \{ default = ")([\d.]+)', (ROOT / "docker" / name).read_text())
         assert found == qhyvit.__version__, name
+
+
+def test_the_citation_names_this_version_and_licence():
+    text = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {qhyvit.__version__}\n" in text
+    assert f"\nlicense: {PROJECT['license']}\n" in text
+
+
+def test_the_bill_of_materials_names_every_requirement_and_the_licence(tmp_path, monkeypatch):
+    """By the metadata command that wheels and sdists are made with, and by pip's own parser."""
+    monkeypatch.chdir(ROOT)
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    (path,) = tmp_path.glob("*.egg-info/sboms/*.cdx.json")
+    bill = json.loads(path.read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    about = bill["metadata"]["component"]
+    assert (about["name"], about["version"]) == ("qhyvit", qhyvit.__version__)
+    assert about["licenses"] == [{"license": {"id": "Apache-2.0"}}]
+    wanted = set()
+    for extra, lines in {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}.items():
+        wanted |= {(r.name, str(r.specifier), extra) for r in map(Requirement, lines)}
+    found = set()
+    for part in bill["components"]:
+        properties = {p["name"]: p["value"] for p in part["properties"]}
+        versions = str(SpecifierSet(properties["qhyvit:versions"]))
+        found.add((part["name"], versions, properties.get("qhyvit:extra", "")))
+        assert part["purl"].startswith("pkg:pypi/")
+        assert part["scope"] == ("optional" if "qhyvit:extra" in properties else "required")
+    assert found == wanted
+    refs = [part["bom-ref"] for part in bill["components"]]
+    assert len(refs) == len(set(refs))
+    assert bill["dependencies"] == [{"ref": about["bom-ref"], "dependsOn": refs}]
+
+
+def test_the_workflow_calls_what_runs_here():
+    assert "- run: .ci/run\n" in (ROOT / ".github" / "workflows" / "check.yml").read_text()
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 
 def test_the_wheel_gets_both_packages_and_no_other():

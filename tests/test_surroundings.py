@@ -19,12 +19,12 @@ ARGUMENTS = {  # what a command needs before it looks at files
     "latency-profile": "{x} --out out", "methods": "", "models": "", "report": "{x}", "sweep": "{x} --out out",
     "tasks": "", "verify": "--work {x} --images {x}", "wheelhouse": "--out {x}/out --machine {x}",
     "bench": "{x} --ssh {x}",
-    "targets": "", "bundle-c": "{x} --out out",
+    "targets": "", "bundle-c": "{x} --out out", "card": "{x} --out out", "doctor": "", "zoo": "{x} --out out",
     "bundle-tflite": "{x} --out out", "bundle-web": "{x} --litertjs {x} --out out",
     "bundle-image": "{x} --out out", "bundle-tarball": "{x} --out out",
 }  # fmt: skip
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
-LISTS = ("models", "methods", "targets", "tasks")  # write to stdout without any file
+LISTS = ("models", "methods", "tasks", "targets", "doctor")  # write to stdout without any file
 EVIL = os.fsdecode(b"no\xff\x1b]0;pwn\x07\x1b[2J\nqhyvit: all is well")
 
 

@@ -77,11 +77,11 @@ def spec(tmp_path, text):
     ("text", "said"),
     [
         ("models = [", "is no TOML"),
-        ("models = ['mobilevit_xxs']\nmethods = ['minmax']\n" + FOLDERS, "either weights or, for a trial, random_"),
+        ("models = ['mobilevit_xxs']\nmethods = ['minmax']\n" + FOLDERS, "one of weights, pretrained = true or"),
         (
             "models = [{name = 'mobilevit_xxs', weights = 'w', random_weights = true}]\n"
             "methods = ['minmax']\n" + FOLDERS,
-            "needs either weights or",
+            "needs one of weights, pretrained",
         ),
         (
             "models = [{name = 'net.py:make', random_weights = true}]\nmethods = ['minmax']\n" + FOLDERS,

@@ -12,9 +12,13 @@ from qhyvit import cli, stages, work
 from qhyvit.config import DataConfig, MethodConfig
 from qhyvit.errors import InputError, OutputError
 from qhyvit.files import write_text as write
+from qhyvit.report.gather import gather
+from qhyvit.report.page import render
+from qhyvit.report.request import Request
 from qhyvit.stages import plan_of, solved
 from qhyvit.stages.calibration import PIECES
 from qhyvit.work import CONSTANTS, FACTS, FLOAT, FOLDED, MODEL, PLAN, STATE, VERIFY, Work
+from qhyvit_device import cli as device
 from qhyvit_device import manifest as manifests
 
 WRECKS = [b"", b"{", b"[]", b"3", b"null", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"passed": 3}', b"NaN"]
@@ -205,6 +209,26 @@ def test_a_bundle_holds_what_was_verified(verified):
     assert found.files["model.tflite"] == (verified / "w" / MODEL).read_bytes()
     assert found.manifest.created_by["plan_sha256"] == Work(verified / "w").hash(PLAN)
     assert found.manifest.created_by["verified"] is True
+
+
+def test_random_weights_are_said_in_the_log_in_the_bundle_on_the_board_and_in_the_report(verified, tmp_path, capsys):
+    shutil.copytree(verified / "w", tmp_path / "w")
+    facts = tmp_path / "w" / FACTS
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "weights": "random"}))
+    verdict = json.loads((tmp_path / "w" / VERIFY).read_text())
+    verdict["files"][FACTS] = Work(tmp_path / "w").hash(FACTS)
+    (tmp_path / "w" / VERIFY).write_text(json.dumps(verdict))
+    lines = []
+    work_folder, images = Work(tmp_path / "w", log=lines.append), verified / "images"
+    stages.bundle(work_folder, tmp_path / "out", images, None, "t", force=False)
+    bundled(verified, verified / "w")
+    assert lines == [f"bundle: {manifests.RANDOM}"]
+    assert manifests.read_bundle(tmp_path / "out").manifest.has_random_weights
+    assert not manifests.read_bundle(verified / "out").manifest.has_random_weights
+    for bundle, expected in ((tmp_path / "out", 1), (verified / "out", 0)):
+        assert device.main(["info", str(bundle)]) == 0
+        page = render(gather(Request(bundle)))
+        assert [capsys.readouterr().out.count("weights are random"), page.count("weights are random")] == [expected] * 2
 
 
 @pytest.mark.parametrize("name", [FLOAT, "folded.tflite", CONSTANTS, PLAN, MODEL])

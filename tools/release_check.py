@@ -88,13 +88,15 @@ def look_into(wheel: Path, sdist: Path) -> None:
         names = set(archive.namelist())
     tops = {n.split("/")[0] for n in names}
     need({t for t in tops if not t.endswith(".dist-info")} == {"qhyvit", "qhyvit_device"}, f"the wheel holds {tops}")
+    need(any(n.endswith(".dist-info/sboms/qhyvit.cdx.json") for n in names), "the wheel lacks its bill of materials")
     for part in ("qhyvit", "qhyvit_device"):
         listed = run("git", "ls-files", f"pipeline/{part}", f"device/{part}", cwd=ROOT).splitlines()
         inside = {line.partition("/")[2] for line in listed}
         need(inside <= names, f"the wheel lacks {sorted(inside - names)[:5]}")
     with tarfile.open(sdist) as archive:
         found = {n.name.partition("/")[2]: n.size for n in archive.getmembers() if n.isfile()}
-    for name in ("docs/tutorial.md", "tests/test_release.py", "LICENSE", "CHANGELOG.md", "Makefile", "tools/setup.sh"):
+    for name in ("docs/tutorial.md", "tests/test_release.py", "LICENSE", "CHANGELOG.md", "Makefile", "tools/setup.sh",
+                 "qhyvit.egg-info/sboms/qhyvit.cdx.json"):  # fmt: skip
         need(name in found, f"the sdist lacks {name}")
     stray = [n for n in found if n.endswith(BINARY) and not n.startswith(MEANT)]
     need(not stray, f"the sdist holds {stray[:5]}")

@@ -67,9 +67,9 @@ def _processor(info: str) -> tuple[str | None, tuple[str, ...]]:
     return name, tuple(f for f in FEATURES if f in flags)
 
 
-def _memory_mib(info: str) -> int | None:
+def _memory_mib(info: str, of: str = "MemTotal") -> int | None:
     for line in info.splitlines():
-        if line.startswith("MemTotal:"):
+        if line.startswith(f"{of}:"):
             return int(line.split()[1]) // 1024
     return None
 
@@ -82,6 +82,24 @@ def board(root: Path = Path("/")) -> Board:
         _text(root / "proc/device-tree/model"), name, platform.machine(), os.cpu_count() or 1, features, memory,
         platform.release(), _emulated(platform.machine(), root),
     )  # fmt: skip
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, which a container or taskset may have fewer of."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1
+
+
+def free_memory_mib(root: Path = Path("/")) -> int | None:
+    """Memory that a program can have now, within the limit of its control group; None where it can't be read."""
+    free = _memory_mib(_text(root / "proc/meminfo") or "", "MemAvailable")
+    most, used = (_number(root / f"sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if most is None or used is None:
+        return free
+    left = max(most - used, 0) >> 20
+    return left if free is None else min(left, free)
 
 
 def _emulated(machine: str, root: Path) -> bool:

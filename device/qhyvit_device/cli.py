@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from qhyvit_device import __version__
-from qhyvit_device.commands import bench, classify, embed, info, run, segment, update
+from qhyvit_device.commands import bench, classify, doctor, embed, info, run, segment, update
 from qhyvit_device.commands.shared.command import PROGRAM
 from qhyvit_device.errors import DeviceError
 from qhyvit_device.terminal import guarded
@@ -16,7 +16,8 @@ from qhyvit_device.terminal import guarded
 COMMANDS = {
     command.name: command
     for command in (
-        classify.COMMAND, embed.COMMAND, segment.COMMAND, run.COMMAND, info.COMMAND, bench.COMMAND, update.COMMAND,
+        classify.COMMAND, embed.COMMAND, segment.COMMAND, run.COMMAND, info.COMMAND, doctor.COMMAND, bench.COMMAND,
+        update.COMMAND,
     )
 }  # fmt: skip
 EXAMPLES = """examples:
@@ -28,6 +29,7 @@ EXAMPLES = """examples:
   qhyvit-device run BUNDLE photo.jpg --out outputs.npz
   qhyvit-device bench BUNDLE float.tflite --threads 1,4 --json out.json
   qhyvit-device info BUNDLE
+  qhyvit-device doctor
   qhyvit-device update BUNDLE NEW
 """
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from qhyvit_device.errors import CheckFailedError
 from qhyvit_device.interpreter import find_interpreter
+from qhyvit_device.manifest import RANDOM
 from qhyvit_device.runner import Model
 from qhyvit_device.tasks import TASKS
 from qhyvit_device.trial import load
@@ -77,6 +78,8 @@ def describe(bundle: Path, threads: int = 1) -> dict[str, Any]:
         "size_bytes": model.file.size_bytes, "delegate_partitions": partitions,
         "self_test": self_test(model),
     }  # fmt: skip
-    if partitions == 0:
-        facts["warning"] = why_slow(model.file.runtime)
+    warnings = [RANDOM] if manifest.has_random_weights else []
+    warnings += [why_slow(model.file.runtime)] if partitions == 0 else []
+    if warnings:
+        facts["warning"] = "; ".join(warnings)
     return facts

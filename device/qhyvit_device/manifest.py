@@ -23,6 +23,8 @@ from qhyvit_device.terminal import shown
 
 SCHEMA_VERSION = 2
 FILE_NAME = "manifest.json"
+RANDOM_WEIGHTS = "random"  # what ``created_by`` says of weights that were drawn
+RANDOM = "the weights are random: this file shows size and time, and its answers mean nothing"
 MAX_BYTES = 4 << 20
 MAX_CLASSES = 1 << 20
 MAX_MAP_CLASSES = 1 << 12  # a row of a map is held in float
@@ -122,6 +124,11 @@ class Manifest:
     created_by: Mapping[str, Any] = field(default_factory=dict)
     task: str = "classify"
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def has_random_weights(self) -> bool:
+        """Whether the weights were drawn, for a trial."""
+        return self.created_by.get("weights") == RANDOM_WEIGHTS
 
     def __post_init__(self) -> None:
         names = [o.name for o in self.outputs]

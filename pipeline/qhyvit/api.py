@@ -1,14 +1,13 @@
 """The Python interface: what ``import qhyvit`` offers to those who script; ``qhyvit build`` is this with a display.
 
-Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``FILE.py:FUNCTION``, the path of a ``.tflite``,
-``.onnx`` or ``.pt2``, or a ``torch.nn.Module`` that takes [1, C, H, W] and gives tensors [1, ...], which is left as it
-is. In its place a :class:`BuildConfig` has all settings at once; else they are keywords, named as its fields are
-(``method`` and ``model`` are the ``name`` of theirs):
-``weights``, ``random_weights``, ``classes``, ``input_size``, ``mean``, ``std``, ``channel_order``, ``task``;
-``images``, ``count``, ``resize_mode``; ``method``, ``options``, ``seed``, ``bits``; ``target``, ``integer``; ``out``,
-``work``, ``labels``, ``min_agreement``. None: the default. ``images`` is a folder of pictures or arrays, or any
-iterable of arrays (:func:`qhyvit.data.write_arrays`). ``progress(what, share)`` and ``log(line)`` are told what
-happens.
+Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``hf-hub:OWNER/NAME``, ``FILE.py:FUNCTION``, the
+path of a ``.tflite``, ``.onnx`` or ``.pt2``, or a ``torch.nn.Module`` that takes [1, C, H, W] and gives tensors [1,
+...], which is left as it is. In its place a :class:`BuildConfig` has all settings at once; else they are keywords,
+named as its fields are (``method`` and ``model`` are the ``name`` of theirs): ``weights``, ``pretrained``,
+``random_weights``, ``classes``, ``input_size``, ``mean``, ``std``, ``channel_order``, ``task``; ``images``,
+``count``, ``resize_mode``; ``method``, ``options``, ``seed``, ``bits``; ``target``, ``integer``; ``out``, ``work``,
+``labels``, ``min_agreement``. None: the default. ``images`` is a folder of pictures or arrays, or any iterable of
+arrays (:func:`qhyvit.data.write_arrays`). ``progress(what, share)`` and ``log(line)`` are told what happens.
 """
 
 from __future__ import annotations
@@ -149,7 +148,8 @@ def calibrate(
 
 def build(
     model: str | Path | nn.Module | BuildConfig, images: Images | None = None, out: str | Path | None = None, *,
-    force: bool = False, command: str = "qhyvit.build", progress: Progress = silent, log: Log = silent, **settings: Any,
+    force: bool = False, replace_bundle: bool = False, command: str = "qhyvit.build", progress: Progress = silent,
+    log: Log = silent, **settings: Any,
 ) -> Built:  # fmt: skip
     """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped.
 
@@ -157,7 +157,7 @@ def build(
         model: or a config, which has all settings.
         out: bundle folder to make.
         settings: of :class:`BuildConfig`, see above.
-        force: run every stage again, and replace ``out``.
+        force: run every stage again, and replace ``out``; ``replace_bundle``: replace it by what has changed alone.
         command: what the bundle says it was made by.
 
     Raises:
@@ -166,14 +166,16 @@ def build(
     """
     with _folder(images, settings) as folder:
         config = _config(model, {"images": folder, "out": out, **settings})
-        return _built(config, command, progress, log, force=force)
+        return _built(config, command, progress, log, force=force, replaces=force or replace_bundle)
 
 
-def _built(config: BuildConfig, command: str, progress: Progress, log: Log, *, force: bool) -> Built:
+def _built(
+    config: BuildConfig, command: str, progress: Progress, log: Log, *, force: bool, replaces: bool
+) -> Built:  # fmt: skip
     output, pictures, seed = config.output, config.data.images, config.method.seed
     if output.out is None:
         raise UsageError("the build needs out: on the command line, or as out of [output]")
-    files.check_free(output.out, force=force)
+    files.check_free(output.out, force=replaces)
     _checked(config, verify=True)
     work = Work(output.work or files.beside(output.out, ".work"), progress, log, force)
     with work.lock():
@@ -184,7 +186,7 @@ def _built(config: BuildConfig, command: str, progress: Progress, log: Log, *, f
         stages.verify(work, pictures, VERIFY_IMAGES, seed, config.data.resize_mode, output.min_agreement)
         verdict = work.json(VERIFY)
         if verdict["passed"]:
-            stages.bundle(work, output.out, pictures, output.labels, command, force=force)
+            stages.bundle(work, output.out, pictures, output.labels, command, force=replaces)
     return Built(output.out if verdict["passed"] else None, work.folder, verdict)
 
 

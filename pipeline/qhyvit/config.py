@@ -41,8 +41,13 @@ def sides(given: Any) -> tuple[int, int] | None:
 class ModelConfig(Settings):
     """What is exported. ``module``: a ``torch.nn.Module`` in the place of the name, from Python alone."""
 
-    name: str = setting(MISSING, "Name from `qhyvit models`, timm/NAME, FILE.py:FUNCTION, or a .tflite, .onnx or .pt2.")
-    weights: Path | None = setting(None, ".safetensors or torch state dict; what FILE.py makes has its own.")
+    name: str = setting(
+        MISSING, "Name from `qhyvit models`, timm/NAME, hf-hub:OWNER/NAME, local-dir:FOLDER, FILE.py:FUNCTION, or a "
+        ".tflite, .onnx or .pt2.",
+    )  # fmt: skip
+    weights: Path | None = setting(
+        None, ".safetensors, the index of several, or torch state dict; what FILE.py makes has its own."
+    )
     random_weights: bool = setting(False, "Random weights, for trials of a named model.")
     classes: int | None = setting(None, "Class count of fine-tuned weights.", low=1, high=10**6)
     input_size: tuple[int, int] | None = setting(
@@ -62,6 +67,7 @@ class ModelConfig(Settings):
     task: str | None = setting(
         None, "What the outputs mean; default: what such outputs mostly do. `qhyvit tasks` lists them.",
     )  # fmt: skip
+    pretrained: bool = setting(False, "The weights that timm publishes of a named model; fetched once, then cached.")
     module: Any = None
 
     def __post_init__(self) -> None:
@@ -277,9 +283,11 @@ def _relative(option: Option, value: Any, base: Path) -> Any:
 
 
 def located(name: str, path: Callable[[Path], str]) -> str:
-    """A model's name; of a file, and of FILE.py:FUNCTION, the path as ``path`` writes it."""
+    """A model's name; of a file, a folder, and of FILE.py:FUNCTION, the path as ``path`` writes it."""
     if files.is_model_file(name):
         return path(Path(name))
+    if name.startswith(files.LOCAL_DIR) and name != files.LOCAL_DIR:
+        return files.LOCAL_DIR + path(Path(name.removeprefix(files.LOCAL_DIR)))
     place, own, function = name.partition(files.OWN)
     return f"{path(Path(place + '.py'))}:{function}" if own else name
 

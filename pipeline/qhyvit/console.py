@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +18,13 @@ from qhyvit_device.terminal import shown
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False, soft_wrap=True)
+_silenced = False
+
+
+def silence(*, wanted: bool) -> None:
+    """Leave out bars and log lines from now on; errors, warnings and results remain."""
+    global _silenced
+    _silenced = wanted
 
 
 class Talk:
@@ -33,12 +40,15 @@ class Talk:
             return
         if what not in self._tasks:
             for task in self._tasks.values():
-                self._bars.update(task, completed=1.0, visible=False)
-            self._tasks[what] = self._bars.add_task(what, total=1.0)
-        self._bars.update(self._tasks[what], completed=share, visible=True)
+                self._bars.update(task, total=1.0, completed=1.0, visible=False)
+            self._tasks[what] = self._bars.add_task(what, total=None)
+        # what never tells more than its start has a bar that moves, and no time that is left
+        self._bars.update(self._tasks[what], total=1.0 if share > 0 else None, completed=share, visible=True)
 
     def log(self, line: str, share: float = 0.0) -> None:
         """One line; names of files and layers may hold control characters."""
+        if _silenced:
+            return
         (self._bars.console if self._bars is not None else err).print(Text(shown(line)), soft_wrap=True)
 
 
@@ -49,11 +59,12 @@ def talk() -> Iterator[Talk]:
     Models are the user's code, which may print; stdout holds results alone.
     """
     with _stdout_to_stderr():
-        if not sys.stderr.isatty():
+        if _silenced or not sys.stderr.isatty():
             yield Talk(None)
             return
         share = TextColumn("{task.percentage:3.0f} %")
-        columns = (TextColumn("{task.description}"), BarColumn(), share, TimeElapsedColumn())
+        passed, left = TimeElapsedColumn(), TimeRemainingColumn()
+        columns = (TextColumn("{task.description}"), BarColumn(), share, passed, TextColumn("left"), left)
         with Progress(*columns, console=err, transient=True) as bars:
             yield Talk(bars)
 

@@ -25,6 +25,7 @@ from qhyvit_device import manifest as manifests
 from qhyvit_device.files import open_regular
 
 OWN = ".py:"  # in FILE.py:FUNCTION, a factory of models
+LOCAL_DIR = "local-dir:"  # before a folder with a network's config.json and weights, timm's own way to write it
 MODEL_FILES = (".tflite", ".onnx", ".pt2")  # endings of models that lie in files (``qhyvit.models.importers``)
 TEMPORARY = re.compile(r"[0-9a-f]{8}|old\.[0-9a-z_]{8}")  # behind the name of a target; old: the folder moved aside
 

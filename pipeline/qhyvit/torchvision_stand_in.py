@@ -41,7 +41,7 @@ def declare() -> None:
         import torch
     except ImportError:
         return
-    if not _declared and not hasattr(torch.ops.torchvision, OPERATORS[0]) and not _loads(torch):
+    if not _declared and not hasattr(torch.ops.torchvision, OPERATORS[0]) and not loads(torch):
         made: Callable[..., Any] = torch.library.Library  # torch leaves it untyped
         library = made("torchvision", "FRAGMENT")
         for name in OPERATORS:
@@ -49,7 +49,7 @@ def declare() -> None:
         _declared.append(library)
 
 
-def _loads(torch: Any) -> bool:
+def loads(torch: Any) -> bool:
     """Whether the extension of the installed torchvision works with this torch."""
     found = importlib.machinery.PathFinder.find_spec("torchvision")
     for folder in (found.submodule_search_locations or ()) if found is not None else ():

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,6 +83,19 @@ def code() -> str:
         for path in [folder] if folder.is_file() else sorted(folder.rglob("*.py")):
             total.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()
+
+
+@cache
+def commit() -> str | None:
+    """The commit that this package lies in, where it is a checkout of its own repository; None elsewhere."""
+    place, git = Path(__file__), shutil.which("git")
+    if git is None:
+        return None
+    for words in (("ls-files", "--error-unmatch", place.name), ("rev-parse", "HEAD")):
+        done = subprocess.run([git, "-C", str(place.parent), *words], capture_output=True, text=True, check=False)
+        if done.returncode:
+            return None
+    return done.stdout.strip()
 
 
 def toolchain() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import json
 import pathlib
 import pickle
 import types
@@ -13,6 +14,9 @@ import torch
 from torch import nn
 
 from qhyvit.errors import InputError, QhyvitError, WeightsError
+from qhyvit.models.shared.shards import weights_digest
+from qhyvit.models.shared.state_dicts import _content
+from qhyvit.models.shared.timm_models import import_timm
 from qhyvit.models.shared.weights import load_into
 
 
@@ -55,8 +59,13 @@ FILES = {
     "plain": (GOOD, "w.pth"),
     "state_dict": ({"state_dict": GOOD, "epoch": 3}, "w.pth (state_dict)"),
     "model": ({"model": GOOD, "optimizer": {"state": {0: torch.zeros(3)}}}, "w.pth (model)"),
-    "ema beside": ({"state_dict_ema": OTHER, "state_dict": GOOD}, "w.pth (state_dict, not state_dict_ema)"),
-    "model and ema": ({"model_ema": OTHER, "model": GOOD}, "w.pth (model, not model_ema)"),
+    "ema beside": ({"state_dict": OTHER, "state_dict_ema": GOOD}, "w.pth (state_dict_ema, not state_dict)"),
+    "model and ema": ({"model": OTHER, "model_ema": GOOD}, "w.pth (model_ema, not model)"),
+    "ema one level down": ({"model": OTHER, "ema": {"state_dict": GOOD}}, "w.pth (ema.state_dict, not model)"),
+    "ema without buffers": (
+        {"ema": {k: v for k, v in OTHER.items() if "running" not in k}, "model": GOOD}, "w.pth (model, not ema)",
+    ),
+    "ema and teacher": ({"teacher": OTHER, "model": GOOD}, "w.pth (model, not teacher)"),
     "ema alone": ({"state_dict_ema": GOOD}, "w.pth (state_dict_ema)"),
     "two deep": ({"model": {"state_dict": GOOD}}, "w.pth (model.state_dict)"),
     "the set that fits": ({"state_dict": {"other": torch.zeros(2)}, "model": GOOD}, "w.pth (model, not state_dict)"),
@@ -73,8 +82,11 @@ FILES = {
         {"state_dict": {**renamed("model."), "loss.weight": torch.ones(3)}},
         "w.pth (state_dict; model.* alone, without 1 other entries)",
     ),
+    "average and student": (
+        {**renamed("student.", OTHER), **renamed("ema_model.")}, "w.pth (ema_model.* alone, without 10 other entries)",
+    ),
     "student and teacher": (
-        {**renamed("ema.", OTHER), **renamed("student.")}, "w.pth (student.* alone, without 10 other entries)",
+        {**renamed("teacher.", OTHER), **renamed("student.")}, "w.pth (student.* alone, without 10 other entries)",
     ),
     "numpy scalar": ({"state_dict": GOOD, "best": np.float64(1), "n": np.int64(2), "f": np.float32(3)}, None),
     "options": ({"model": GOOD, "args": argparse.Namespace(lr=0.1), "more": types.SimpleNamespace(a=1)}, None),
@@ -96,6 +108,64 @@ def test_a_file_loads_and_says_what_was_taken(tmp_path, name):
     assert same(state, {k: v.half().float() for k, v in GOOD.items()} if "all float" in name else GOOD)
     if label is not None:
         assert said == label
+
+
+def test_averaged_weights_are_those_that_timm_takes(tmp_path):
+    """Of the sets that timm's own loader knows, by that loader."""
+    import_timm()
+    from timm.models import load_state_dict
+
+    for sets in (
+        {"state_dict": OTHER, "state_dict_ema": GOOD}, {"model": OTHER, "model_ema": GOOD},
+        {"state_dict": OTHER, "model": OTHER, "model_ema": GOOD}, {"model": GOOD}, {"state_dict": GOOD, "epoch": 1},
+    ):  # fmt: skip
+        _, state = loaded(tmp_path, sets)
+        assert same(state, load_state_dict(str(tmp_path / "w.pth"), use_ema=True))
+
+
+def in_shards(folder, save, state=GOOD, ending="safetensors"):
+    """Two files with every other tensor, and their index, as transformers writes them."""
+    names = sorted(state)
+    files = {f"model-{i + 1:05d}-of-00002.{ending}": names[i::2] for i in range(2)}
+    for file, held in files.items():
+        save({name: state[name].contiguous() for name in held}, folder / file)
+    found = {"metadata": {"total_size": 1}, "weight_map": {n: file for file, held in files.items() for n in held}}
+    index = folder / f"model.{ending}.index.json"
+    index.write_text(json.dumps(found))
+    return index
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_the_index_of_several_files_loads_them_all(tmp_path, ending):
+    save = safetensors.torch.save_file if ending == "safetensors" else torch.save
+    index, net = in_shards(tmp_path, save, ending=ending), Net(2)
+    assert load_into(net, index, "net", 10) == index.name
+    assert same(net.state_dict())
+    before = weights_digest(index)
+    changed_file = tmp_path / f"model-00002-of-00002.{ending}"
+    held = {n: v + 1 for n, v in _content(changed_file).items()}
+    save(held, changed_file)
+    assert weights_digest(index) != before
+
+
+INDICES = {
+    "no json": ("{", "is damaged"),
+    "no map": ("{}", "has no weight_map"),
+    "a list": ('{"weight_map": []}', "is damaged"),
+    "a way out": ('{"weight_map": {"a": "../w.safetensors"}}', "no file beside it"),
+    "gone": ('{"weight_map": {"a": "gone.safetensors"}}', "not beside it: gone.safetensors"),
+    "another tensor": ('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}', "has no a, which model"),
+}
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_a_damaged_index_is_one_line(tmp_path, name):
+    index = in_shards(tmp_path, safetensors.torch.save_file)
+    content, words = INDICES[name]
+    index.write_text(content)
+    with pytest.raises(InputError, match=words) as caught:
+        load_into(Net(), index, "net", 10)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])

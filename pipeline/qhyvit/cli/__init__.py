@@ -9,13 +9,14 @@ import traceback
 import typer
 from typer.exceptions import TyperException
 
-from qhyvit.cli import boards, build, look  # noqa: F401 - their commands join the application
+from qhyvit import console
+from qhyvit.cli import boards, build, cards, doctor, look  # noqa: F401 - their commands join the application
 from qhyvit.cli.app import app as app
 from qhyvit.errors import QhyvitError
 from qhyvit_device import terminal
 from qhyvit_device.errors import said
 
-DEBUG = "--debug"
+DEBUG, QUIET = "--debug", "--quiet"  # anywhere in the line
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # colours of other programs' texts
 
 
@@ -37,7 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         terminal.prepare()
-        code = app([word for word in given if word != DEBUG], standalone_mode=False)
+        console.silence(wanted=QUIET in given)
+        code = app([word for word in given if word not in (DEBUG, QUIET)], standalone_mode=False)
         terminal.flush()
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
@@ -53,5 +55,6 @@ def main(argv: list[str] | None = None) -> None:
         terminal.forget(sys.stdout)
         sys.exit(exit_code)
     finally:
+        console.silence(wanted=False)
         terminal.settle()
     sys.exit(code if isinstance(code, int) else 0)

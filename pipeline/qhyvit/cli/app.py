@@ -32,6 +32,7 @@ def _program(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no log lines: results and errors alone.")] = False,
 ) -> None:
     """Turns hybrid vision transformers into fully integer int8 TFLite files, and proves that they work."""
 
@@ -137,7 +138,7 @@ FloatModel = Annotated[Path | None, typer.Option("--float", help="Float .tflite;
 # ways to say what is exported
 FILES = ("--model-py FILE.py:FUNCTION", "--tflite FILE", "--onnx FILE", "--pt2 FILE")
 SOURCES: Mapping[str, Any] = {
-    "model": Annotated[str | None, typer.Argument(help="Name from `qhyvit models`, or timm/NAME for any of timm's.")],
+    "model": Annotated[str | None, typer.Argument(help="Name of `qhyvit models`, timm/NAME or hf-hub:OWNER/NAME.")],
     "model_py": Annotated[str | None, typer.Option(help="FILE.py:FUNCTION, a factory of your own nn.Module.")],
     "tflite": Annotated[str | None, typer.Option(help="A float .tflite, whoever exported it.")],
     "onnx": Annotated[str | None, typer.Option(help="An .onnx; needs the extra onnx.")],

@@ -14,8 +14,22 @@ from qhyvit.bundle import check_judged
 from qhyvit.config import CONFIG
 from qhyvit.stages.solved import lowered, plan_of
 from qhyvit.stages.verification import JUDGED
-from qhyvit.work import FACTS, FLOAT, MODEL, PLAN, VELA, VERIFY, Work, alone, default_preprocess, versions
+from qhyvit.work import (
+    FACTS,
+    FLOAT,
+    MODEL,
+    PLAN,
+    VELA,
+    VERIFY,
+    Work,
+    alone,
+    code,
+    commit,
+    default_preprocess,
+    versions,
+)
 from qhyvit_device import __version__
+from qhyvit_device.manifest import RANDOM, RANDOM_WEIGHTS
 from qhyvit_device.preprocess import quantize
 from qhyvit_device.tasks import TASKS
 
@@ -28,6 +42,8 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
     from qhyvit.bundle import check_verdict, created_by, label_names, write_bundle
 
     facts, verified, model = work.json(FACTS), work.json(VERIFY), work.read(MODEL)
+    if facts["weights"] == RANDOM_WEIGHTS:
+        work.log(f"bundle: {RANDOM}")
     task = facts["task"] if facts["task"] in TASKS else RAW
     needed = TASKS[task].labels
     has_labels = labels is not None if needed is None else needed
@@ -35,6 +51,7 @@ def bundle(work: Work, out: Path, images: Path, labels: Path | None, command: st
     check_verdict(work.folder / VERIFY, verified, hashes)
     plan = plan_of(work)
     created = created_by(command, facts, plan, verified) | {"float_sha256": hashes[FLOAT], "plan_sha256": hashes[PLAN]}
+    created |= {"commit": commit(), "code": code()}
     created["config"] = work.json(CONFIG) if (work.folder / CONFIG).is_file() else {}
     (test_image,) = data.calibration_images(images, 1, plan.seed).values()
     made_with = {**versions(), **facts["versions"], "qhyvit": __version__, "python": platform.python_version()}

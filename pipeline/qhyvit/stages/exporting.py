@@ -27,27 +27,12 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
     Args:
         images: folder of real ones, of which a few show that the file computes what the module does; None: noise does.
     """
-    from qhyvit.models.importers import identity
-
     check_weights(model)
     pictures = {} if images is None else data.calibration_images(images, data.EXPORT_IMAGES, seed)
-    weights = model.weights
-    digest = None if weights is None else files.sha256(files.read_bytes(weights, "weights file"))
-    held = {} if model.module is not None else identity(model.name)
-    digest = digest or next(iter(held.values()), None)
-    key: dict[str, Any] = {"model": model.name, "weights": digest, "classes": model.classes, "size": model.input_size,
-                           "pixels": asdict(_pixels(model)), "seed": seed, "images": list(pictures),
-                           "task": model.task, "files": held}  # fmt: skip
-
-    def opened_now() -> Source:
-        from qhyvit.models.shared.source import open_source
-
-        return open_source(model.source, weights, model.classes, model.input_size, seed,
-                           random_weights=model.random_weights, pixels=_pixels(model), task=model.task)  # fmt: skip
-
+    key, digest = _key(model, seed, list(pictures))
     opened = None
-    if model.module is not None or files.OWN in model.name:  # what a factory gives is known only when it ran
-        opened = opened_now()
+    if _is_known_late(model):
+        opened = _opened(work, model, seed)
         key |= {"state": state_digest(opened.reference), "code": code_digest(model.source, opened.reference)}
         key["preprocess"] = opened.preprocess
 
@@ -55,7 +40,7 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
         from qhyvit.models.shared.export import export as convert
 
         work.progress("export", 0.0)
-        source = opened or opened_now()
+        source = opened or _opened(work, model, seed)
         work.log(f"export: {source.name} by the {source.family} family, {source.weights} weights")
         for line in source.notes:
             work.log(f"export: {line}")
@@ -72,6 +57,41 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
     note(work, model=model)
 
 
+def _key(model: ModelConfig, seed: int, images: list[str]) -> tuple[dict[str, Any], str | None]:
+    """What the export depends on, as far as this is known before the model is opened, and the hash of its weights."""
+    from qhyvit.models.importers import identity
+    from qhyvit.models.shared.given_weights import weights_digest
+
+    digest = None if model.weights is None else weights_digest(model.weights)
+    held = {} if model.module is not None else identity(model.name)
+    digest = digest or next(iter(held.values()), None)
+    return {"model": model.name, "weights": digest, "classes": model.classes, "size": model.input_size,
+            "pixels": asdict(_pixels(model)), "seed": seed, "images": images, "task": model.task,
+            "files": held}, digest  # fmt: skip
+
+
+def _is_known_late(model: ModelConfig) -> bool:
+    """Whether only opening a model tells what it is: a factory's, a hub's."""
+    return model.module is not None or files.OWN in model.name or _is_published(model)
+
+
+def _is_published(model: ModelConfig) -> bool:
+    from qhyvit.models.shared.given_weights import is_published
+
+    return model.pretrained or is_published(model.name)
+
+
+def _opened(work: Work, model: ModelConfig, seed: int) -> Source:
+    from qhyvit.models.shared.given_weights import choice
+    from qhyvit.models.shared.source import open_source
+
+    if _is_published(model):
+        work.log(f"export: {model.name} as it is published, from the cache or the network")
+    weights = choice(model.weights, pretrained=model.pretrained)
+    return open_source(model.source, weights, model.classes, model.input_size, seed,
+                       random_weights=model.random_weights, pixels=_pixels(model), task=model.task)  # fmt: skip
+
+
 def _pixels(model: ModelConfig) -> Pixels:
     from qhyvit.models.shared.input_facts import Pixels
 
@@ -80,6 +100,8 @@ def _pixels(model: ModelConfig) -> Pixels:
 
 def check_weights(model: ModelConfig) -> None:
     """See :func:`qhyvit.models.shared.source.check_weights`; `build` asks before the work."""
-    from qhyvit.models.shared.source import check_weights as check
+    from qhyvit.models.shared.given_weights import check_weights as check
+    from qhyvit.models.shared.given_weights import choice
 
-    check(model.source, model.weights, random_weights=model.random_weights)
+    weights = choice(model.weights, pretrained=model.pretrained)
+    check(model.source, weights, random_weights=model.random_weights)

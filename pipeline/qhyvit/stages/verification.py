@@ -80,7 +80,7 @@ def verify(
         reference = FloatFile(
             work.read(FLOAT), facts, task(facts["task"]), Layout.of_facts(facts["outputs"]), least
         )
-        report = check(found.folded, lowered(work), model, floats, codes, runtimes_here(plan), reference=reference)
+        report = check(found.folded, lowered(work), model, floats, codes, runtimes_here(plan), reference, work.progress)
         facts_there, checks = on_target(work, plan, model, codes[0])
         outcome.append(replace(report, target=facts_there, checks=(*report.checks, *checks)))
         vela = {VELA: work.hash(VELA)} if "estimated" in facts_there else {}

@@ -128,13 +128,15 @@ def read_spec(path: Path) -> Spec:
 def _check_model(model: ModelConfig) -> None:
     from qhyvit.models import all_families
     from qhyvit.models.shared.own import is_own
+    from qhyvit.models.shared.pretrained import is_published
 
     known = [v for f in all_families().values() for v in f.variants]
     if is_own(model.name) or is_model_file(model.name):
-        if model.random_weights:
-            raise UsageError("random_weights is for names; a factory's module or a file keeps its own weights")
+        if model.random_weights or model.pretrained:
+            raise UsageError("random_weights and pretrained are for names; a module or file keeps its own weights")
         return
-    if model.name not in known and not model.name.startswith("timm/"):
+    if model.name not in known and not model.name.startswith("timm/") and not is_published(model.name):
         raise UsageError(f"unknown model {model.name!r}{near(model.name, known)}")
-    if (model.weights is None) != model.random_weights:
-        raise UsageError(f"{model.name} needs either weights or, for a trial, random_weights = true")
+    ways = sum(map(bool, (model.weights, model.pretrained, model.random_weights)))
+    if ways > 1 or (not ways and not is_published(model.name)):
+        raise UsageError(f"{model.name} needs one of weights, pretrained = true or, for a trial, random_weights = true")

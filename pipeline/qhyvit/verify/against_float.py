@@ -21,6 +21,7 @@ from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tasks.shared.task import Alike, Task
 from qhyvit.tflite.read import read
 from qhyvit.verify.check import Check
+from qhyvit_device.manifest import RANDOM_WEIGHTS
 
 UNTRAINED = 0.25  # limit of the correlation where weights are untrained: ranges of noise say little of a network
 FLOAT32_ERROR = 1e-3  # of the largest output: thousands of float32 sums in another order; wrong edits are off by more
@@ -48,7 +49,7 @@ class FloatFile:
     @property
     def has_random_weights(self) -> bool:
         """Whether the weights were drawn, so that what the network says means nothing."""
-        return self.facts.get("weights") == "random"
+        return self.facts.get("weights") == RANDOM_WEIGHTS
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +59,7 @@ class Agreement:
 
 
 def op_by_op(
-    edited: Graph, lowered: Lowered, model: bytes, pixels: torch.Tensor, codes: Sequence[Array], kernel: Kernel,
+    edited: Graph, lowered: Lowered, model: bytes, pixels: torch.Tensor, codes: Iterable[Array], kernel: Kernel,
     runtime: str = "litert",
 ) -> Agreement:  # fmt: skip
     """Compare every op of ``model`` with the typed graph, and every tensor with the float graph.

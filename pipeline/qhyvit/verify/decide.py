@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,7 @@ class Decisions:
         return self.simulation_agrees / max(self.images, 1)
 
 
-def simulated_codes(typed: Graph, codes: Sequence[NDArray[np.int8]], kernel: Kernel = HERE) -> NDArray[np.int64]:
+def simulated_codes(typed: Graph, codes: Iterable[NDArray[np.int8]], kernel: Kernel = HERE) -> NDArray[np.int64]:
     """Output codes [N, outputs] that a typed graph gives for input codes [1, H, W, 3], by its kernels' arithmetic."""
     executor = IntegerExecutor(typed, kernel)
     found = (executor.run(x) for x in codes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def make_interpreter(data: bytes, runtime: str = "litert", threads: int = 1, *, 
     return interpreter
 
 
-def tensors(model: bytes, images: Sequence[np.ndarray], runtime: str = "litert") -> Iterator[dict[str, np.ndarray]]:
+def tensors(model: bytes, images: Iterable[np.ndarray], runtime: str = "litert") -> Iterator[dict[str, np.ndarray]]:
     """What a runtime computes, all activations by name, image by image; codes [1, *shape] go in.
 
     Raises:
@@ -78,7 +78,7 @@ def run(interpreter: Any, codes: np.ndarray) -> np.ndarray:
     return np.concatenate([interpreter.get_tensor(d["index"]).ravel() for d in interpreter.get_output_details()])
 
 
-def every_tensor(interpreter: Any, images: Sequence[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+def every_tensor(interpreter: Any, images: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
     """Codes of all activations by name, image by image."""
     details = [d for d in interpreter.get_tensor_details() if d["index"] >= 0 and d["name"]]
     for codes in images:

@@ -12,6 +12,7 @@ import torch
 from qhyvit.graph.ir import Graph
 from qhyvit.lowering.lower import Lowered
 from qhyvit.ops.shared.spec import Kernel
+from qhyvit.progress import Progress, silent, told
 from qhyvit.tflite.read import read
 from qhyvit.verify.against_float import AgainstFloat, FloatFile, against_float
 from qhyvit.verify.agree import Agreement, OpAgreement, op_by_op
@@ -20,6 +21,7 @@ from qhyvit.verify.check import Check
 from qhyvit.verify.decide import HERE, Decisions, decisions, output_values, simulated_codes
 from qhyvit.verify.probe import MICRO, outputs
 
+OP_IMAGES = 4  # on which every op is compared
 WITHIN_ONE_SHARE = 0.999  # of the codes of each op
 DECISION_SHARE = 0.98  # of the images, or of what the task compares
 
@@ -155,10 +157,10 @@ def _output_check(
 
 def verify(
     edited: Graph, lowered: Lowered, model: bytes, pixels: torch.Tensor,
-    codes: Sequence[np.ndarray], runtimes: Sequence[str] = ("litert",), op_images: int = 4,
-    reference: FloatFile | None = None,
+    codes: Sequence[np.ndarray], runtimes: Sequence[str] = ("litert",), reference: FloatFile | None = None,
+    progress: Progress = silent,
 ) -> Report:  # fmt: skip
-    """Check ``model`` against the typed graph on images; op by op on the first ``op_images`` of them.
+    """Check ``model`` against the typed graph on images; op by op on the first few of them.
 
     Args:
         edited: the float graph after all edits.
@@ -168,11 +170,13 @@ def verify(
     """
     found, typed = census(model), lowered.graph
     checks = [_file_check(model, typed), *_census_checks(found, typed)]
-    simulated = {kernel: simulated_codes(typed, codes, kernel) for kernel in dict.fromkeys(map(kernel_of, runtimes))}
+    kernels = dict.fromkeys(map(kernel_of, runtimes))
+    simulated = {k: simulated_codes(typed, told(codes, "simulate", progress), k) for k in kernels}
     agreements, outcomes, found_codes = {}, {}, {}
     for runtime in runtimes:
         kernel = kernel_of(runtime)
-        agreements[runtime] = op_by_op(edited, lowered, model, pixels[:op_images], codes[:op_images], kernel, runtime)
+        first = told(codes[:OP_IMAGES], "compare op by op", progress)
+        agreements[runtime] = op_by_op(edited, lowered, model, pixels[:OP_IMAGES], first, kernel, runtime)
         found_codes[runtime] = outputs(model, codes, runtime)
         outcomes[runtime] = decisions(found_codes[runtime], simulated[kernel])
         checks += _op_checks(runtime, agreements[runtime])

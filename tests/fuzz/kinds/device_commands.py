@@ -25,7 +25,7 @@ OPTIONS = {
     "classify": {**IMAGES, "--top": "any", "--threshold": "any"},
     "embed": {**IMAGES, "--top": "any", "--gallery": "gallery", "--out": "new"},
     "segment": {**IMAGES, "--draw": "new"}, "run": {**IMAGES, "--out": "new"},
-    "info": {"--threads": "any", "--json": "", "--debug": ""},
+    "info": {"--threads": "any", "--json": "", "--debug": ""}, "doctor": {"--json": "", "--debug": ""},
     "bench": {"--runs": "count", "--seconds": "count", "--warmup": "count", "--turn": "count", "--threads": "any",
               "--cpus": "any", "--sustained": "nothing", "--profile-ops": "", "--json": "file", "--no-memory": ""},
     "update": {"--downgrade": "", "--back": ""},

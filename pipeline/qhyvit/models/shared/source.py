@@ -1,4 +1,4 @@
-"""Where a model comes from: the zoo, timm (``timm/NAME``), a user's own factory (``FILE.py:FUNCTION``), or a file."""
+"""Where a model comes from: the zoo, timm, a hub, a user's own factory (``FILE.py:FUNCTION``), or a file."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from typing import Any
 
 from torch import nn
 
-from qhyvit.errors import InputError, UsageError
+from qhyvit.errors import UsageError
 from qhyvit.files import is_model_file
 from qhyvit.models import find_variant
 from qhyvit.models.importers import importer_of
 from qhyvit.models.shared.described import GENERIC as GENERIC
 from qhyvit.models.shared.described import Size, described
 from qhyvit.models.shared.described import Source as Source
+from qhyvit.models.shared.given_weights import TIMM, Weights, filled, published
+from qhyvit.models.shared.given_weights import check_weights as check_weights
 from qhyvit.models.shared.input_facts import Pixels, normalisation, whole
 from qhyvit.models.shared.modules import Reversed
 from qhyvit.models.shared.own import called, copied, is_own, plain
+from qhyvit.models.shared.pretrained import PRETRAINED, create, is_published
 from qhyvit.models.shared.submodules import with_equivalents
-from qhyvit.models.shared.timm_models import import_timm
-from qhyvit.models.shared.weights import load_into, randomize, settle
+from qhyvit.models.shared.weights import load_into, settle
 from qhyvit.progress import silent
 from qhyvit.tasks import fitting_task
 from qhyvit_device.arrays import MOST_SIDE
 
-TIMM = "timm/"
 LARGEST_CLASSES = 1_000_000
 
 
 def open_source(
-    model: str | nn.Module, weights: Path | None = None, classes: int | None = None, size: int | Size | None = None,
+    model: str | nn.Module, weights: Weights = None, classes: int | None = None, size: int | Size | None = None,
     seed: int = 0, *, random_weights: bool = False, pixels: Pixels | None = None, task: str | None = None,
 ) -> Source:  # fmt: skip
     """Build the model and give it its weights; without a file a factory's or a module's are its own.
 
     Args:
-        model: a name of the zoo, ``timm/NAME``, ``FILE.py:FUNCTION``, a file (:data:`qhyvit.files.MODEL_FILES`), or a
-            module (it is left as it is).
+        model: a name of the zoo, ``timm/NAME``, ``hf-hub:OWNER/NAME`` and ``local-dir:FOLDER`` (whose weights are those
+            published there), ``FILE.py:FUNCTION``, a file (:data:`qhyvit.files.MODEL_FILES`), or a module (it is left
+            as it is).
         size: height and width in pixels, or one number for both; None: the model's own.
         random_weights: give a name random ones by ``seed``, for trials.
         pixels: what is known of the input besides what the model says.
@@ -52,14 +54,18 @@ def open_source(
     sides, pixels = None if size is None else _sides(size), pixels or Pixels()
     classes = None if classes is None else whole("the number of classes", classes, LARGEST_CLASSES)
     check_weights(model, weights, random_weights=random_weights)
+    file = weights if isinstance(weights, Path) else None
     if isinstance(model, nn.Module):
-        found = _given(model, weights, classes, sides, pixels)
+        found = _given(model, file, classes, sides, pixels)
     elif is_model_file(model):
         found = _file(Path(model), classes, sides, pixels)
     elif is_own(model):
-        found = _own(model, weights, classes, sides, pixels)
+        found = _own(model, file, classes, sides, pixels)
+    elif is_published(model) or model.startswith(TIMM):
+        given = PRETRAINED if is_published(model) and weights is None and not random_weights else weights
+        found = _timm(model, given, classes, sides, seed, pixels)
     else:
-        found = (_timm if model.startswith(TIMM) else _zoo)(model, weights, classes, sides, seed, pixels)
+        found = _zoo(model, weights, classes, sides, seed, pixels)
     return replace(found, task=fitting_task(task, found.layout), task_is_asked=task is not None)
 
 
@@ -69,60 +75,18 @@ def _sides(size: int | Size) -> Size:
     return height, width
 
 
-def check_weights(model: str | nn.Module, weights: Path | None, *, random_weights: bool) -> None:
-    """Refuse a name without weights unless random ones are asked for: nobody means to ship these.
-
-    Raises:
-        UsageError: no such name; no weights; random ones beside others; any for a file, which has its own.
-        InputError: there is no such file.
-    """
-    if isinstance(model, str) and is_model_file(model):
-        _check_file(Path(model), weights, random_weights=random_weights)
-        return
-    if isinstance(model, nn.Module) or is_own(model):
-        if random_weights:
-            raise UsageError("--random-weights is for names; a factory's module keeps its own weights")
-        return
-    if model.startswith(TIMM):
-        _known_to_timm(model.removeprefix(TIMM))
-    else:
-        find_variant(model)
-    if weights is not None and random_weights:
-        raise UsageError("give --weights or --random-weights, not both")
-    if weights is None and not random_weights:
-        raise UsageError(f"{model} needs --weights FILE; for a trial with random ones give --random-weights")
-
-
-def _check_file(path: Path, weights: Path | None, *, random_weights: bool) -> None:
-    if weights is not None or random_weights:
-        raise UsageError(f"{path.name} has its weights inside: leave out --weights and --random-weights")
-    if not path.is_file():
-        raise InputError(f"model file {path} does not exist")
-    importer_of(path).check_installed()
-
-
-def _known_to_timm(name: str) -> Any:
-    timm = import_timm()
-    if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5]) or "see timm.list_models()"
-        raise UsageError(f"timm has no model {name!r}; near: {near}")
-    return timm
-
-
-def _filled(module: nn.Module, weights: Path | None, model: str, classes: int, seed: int) -> str:
-    if weights is None:
-        randomize(module, seed)
-        return "random"
-    return load_into(module, weights, model, classes)
-
-
 def _zoo(
-    model: str, weights: Path | None, classes: int | None, size: Size | None, seed: int, pixels: Pixels
+    model: str, weights: Weights, classes: int | None, size: Size | None, seed: int, pixels: Pixels
 ) -> Source:  # fmt: skip
     family, variant = find_variant(model)
-    classes, (height, width) = classes or variant.classes, size or (variant.input_size, variant.input_size)
-    module = family.build(variant, classes).eval()
-    label = _filled(module, weights, variant.name, classes, seed)
+    height, width = size or (variant.input_size, variant.input_size)
+    if weights == PRETRAINED:
+        module = published(model, classes)
+        classes = int(module.num_classes)
+    else:
+        classes = classes or variant.classes
+        module = family.build(variant, classes).eval()
+    label = filled(module, weights, variant.name, classes, seed)
     is_bgr = pixels.channel_order == "BGR"
     mean, std, notes = normalisation(model, (model, variant.preprocess), 3, pixels, is_bgr=is_bgr)
     resize = round(variant.preprocess["resize"] * min(height, width) / variant.input_size)
@@ -135,13 +99,11 @@ def _zoo(
 
 
 def _timm(
-    model: str, weights: Path | None, classes: int | None, size: Size | None, seed: int, pixels: Pixels
+    model: str, weights: Weights, classes: int | None, size: Size | None, seed: int, pixels: Pixels
 ) -> Source:  # fmt: skip
-    name = model.removeprefix(TIMM)
-    timm = _known_to_timm(name)
-    options = {} if classes is None else {"num_classes": classes}
-    module = timm.create_model(name, pretrained=False, **options).eval()
-    label = _filled(module, weights, model, module.num_classes, seed)
+    name, options = model.removeprefix(TIMM), {} if classes is None else {"num_classes": classes}
+    module: Any = published(name, classes) if weights == PRETRAINED else create(name, pretrained=False, **options)
+    label = filled(module, weights, name, module.num_classes, seed)
     found = described(model, module, size, label, pixels)
     if weights is None:
         settle(module, found.shape, seed)

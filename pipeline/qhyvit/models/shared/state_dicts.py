@@ -16,11 +16,13 @@ import numpy as np
 import torch
 
 from qhyvit.errors import InputError
+from qhyvit.models.shared.shards import shards_of
 
 State = dict[str, torch.Tensor]
-# where training scripts keep weights, those first that were trained themselves; averaged ones are taken last
-SETS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module", "state_dict_ema",
-        "model_ema", "ema_state_dict", "ema_model", "ema", "params_ema", "teacher")  # fmt: skip
+# where training scripts keep weights; averaged ones first, as timm and most evaluations take them
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "params_ema")
+TRAINED = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params", "module")
+SETS = (*AVERAGED, *TRAINED, "teacher")
 DEEP = 3  # sets inside sets
 REMEDY = "save model.state_dict()"
 
@@ -45,17 +47,34 @@ def _harmless() -> list[Any]:
 def read_sets(path: Path) -> dict[str, State]:
     """State dicts of a ``.safetensors`` file or a torch file by where they lie in it ("": the file itself).
 
+    An index of several such files (``.index.json``) has one state dict, made of all of them.
+
     Raises:
         InputError: missing, truncated, or no state dict in it; with the reason.
     """
     if not path.is_file():
         raise InputError(f"weights file {path} {'is a folder' if path.is_dir() else 'does not exist'}")
     found: dict[str, State] = {}
-    _collect(_content(path), "", found)
+    named = shards_of(path)
+    _collect(_of_shards(path, named) if named else _content(path), "", found)
     if not found:
         raise InputError(f"weights file {path} holds no state dict; {REMEDY}")
+    return dict(sorted(found.items(), key=lambda item: _rank(item[0].split("."))))
+
+
+def _rank(parts: list[str]) -> tuple[bool, bool, int]:
+    """The set that is taken first: an averaged one; a teacher's, which may be another network's, last."""
     order = {name: place for place, name in enumerate(("", *SETS))}
-    return dict(sorted(found.items(), key=lambda item: max(order[part] for part in item[0].split("."))))
+    return "teacher" in parts, not any(p in AVERAGED for p in parts), max(order[p] for p in parts)
+
+
+def _of_shards(path: Path, named: dict[str, Path]) -> State:
+    """All tensors that an index names; each file is read once."""
+    read = {file: _content(file) for file in sorted(set(named.values()))}
+    for tensor, file in named.items():
+        if not isinstance(read[file], dict) or tensor not in read[file]:
+            raise InputError(f"weights file {file} has no {tensor}, which {path.name} says it holds")
+    return {tensor: read[file][tensor] for tensor, file in named.items()}
 
 
 def _content(path: Path) -> Any:

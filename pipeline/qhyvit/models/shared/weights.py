@@ -12,16 +12,16 @@ from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.state_dicts import State, read_sets
 
 CLASSIFIERS = ("head.fc.weight", "classifier.weight", "classifier.classifier.1.weight", "head.weight", "fc.weight")
-AVERAGED = ("ema", "teacher", "swa", "averaged")  # of prefixes: not the weights that were trained themselves
+AVERAGED = ("ema", "swa", "averaged")  # of prefixes: taken before the weights that they are the mean of
 COMPILED, PARALLEL = "_orig_mod.", "module."  # what torch.compile and data-parallel training put into names
 
 
 def load_into(module: nn.Module, path: Path, model: str, classes: int) -> str:
     """Load a weights file strictly, as float32; the words for what was loaded.
 
-    Of several sets in a file (``state_dict``, ``model``, ..., averaged ones last) that is taken whose names first fit
-    the module's. A prefix of all names is left out where that makes them match, and so are torch.compile's and
-    data-parallel training's within a name.
+    Of several sets in a file (averaged ones first: ``state_dict_ema``, ..., ``state_dict``, ``model``, ...) that is
+    taken whose names first fit the module's. A prefix of all names is left out where that makes them match, and so are
+    torch.compile's and data-parallel training's within a name.
 
     Raises:
         InputError: see :func:`qhyvit.models.shared.state_dicts.read_sets`.
@@ -74,11 +74,17 @@ def _renamed(state: State, own: State) -> tuple[State, str, int] | None:
             continue
         longest = max(needed, key=len, default="")
         prefixes = [n.removesuffix(longest) for n in names if n == longest or n.endswith(f".{longest}")]
-        for prefix in sorted(prefixes, key=lambda p: (any(word in p for word in AVERAGED), len(p))):
+        for prefix in sorted(prefixes, key=_rank):
             found = {n.removeprefix(prefix): v for n, v in names.items() if n.startswith(prefix)}
             if all(name in found for name in needed) and all(name in own for name in found):
                 return found, prefix, len(names) - len(found)
     return None
+
+
+def _rank(prefix: str) -> tuple[bool, bool, int]:
+    """The prefix that is taken first: of an average; of a teacher, which may be another network, last."""
+    words = prefix.replace("_", ".").split(".")
+    return "teacher" in words, not any(word in words for word in AVERAGED), len(prefix)
 
 
 def _without(name: str, parts: tuple[str, ...]) -> str:

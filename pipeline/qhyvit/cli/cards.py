@@ -1,0 +1,60 @@
+"""Commands that tell others of a bundle: its card, and a zoo of many."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qhyvit import console, files
+from qhyvit.cli.app import Bundle, FloatModel, Force, Json, Labels, Mode, app
+from qhyvit.errors import CheckFailedError
+
+
+@app.command(epilog="Example: `qhyvit card v2-int8 --images val/ --bench 5 --licence Apache-2.0`")
+def card(
+    bundle: Bundle,
+    out: Annotated[Path | None, typer.Option(help="Write OUT.md and OUT.json; default BUNDLE.card.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Images to measure accuracy on, with labels.csv.")] = None,
+    labels: Labels = None, float_model: FloatModel = None, mode: Mode = None,
+    bench: Annotated[float | None, typer.Option(min=0.1, max=3600, help="Measure times here, so many seconds.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "not stated",
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Write a card of a bundle: what it is, how it was made, how right, how fast, how to run it."""
+    from qhyvit import card as cards
+
+    target = out or files.beside(bundle, ".card")
+    for ending in (".md", ".json"):
+        files.check_file(files.beside(target, ending))
+    with console.talk() as talk:
+        request = cards.CardRequest(bundle, images, labels, float_model, mode, bench, licence)
+        made = cards.make(request, talk.progress, talk.log)
+    written = cards.write(made, target)
+    if as_json:
+        print(json.dumps(made.to_json()))
+        return
+    for path in written:
+        console.say(path)
+
+
+@app.command(epilog="Example: `qhyvit zoo zoo.toml --out zoo/`; a second call makes what is missing or has changed.")
+def zoo(
+    spec: Annotated[Path, typer.Argument(help="TOML file: [defaults], and [[models]] with a name each.")],
+    out: Annotated[Path, typer.Option(help="Folder of bundles, cards and the page; a second call goes on in it.")],
+    as_json: Json = False, force: Force = False,
+) -> None:  # fmt: skip
+    """Build many models, write a card of each and one page of all; exit code 1 if some failed."""
+    from qhyvit.zoo import make
+
+    with console.talk() as talk:
+        found = make(spec, out, talk.progress, talk.log, force=force)
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        console.say(found.page)
+    failed = [m.name for m in found.made if m.failed]
+    if failed:
+        raise CheckFailedError(f"{len(failed)} of {len(found.made)} models failed: {', '.join(failed)}")
