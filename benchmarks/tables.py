@@ -12,7 +12,7 @@ from benchmarks._files import COMPARED, RESULTS
 from qhyvit import files
 
 ROOT = RESULTS.parent.parent
-DOCUMENTS = ("README.md", "docs/results.md", "docs/own_models.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/own_models.md", "docs/targets.md")
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -203,6 +203,28 @@ def mutation() -> str:
     return _markdown(["", "mutants", "killed", "run by no test", "**score, %**"], rows)
 
 
+def targets() -> str:
+    """Every variant on a microcontroller's interpreter and three Ethos-U, ours and the stock converter's file."""
+    found, rows = _rows("targets.csv"), []
+    names = list(dict.fromkeys(r["target"] for r in found))
+    for variant, file in dict.fromkeys((r["variant"], r["file"]) for r in found):
+        own = {r["target"]: r for r in found if (r["variant"], r["file"]) == (variant, file)}
+        rows.append([f"{variant}, {file}", *(_on_target(own[name]) if name in own else "" for name in names)])
+    said = {"tflm": "tflm: codes equal, arena"}
+    return _markdown(["", *(said.get(name, f"{name}: on the NPU, ms") for name in names)], rows)
+
+
+def _on_target(row: dict[str, str]) -> str:
+    if row["builds"] != "yes":
+        return "refused"
+    if row["arena_kib"]:
+        codes, equal = row["codes"], row["equal_codes"]
+        share = f"{100 * int(equal) / int(codes):.4g} % of {int(codes) / 1e6:.1f} M, " if codes else ""
+        return f"{share}{int(row['arena_kib']) / 1024:.1f} MiB"
+    npu, cpu = int(row["npu"]), int(row["cpu"])
+    return f"{100 * npu / (npu + cpu):.4g} %, {float(row['estimated_ms']):.1f}"
+
+
 def _emphasized(kinds: list[str]) -> list[str]:
     return [f"**{k}**" if k.split()[0] in ("integer", "cpu") else k for k in kinds]
 
@@ -211,7 +233,7 @@ TABLES: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         stock, methods, ablation, families, coverage, own_models, variants, latency, turns, op_times, instructions,
-        mutation,
+        mutation, targets,
     )
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ from qhyvit.ops import spec
 from qhyvit.ops.shared.spec import Kernel, Quants
 from qhyvit.passes import prepared
 from qhyvit.passes.flat_means import PASS as FLAT_MEANS
+from qhyvit.passes.short_products import PASS as SHORT_PRODUCTS
 from qhyvit.passes.short_strides import PASS as SHORT_STRIDES
 from qhyvit.passes.sums_as_means import PASS as SUMS
 from qhyvit.plan import QuantPlan
@@ -174,6 +175,20 @@ def test_far_strides_become_convolutions_of_their_own():
     assert len(strides) > 1
     assert max(strides) <= 2
     assert SHORT_STRIDES.edit(target("ethos-u85")).apply(graph) is graph
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_long_products_become_sums_of_short_ones(own: bool) -> None:
+    b = Builder(np.random.default_rng(0))
+    row = b.reshape(b.input, 1, 1, 48)
+    product = b.add("BATCH_MATMUL", row, row if own else b.reshape(b.add("ABS", b.input), 1, 1, 48), adj_y=True)
+    graph, short = graph_of(b, product), replace(target("ethos-u55"), longest_product=20)
+    made = SHORT_PRODUCTS.edit(short).apply(graph)
+    same(graph, made)
+    (node,) = (n for n in made.nodes if n.op == "BATCH_MATMUL")
+    assert made.tensors[node.inputs[0]].shape == (3, 1, 16)
+    assert (node.inputs[0] == node.inputs[1]) == own
+    assert SHORT_PRODUCTS.edit(target("ethos-u55")).apply(graph) is graph
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -14,6 +14,7 @@ TARGET = Target(
     fast_gelu=False,
     longest_stride=3,
     longest_mean=4096,
+    longest_product=65536,
     system="Ethos_U65_High_End",
     memory="Dedicated_Sram_384KB",
     needs=(("ethosu.vela", "ethos-u"),),

@@ -39,6 +39,7 @@ class Target:
         kernels: whose arithmetic proves it beside that of the machine here; None: no other.
         longest_stride: of a convolution; None: any.
         longest_mean: values of a mean over last axes, which has to read [1, 1, R, C]; None: any, of any shape.
+        longest_product: products that a matrix product adds up for one result; None: any number.
         accelerators: names of Vela's configurations, the default first; empty: no compiler follows.
         accelerator: the one that is meant; ``system`` and ``memory``: names of its surroundings in Vela's ``vela.ini``.
         needs: (module, extra of this package that brings it) of what proves a file.
@@ -59,6 +60,7 @@ class Target:
     kernels: Kernel | None = None
     longest_stride: int | None = None
     longest_mean: int | None = None
+    longest_product: int | None = None
     accelerators: tuple[str, ...] = ()
     accelerator: str = ""
     system: str = ""
