@@ -53,7 +53,7 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
     facts = work.json(FACTS)
     drawn = data.calibration_images(images.images, images.count, method.seed)
     how = data.preprocess_for(images.images, default_preprocess(facts), images.resize_mode)
-    hashes, int16 = list(drawn), target.int16 and method.bits == 8
+    hashes, int16 = list(drawn), target.int16 and method.activation_bits == 8
     options = options if int16 else options.without_int16()
     latency = latency_of(target.latency_profile)
     key = {"float": work.hash(FLOAT), "images": hashes, "how": asdict(how), "mode": images.resize_mode, "int16": int16,
@@ -74,7 +74,8 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
         crops = [data.mirrored_crops(paths, shape, how, method.seed)] if cropped else []
         seen = normalize(np.concatenate([raw, *crops]), how)
         problem = problem_of(work, seen, int16=int16, weights=method.output_weights, store=store, seed=method.seed,
-                           bits=method.bits, latency=latency, profile=target.profile)  # fmt: skip
+                           bits=method.activation_bits, latency=latency, profile=target.profile,
+                           int4=method.has_int4, size=method.size)  # fmt: skip
         torch.manual_seed(method.seed)
         solution = chosen.search(problem, options)
         plan = QuantPlan(
