@@ -75,6 +75,7 @@ def test_the_interpreter_computes_what_the_simulation_computes(inner):
     data = serialize(typed)
     assert first_difference(typed, read(data)) is None
     assert census(data).not_delegated == {}
+    assert "newer than 2.14.0" in census(data).oldest_runtime
     executor = IntegerExecutor(typed, Kernel.X86)
     shape = graph.tensors[graph.inputs[0]].shape[1:]
     codes = np.random.default_rng(0).integers(-128, 128, (20, *shape)).astype(np.int8)

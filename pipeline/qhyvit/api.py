@@ -5,7 +5,7 @@ Everywhere: ``model`` is a name of ``qhyvit models``, ``timm/NAME``, ``FILE.py:F
 is. In its place a :class:`BuildConfig` has all settings at once; else they are keywords, named as its fields are
 (``method`` and ``model`` are the ``name`` of theirs):
 ``weights``, ``random_weights``, ``classes``, ``input_size``, ``mean``, ``std``, ``channel_order``, ``task``;
-``images``, ``count``, ``resize_mode``; ``method``, ``options``, ``seed``, ``bits``; ``profile``, ``int16``,
+``images``, ``count``, ``resize_mode``; ``method``, ``options``, ``seed``, ``bits``, ``size``; ``profile``, ``int16``,
 ``latency_profile``; ``out``, ``work``, ``labels``, ``min_agreement``. None: the default. ``images`` is a folder of
 pictures or arrays, or any iterable of arrays (:func:`qhyvit.data.write_arrays`). ``progress(what, share)`` and
 ``log(line)`` are told what happens.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qhyvit import files
+from qhyvit.config import W4A8
 from qhyvit.errors import UsageError
 from qhyvit.evaluation import shown
 from qhyvit.sweep.matrix import Build
@@ -114,7 +115,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def _label(found: dict[str, Any], varied: Sequence[str]) -> str:
-    more = {"bits": f"{found['bits']} bits", "profile": str(found["profile"])}
+    more = {"bits": str(found["bits"]) if found["bits"] == W4A8 else f"{found['bits']} bits", "profile": str(found["profile"])}
     return ", ".join([str(found["method"]), *(more[key] for key in varied)])
 
 

@@ -117,7 +117,8 @@ def _build(
         "job": "build", "reference": dict(reference.key), "method": method.to_json(), "profile": profile,
         "calibration": hashes.calibration[method.seed], "latency": hashes.latency,
     }  # fmt: skip
-    label = f"{label}, {method.bits} bits, seed {method.seed}, {profile}"
+    bits = method.bits if method.has_int4 else f"{method.bits} bits"
+    label = f"{label}, {bits}, seed {method.seed}, {profile}"
     draft = Job(label, f"{TASKS}:build", {}, key, needs=(*reference.needs, reference.digest))
     folder = out / BUILDS / draft.digest
     arguments = {

@@ -25,7 +25,8 @@ from qhyvit.ops.shared.layer import Layer, layers
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.checked import Edit
 
-IMAGES = 128  # whose activations are held at once
+IMAGES = 128  # at the most: the activations of all are held at once
+RIDGE = 0.04  # of the pull that int8 weights have: there is more to make up for
 
 
 class _Int4Lockstep(Lockstep):
@@ -56,9 +57,15 @@ class _Int4Lockstep(Lockstep):
 
 @dataclass(frozen=True)
 class Int4:
-    """A phase's ``run``; ``options``: of the closed form."""
+    """A phase's ``run``.
+
+    Args:
+        options: of the closed form with int8 weights.
+        images: how many the first solution sees, from which prices are made; gradients are of all.
+    """
 
     options: ClosedForm
+    images: int
 
     def __call__(self, problem: Problem, state: State) -> State:
         """The state with weights of four bits, in a file of ``problem.size`` bytes.
@@ -68,7 +75,7 @@ class Int4:
         """
         problem = problem.some(IMAGES).on(state.graph)
         rows = [problem.graph.tensors[layer.weight].name for layer in candidates(problem.graph)]
-        all_four, errors = self._solved(problem, state, rows)
+        all_four, errors = self._solved(problem.searched(self.images), state, rows)
         chosen = self._chosen(problem, state, all_four, errors)
         problem, _ = problem.edited([Edit("linears of int4 weights", lambda graph: with_linears(graph, chosen))])
         final, _ = self._solved(problem, replace(state, graph=problem.graph, constants={}), chosen)
@@ -93,7 +100,8 @@ class Int4:
     ) -> tuple[State, dict[str, torch.Tensor]]:
         graph = problem.graph
         positions = position_weights(problem, state.quants, [layer.out for layer in layers(graph)])
-        lockstep = _Int4Lockstep(problem, state.quants, self.options, positions, four)
+        options = replace(self.options, ridge=RIDGE * self.options.ridge)
+        lockstep = _Int4Lockstep(problem, state.quants, options, positions, four)
         with torch.no_grad():
             lockstep.run()
         changed = edit.with_constants(graph, lockstep.constants)

@@ -21,6 +21,7 @@ from qhyvit.ops.shared.layer import Layer, layers
 from qhyvit.plan import TensorQuant
 
 SHARE = 0.62  # of the file with int8 weights, where no size is asked for
+TABLES = 256  # bytes by which a file may grow beside the codes of a layer that goes back to int8
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def within(rows: Sequence[Price], smallest: int, size: int) -> list[str]:
                          f"file has {smallest / 1e6:.2f} MB")  # fmt: skip
     chosen, left = {row.weight for row in rows}, size - smallest
     for row in sorted(rows, key=lambda row: -row.rate):
-        if row.saved <= left:
-            left -= row.saved
+        if row.saved + TABLES <= left:
+            left -= row.saved + TABLES
             chosen.remove(row.weight)
     return [row.weight for row in rows if row.weight in chosen]
 

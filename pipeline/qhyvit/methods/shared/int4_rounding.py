@@ -15,6 +15,7 @@ from qhyvit.affine import SCALE_FLOOR
 from qhyvit.methods.shared.reconstruct import DAMP, Gram, cholesky
 
 TOP = 7  # codes are -7 .. 7
+ALIKE = 4.0  # samples of equal weight that say as much as one of other images would: positions of an image are alike
 SHRINKS = (0.45, 0.52, 0.6, 0.68, 0.76, 0.84, 0.92, 1.0)  # of the scale that holds the largest weight
 BLOCK = 64  # columns whose errors go on to the rest at once
 SWEEPS = 3  # over all columns, at the most; twice, with the scales fitted in between
@@ -42,7 +43,7 @@ def shrunk_covariance(gram: Gram) -> torch.Tensor:
     """Covariance of the inputs [G, K, K], its entries off the diagonal smaller the fewer samples there are."""
     covariance, _ = gram.centred()
     count = covariance.shape[1]
-    share = count / (count + gram.effective)
+    share = count / (count + gram.effective / ALIKE)
     return torch.lerp(covariance, torch.diag_embed(covariance.diagonal(dim1=1, dim2=2)), share)
 
 
