@@ -115,7 +115,8 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def _label(found: dict[str, Any], varied: Sequence[str]) -> str:
-    more = {"bits": str(found["bits"]) if found["bits"] == W4A8 else f"{found['bits']} bits", "profile": str(found["profile"])}
+    bits = W4A8 if found["bits"] == W4A8 else f"{found['bits']} bits"
+    more = {"bits": bits, "profile": str(found["profile"])}
     return ", ".join([str(found["method"]), *(more[key] for key in varied)])
 
 
