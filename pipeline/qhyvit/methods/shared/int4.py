@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from qhyvit.errors import UsageError
 from qhyvit.graph import edit
 from qhyvit.lowering.lower import quantized_file
 from qhyvit.methods.shared.hessian import mean_distance, position_weights
@@ -71,10 +72,12 @@ class Int4:
         """The state with weights of four bits, in a file of ``problem.size`` bytes.
 
         Raises:
-            UsageError: none is as small.
+            UsageError: none is as small, or no layer can have them.
         """
         problem = problem.some(IMAGES).on(state.graph)
         rows = [problem.graph.tensors[layer.weight].name for layer in candidates(problem.graph)]
+        if not rows:
+            raise UsageError("--bits w4a8: no layer of this network can have weights of four bits; leave it out")
         all_four, errors = self._solved(problem.searched(self.images), state, rows)
         chosen = self._chosen(problem, state, all_four, errors)
         problem, _ = problem.edited([Edit("linears of int4 weights", lambda graph: with_linears(graph, chosen))])
@@ -83,6 +86,9 @@ class Int4:
         count = sum(problem.graph.constant(problem.graph.by_name[name].id).size for name in chosen)
         problem.log(f"four bits: {count:,} weights in {len(chosen)} of {len(rows)} layers that can, "
                     f"distance {distance:.4f}")  # fmt: skip
+        if problem.size and (found := _file_size(problem, final)) > problem.size:
+            asked = f"--size {problem.size / 1e6:g}MB"
+            raise UsageError(f"{asked}: the file has {found / 1e6:.3f} MB; ask for a little less")
         return final
 
     def _chosen(

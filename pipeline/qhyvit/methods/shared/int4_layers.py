@@ -39,8 +39,9 @@ class Price:
 
 
 def candidates(graph: Graph) -> list[Layer]:
-    """Layers that a kernel with int4 weights can compute."""
-    return [layer for layer in layers(graph) if may_take_int4(graph, layer.node)]
+    """Layers that a kernel with int4 weights can compute; no other node reads their weights."""
+    alone = (layer for layer in layers(graph) if len(graph.users(layer.weight)) == 1)
+    return [layer for layer in alone if may_take_int4(graph, layer.node)]
 
 
 def prices(problem: Problem, quants: Mapping[str, TensorQuant], errors: Mapping[str, torch.Tensor]) -> list[Price]:
