@@ -20,6 +20,7 @@ from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.census import census
 from qhyvit.verify.probe import make_interpreter, run
 from qhyvit.verify.report import first_difference
+from tests._int4 import int4_layers
 from tests._layer_graphs import Maker
 
 
@@ -63,6 +64,20 @@ def test_packed_codes_come_back(count):
     assert packed.nbytes == (count + 1) // 2
     assert np.array_equal(flatbuffer.unpacked(packed, count), codes)
     assert packed[0] & 15 == codes[0] % 16  # the earlier one in the lower half
+
+
+def test_every_code_of_int4_layers_is_the_kernels():
+    parted, seen = [], set()
+    for graph, codes in int4_layers():
+        data = serialize(graph)
+        assert census(data).not_delegated == {}
+        interpreter = make_interpreter(data)
+        found = np.stack([run(interpreter, x[None]) for x in codes])
+        expected = IntegerExecutor(graph, Kernel.X86).run(codes)[graph.outputs[0]].reshape(len(codes), -1)
+        parted.append(int((found != expected).sum()))
+        seen |= set(found.ravel().tolist())
+    assert parted == [0] * len(parted)
+    assert len(seen) > 200
 
 
 @pytest.mark.parametrize("inner", [6, 64, 130])
