@@ -16,6 +16,8 @@ from qhyvit.methods.shared.int4_rounding import round_to_int4
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.methods.shared.reconstruct import Gram
 from qhyvit.plan import QuantPlan
+from qhyvit.sweep import gather
+from qhyvit.sweep.spec import read_spec
 from qhyvit.tasks import task
 from qhyvit.verify.census import census
 from qhyvit.verify.report import verify
@@ -141,3 +143,22 @@ def test_a_file_keeps_to_its_size_and_computes_what_is_simulated(four, inputs):
     with pytest.raises(UsageError, match=r"--size 0\.5MB is too small: with all weights of four bits"):
         four(int4=True, size=500_000)
     assert smallest >= SHARE * sizes["int8"] - 2**16 * 0.5  # no smaller than asked for, but for a layer
+
+
+def test_sweeps_take_the_same_bits(tmp_path):
+    text = """models = [{ name = "mobilevit_xxs", random_weights = true }]
+methods = ["qhyvit"]
+bits = [8, "w4a8"]
+[calibration]
+images = "a"
+[evaluation]
+images = "b"
+"""
+    (tmp_path / "s.toml").write_text(text)
+    spec = read_spec(tmp_path / "s.toml")
+    assert [build.method.bits for _, build in spec.builds(spec.models[0])] == [8, "w4a8"]
+    (tmp_path / "s.toml").write_text(text.replace("qhyvit", "minmax"))
+    with pytest.raises(UsageError, match="minmax has no weights of four bits"):
+        read_spec(tmp_path / "s.toml")
+    rows = [{"method": "qhyvit", "bits": bits} for bits in (8, "w4a8")]
+    assert [gather._label(row | {"profile": "cpu"}, ["bits"]) for row in rows] == ["qhyvit, 8 bits", "qhyvit, w4a8"]

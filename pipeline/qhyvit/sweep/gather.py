@@ -93,6 +93,8 @@ def need_parquet() -> Any:
 def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
     arrow = need_parquet()
     stream = io.BytesIO()
+    if len({type(r["bits"]) for r in rows}) > 1:  # a column has one type
+        rows = [{**r, "bits": str(r["bits"])} for r in rows]
     arrow.parquet.write_table(arrow.Table.from_pylist(list(rows)), stream)
     return stream.getvalue()
 
