@@ -27,6 +27,7 @@ from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.checked import Edit
 
 IMAGES = 128  # at the most: the activations of all are held at once
+ALIKE = 4.0  # samples of these that say no more than one would by itself
 RIDGE = 0.04  # of the pull that int8 weights have: there is more to make up for
 
 
@@ -35,16 +36,16 @@ class _Int4Lockstep(Lockstep):
 
     def __init__(
         self, problem: Problem, quants: Mapping[str, TensorQuant], options: ClosedForm,
-        positions: Mapping[int, torch.Tensor], four: Collection[str],
+        positions: Mapping[int, torch.Tensor], four: Collection[str], alike: float,
     ) -> None:  # fmt: skip
         super().__init__(problem, quants, options, "", positions)
-        self.four, self.errors = four, dict[str, torch.Tensor]()
+        self.four, self.alike, self.errors = four, alike, dict[str, torch.Tensor]()
 
     def _round(self, layer: Layer, w: torch.Tensor, gram: Gram) -> tuple[TensorQuant, torch.Tensor]:
         name = self.graph.tensors[layer.weight].name
         if name not in self.four:
             return super()._round(layer, w, gram)
-        found = round_to_int4(w, gram)
+        found = round_to_int4(w, gram, self.alike)
         self.errors[name] = found.error.reshape(-1)
         quant = weight_quant(found.scale.reshape(-1).numpy(), layer.axis, "reconstruct", 4)
         return quant, found.codes * found.scale
@@ -62,7 +63,7 @@ class Int4:
 
     Args:
         options: of the closed form with int8 weights.
-        images: how many the first solution sees, from which prices are made; gradients are of all.
+        images: how many the first solution sees, from which prices are made.
     """
 
     options: ClosedForm
@@ -78,10 +79,11 @@ class Int4:
         rows = [problem.graph.tensors[layer.weight].name for layer in candidates(problem.graph)]
         if not rows:
             raise UsageError("--bits w4a8: no layer of this network can have weights of four bits; leave it out")
-        all_four, errors = self._solved(problem.searched(self.images), state, rows)
-        chosen = self._chosen(problem, state, all_four, errors)
+        some = problem.searched(self.images)
+        all_four, errors = self._solved(some, state, rows, 1.0)
+        chosen = self._chosen(some, state, all_four, errors)
         problem, _ = problem.edited([Edit("linears of int4 weights", lambda graph: with_linears(graph, chosen))])
-        final, _ = self._solved(problem, replace(state, graph=problem.graph, constants={}), chosen)
+        final, _ = self._solved(problem, replace(state, graph=problem.graph, constants={}), chosen, ALIKE)
         distance = mean_distance(problem.on(final.solution.shipped), final.quants)
         count = sum(problem.graph.constant(problem.graph.by_name[name].id).size for name in chosen)
         problem.log(f"four bits: {count:,} weights in {len(chosen)} of {len(rows)} layers that can, "
@@ -102,12 +104,12 @@ class Int4:
         return within(rows, smallest, size if problem.size else max(size, smallest))
 
     def _solved(
-        self, problem: Problem, state: State, four: Collection[str]
+        self, problem: Problem, state: State, four: Collection[str], alike: float
     ) -> tuple[State, dict[str, torch.Tensor]]:
         graph = problem.graph
         positions = position_weights(problem, state.quants, [layer.out for layer in layers(graph)])
         options = replace(self.options, ridge=RIDGE * self.options.ridge)
-        lockstep = _Int4Lockstep(problem, state.quants, options, positions, four)
+        lockstep = _Int4Lockstep(problem, state.quants, options, positions, four, alike)
         with torch.no_grad():
             lockstep.run()
         changed = edit.with_constants(graph, lockstep.constants)

@@ -15,7 +15,6 @@ from qhyvit.affine import SCALE_FLOOR
 from qhyvit.methods.shared.reconstruct import DAMP, Gram, cholesky
 
 TOP = 7  # codes are -7 .. 7
-ALIKE = 4.0  # samples of equal weight that say as much as one of other images would: positions of an image are alike
 SHRINKS = (0.45, 0.52, 0.6, 0.68, 0.76, 0.84, 0.92, 1.0)  # of the scale that holds the largest weight
 BLOCK = 64  # columns whose errors go on to the rest at once
 SWEEPS = 3  # over all columns, at the most; twice, with the scales fitted in between
@@ -39,17 +38,21 @@ class Rounded:
     error: torch.Tensor
 
 
-def shrunk_covariance(gram: Gram) -> torch.Tensor:
-    """Covariance of the inputs [G, K, K], its entries off the diagonal smaller the fewer samples there are."""
+def shrunk_covariance(gram: Gram, alike: float) -> torch.Tensor:
+    """Covariance of the inputs [G, K, K], its entries off the diagonal smaller the fewer samples there are.
+
+    Args:
+        alike: how many samples say no more than one would by itself: positions of an image are alike.
+    """
     covariance, _ = gram.centred()
     count = covariance.shape[1]
-    share = count / (count + gram.effective / ALIKE)
+    share = count / (count + gram.effective / alike)
     return torch.lerp(covariance, torch.diag_embed(covariance.diagonal(dim1=1, dim2=2)), share)
 
 
-def round_to_int4(w: torch.Tensor, gram: Gram) -> Rounded:
-    """Codes and scales of weights [G, O, K] with a small error at the layer's output."""
-    covariance = shrunk_covariance(gram)
+def round_to_int4(w: torch.Tensor, gram: Gram, alike: float = 1.0) -> Rounded:
+    """Codes and scales of weights [G, O, K] with a small error at the layer's output; :func:`shrunk_covariance`."""
+    covariance = shrunk_covariance(gram, alike)
     level, least = gram.level()
     system = covariance + torch.diag_embed((DAMP * level + least)[:, None].expand(-1, w.shape[2]))
     top = w.abs().amax(2, keepdim=True).clamp_min(SCALE_FLOOR * TOP) / TOP
