@@ -42,6 +42,8 @@ PATHS = TEXT.map(Path)
 
 def value_of(option):
     """Any value that an option allows."""
+    if option == keywords()["bits"][2]:
+        return st.integers(4, 8)
     if option.kind is bool:
         found = st.booleans()
     elif option.read is sides:
@@ -71,7 +73,8 @@ def values_of(options):
 
 def flags():
     """Settings by keyword, with a method's own options, of builds that can be made."""
-    plain = {k: o for k, (_, _, o) in keywords().items() if o.kind is not dict and k != "method"}
+    # a size goes with bits and a method of its own (tests/test_int4_layers.py)
+    plain = {k: o for k, (_, _, o) in keywords().items() if o.kind is not dict and k not in ("method", "size")}
     whole = st.sampled_from(list(all_methods())).flatmap(
         lambda name: st.tuples(values_of(plain), st.just(name), values_of(method(name).options), TEXT, PATHS)
     )

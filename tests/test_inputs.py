@@ -110,7 +110,7 @@ def test_the_resize_mode_of_the_build_is_in_the_bundle(place, built, capfd):
     assert config["model"]["name"] == "net.py:make"
     assert config["method"] == {
         "name": "minmax", "options": {"fast_softmax": True, "fast_gelu": True, "observer": "minmax"}, "seed": 0,
-        "bits": 8, "output_weights": {},
+        "bits": 8, "size": None, "output_weights": {},
     }  # fmt: skip
     assert config["target"] == {"name": "litert", "integer": True}
     assert str(place) not in json.dumps(config)

@@ -5,9 +5,9 @@ path of a ``.tflite``, ``.onnx`` or ``.pt2``, or a ``torch.nn.Module`` that take
 ...], which is left as it is. In its place a :class:`BuildConfig` has all settings at once; else they are keywords,
 named as its fields are (``method`` and ``model`` are the ``name`` of theirs): ``weights``, ``pretrained``,
 ``random_weights``, ``classes``, ``input_size``, ``mean``, ``std``, ``channel_order``, ``task``; ``images``,
-``count``, ``resize_mode``; ``method``, ``options``, ``seed``, ``bits``; ``target``, ``integer``; ``out``, ``work``,
-``labels``, ``min_agreement``. None: the default. ``images`` is a folder of pictures or arrays, or any iterable of
-arrays (:func:`qhyvit.data.write_arrays`). ``progress(what, share)`` and ``log(line)`` are told what happens.
+``count``, ``resize_mode``; ``method``, ``options``, ``seed``, ``bits``, ``size``; ``target``, ``integer``; ``out``,
+``work``, ``labels``, ``min_agreement``. None: the default. ``images`` is a folder of pictures or arrays, or any
+iterable of arrays (:func:`qhyvit.data.write_arrays`). ``progress(what, share)`` and ``log(line)`` are told what happens.
 """
 
 from __future__ import annotations

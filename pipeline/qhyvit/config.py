@@ -37,6 +37,26 @@ def sides(given: Any) -> tuple[int, int] | None:
     return int(found[0]), int(found[-1])
 
 
+W4A8 = "w4a8"  # weights of four bits where a kernel takes them, activations of eight
+UNITS = {"MB": 10**6, "kB": 10**3, "B": 1, "": 1}
+
+
+def bits_of(given: Any) -> int | str | None:
+    """4 to 8, or ``w4a8``; None: it is none of these."""
+    if isinstance(given, str) and given.strip().lower() == W4A8:
+        return W4A8
+    found = numbers(given) if isinstance(given, int | float | str) and not isinstance(given, bool) else None
+    return int(found[0]) if found is not None and len(found) == 1 and found[0] in (4, 5, 6, 7, 8) else None
+
+
+def bytes_of(given: Any) -> int | None:
+    """Bytes of a number of them, or of a text such as ``2.1MB`` (10^6) or ``900kB``; None: it is none of these."""
+    unit = next(u for u in UNITS if given.endswith(u)) if isinstance(given, str) else ""
+    found = numbers(given.removesuffix(unit) if isinstance(given, str) else given)
+    size = found[0] * UNITS[unit] if found is not None and len(found) == 1 else 0.0
+    return round(size) if 1 <= size <= 1e10 else None
+
+
 @dataclass(frozen=True)
 class ModelConfig(Settings):
     """What is exported. ``module``: a ``torch.nn.Module`` in the place of the name, from Python alone."""
@@ -102,7 +122,14 @@ class MethodConfig(Settings):
     name: str = setting("qhyvit", "Calibration method; `qhyvit methods` lists them.")
     options: Mapping[str, Any] = setting({}, "Option of the method, NAME=VALUE; repeatable.", flag="set")
     seed: int = setting(0, "Seed of all that is drawn.", low=0, high=2**32 - 1)
-    bits: int = setting(8, "Of weights and activations; fewer than 8 is for studies.", low=4, high=8)
+    bits: int | str = setting(
+        8, "Of weights and activations; fewer than 8 is for studies. w4a8: weights of 4 in files of half the size.",
+        read=bits_of, form="a whole number from 4 to 8, or w4a8",
+    )  # fmt: skip
+    size: int | None = setting(
+        None, "Largest file of w4a8, such as 2.1MB; what int8 weights gain most for stays int8.",
+        read=bytes_of, form="a size such as 2.1MB or 900kB",
+    )  # fmt: skip
     output_weights: Mapping[str, Any] = setting(
         {}, "How much an output counts in the task raw, NAME=WEIGHT; default 1; repeatable.", flag="output-weight"
     )  # fmt: skip
@@ -113,6 +140,16 @@ class MethodConfig(Settings):
         weight = Option(MISSING, "", low=0.0, high=1e6, kind=float)
         parsed = {name: weight.parse(f"output_weights {name}", w) for name, w in self.output_weights.items()}
         object.__setattr__(self, "output_weights", parsed)
+
+    @property
+    def has_int4(self) -> bool:
+        """Whether weights may have four bits."""
+        return self.bits == W4A8
+
+    @property
+    def activation_bits(self) -> int:
+        """Bits of activations, and of those weights that have no four."""
+        return 8 if isinstance(self.bits, str) else self.bits
 
     @property
     def parsed(self) -> tuple[Method, Options]:
@@ -222,13 +259,19 @@ class BuildConfig(Settings):
 
 
 def check_bits(method: MethodConfig, target: TargetConfig) -> None:
-    """Refuse bits that float islands do not have.
+    """Refuse bits that the target or the method does not have.
 
     Raises:
-        UsageError: it does not.
+        UsageError: it does not; or a size without bits that can keep to one.
     """
-    if method.bits < 8 and not target.integer:
+    if method.activation_bits < 8 and not target.integer:
         raise UsageError(f"--bits {method.bits} needs --integer: float islands have no smaller grid")
+    if method.has_int4 and not method.parsed[0].has_int4:
+        raise UsageError(f"--bits {W4A8} needs --method qhyvit: {method.name} has no weights of four bits")
+    if method.has_int4 and not target.found.int4:
+        raise UsageError(f"--bits {W4A8} cannot run on the target {target.name}: it has no int4 kernel")
+    if method.size is not None and not method.has_int4:
+        raise UsageError(f"--size needs --bits {W4A8}: files of int8 weights have the size that they have")
 
 
 @cache

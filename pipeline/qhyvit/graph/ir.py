@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qhyvit.errors import GraphError
 
-INT8, INT16, FLOAT = "INT8", "INT16", "FLOAT32"
+INT4, INT8, INT16, FLOAT = "INT4", "INT8", "INT16", "FLOAT32"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Quantization:
 @dataclass(frozen=True, eq=False)
 class Tensor:
     """One tensor. ``data`` holds a constant's values or codes (float32, int8, ...), None for activations.
+
+    Codes of INT4 are held as int8, one an element; files hold two in a byte.
 
     ``shape`` is that of the file (batch 1). ``name`` is unique in its graph. ``quantization``: what the codes of an
     integer tensor stand for; None for float tensors, shapes and axes.

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from qhyvit.affine import INT16_TOP, STEPS_OF_INT8, int16_scale
 from qhyvit.errors import PlanError
-from qhyvit.graph.ir import FLOAT, INT8, INT16, Graph, Node, Quantization, Tensor
+from qhyvit.graph.ir import FLOAT, INT4, INT8, INT16, Graph, Node, Quantization, Tensor
 from qhyvit.lowering.constants import constant_codes, on_grid
 from qhyvit.lowering.contracts import check_plan
+from qhyvit.lowering.int4 import takes_int4
 from qhyvit.lowering.tables import table_of
 from qhyvit.ops import spec
 from qhyvit.ops.shared.spec import NoAttrs, Tied
@@ -184,14 +185,17 @@ class _Lowering:
             return self._constant((t, tensor.dtype), tensor, tensor.dtype, tensor.data, None)
         if position == op.bias_input and kind == INT8:
             return self._bias(node, tensor)
+        if position == op.weight_input and self._planned(t).bits == 4 and takes_int4(self.source, node):
+            return self._float_constant(t, INT4)
         return self._float_constant(t, kind)
 
     def _float_constant(self, t: int, kind: str) -> int:
         tensor, quant = self.source.tensors[t], self.plan.tensors.get(self.source.tensors[t].name)
         data = self.source.constant(t)
-        if kind == INT8:
+        if kind in (INT4, INT8):
             planned = self._planned(t)
-            return self._constant((t, INT8), tensor, INT8, constant_codes(data, planned), _quantization(planned))
+            quantization = replace(_quantization(planned), bits=4 if kind == INT4 else 8)
+            return self._constant((t, kind), tensor, kind, constant_codes(data, planned), quantization)
         values = data if quant is None else on_grid(data, quant)
         if kind == FLOAT:
             return self._constant((t, FLOAT), tensor, FLOAT, values, None)

@@ -16,6 +16,7 @@ import torch
 
 from qhyvit.graph.ir import Graph
 from qhyvit.methods.shared.hessian import mean_distance, position_weights
+from qhyvit.methods.shared.int4 import Int4
 from qhyvit.methods.shared.learning import learn
 from qhyvit.methods.shared.method import Method
 from qhyvit.methods.shared.problem import Problem, Solution
@@ -34,6 +35,11 @@ class _Ends:
     """The phases behind the rounds."""
 
     options: QhyvitOptions
+
+    @property
+    def wanted(self) -> ClosedForm:
+        """What is solved in closed form."""
+        return ClosedForm(self.options.ridge, self.options.rounding, self.options.bias)
 
     def best_round(self, problem: Problem, state: State) -> State:
         """Ranges and weights as the rounds left them, or from before one of them if the distance was smaller there.
@@ -67,7 +73,7 @@ class _Ends:
         return after if last < first else state
 
     def _solved(self, problem: Problem, state: State, quants: Mapping[str, TensorQuant], pieces: str) -> State:
-        wanted = ClosedForm(self.options.ridge, self.options.rounding, self.options.bias)
+        wanted = self.wanted
         if not (wanted.ridge or wanted.rounding or wanted.bias):
             return replace(state, quants=quants)
         problem, graph = problem.searched(self.options.search_images).on(state.graph), state.graph
@@ -93,6 +99,8 @@ def find(problem: Problem, options: QhyvitOptions) -> Solution:
     phases += [SearchPhase("rounds", ends.best_round), SearchPhase("closed form", ends.closed_form)]
     if options.learn:
         phases.append(SearchPhase("learned", ends.learned))
+    if problem.int4:
+        phases.append(SearchPhase("four bits", Int4(ends.wanted, options.search_images)))
     return behind(problem, _first(problem.searched(options.search_images)), phases).solution
 
 
@@ -102,4 +110,6 @@ def _first(problem: Problem) -> State:
     return State(graph, {**spread(graph, first_ranges(problem)), **minmax_weights(graph, problem.bits)})
 
 
-METHOD = Method("qhyvit", "Hessian-guided hybrid search of scale, granularity and scheme", find, QhyvitOptions)
+METHOD = Method(
+    "qhyvit", "Hessian-guided hybrid search of scale, granularity and scheme", find, QhyvitOptions, has_int4=True
+)

@@ -88,7 +88,7 @@ def _kl(costs: Costs, quants: Mapping[str, TensorQuant], constants: Graph | None
 
 
 def _bits(build: _Build, costs: Costs) -> Change | None:
-    bits = min((q.bits for q in build.plan.tensors.values()), default=8)
+    bits = min((q.bits for q in build.plan.tensors.values() if q.axis is None), default=8)
     if bits >= 8:
         return None
     reason = f"the grid has {2**bits} codes a tensor; TFLite's kernels take 256 at the same speed"

@@ -55,8 +55,8 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
     drawn = data.calibration_images(images.images, images.count, method.seed)
     how = data.preprocess_for(images.images, default_preprocess(facts), images.resize_mode)
     aim = target.found
-    hashes, int16, latency = list(drawn), aim.int16 and method.bits == 8, aim.latency
-    options = _within(options, aim, int16=int16, bits=method.bits)
+    hashes, int16, latency = list(drawn), aim.int16 and method.activation_bits == 8, aim.latency
+    options = _within(options, aim, int16=int16, bits=method.activation_bits)
     key = {"float": work.hash(FLOAT), "images": hashes, "how": asdict(how), "mode": images.resize_mode, "int16": int16,
            "method": {**method.to_json(), "options": options.to_json()}, "target": aim.called,
            "profile": aim.profile, "latency": latency.digest}  # fmt: skip
@@ -75,7 +75,7 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
         crops = [data.mirrored_crops(paths, shape, how, method.seed)] if cropped else []
         seen = normalize(np.concatenate([raw, *crops]), how)
         problem = problem_of(work, seen, int16=int16, weights=method.output_weights, store=store, seed=method.seed,
-                           bits=method.bits, target=aim)  # fmt: skip
+                           bits=method.activation_bits, int4=method.has_int4, size=method.size, target=aim)
         torch.manual_seed(method.seed)
         solution = chosen.search(problem, options)
         plan = QuantPlan(

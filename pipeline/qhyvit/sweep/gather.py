@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qhyvit import files
+from qhyvit.config import W4A8
 from qhyvit.errors import UsageError
 from qhyvit.evaluation import shown
 from qhyvit.sweep.matrix import Build
@@ -93,6 +94,8 @@ def need_parquet() -> Any:
 def _parquet(rows: Sequence[dict[str, Any]]) -> bytes:
     arrow = need_parquet()
     stream = io.BytesIO()
+    if len({type(r["bits"]) for r in rows}) > 1:  # a column has one type
+        rows = [{**r, "bits": str(r["bits"])} for r in rows]
     arrow.parquet.write_table(arrow.Table.from_pylist(list(rows)), stream)
     return stream.getvalue()
 
@@ -115,7 +118,8 @@ def picture(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def _label(found: dict[str, Any], varied: Sequence[str]) -> str:
-    more = {"bits": f"{found['bits']} bits", "target": str(found["target"]), "profile": str(found["profile"])}
+    bits = W4A8 if found["bits"] == W4A8 else f"{found['bits']} bits"
+    more = {"bits": bits, "target": str(found["target"]), "profile": str(found["profile"])}
     return ", ".join([str(found["method"]), *(more[key] for key in varied)])
 
 

@@ -119,7 +119,8 @@ def _build(
         "profile": aim.profile, "calibration": hashes.calibration[method.seed],
         "latency": hashes.latency[config.target.name],
     }  # fmt: skip
-    label = f"{label}, {method.bits} bits, seed {method.seed}, {config.target.name}, {aim.profile}"
+    bits = method.bits if method.has_int4 else f"{method.bits} bits"
+    label = f"{label}, {bits}, seed {method.seed}, {config.target.name}, {aim.profile}"
     draft = Job(label, f"{TASKS}:build", {}, key, needs=(*reference.needs, reference.digest))
     folder = out / BUILDS / draft.digest
     arguments = {

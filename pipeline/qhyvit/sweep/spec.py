@@ -27,7 +27,8 @@ from qhyvit.options import Option, Settings, options_of, setting
 def _with_bounds_of(settings: type[Settings], name: str, default: Any) -> Any:
     """A field for several values of one of ``settings``'s fields."""
     about: Option = options_of(settings)[name]
-    bounds = {f.name: getattr(about, f.name) for f in fields(about) if f.name in ("low", "high", "choices")}
+    kept = ("low", "high", "choices", "read", "form")
+    bounds = {f.name: getattr(about, f.name) for f in fields(about) if f.name in kept}
     return setting(default, about.help, **bounds)
 
 
@@ -85,7 +86,7 @@ class Spec(Settings):
     methods: tuple[MethodSpec, ...] = setting(MISSING, "how scales are chosen")
     calibration: DataConfig = setting(MISSING, "images to calibrate on")
     evaluation: EvaluationSpec = setting(MISSING, "images to measure on")
-    bits: tuple[int, ...] = _with_bounds_of(MethodConfig, "bits", (8,))
+    bits: tuple[int | str, ...] = _with_bounds_of(MethodConfig, "bits", (8,))
     seeds: tuple[int, ...] = _with_bounds_of(MethodConfig, "seed", (0,))
     targets: tuple[str, ...] = setting(("litert",), "what the files run on")
     integer: tuple[bool, ...] = setting((True,), "no float; false: float where that is faster")

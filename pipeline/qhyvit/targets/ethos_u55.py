@@ -11,6 +11,7 @@ TARGET = Target(
     plain=True,
     floats=False,
     islands=False,
+    int4=False,
     fast_gelu=False,
     longest_stride=3,
     longest_mean=4096,

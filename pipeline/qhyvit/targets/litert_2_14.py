@@ -10,5 +10,6 @@ TARGET = Target(
     "the interpreter here, tensor by tensor, and the ops that 2.14 has",
     int16=False,
     islands=False,
+    int4=False,
     lacks=frozenset({"LOG"}),
 )

@@ -16,6 +16,7 @@ TARGET = Target(
     plain=True,
     floats=False,
     islands=False,
+    int4=False,
     tables=frozenset({"GELU", "LOG", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "SQRT"}),
     lacks=frozenset({"SPACE_TO_BATCH_ND", "SUM"}),
     kernels=Kernel.TFLM,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +35,20 @@ NUMPY = {
     "FLOAT32": "float32", "FLOAT16": "float16", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",
     "INT32": "int32", "INT64": "int64", "BOOL": "bool",
 }  # fmt: skip
+
+
+def packed(codes: np.ndarray) -> np.ndarray:
+    """Bytes [ceil(N / 2)], uint8, of INT4 codes [*], int8: two each, the earlier one in the lower half."""
+    flat = codes.astype(np.int8).ravel().view(np.uint8) & 15
+    pairs = np.append(flat, np.zeros(flat.size % 2, np.uint8)).reshape(-1, 2)
+    found: np.ndarray = pairs[:, 0] | pairs[:, 1] << 4
+    return found
+
+
+def unpacked(data: np.ndarray, count: int) -> np.ndarray:
+    """The inverse of :func:`packed`: ``count`` codes, int8."""
+    halves = np.stack([data & 15, data >> 4], axis=1).ravel()[:count].astype(np.int8)
+    return np.where(halves > 7, halves - 16, halves).astype(np.int8)
 
 
 def camel(name: str) -> str:
@@ -86,9 +101,24 @@ def text(value: Any) -> str:
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else (value or "")
 
 
-def pack(model: Any) -> bytes:
-    """Serialize a ModelT."""
-    builder = flatbuffers.Builder(1 << 20)
+class _Sharing(flatbuffers.Builder):  # type: ignore[misc]
+    """Writes equal arrays once: zero points are 8 bytes a channel, and all of them are 0."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.written: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802, the library's name
+        """Offset of the array."""
+        key = x.dtype.str, x.tobytes()
+        if key not in self.written:
+            self.written[key] = super().CreateNumpyVector(x)
+        return self.written[key]
+
+
+def pack(model: Any, *, small: bool = False) -> bytes:
+    """Serialize a ModelT; ``small``: equal arrays are written once."""
+    builder = (_Sharing if small else flatbuffers.Builder)(1 << 20)
     builder.Finish(model.Pack(builder), file_identifier=flat.IDENTIFIER)
     return bytes(builder.Output())
 
@@ -107,7 +137,10 @@ def constant(model: Any, tensor: Any) -> np.ndarray | None:
     if buffer is None or buffer.data is None or len(buffer.data) == 0:
         return None
     shape = [int(v) for v in tensor.shape] if tensor.shape is not None else []
-    return np.frombuffer(bytes(bytearray(buffer.data)), NUMPY[TENSOR_TYPE[tensor.type]]).reshape(shape)
+    raw = bytes(bytearray(buffer.data))
+    if TENSOR_TYPE[tensor.type] == "INT4":
+        return unpacked(np.frombuffer(raw, np.uint8), math.prod(shape)).reshape(shape)
+    return np.frombuffer(raw, NUMPY[TENSOR_TYPE[tensor.type]]).reshape(shape)
 
 
 def hold(model: Any, tensor: Any, data: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from qhyvit.ops import all_ops
 from qhyvit.ops.shared.spec import OpSpec
 from qhyvit.tflite import flatbuffer
 
-BITS = {"INT8": 8, "INT16": 16, "INT32": 32}
+BITS = {"INT4": 4, "INT8": 8, "INT16": 16, "INT32": 32}
 # what makes ops whose names tell nothing to those who write torch
 FROM_TORCH = {
     "STABLEHLO_SORT": "sort, argsort, topk or median", "STABLEHLO_REDUCE_WINDOW": "pooling without the padding",

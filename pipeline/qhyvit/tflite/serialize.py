@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from qhyvit.graph.ir import Graph, Node, Quantization, Tensor
+from qhyvit.graph.ir import INT4, Graph, Node, Quantization, Tensor
 from qhyvit.ops import spec
 from qhyvit.tflite import flatbuffer
 
@@ -38,7 +38,8 @@ def _tensor(tensor: Tensor, buffers: list[Any]) -> Any:
         raw.quantization = _parameters(tensor.quantization)
     if tensor.data is not None:
         buffer = schema.BufferT()
-        buffer.data = np.frombuffer(np.ascontiguousarray(tensor.data).tobytes(), np.uint8)
+        data = flatbuffer.packed(tensor.data) if tensor.dtype == INT4 else tensor.data
+        buffer.data = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
         buffers.append(buffer)
         raw.buffer = len(buffers) - 1
     return raw
@@ -102,4 +103,5 @@ def serialize(graph: Graph) -> bytes:
     model.subgraphs, model.buffers = [subgraph], buffers
     model.operatorCodes = [code for _, code in codes.values()]
     model.signatureDefs = [_signature(graph, index)]
-    return flatbuffer.pack(model)
+    # of weights of four bits the zero points of their channels would be a tenth
+    return flatbuffer.pack(model, small=any(t.dtype == INT4 for t in graph.tensors.values()))

@@ -9,7 +9,8 @@ from typing import Any
 from qhyvit.ops import all_ops
 from qhyvit.tflite import flatbuffer
 
-# Int8 files ran on tflite-runtime 2.14.0; it lacks some int16 kernels, and the int8 ones of which the ops say so.
+# Int8 files ran on tflite-runtime 2.14.0; it lacks some int16 kernels, and the int8 ones of which the ops say so. Int4
+# weights beside int8 activations ran on LiteRT 2.3 alone.
 OLDEST_INT8, NEWER = "2.14.0", "newer than 2.14.0"
 
 
@@ -92,6 +93,6 @@ def _counted(data: bytes, model: Any) -> Census:
     wide = tuple(name[i] for i in sorted(produced) if dtype[i] == "INT16")
     partitions, left = _delegation(data, model)
     known = all_ops()
-    newer = wide or any(op in known and known[op].after_2_14 for op, _ in ops)
+    newer = wide or "INT4" in dtype or any(op in known and known[op].after_2_14 for op, _ in ops)
     oldest = f"TFLite {NEWER if newer else OLDEST_INT8} (releases before 2.14.0 were not tried)"
     return Census(dict(ops), floats, wide, partitions, left, len(data), oldest)

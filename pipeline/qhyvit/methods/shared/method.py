@@ -14,12 +14,16 @@ from qhyvit.options import Option, options_of
 
 @dataclass(frozen=True)
 class Method:
-    """One way to choose quantization parameters: ``find(problem, options)``, with :class:`Options` of its own."""
+    """One way to choose quantization parameters: ``find(problem, options)``, with :class:`Options` of its own.
+
+    ``has_int4``: it knows weights of four bits (``Problem.int4``).
+    """
 
     name: str
     summary: str
     find: Callable[[Problem, Any], Solution]
     options_type: type[Options] = Options
+    has_int4: bool = False
 
     @property
     def options(self) -> Mapping[str, Option]:

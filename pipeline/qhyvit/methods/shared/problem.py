@@ -38,7 +38,8 @@ class Problem:
         task: what the outputs mean; ``measure``: how far they are from the reference, None: the task's.
         door: compares the outputs before and after an edit; None: one with the first image.
         bridge: names of the tensors inside bridge blocks.
-        bits: of activations and weights, 4 to 8.
+        bits: of activations and weights, 4 to 8; ``int4``: weights may have four where a kernel takes them, and the
+            file may have ``size`` bytes, None: what is left of accuracy decides.
         target: what the file is for: what ops cost there, and whether nodes may compute in float.
         store: where finished pieces are kept.
         batch: images that run at once (memory: a batch holds all activations and their gradients).
@@ -55,6 +56,8 @@ class Problem:
     batch: int = 4
     seed: int = 0
     bits: int = 8
+    int4: bool = False
+    size: int | None = None
     target: Target = field(default_factory=find_target)
     store: Store = field(default_factory=Store)
     progress: Progress = field(default=silent)

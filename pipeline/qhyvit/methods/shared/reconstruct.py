@@ -111,7 +111,7 @@ def round_with_care(w: torch.Tensor, scale: torch.Tensor, gram: Gram, limit: int
     system = system.gather(1, order[:, :, None].expand(-1, -1, k)).gather(2, order[:, None, :].expand(-1, k, -1))
     index = order[:, None, :].expand(-1, w.shape[1], -1)
     rest = w.gather(2, index).clone()
-    factor = _cholesky(torch.cholesky_inverse(_cholesky(system))).transpose(1, 2)  # upper
+    factor = cholesky(torch.cholesky_inverse(cholesky(system))).transpose(1, 2)  # upper
     done = torch.empty_like(rest)
     for j in range(k):
         column = rest[:, :, j : j + 1]
@@ -121,7 +121,7 @@ def round_with_care(w: torch.Tensor, scale: torch.Tensor, gram: Gram, limit: int
     return torch.empty_like(w).scatter_(2, index, done)
 
 
-def _cholesky(system: torch.Tensor) -> torch.Tensor:
+def cholesky(system: torch.Tensor) -> torch.Tensor:
     """Lower factor of [G, K, K]; what rounding leaves indefinite gets a larger diagonal, ten times at a time."""
     level = system.diagonal(dim1=1, dim2=2).abs().mean(dim=1) + 1e-30
     share = 1e-8

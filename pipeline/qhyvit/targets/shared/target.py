@@ -33,6 +33,7 @@ class Target:
         floats: nodes may compute in float where that is faster.
         int16: softmaxes may write int16.
         islands: norms may compute in int16.
+        int4: it has a kernel for weights of four bits beside int8 activations.
         fast_gelu: GELU as SiLU, which is two ops, takes less time than a kernel of its own.
         tables: ops that it lacks in int8, which a table of 256 codes computes.
         lacks: ops that a file must not hold.
@@ -54,6 +55,7 @@ class Target:
     floats: bool = True
     int16: bool = True
     islands: bool = True
+    int4: bool = True
     fast_gelu: bool = True
     tables: frozenset[str] = frozenset()
     lacks: frozenset[str] = frozenset()
