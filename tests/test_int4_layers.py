@@ -161,4 +161,5 @@ images = "b"
     with pytest.raises(UsageError, match="minmax has no weights of four bits"):
         read_spec(tmp_path / "s.toml")
     rows = [{"method": "qhyvit", "bits": bits} for bits in (8, "w4a8")]
-    assert [gather._label(row | {"profile": "cpu", "target": "litert"}, ["bits"]) for row in rows] == ["qhyvit, 8 bits", "qhyvit, w4a8"]
+    more = {"profile": "cpu", "target": "litert"}
+    assert [gather._label(row | more, ["bits"]) for row in rows] == ["qhyvit, 8 bits", "qhyvit, w4a8"]

@@ -7,7 +7,8 @@ named as its fields are (``method`` and ``model`` are the ``name`` of theirs): `
 ``random_weights``, ``classes``, ``input_size``, ``mean``, ``std``, ``channel_order``, ``task``; ``images``,
 ``count``, ``resize_mode``; ``method``, ``options``, ``seed``, ``bits``, ``size``; ``target``, ``integer``; ``out``,
 ``work``, ``labels``, ``min_agreement``. None: the default. ``images`` is a folder of pictures or arrays, or any
-iterable of arrays (:func:`qhyvit.data.write_arrays`). ``progress(what, share)`` and ``log(line)`` are told what happens.
+iterable of arrays (:func:`qhyvit.data.write_arrays`). ``progress(what, share)`` and ``log(line)`` are told what
+happens.
 """
 
 from __future__ import annotations
