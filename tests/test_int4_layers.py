@@ -90,7 +90,10 @@ def test_sizes(given, meant):
 
 
 def test_settings_of_four_bits_go_with_each_other():
-    check_bits(MethodConfig(bits="w4a8", size="2.1MB"), TargetConfig("cpu"))
+    check_bits(MethodConfig(bits="w4a8", size="2.1MB"), TargetConfig(integer=False))
+    for name in ("tflm", "ethos-u65-256", "litert-2.14"):
+        with pytest.raises(UsageError, match=f"--bits w4a8 cannot run on the target {name}"):
+            check_bits(MethodConfig(bits="w4a8"), TargetConfig(name))
     with pytest.raises(UsageError, match="--bits w4a8 needs --method qhyvit: minmax has"):
         check_bits(MethodConfig("minmax", bits="w4a8"), TargetConfig())
     with pytest.raises(UsageError, match="--size needs --bits w4a8"):

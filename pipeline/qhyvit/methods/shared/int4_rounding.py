@@ -22,7 +22,7 @@ SETTLED = 0.002  # of the codes moved in a sweep
 
 
 @dataclass(frozen=True)
-class Rounded:
+class RoundedRows:
     """Codes of weights [G, O, K], -7 to 7.
 
     Args:
@@ -50,7 +50,7 @@ def shrunk_covariance(gram: Gram, alike: float) -> torch.Tensor:
     return torch.lerp(covariance, torch.diag_embed(covariance.diagonal(dim1=1, dim2=2)), share)
 
 
-def round_to_int4(w: torch.Tensor, gram: Gram, alike: float = 1.0) -> Rounded:
+def round_to_int4(w: torch.Tensor, gram: Gram, alike: float = 1.0) -> RoundedRows:
     """Codes and scales of weights [G, O, K] with a small error at the layer's output; :func:`shrunk_covariance`."""
     covariance = shrunk_covariance(gram, alike)
     level, least = gram.level()
@@ -60,7 +60,7 @@ def round_to_int4(w: torch.Tensor, gram: Gram, alike: float = 1.0) -> Rounded:
     codes, _ = _descended(w, codes, scale, system)
     scale = _fitted(w, codes, scale, system)
     codes, wish = _descended(w, codes, scale, system)
-    return Rounded(codes, scale, wish, _error(w, codes, scale, covariance))
+    return RoundedRows(codes, scale, wish, _error(w, codes, scale, covariance))
 
 
 def _error(w: torch.Tensor, codes: torch.Tensor, scale: torch.Tensor, system: torch.Tensor) -> torch.Tensor:
