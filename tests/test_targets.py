@@ -23,6 +23,7 @@ from qhyvit.passes import prepared
 from qhyvit.passes.flat_means import PASS as FLAT_MEANS
 from qhyvit.passes.short_products import PASS as SHORT_PRODUCTS
 from qhyvit.passes.short_strides import PASS as SHORT_STRIDES
+from qhyvit.passes.short_transposes import PASS as SHORT_TRANSPOSES
 from qhyvit.passes.sums_as_means import PASS as SUMS
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.integer import IntegerExecutor
@@ -189,6 +190,18 @@ def test_long_products_become_sums_of_short_ones(own: bool) -> None:
     assert made.tensors[node.inputs[0]].shape == (3, 1, 16)
     assert (node.inputs[0] == node.inputs[1]) == own
     assert SHORT_PRODUCTS.edit(target("ethos-u55")).apply(graph) is graph
+
+
+def test_patches_go_back_in_two_steps() -> None:
+    b = Builder(np.random.default_rng(0))
+    patches = b.reshape(b.input, 2, 2, 2, 2, 3)
+    back = b.add("TRANSPOSE", patches, b.integers(2, 0, 3, 1, 4))
+    graph, small = graph_of(b, back), replace(target("ethos-u55"), largest_transpose=11)
+    made = SHORT_TRANSPOSES.edit(small).apply(graph)
+    same(graph, made)
+    assert [n.op for n in made.nodes].count("TRANSPOSE") == 2
+    assert all(len(made.tensors[n.inputs[0]].shape) < 5 for n in made.nodes if n.op == "TRANSPOSE")
+    assert SHORT_TRANSPOSES.edit(target("ethos-u55")).apply(graph) is graph
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -16,8 +16,9 @@ TARGET = Target(
     longest_stride=3,
     longest_mean=4096,
     longest_product=65536,
+    largest_transpose=65536,
     system="Ethos_U55_High_End_Embedded",
-    memory="Shared_Sram",
+    memory=("Shared_Sram",),
     needs=(("ethosu.vela", "ethos-u"),),
     accelerators=("ethos-u55-256", "ethos-u55-128", "ethos-u55-64", "ethos-u55-32"),
 )

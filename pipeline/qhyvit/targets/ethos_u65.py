@@ -16,8 +16,9 @@ TARGET = Target(
     longest_stride=3,
     longest_mean=4096,
     longest_product=65536,
+    largest_transpose=65536,
     system="Ethos_U65_High_End",
-    memory="Dedicated_Sram_384KB",
+    memory=("Dedicated_Sram_384KB", "Dedicated_Sram_512KB", "Dedicated_Sram"),
     needs=(("ethosu.vela", "ethos-u"),),
     accelerators=("ethos-u65-256", "ethos-u65-512"),
 )

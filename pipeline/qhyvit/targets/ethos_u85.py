@@ -16,7 +16,7 @@ TARGET = Target(
     int16=False,
     longest_mean=4096,
     system="Ethos_U85_SYS_DRAM_Mid",
-    memory="Dedicated_Sram_512KB",
+    memory=("Dedicated_Sram_512KB", "Dedicated_Sram"),
     needs=(("ethosu.vela", "ethos-u"),),
     accelerators=("ethos-u85-512", "ethos-u85-128", "ethos-u85-256", "ethos-u85-1024", "ethos-u85-2048"),
 )

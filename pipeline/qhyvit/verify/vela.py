@@ -17,6 +17,7 @@ from qhyvit.targets import Target
 
 SECONDS = 1800  # of one compilation: U85's scheduler took four minutes for a large network
 REFUSED = re.compile(r"operator: (\w+), ofm: '([^']*)'\s*\nReason: *(.*)")
+NO_ROOM = "Failed to allocate tensors"
 NAMED = re.compile(r"\s*\([^()]*/[^()]*\)$")  # a tensor behind a reason
 COUNTS = re.compile(r"^(CPU|NPU) operators = (\d+)", re.MULTILINE)
 
@@ -66,18 +67,28 @@ class Compiled:
 
 
 def compiled(model: bytes, target: Target) -> Compiled:
-    """``model`` compiled for the target's accelerator.
+    """``model`` compiled for the target's accelerator, with the first of its memories in which it finds room.
 
     Raises:
         InputError: Vela is missing, or fails.
     """
+    for memory in target.memory[:-1]:
+        try:
+            return _compiled(model, target, memory)
+        except InputError as error:
+            if NO_ROOM not in str(error):
+                raise
+    return _compiled(model, target, target.memory[-1])
+
+
+def _compiled(model: bytes, target: Target, memory: str) -> Compiled:
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "model.tflite").write_bytes(model)
         command = [
             sys.executable, "-m", "ethosu.vela", str(folder / "model.tflite"), "--output-dir", str(folder),
             "--accelerator-config", target.accelerator, "--config", "Arm/vela.ini",
-            "--system-config", target.system, "--memory-mode", target.memory, "--show-cpu-operations",
+            "--system-config", target.system, "--memory-mode", memory, "--show-cpu-operations",
         ]  # fmt: skip
         try:
             done = subprocess.run(
@@ -92,7 +103,7 @@ def compiled(model: bytes, target: Target) -> Compiled:
         row = next(csv.DictReader(tables[0].read_text().splitlines()))
         counts = {kind: int(count) for kind, count in COUNTS.findall(said)}
         return Compiled(
-            made.read_bytes(), target.accelerator, target.system, target.memory, metadata.version("ethos-u-vela"),
+            made.read_bytes(), target.accelerator, target.system, memory, metadata.version("ethos-u-vela"),
             counts.get("NPU", 0), counts.get("CPU", 0),
             tuple((op, tensor, NAMED.sub("", reason.strip())) for op, tensor, reason in REFUSED.findall(said)),
             round(float(row["inference_time"]) * 1e3, 3), int(float(row["cycles_total"])),

@@ -41,8 +41,10 @@ class Target:
         longest_stride: of a convolution; None: any.
         longest_mean: values of a mean over last axes, which has to read [1, 1, R, C]; None: any, of any shape.
         longest_product: products that a matrix product adds up for one result; None: any number.
+        largest_transpose: elements of a map whose patches are put back by one TRANSPOSE; None: any number.
         accelerators: names of Vela's configurations, the default first; empty: no compiler follows.
-        accelerator: the one that is meant; ``system`` and ``memory``: names of its surroundings in Vela's ``vela.ini``.
+        accelerator: the one that is meant; ``system`` and ``memory``: names of its surroundings in Vela's
+            ``vela.ini``; of memories the next where a network does not fit.
         needs: (module, extra of this package that brings it) of what proves a file.
     """
 
@@ -63,10 +65,11 @@ class Target:
     longest_stride: int | None = None
     longest_mean: int | None = None
     longest_product: int | None = None
+    largest_transpose: int | None = None
     accelerators: tuple[str, ...] = ()
     accelerator: str = ""
     system: str = ""
-    memory: str = ""
+    memory: tuple[str, ...] = ()
     needs: tuple[tuple[str, str], ...] = ()
 
     @cached_property
