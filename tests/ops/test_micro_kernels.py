@@ -70,3 +70,30 @@ def test_what_the_target_leaves_out_is_missing_or_wrong(case: Case) -> None:
         return
     at_rest = case.op == "SPACE_TO_BATCH_ND" and not np.any(case.operands[2])
     assert count > 0 or at_rest  # only padded blocks are wrong
+
+
+@pytest.mark.parametrize("op", ["MUL", "ADD", "SUB", "MAXIMUM"])
+def test_all_pairs_of_codes_at_many_scales(op: str) -> None:
+    """A factor in float32 in the place of float64 changes a code in some of a hundred thousand pairs."""
+    rng = np.random.default_rng(3)
+    every = np.arange(-128, 128, dtype=np.int8)
+    fed = [every[None, :, None].repeat(256, 2), every[None, None, :].repeat(256, 1)]
+    for _ in range(40):
+        scales = 2.0 ** rng.uniform(-9, 1, 3)
+        zeros = rng.integers(-100, 100, 3)
+        a, b, out = (grid(float(s), int(z)) for s, z in zip(scales, zeros, strict=True))
+        if op == "MUL":  # or nearly all products would be the highest code or the lowest
+            out = grid(float(scales[0] * scales[1] * rng.uniform(64, 512)), int(zeros[2]))
+        if op == "MAXIMUM":
+            b = out = a
+        trial = Trial(case(op, act(256, 256), act(256, 256)), Quantized((a, b), (out,)), fed)
+        assert parted([trial]) == 0
+
+
+@pytest.mark.parametrize("op", ["LEAKY_RELU", "ABS", "QUANTIZE"])
+def test_every_code_at_many_scales(op: str) -> None:
+    rng, options = np.random.default_rng(4), {"alpha": 0.3} if op == "LEAKY_RELU" else {}
+    fed = np.arange(-128, 128, dtype=np.int8)[None, None]
+    for _ in range(200):
+        read, out = (grid(float(2.0 ** rng.uniform(-8, 0)), int(rng.integers(-100, 100))) for _ in range(2))
+        assert parted([Trial(case(op, act(1, 256), **options), Quantized((read,), (out,)), [fed])]) == 0

@@ -30,7 +30,8 @@ def _integer(codes: Sequence[Codes], quants: Quants, attrs: ElementwiseAttrs, ke
     first, second = aligned(codes, quants)
     if taken:
         return [saturated(of_float32(first * second, factor) + write.zero_point, write, attrs)]
-    steps = requantized(first * second, float(factor))
+    exact = a.scale[0] * b.scale[0] / write.scale[0]  # TensorFlow Lite Micro computes it in double precision
+    steps = requantized(first * second, exact if kernel is Kernel.TFLM else float(factor))
     return [saturated(steps + write.zero_point, write, attrs, Kernel.REFERENCE)]
 
 
