@@ -13,6 +13,7 @@ from qhyvit_device.errors import CheckFailedError
 from qhyvit_device.interpreter import find_interpreter
 from qhyvit_device.manifest import RANDOM
 from qhyvit_device.runner import Model
+from qhyvit_device.targets import target_words
 from qhyvit_device.tasks import TASKS
 from qhyvit_device.trial import load
 from qhyvit_device.trust import why_slow
@@ -75,6 +76,7 @@ def describe(bundle: Path, threads: int = 1) -> dict[str, Any]:
         "input": [int(s) for s in model.file.input["shape"]], "input_dtype": manifest.input.dtype,
         "outputs": {output.name: f"{output.dtype} {[*output.shape]}" for output in manifest.outputs},
         **({"classes": manifest.classes} if TASKS[manifest.task].labels else {}),
+        **({"target": words} if (words := target_words(manifest.created_by)) else {}),
         "size_bytes": model.file.size_bytes, "delegate_partitions": partitions,
         "self_test": self_test(model),
     }  # fmt: skip

@@ -21,6 +21,7 @@ from qhyvit.verify.census import census
 from qhyvit.work import FLOAT, MODEL, VERIFY, Work
 from qhyvit_device.preprocess import normalize
 from qhyvit_device.runner import Model
+from qhyvit_device.targets import target_words
 
 
 def gather(request: Request) -> PageFacts:
@@ -84,6 +85,7 @@ def _assemble(
     created = manifest.created_by
     verified = _verified(work)
     build = {
+        "target": target_words(created) or "not recorded",
         "command": str(created.get("command", "not recorded")),
         "options": json.dumps(created.get("options", {}), sort_keys=True),
         "calibration images": str(created.get("calibration_images", "not recorded")),
