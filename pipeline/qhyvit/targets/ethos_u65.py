@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from qhyvit.targets.shared.target import Target
+from dataclasses import replace
 
-TARGET = Target(
-    "ethos-u65",
-    "Arm Ethos-U65 (NXP i.MX 93)",
-    "the interpreter here, before Vela compiles it; times and memory are Vela's estimates",
-    plain=True,
-    floats=False,
-    islands=False,
-    int4=False,
-    fast_gelu=False,
-    longest_stride=3,
-    longest_mean=4096,
-    longest_product=65536,
-    largest_transpose=65536,
+from qhyvit.targets.shared.ethos_u import FIRST
+
+TARGET = replace(
+    FIRST,
+    name="ethos-u65",
+    summary="Arm Ethos-U65 (NXP i.MX 93)",
     system="Ethos_U65_High_End",
     memory=("Dedicated_Sram_384KB", "Dedicated_Sram_512KB", "Dedicated_Sram"),
-    needs=(("ethosu.vela", "ethos-u"),),
     accelerators=("ethos-u65-256", "ethos-u65-512"),
 )
