@@ -53,7 +53,7 @@ def model_name(model: str) -> str:
 
 
 def command_line() -> str:
-    """The command that runs now, with the folders of paths left out (``timm/NAME`` is none): results name no machine."""
+    """The command that runs now, without the folders of paths (``timm/NAME`` is none): results name no machine."""
     words = [Path(w).name if "/" in w and "timm/" not in w else w for w in sys.argv[1:]]
     return f"python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(words)}"
 
