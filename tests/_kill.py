@@ -141,7 +141,7 @@ def bundle(root, given, force=False):
 
 
 def wheels(root, given, force=False):
-    target = wheelhouse.Target()
+    target = wheelhouse.Platform()
     _unless_there(root / "wheels", lambda: wheelhouse.make(root / "wheels", target, _say, force=force))
 
 
@@ -152,7 +152,7 @@ def bundle_image(root, given, force=False):
 
 def bundle_tarball(root, given):
     out = root / "board.tar"
-    _unless_there(out, lambda: image.write_tarball(given / "bundle", out, wheelhouse.Target(), _say))
+    _unless_there(out, lambda: image.write_tarball(given / "bundle", out, wheelhouse.Platform(), _say))
 
 
 def run_sweep(root, given):

@@ -221,9 +221,10 @@ def test_a_setting_is_in_one_part_and_every_field_has_a_flag():
 
 @pytest.mark.parametrize("wrong", [
     {"seed": -1}, {"seed": 2**32}, {"seed": "x"}, {"seed": 1.5}, {"count": 0}, {"count": -3}, {"count": "many"},
-    {"bits": 3}, {"bits": 9}, {"bits": True}, {"resize_mode": "fold"}, {"resize_mode": 3}, {"profile": "gpu"},
+    {"bits": 3}, {"bits": 9}, {"bits": True}, {"resize_mode": "fold"}, {"resize_mode": 3}, {"target": "gpu"},
+    {"profile": "cpu"},
     {"method": "none"}, {"method": 3}, {"options": {"rounds": "abc"}}, {"options": {"search_images": 0}},
-    {"task": 3}, {"bits": 6, "profile": "cpu"}, {"sed": 3}, {"images": ""}, {"classes": 0}, {"task": "clasify"},
+    {"task": 3}, {"bits": 6, "integer": False}, {"sed": 3}, {"images": ""}, {"classes": 0}, {"task": "clasify"},
 ])  # fmt: skip
 @pytest.mark.parametrize("call", [qhyvit.build, qhyvit.calibrate])
 def test_a_wrong_setting_is_refused_before_any_work(call, wrong, tmp_path):

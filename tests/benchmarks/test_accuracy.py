@@ -25,7 +25,7 @@ def test_a_row_is_searched_in_the_profile_that_it_is_deployed_in(small_v1, input
     setup = accuracy.Setup(small_v1.graph, small_v1.graph, how, inputs[:2],
                            np.zeros((2, 1, 1, 3), np.uint8), np.zeros(2, np.int64), np.zeros((2, 8)))  # fmt: skip
     for row in accuracy.ROWS.values():
-        assert accuracy.problem_of(setup, row, 0, 8).profile == row.profile
+        assert accuracy.problem_of(setup, row, 0, 8).target.profile == row.profile
     assert {row.profile for row in accuracy.ROWS.values()} == {"integer", "cpu"}
 
 

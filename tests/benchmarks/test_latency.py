@@ -57,8 +57,8 @@ def test_stock_files_are_made_where_nothing_else_has_imported_timm():
 def test_a_file_is_made_once_for_each_processor(tmp_path, monkeypatch):
     asked = []
 
-    def calibrated(model, folder, images, weights, profile, latency):
-        asked.append((model, folder.name, profile, str(latency)))
+    def calibrated(model, folder, images, weights, target):
+        asked.append((model, folder.name, target.name, target.integer))
         return SimpleNamespace(read=lambda name: b"model")
 
     monkeypatch.setattr(instructions, "calibrated", calibrated)
@@ -66,5 +66,5 @@ def test_a_file_is_made_once_for_each_processor(tmp_path, monkeypatch):
     for _ in range(2):
         path = instructions._file(tmp_path, "m", instructions.FOR_IT, "cortex-a72", None)
     assert path.read_bytes() == b"model"
-    assert asked == [("m", "cpu-cortex-a72", "cpu", "cortex-a72")]
+    assert asked == [("m", "cpu-cortex-a72", "litert-cortex-a72", False)]
     assert instructions._file(tmp_path, "m", "own float", "cortex-a72", None) == tmp_path / "m" / "own_float.tflite"

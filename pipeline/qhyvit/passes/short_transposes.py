@@ -41,7 +41,6 @@ PASS = Pass(
     "short_transposes",
     "no large transpose of patches in one step",
     apply,
-    after=("sunk_transposes",),
     only=lambda target: target.largest_transpose is not None,
     targeted=True,
 )
