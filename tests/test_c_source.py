@@ -82,6 +82,7 @@ def test_a_compiler_takes_every_line(tmp_path, name):
     bundle = make_bundle(tmp_path / "b", name)
     write_c_source(bundle, tmp_path / "c", "qhyvit")
     assert compiled(tmp_path / "c", tmp_path / "include") == ""
+    assert ("kLabels[best]" in (tmp_path / "c" / "main.cc").read_text()) == (name == "classify")
 
 
 def numbers(text, name):

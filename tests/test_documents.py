@@ -129,7 +129,8 @@ def options(program: str) -> dict[str, set[str]]:
         from qhyvit.cli import app
 
         found = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-        return {n: {o for p in c.params for o in (*p.opts, *p.secondary_opts)} | {"--help"} for n, c in found.items()}
+        shown = {n: [p for p in c.params if not getattr(p, "hidden", False)] for n, c in found.items()}
+        return {n: {o for p in ps for o in (*p.opts, *p.secondary_opts)} | {"--help"} for n, ps in shown.items()}
     from qhyvit_device.cli import _parser
 
     (choices,) = (a.choices for a in _parser()._subparsers._group_actions)  # type: ignore[union-attr]
@@ -151,6 +152,20 @@ def unknown_options(text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_and_options_that_a_page_shows_are_there(page):
     assert unknown_options(page.read_text()) == []
+
+
+def test_examples_of_the_help_have_options_that_are_there():
+    import typer
+
+    from qhyvit.cli import app
+
+    epilogs = [c.epilog or "" for c in typer.main.get_command(app).commands.values()]  # type: ignore[attr-defined]
+    assert len([e for e in epilogs if "Example" in e]) > 20
+    assert [lost for epilog in epilogs for lost in unknown_options(epilog)] == []
+
+
+def test_what_is_no_option_any_more_is_unknown():
+    assert unknown_options("`qhyvit build X --images D --profile cpu`") == ["qhyvit build --profile"]
 
 
 def test_an_unknown_option_is_found():

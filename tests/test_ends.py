@@ -168,6 +168,9 @@ def test_without_litertjs_the_command_that_installs_it_is_said(tmp_path):
 def test_what_has_no_classes_gets_no_page(tmp_path, modules):
     with pytest.raises(InputError, match="use qhyvit-device segment"):
         write_page(make_bundle(tmp_path / "b", "segment"), modules, tmp_path / "web")
+    for name in ("multilabel", "regress", "one"):  # a softmax would be wrong for each
+        with pytest.raises(InputError, match="the page shows one class of several"):
+            write_page(make_bundle(tmp_path / name, name), modules, tmp_path / "web")
 
 
 @pytest.mark.slow

@@ -78,6 +78,7 @@ def write_c_source(bundle: Path, out: Path, command: str, *, force: bool = False
     facts = {
         "model": manifest.model, "command": command, "slack": SLACK, "arena": arena, "input": manifest.input,
         "mean": manifest.preprocess.mean, "std": manifest.preprocess.std, "outputs": manifest.outputs, "ops": ops,
+        "decides": manifest.task == "classify" and manifest.classes > 1,
         "labels": [c_string(name) for name in model.labels], "test_input": codes.ravel(), "test_output": ran.outputs[0],
         "model_bytes": _numbers(content), "test_input_text": _numbers(codes.ravel()),
         "test_output_text": _numbers(ran.outputs[0]),

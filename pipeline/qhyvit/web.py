@@ -43,6 +43,8 @@ def write_page(bundle: Path, modules: Path, out: Path, *, force: bool = False) -
         raise InputError(f"{modules} has no @litertjs/core: run `{INSTALL}` there, and name its node_modules")
     model = Model.load(bundle)
     model.check_command("classify")
+    if model.manifest.task != "classify" or model.manifest.classes < 2:
+        raise InputError(f"{bundle}: the page shows one class of several, and this gives {model.manifest.task}")
     first, entry = model.manifest.outputs[0], model.manifest.input
     facts = {
         "height": entry.height, "width": entry.width, "channels": entry.channels, "labels": model.labels,

@@ -198,6 +198,10 @@ def test_proposals_count_with_the_times_of_the_board_that_the_build_is_for(bundl
     for profile, proposed in ((default, True), (replace(default, kernels=slow), False)):
         change = changes._cpu_profile(changes._Build(found.plan, "", profile), costs)
         assert (change is not None) == proposed
+        if change is not None:
+            assert change.command.split()[-2:] == ["--no-integer", "--force"]
+    for name in ("tflm", "ethos-u65-256"):  # they compute no float
+        assert changes._cpu_profile(changes._Build(replace(found.plan, target=name), "", default), costs) is None
 
 
 def test_figures_on_the_page_are_those_of_the_json(report):

@@ -178,7 +178,7 @@ def bench(
 
 @app.command(
     epilog="Example: `qhyvit latency-profile pi.json --out pi4.json`, then "
-    "`qhyvit build ... --profile cpu --latency-profile pi4.json`"
+    "`qhyvit build ... --no-integer --target pi4.json`"
 )
 def latency_profile(
     benches: Annotated[list[Path], typer.Argument(help="Files of `bench --profile-ops`, all of one processor.")],

@@ -18,7 +18,7 @@ from qhyvit.methods.shared.rest import observed
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.report.cost import Costs
 from qhyvit.report.facts import Change, rounded
-from qhyvit.targets import target
+from qhyvit.targets import may_float, target
 
 ENOUGH_IMAGES = 128  # the default of --count
 LEAST_SHARE = 0.01  # of the KL: what regains less is not worth a build
@@ -46,8 +46,8 @@ class _Build:
         changed = {name: value for name, value in wanted.to_json().items() if value != before[name]}
         return self.again(*(word for name, value in changed.items() for word in ("--set", f"{name}={_written(value)}")))
 
-    def again(self, *options: str) -> str:
-        """The build's command with other options (name, value, name, value, ...)."""
+    def again(self, *options: str, switch: str = "") -> str:
+        """The build's command with other options (name, value, name, value, ...), and one without a value."""
         try:
             words = shlex.split(self.command)
         except ValueError:  # a quote without its end: anyone may have written the manifest
@@ -59,6 +59,7 @@ class _Build:
                 words[words.index(name) + 1] = value
             else:
                 words += [name, value]
+        words += [switch] if switch else []
         return shlex.join([*words, *(() if "--force" in words else ("--force",))])
 
 
@@ -111,7 +112,8 @@ def _method(build: _Build, costs: Costs) -> Change | None:
 
 
 def _cpu_profile(build: _Build, costs: Costs) -> Change | None:
-    if build.plan.profile != "integer" or build.plan.int16:  # norms that need more than int8 have it
+    # norms that need more than int8 have it
+    if build.plan.profile != "integer" or build.plan.int16 or not may_float(build.plan.target):
         return None
     graph = placed(costs.graph, replace(target(integer=False), times=build.latency))
     if not graph.islands:
@@ -120,7 +122,7 @@ def _cpu_profile(build: _Build, costs: Costs) -> Change | None:
         f"{len(graph.islands)} ops, softmax and the roots of norms among them, have coarse or slow int8 kernels; "
         "this profile computes them in float (the file is then no longer integer only)"
     )
-    return Change("Compute softmax and norms in float", reason, build.again("--profile", "cpu"),
+    return Change("Compute softmax and norms in float", reason, build.again(switch="--no-integer"),
                   _kl(costs, refitted(costs, graph, graph.islands)))  # fmt: skip
 
 
@@ -128,7 +130,7 @@ def _int16(build: _Build, costs: Costs) -> Change | None:
     spent = {t.id: wide_cost_ms(costs.graph, t.id, build.latency) for t in costs.graph.activations()}
     narrow = {t: ms for t, ms in spent.items() if ms is not None}
     more = build.options.with_more_int16(sum(narrow.values()))
-    if build.plan.profile != "integer" or more is None or not narrow:
+    if build.plan.profile != "integer" or more is None or not narrow or not target(build.plan.target).int16:
         return None
     reason = (
         f"{len(narrow)} softmax outputs are int8 with the step 1/256 that their kernel prescribes; int16 costs about "

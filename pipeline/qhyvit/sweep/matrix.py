@@ -115,7 +115,7 @@ def _build(
 ) -> Job:  # fmt: skip
     method, aim = config.method, config.target.found
     key = {
-        "job": "build", "reference": dict(reference.key), "method": method.to_json(), "target": aim.name,
+        "job": "build", "reference": dict(reference.key), "method": method.to_json(), "target": aim.called,
         "profile": aim.profile, "calibration": hashes.calibration[method.seed],
         "latency": hashes.latency[config.target.name],
     }  # fmt: skip

@@ -10,7 +10,7 @@ from qhyvit.errors import UsageError
 from qhyvit.registry import discover, pick
 from qhyvit.targets.shared.target import CPU, INTEGER, Target
 
-__all__ = ["CPU", "INTEGER", "Target", "all_targets", "target"]
+__all__ = ["CPU", "INTEGER", "Target", "all_targets", "may_float", "target"]
 
 DEFAULT = "litert"
 
@@ -34,6 +34,15 @@ def target(name: str = DEFAULT, *, integer: bool = True) -> Target:
     if not integer and not found.floats:
         raise UsageError(f"target {found.name} computes no float: leave --no-integer out")
     return replace(found, floats=False) if integer else found
+
+
+def may_float(name: str) -> bool:
+    """Whether a target computes in float where that is wanted.
+
+    Raises:
+        UsageError: no such target.
+    """
+    return _named(name).floats
 
 
 def _named(name: str) -> Target:
