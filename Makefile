@@ -58,7 +58,7 @@ coverage: setup  ## every variant through all stages, random weights; writes ben
 
 mutation: setup  ## how many of MUTANTS small changes of ops, passes and lowering the tests see; takes up what is done
 	@$(PY) -m pip --disable-pip-version-check install --quiet -r requirements/mutation.txt
-	OMP_NUM_THREADS=1 nice -n 15 $(PY) tools/mutation.py --mutants $(MUTANTS) --seed $(SEED)
+	OMP_NUM_THREADS=1 PYTHONPATH=. nice -n 15 $(PY) tools/mutation.py --mutants $(MUTANTS) --seed $(SEED)
 
 lint: setup     ## ruff, mypy and the floors of imports
 	$(PY) -m ruff check .

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,13 @@ import numpy as np
 from qhyvit import data, files
 from qhyvit.evaluation import labelled_images
 from qhyvit.tasks import task
+from qhyvit.work import versions
+from qhyvit_device.board import board
 from qhyvit_device.preprocess import Preprocess, load_image, to_pixels
 
 RESULTS = Path(__file__).parent / "results"
+ROOT = RESULTS.parent.parent
+ALL = "all"  # several sets of labelled images together
 COMPARED = "mobilevitv2_075"  # the model with ImageNet weights: methods and parts are compared on it
 
 
@@ -58,6 +64,21 @@ def command_line() -> str:
     return f"python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(words)}"
 
 
+@cache
+def commit() -> str:
+    """The commit of the code that runs, with a plus where it was changed since; "" outside a repository."""
+    code = ["pipeline", "device", "benchmarks", ":!benchmarks/results"]
+    said = [subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=ROOT).stdout.strip()
+            for words in (["rev-parse", "--short=9", "HEAD"], ["status", "--porcelain", "-uno", "--", *code])]
+    return said[0] + ("+" if said[1] else "")
+
+
+def origin() -> dict[str, str]:
+    """Where a row comes from: the commit, the machine's processor, the tools' versions, and the command."""
+    tools = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return {"commit": commit(), "machine": board().processor or "", "versions": tools, "command": command_line()}
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV; none where there is no file."""
     if not path.is_file():
@@ -66,14 +87,24 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
+def of_all_images(row: Mapping[str, str]) -> bool:
+    """Whether a row of accuracy.csv counts every image that was counted."""
+    return row.get("set", "") in ("", ALL)
+
+
 def have_rows(path: Path, key: Mapping[str, Any]) -> bool:
-    """Whether a row with these values is there."""
-    return any(all(r.get(k) == str(v) for k, v in key.items()) for r in read_rows(path))
+    """Whether a row with these values is there that today's commit made."""
+    wanted = {**key, "commit": commit()}
+    return any(all(r.get(k) == str(v) for k, v in wanted.items()) for r in read_rows(path))
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], key: Sequence[str]) -> None:
-    """Put rows into a CSV, in place of those with the same ``key`` columns; the file appears whole."""
-    old = read_rows(path)
+    """Put rows with their :func:`origin` into a CSV, in place of those with the same ``key`` columns.
+
+    The file appears whole.
+    """
+    here = origin()
+    old, rows = read_rows(path), [{**row, **{k: v for k, v in here.items() if k not in row}} for row in rows]
     new = {tuple(str(r[k]) for k in key) for r in rows}
     kept = [r for r in old if tuple(str(r.get(k)) for k in key) not in new]
     columns = list(dict.fromkeys([*(c for r in rows for c in r), *(c for r in kept for c in r)]))

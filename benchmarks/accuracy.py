@@ -3,10 +3,11 @@
 Each run is a process of its own (its peak memory is measured, and its processor time, whatever else the machine does)
 and its rows are written as soon as it ends; a second call makes only what is missing, and a run that fails stops no
 other. The ablation is deployed only. The simulation of the rows that are ours repeats the file's own arithmetic; that
-of the others is straight float32.
+of the others is straight float32. What
+is counted is counted in each labelled folder and, where there are several, in all of them together.
 Example:
 
-    python -m benchmarks.accuracy mobilevitv2_075 --weights W.safetensors --images train/ --evaluate val/ \\
+    python -m benchmarks.accuracy mobilevitv2_075 --weights W.safetensors --images train/ --evaluate val/ extra/ \\
         --resize-mode squash --work build/v2 --seeds 0,1,2
 """
 
@@ -15,8 +16,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +27,7 @@ import torch
 from rich.progress import track
 
 from benchmarks._files import (
-    command_line,
+    ALL,
     have_rows,
     model_name,
     pixels_of,
@@ -35,28 +37,29 @@ from benchmarks._files import (
 )  # fmt: skip
 from benchmarks._jobs import add_options, run_jobs
 from qhyvit import data, files, stages
-from qhyvit.config import ModelConfig
+from qhyvit.config import W4A8, MethodConfig, ModelConfig
 from qhyvit.errors import InputError
 from qhyvit.evaluation import logits_of
 from qhyvit.graph.ir import Graph
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.lowering.lower import lower, quantized_file
 from qhyvit.methods import method
-from qhyvit.methods.shared.problem import Problem, Solution, outputs_of
+from qhyvit.methods.shared.problem import Options, Problem, Solution
 from qhyvit.plan import QuantPlan, TensorQuant
 from qhyvit.sim.fakequant import FakeQuant
 from qhyvit.sim.partial import partial
 from qhyvit.sim.run import Executor, Hook
+from qhyvit.stages.calibration import options_within
+from qhyvit.stages.problem import problem_of as stage_problem
 from qhyvit.sweep.jobs import Job
 from qhyvit.targets import Target, target
 from qhyvit.tasks.shared.accuracy import count
-from qhyvit.tflite.read import read
 from qhyvit.verify.decide import simulated_codes
 from qhyvit.work import FACTS, FLOAT, Work, default_preprocess
 from qhyvit_device.board import peak_memory_mib
 from qhyvit_device.preprocess import Preprocess, normalize, quantize
 
-KEY = ("model", "row", "bits", "seed", "calibration_images", "counted")
+KEY = ("model", "row", "bits", "seed", "calibration_images", "counted", "set")
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,13 @@ ROWS: dict[str, TableRow] = {
 class Setup:
     """Everything that does not depend on the method."""
 
-    exported: Graph
-    graph: Graph
+    work: Work
     how: Preprocess
-    calibration: torch.Tensor
+    calibration: np.ndarray
     pixels: np.ndarray
     classes: np.ndarray
     float_logits: np.ndarray
+    sets: Mapping[str, slice]
 
 
 def target_of(profile: str) -> Target:
@@ -121,7 +124,7 @@ def target_of(profile: str) -> Target:
     return target(integer=profile == "integer")
 
 
-def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
+def _setup(args: argparse.Namespace, seed: int) -> Setup:
     work = Work(args.work)
     with files.lock(args.work / "lock"):
         stages.export(work, ModelConfig(args.model, args.weights, random_weights(args.model, args.weights)))
@@ -129,19 +132,28 @@ def _setup(args: argparse.Namespace, seed: int, profile: str) -> Setup:
     shape = facts["input_shape"]
     how = data.preprocess_for(args.images, default_preprocess(facts), None)
     drawn = data.calibration_images(args.images, args.count, seed)
-    labelled = ranked_images(args.evaluate, args.labels, facts["classes"])
-    shared = drawn.keys() & set(data.hash_files(labelled.paths))
-    if shared:
-        raise InputError(f"{len(shared)} images are in both folders: calibration and evaluation must differ")
-    test = data.preprocess_for(args.evaluate, default_preprocess(facts), args.resize_mode)
-    pixels = pixels_of(labelled.paths, shape, test)
-    cache = args.work / f"float-{data.combined_hash(data.hash_files(labelled.paths))[:16]}-{test.mode}.npy"
+    test = data.preprocess_for(args.evaluate[0], default_preprocess(facts), args.resize_mode)
+    labelled = [ranked_images(folder, args.labels, facts["classes"]) for folder in args.evaluate]
+    hashes = [key for found in labelled for key in data.hash_files(found.paths)]
+    if drawn.keys() & set(hashes):
+        raise InputError(f"{len(drawn.keys() & set(hashes))} images are in both folders: "
+                         "calibration and evaluation must differ")  # fmt: skip
+    pixels = np.concatenate([pixels_of(found.paths, shape, test) for found in labelled])
+    cache = args.work / f"float-{data.combined_hash(hashes)[:16]}-{test.mode}.npy"
     with files.lock(args.work / "lock"):
         if not cache.is_file():
             np.save(cache, logits_of(work.read(FLOAT), pixels, test))
-    calibration = torch.from_numpy(normalize(pixels_of([*drawn.values()], shape, how), how))
-    graph = stages.float_graph(work, target_of(profile), int16=args.bits == 8)
-    return Setup(read(work.read(FLOAT)), graph, test, calibration, pixels, labelled.truth, np.load(cache))
+    calibration = normalize(pixels_of([*drawn.values()], shape, how), how)
+    truth = np.concatenate([found.truth for found in labelled])
+    spans = _spans(args.evaluate, [len(f.paths) for f in labelled])
+    return Setup(work, test, calibration, pixels, truth, np.load(cache), spans)
+
+
+def _spans(folders: Sequence[Path], counts: Iterable[int]) -> dict[str, slice]:
+    """Where each folder's images lie in all of them; last, where there are several, all."""
+    ends = [0, *accumulate(counts)]
+    spans = {folder.name: slice(a, b) for folder, a, b in zip(folders, ends[:-1], ends[1:], strict=True)}
+    return spans if len(spans) == 1 else {**spans, ALL: slice(0, ends[-1])}
 
 
 def simulated(
@@ -182,72 +194,87 @@ def mean_sqnr(solution: Solution, images: torch.Tensor) -> float:
     return float(np.mean(ratios))
 
 
-def problem_of(setup: Setup, row: TableRow, seed: int, bits: int) -> Problem:
-    """What the row's method is given: the profile too, which it places float nodes by."""
-    reference = outputs_of(setup.exported, setup.calibration)
-    return Problem(setup.graph, setup.calibration, reference, seed=seed, bits=bits, target=target_of(row.profile))
+def problem_of(setup: Setup, row: TableRow, how: MethodConfig) -> tuple[Problem, Options]:
+    """What a build gives the row's method: the profile too, which it places float nodes by."""
+    aim, bits = target_of(row.profile), how.activation_bits
+    problem = stage_problem(setup.work, setup.calibration, int16=bits == 8, seed=how.seed, target=aim,
+                            bits=bits, int4=how.has_int4, size=how.size)  # fmt: skip
+    return problem, options_within(how.parsed[1], aim, int16=bits == 8, bits=bits)
 
 
 def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
     """Rows of one run."""
     row = ROWS[name]
-    setup = _setup(args, seed, row.profile)
+    how = MethodConfig(row.method, row.options, seed, args.bits, args.size)
+    setup = _setup(args, seed)
     torch.manual_seed(seed)
-    chosen, started = method(row.method), time.process_time()
-    solution = chosen.search(problem_of(setup, row, seed, args.bits), {**chosen.defaults, **row.options})
+    problem, options = problem_of(setup, row, how)
+    started = time.process_time()
+    solution = method(row.method).search(problem, options)
     seconds = time.process_time() - started
     memory = (peak_memory_mib() or 0.0) / 1024
     base = {
-        "model": model_name(args.model), "table": row.table, "row": name, "bits": args.bits, "seed": seed,
-        "images": len(setup.pixels), "calibration_images": args.count, "cpu_seconds": f"{seconds:.0f}",
-        "peak_gib": f"{memory:.2f}", "sqnr_db": f"{mean_sqnr(solution, setup.calibration[:8]):.2f}",
-        "folds": len(solution.folds),
+        "model": model_name(args.model), "table": row.table, "row": name, "bits": bits_name(args), "seed": seed,
+        "calibration_images": args.count, "cpu_seconds": f"{seconds:.0f}", "peak_gib": f"{memory:.2f}",
+        "sqnr_db": f"{mean_sqnr(solution, problem.images[:8]):.2f}", "folds": len(solution.folds),
     }  # fmt: skip
     logits: dict[str, np.ndarray] = {}
     ways = _ways(args, name)
     plan = QuantPlan(solution.tensors, row.method, profile=row.profile, int16=solution.int16)
-    if "full" in ways and row.method == "qhyvit" and args.bits == 8:
+    model = quantized_file(solution.shipped, plan) if f"deployed {row.profile}" in ways else b""
+    if "full" in ways and row.method == "qhyvit" and how.activation_bits == 8:
         logits["full"] = as_the_file(lower(solution.shipped, plan).graph, setup.pixels, setup.how)
     elif "full" in ways:
         logits["full"] = simulated(solution.shipped, solution.tensors, setup.pixels, setup.how)
     if "partial" in ways:
         logits["partial"] = simulated(*partial(solution.shipped, solution.tensors), setup.pixels, setup.how)
-    if f"deployed {row.profile}" in ways:
-        model = quantized_file(solution.shipped, plan)
+    if model:
         logits[f"deployed {row.profile}"] = logits_of(model, setup.pixels, setup.how)
-    return [{**base, "counted": way, **_score(setup, found), **_beside(logits, way)} for way, found in logits.items()]
+        base |= {"size_bytes": len(model), "file_sha256": files.sha256(model)}
+    return [
+        {**base, "counted": way, "set": named, **_score(setup, found, span), **_beside(logits, way, span)}
+        for way, found in logits.items() for named, span in setup.sets.items()
+    ]  # fmt: skip
 
 
-def _beside(logits: Mapping[str, np.ndarray], way: str) -> dict[str, str]:
+def _beside(logits: Mapping[str, np.ndarray], way: str, span: slice) -> dict[str, str]:
     """Share of images on which the full simulation and the file decide alike."""
     if not way.startswith("deployed") or "full" not in logits:
         return {}
-    same = (logits[way].argmax(1) == logits["full"].argmax(1)).mean()
+    same = (logits[way][span].argmax(1) == logits["full"][span].argmax(1)).mean()
     return {"same_as_full_percent": f"{100 * float(same):.2f}"}
 
 
-def _score(setup: Setup, logits: np.ndarray) -> dict[str, str]:
-    found = count(logits, setup.classes, setup.float_logits)
-    n, plain = found.images, count(setup.float_logits, setup.classes)
+def _score(setup: Setup, logits: np.ndarray, span: slice) -> dict[str, str]:
+    truth, floating = setup.classes[span], setup.float_logits[span]
+    found, plain = count(logits[span], truth, floating), count(floating, truth)
+    n = found.images
     return {
-        "top1_percent": f"{100 * found.top1 / n:.2f}", "float_top1_percent": f"{100 * plain.top1 / n:.2f}",
+        "images": str(n), "top1_percent": f"{100 * found.top1 / n:.2f}",
+        "float_top1_percent": f"{100 * plain.top1 / n:.2f}",
         "top5_percent": f"{100 * found.top5 / n:.2f}", "agreement_percent": f"{100 * (found.agree or 0) / n:.2f}",
         "gained": str(found.gained), "lost": str(found.lost), "p_mcnemar": f"{found.p_value or 0:.3g}",
     }  # fmt: skip
 
 
+def bits_name(args: argparse.Namespace) -> str:
+    """``8``, or ``w4a8 2.1MB``: the bits' column."""
+    return f"{args.bits} {args.size}" if args.size else args.bits
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a name of the zoo, or FILE.py:FUNCTION")
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--weights", type=Path, help="none: those that the model has, or random ones")
     parser.add_argument("--images", type=Path, required=True, help="folder of calibration images")
-    parser.add_argument("--evaluate", type=Path, required=True, help="labelled folder")
-    parser.add_argument("--labels", type=Path, help="default: labels.csv of the labelled folder")
-    parser.add_argument("--resize-mode", choices=("crop", "squash"), default="crop", help="of the labelled folder")
+    parser.add_argument("--evaluate", type=Path, nargs="+", required=True, help="labelled folders")
+    parser.add_argument("--labels", type=Path, help="default: labels.csv of each labelled folder")
+    parser.add_argument("--resize-mode", choices=("crop", "squash"), default="crop", help="of the labelled folders")
     parser.add_argument("--work", type=Path, required=True, help="work directory for the export")
     parser.add_argument("--count", type=int, default=128, help="calibration images")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--bits", type=int, default=8)
+    parser.add_argument("--bits", default="8", help="4 to 8, or w4a8")
+    parser.add_argument("--size", help="largest file of w4a8, such as 2.1MB")
     parser.add_argument("--rows", default="all", help=f"all, methods, ablation, or names with ';': {'; '.join(ROWS)}")
     parser.add_argument("--counted", default="partial,full,deployed", help="ways to count, with commas")
     add_options(parser, "runs", "accuracy.csv")
@@ -264,7 +291,7 @@ def _ways(args: argparse.Namespace, name: str) -> list[str]:
     """What the rows of a run will be called."""
     row = ROWS[name]
     asked = [w for w in args.counted.split(",") if w != "deployed" and row.table == "methods"]
-    deployed = "deployed" in args.counted and row.deploy and (args.bits == 8 or row.profile == "integer")
+    deployed = "deployed" in args.counted and row.deploy and (args.bits in ("8", W4A8) or row.profile == "integer")
     return [*asked, f"deployed {row.profile}"] if deployed else asked
 
 
@@ -289,13 +316,13 @@ def main() -> None:
     def take(rows: list[dict[str, Any]]) -> None:
         for row in rows:
             print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
-        write_rows(args.out, [{**row, "command": command_line()} for row in rows], KEY)
+        write_rows(args.out, rows, KEY)
 
     sys.exit(0 if run_jobs("runs", jobs, args.jobs, take) else 1)
 
 
 def _have(args: argparse.Namespace, name: str, seed: int) -> bool:
-    run = {"model": model_name(args.model), "row": name, "bits": args.bits, "seed": seed}
+    run = {"model": model_name(args.model), "row": name, "bits": bits_name(args), "seed": seed}
     key = {**run, "calibration_images": args.count}
     return all(have_rows(args.out, {**key, "counted": way}) for way in _ways(args, name))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks._files import RESULTS, command_line, pixels_of, random_weights, write_rows
+from benchmarks._files import RESULTS, pixels_of, random_weights, write_rows
 from qhyvit import data, stages
 from qhyvit.config import ModelConfig
 from qhyvit.methods import method
@@ -64,7 +64,7 @@ def main() -> None:
     clock("end", 1.0)
     base: dict[str, Any] = {
         "model": args.model, "method": args.method, "calibration_images": args.count, "seed": args.seed,
-        "cores": len(os.sched_getaffinity(0)), "command": command_line(),
+        "cores": len(os.sched_getaffinity(0)),
     }  # fmt: skip
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rows = [{**base, "phase": phase, "seconds": f"{s:.1f}"} for phase, s in clock.seconds.items() if s >= 0.05]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._files import command_line, have_rows, write_rows
+from benchmarks._files import have_rows, write_rows
 from benchmarks._jobs import add_options, run_jobs
 from benchmarks.demo.images import draw_image
 from qhyvit import stages
@@ -89,7 +89,7 @@ def main() -> None:
         if row["verified"] != "yes":
             unverified.append(row["variant"])
         print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
-        write_rows(args.out, [{**row, "command": command_line()}], ("variant",))
+        write_rows(args.out, [row], ("variant",))
 
     all_ran = run_jobs("coverage", jobs, args.jobs, take)
     sys.exit(0 if all_ran and not unverified else 1)

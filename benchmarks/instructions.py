@@ -21,7 +21,7 @@ import numpy as np
 from rich.progress import track
 
 from benchmarks import _arm64
-from benchmarks._files import RESULTS, command_line, have_rows, read_rows, write_rows
+from benchmarks._files import RESULTS, have_rows, read_rows, write_rows
 from benchmarks.coverage import images_into
 from benchmarks.latency import FILES, MODELS, calibrated, file_name, weights_of
 from qhyvit import files
@@ -111,7 +111,7 @@ def main() -> None:
         row["to_float"] = f"{float(row['million_instructions']) / base[0]:.3f}"
         print(f"{model} {name} on emulated {processor}: {row['million_instructions']} M, {row['to_float']} of float")
         sys.stdout.flush()
-        write_rows(args.out, [{**row, "command": command_line()}], KEY)
+        write_rows(args.out, [row], KEY)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from benchmarks._files import RESULTS, command_line, pixels_of, random_weights, read_rows, write_rows
+from benchmarks._files import RESULTS, pixels_of, random_weights, read_rows, write_rows
 from benchmarks.coverage import SEED, images_into
 from benchmarks.stock import quantize, stock_export
 from qhyvit import data, files, stages
@@ -170,7 +170,7 @@ def main() -> None:
             print(f"{model} {row['file']}: {row['p50_ms']} ms, {row['to_float']} of float", flush=True)
         for warning in warnings:
             print(f"{model}: warning: {warning}", flush=True)
-        write_rows(args.out, [{**r, "command": command_line()} for r in rows], KEY)
+        write_rows(args.out, rows, KEY)
     if args.out == RESULTS / "latency.csv":
         draw(PICTURE)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from rich.progress import track
 
-from benchmarks._files import RESULTS, command_line, write_rows
+from benchmarks._files import RESULTS, write_rows
 from benchmarks.latency import FILES, MODELS, file_name
 from qhyvit.latency.fit import own_events
 from qhyvit.ops import all_ops
@@ -85,7 +85,7 @@ def main() -> None:
         rows = rows_of(model, args.work / model, args.runs)
         for row in rows:
             print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
-        write_rows(args.out, [{**r, "command": command_line()} for r in rows], ("model", "file"))
+        write_rows(args.out, rows, ("model", "file"))
 
 
 if __name__ == "__main__":

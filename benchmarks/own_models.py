@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._files import command_line, have_rows, write_rows
+from benchmarks._files import have_rows, write_rows
 from benchmarks._jobs import add_options, run_jobs
 from benchmarks.coverage import images_into
 from qhyvit import data, stages
@@ -118,7 +118,7 @@ def main() -> None:
 
     def take(row: dict[str, Any]) -> None:
         print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
-        write_rows(args.out, [{**row, "command": command_line()}], KEY)
+        write_rows(args.out, [row], KEY)
 
     sys.exit(0 if run_jobs("own models", jobs, args.jobs, take) else 1)
 

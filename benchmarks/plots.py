@@ -7,14 +7,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks._files import COMPARED, RESULTS, read_rows
+from benchmarks._files import COMPARED, RESULTS, of_all_images, read_rows
 
 PICTURE = RESULTS.parent.parent / "docs" / "accuracy.png"
 WAY = "deployed integer"
 
 
 def _rows() -> list[dict[str, str]]:
-    return [r for r in read_rows(RESULTS / "accuracy.csv") if r["model"] == COMPARED]
+    return [r for r in read_rows(RESULTS / "accuracy.csv") if r["model"] == COMPARED and of_all_images(r)]
 
 
 def _bars(table: str, column: str) -> list[tuple[str, float, float, float]]:

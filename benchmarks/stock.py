@@ -18,7 +18,6 @@ import torch
 
 from benchmarks._files import (
     RESULTS,
-    command_line,
     model_name,
     pixels_of,
     random_weights,
@@ -154,7 +153,7 @@ def main() -> None:
         row = {
             "model": model_name(args.model), "export": export, "recipe": recipe, "images": len(pixels), **figures,
             "ops": looked.op_count, "float_tensors": len(looked.float_tensors), "size_bytes": looked.size_bytes,
-            "calibration_images": args.count, "seed": args.seed, "command": command_line(),
+            "calibration_images": args.count, "seed": args.seed,
         }  # fmt: skip
         print(", ".join(f"{k} {v}" for k, v in row.items() if k != "command"), flush=True)
         rows.append(row)

@@ -1,17 +1,21 @@
-"""Tables in the documents, from the result files: what lies between ``<!-- table NAME -->`` and ``<!-- end -->``."""
+"""Tables in the documents, from the result files: what lies between ``<!-- table NAME -->`` and ``<!-- end -->``.
+
+The rows of a table come from one commit, which stands under it; a table of several is refused. A result file may hold
+rows of several, because each table has its own rows of it.
+"""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from benchmarks._files import COMPARED, RESULTS
+from benchmarks._files import COMPARED, RESULTS, ROOT, of_all_images, read_rows
 from qhyvit import files
+from qhyvit.errors import InputError
 
-ROOT = RESULTS.parent.parent
 DOCUMENTS = ("README.md", "docs/results.md", "docs/own_models.md", "docs/targets.md")
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -21,9 +25,37 @@ def _markdown(columns: list[str], rows: list[list[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def _rows(name: str) -> list[dict[str, str]]:
-    with (RESULTS / name).open(newline="") as stream:
-        return list(csv.DictReader(stream))
+Row = dict[str, str]
+
+
+class Results:
+    """Rows of the result files, and which commits those come from that a table took."""
+
+    def __init__(self, folder: Path = RESULTS) -> None:
+        self.folder = folder
+        self.origins: dict[tuple[str, str], str] = {}
+
+    def rows(self, name: str, keep: Callable[[Row], bool] = lambda row: True) -> list[Row]:
+        """Those rows of a result file that ``keep`` wants."""
+        kept = [row for row in read_rows(self.folder / name) if keep(row)]
+        for row in kept:
+            self.origins.setdefault((row.get("commit", ""), row.get("machine", "")), f"{name}: {row.get('command')}")
+        return kept
+
+    def origin(self, table: str) -> str:
+        """The line under a table.
+
+        Raises:
+            InputError: its rows come from several commits.
+        """
+        commits = {commit: where for (commit, _), where in self.origins.items()}
+        if len(commits) > 1:
+            found = "; ".join(f"{commit or 'none recorded'} ({where})" for commit, where in commits.items())
+            raise InputError(f"table {table}: rows of several commits: {found}; make them by one: make results")
+        if not any(commits):
+            return "\nThese rows are of an earlier version, whose commit was not recorded.\n"
+        machines = {machine for _, machine in self.origins if machine}
+        return f"\nCommit {next(iter(commits))}{', ' if machines else ''}{', '.join(sorted(machines))}.\n"
 
 
 WHAT = {
@@ -37,20 +69,19 @@ WHAT = {
 IMAGES = "128"  # calibration images by default
 
 
-def stock() -> str:
+def stock(results: Results) -> str:
     """Deployed accuracy beside the stock converter; ours as the mean over seeds, with what one build's file holds."""
     rows = []
-    ours = _of(_runs("methods").get(("qhyvit", IMAGES), []), "deployed integer")
-    for r in (r for r in _rows("stock.csv") if r["model"] == COMPARED):
-        what = WHAT.get((r["export"], r["recipe"]))
-        if what:
-            size, found = f"{int(r['size_bytes']) / 1e6:.1f}", ours if r["recipe"] == "qhyvit" and ours else [r]
-            means = [_mean(found, c) for c in ("top1_percent", "agreement_percent")]
-            rows.append([what, *means, r["float_tensors"], r["ops"], size])
+    ours = _of(_runs(results, "methods", lambda r: (r["row"], r["calibration_images"]) == ("qhyvit", IMAGES)),
+               "deployed integer")  # fmt: skip
+    for r in results.rows("stock.csv", lambda r: r["model"] == COMPARED and (r["export"], r["recipe"]) in WHAT):
+        size, found = f"{int(r['size_bytes']) / 1e6:.1f}", ours if r["recipe"] == "qhyvit" and ours else [r]
+        means = [_mean(found, c) for c in ("top1_percent", "agreement_percent")]
+        rows.append([WHAT[r["export"], r["recipe"]], *means, r["float_tensors"], r["ops"], size])
     return _markdown(["", "top-1 %", "agrees with float %", "float tensors", "ops", "MB"], rows)
 
 
-def _mean(rows: list[dict[str, str]], column: str) -> str:
+def _mean(rows: list[Row], column: str) -> str:
     """Mean over seeds, and lowest to highest where there are several."""
     values = [float(r[column]) for r in rows]
     if not values:
@@ -59,23 +90,32 @@ def _mean(rows: list[dict[str, str]], column: str) -> str:
     return f"{sum(values) / len(values):.2f}{spread}"
 
 
-def _runs(table: str) -> dict[tuple[str, str], list[dict[str, str]]]:
-    """Rows of one table of accuracy.csv, by row name and calibration images, in their own order."""
-    found: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for r in _rows("accuracy.csv"):
-        if r["table"] == table and r["model"] == COMPARED:
-            found.setdefault((r["row"], r["calibration_images"]), []).append(r)
+def _runs(results: Results, table: str, keep: Callable[[Row], bool] = lambda row: True) -> list[Row]:
+    """Rows of one table of accuracy.csv: of the model that is compared, on all images that it was counted on."""
+    found = results.rows("accuracy.csv", lambda r: r["table"] == table and r["model"] == COMPARED and keep(r))
+    return [r for r in found if of_all_images(r)]
+
+
+def _by_run(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+    """By row name and calibration images, in their own order."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for r in rows:
+        found.setdefault((r["row"], r["calibration_images"]), []).append(r)
     return found
 
 
-def _of(rows: list[dict[str, str]], counted: str, bits: int = 8) -> list[dict[str, str]]:
+def _of(rows: list[Row], counted: str, bits: int = 8) -> list[Row]:
     return [r for r in rows if r["counted"] == counted and r["bits"] == str(bits)]
 
 
-def methods() -> str:
+def methods(results: Results) -> str:
     """All methods, simulated and deployed; mean over seeds and their range."""
+
+    def eight_or_six(row: Row) -> bool:
+        return row["bits"] in ("8", "6")
+
     rows = []
-    for (name, images), found in _runs("methods").items():
+    for (name, images), found in _by_run(_runs(results, "methods", eight_or_six)).items():
         deployed = _of(found, "deployed integer") or _of(found, "deployed cpu")
         eight = [_mean(r, "top1_percent") for r in (_of(found, "partial"), _of(found, "full"), deployed)]
         agrees = _mean(deployed, "agreement_percent")
@@ -86,10 +126,10 @@ def methods() -> str:
     return _markdown([*columns, "agrees with float %", "W6A6, simulated", "W6A6, **deployed**"], rows)
 
 
-def ablation() -> str:
+def ablation(results: Results) -> str:
     """What each part brings, deployed."""
     rows = []
-    for (name, images), found in _runs("ablation").items():
+    for (name, images), found in _by_run(_runs(results, "ablation")).items():
         deployed = _of(found, "deployed integer")
         seeds = str(len({r["seed"] for r in deployed}))
         means = [_mean(deployed, c) for c in ("top1_percent", "agreement_percent", "sqnr_db")]
@@ -98,7 +138,7 @@ def ablation() -> str:
     return _markdown([*columns, "mean SQNR, dB"], rows)
 
 
-def _pair(rows: list[dict[str, str]]) -> str:
+def _pair(rows: list[Row]) -> str:
     """Top-1 and agreement, means over seeds; a file that stops with an error on some image has neither."""
     if any(not r["top1_percent"] for r in rows):
         return "does not run"
@@ -106,38 +146,43 @@ def _pair(rows: list[dict[str, str]]) -> str:
     return f"{top1} / {agreement}" if rows else ""
 
 
-def _spreadless(rows: list[dict[str, str]], column: str) -> str:
+def _spreadless(rows: list[Row], column: str) -> str:
     return f"{sum(float(r[column]) for r in rows) / len(rows):.2f}" if rows else ""
 
 
-def families() -> str:
+def families(results: Results) -> str:
     """One trained model a family, deployed: float, the stock converter, both profiles."""
-    measured, rows = [r for r in _rows("accuracy.csv") if r["table"] == "methods" and r["bits"] == "8"], []
+    measured = results.rows("accuracy.csv", lambda r: (
+        (r["table"], r["bits"]) == ("methods", "8") and r["row"].startswith("qhyvit") and of_all_images(r)
+    ))  # fmt: skip
+    models, rows = {r["model"] for r in measured}, []
+    stock_rows = results.rows("stock.csv", lambda r: (
+        r["model"] in models and (r["export"], r["recipe"]) == ("stock export", "static_wi8_ai8")
+    ))  # fmt: skip
     for model in dict.fromkeys(r["model"] for r in measured):
-        own = [r for r in measured if r["model"] == model and r["row"].startswith("qhyvit")]
-        stock_rows = [r for r in _rows("stock.csv") if r["model"] == model and r["export"] == "stock export"]
-        static = [r for r in stock_rows if r["recipe"] == "static_wi8_ai8"]
+        own = [r for r in measured if r["model"] == model]
+        beside = [r for r in stock_rows if r["model"] == model]
         profiles = [[r for r in own if r["counted"] == f"deployed {p}"] for p in ("integer", "cpu")]
         sets = " and ".join(dict.fromkeys(str(len(p)) for p in profiles))  # one number where both have as many
         float_top1 = _spreadless(own[:1], "float_top1_percent")
-        rows.append([model, own[0]["images"], float_top1, _pair(static), *(_pair(p) for p in profiles), sets])
+        rows.append([model, own[0]["images"], float_top1, _pair(beside), *(_pair(p) for p in profiles), sets])
     columns = ["top-1 % / agrees with float %", "images", "float", "ai-edge-quantizer static int8"]
     return _markdown([*columns, "**integer**", "**cpu**", "calibration sets"], rows)
 
 
-def coverage() -> str:
+def coverage(results: Results) -> str:
     """Every variant as an integer file."""
     columns = {"ops": "ops", "int8_ops": "int8", "int16_ops": "int16", "float_ops": "float",
                "float_tensors": "float tensors", "partitions": "XNNPACK's parts", "size_mb": "MB",
                "verified": "verified"}  # fmt: skip
-    rows = [[r["variant"], *(r[name] for name in columns)] for r in _rows("coverage.csv")]
+    rows = [[r["variant"], *(r[name] for name in columns)] for r in results.rows("coverage.csv")]
     return _markdown(["", *columns.values()], rows)
 
 
-def own_models() -> str:
+def own_models(results: Results) -> str:
     """Every network of timm that was tried: built and verified, or refused with the reason."""
     rows = []
-    for r in sorted(_rows("own_models.csv"), key=lambda r: (r["model"], int(r["input"]))):
+    for r in sorted(results.rows("own_models.csv"), key=lambda r: (r["model"], int(r["input"]))):
         if r["status"] == "built":
             agreed, images = map(int, r["agreement"].split("/"))
             cells = [r["ops"], r["verified"], f"{100 * agreed / images:.0f}", r["correlation"]]
@@ -147,15 +192,15 @@ def own_models() -> str:
     return _markdown(["model", "input", "ops", "verified", "agrees with float %", "correlation", "seconds"], rows)
 
 
-def variants() -> str:
+def variants(results: Results) -> str:
     """Time of every variant in both profiles over that of its own float file."""
-    rows = [[r["variant"], r["own_float_ms"], r["integer"], r["cpu"]] for r in _rows("variants.csv")]
+    rows = [[r["variant"], r["own_float_ms"], r["integer"], r["cpu"]] for r in results.rows("variants.csv")]
     return _markdown(["", "own float, ms", *_emphasized(["integer", "cpu"])], rows)
 
 
-def latency() -> str:
+def latency(results: Results) -> str:
     """Milliseconds of each file, and over the time of the stock float file."""
-    measured = [r for r in _rows("latency.csv") if (r["threads"], r["turn"]) == ("1", "1")]
+    measured = results.rows("latency.csv", lambda r: (r["threads"], r["turn"]) == ("1", "1"))
     kinds, rows = list(dict.fromkeys(r["file"] for r in measured)), []
     for model in dict.fromkeys(r["model"] for r in measured):
         own = {r["file"]: r for r in measured if r["model"] == model}
@@ -163,9 +208,9 @@ def latency() -> str:
     return _markdown(["ms / share of the stock float file's time", *_emphasized(kinds)], rows)
 
 
-def turns() -> str:
+def turns(results: Results) -> str:
     """Shares of the stock files' time where each file runs several times in a row."""
-    measured = [r for r in _rows("latency.csv") if r["threads"] == "1" and r["turn"] != "1"]
+    measured = results.rows("latency.csv", lambda r: r["threads"] == "1" and r["turn"] != "1")
     kinds, rows = ("integer", "cpu"), []
     for model in dict.fromkeys(r["model"] for r in measured):
         own = {r["file"]: r for r in measured if r["model"] == model}
@@ -177,9 +222,9 @@ def turns() -> str:
     return _markdown(["ms", "stock float", "stock int8", *shown, *over], rows)
 
 
-def instructions() -> str:
+def instructions(results: Results) -> str:
     """Million instructions on each emulated processor, and over those of the stock float file."""
-    counted = _rows("instructions.csv")
+    counted = results.rows("instructions.csv")
     kinds, rows = list(dict.fromkeys(r["file"] for r in counted)), []
     for model, processor in dict.fromkeys((r["model"], r["processor"]) for r in counted):
         own = {r["file"]: r for r in counted if (r["model"], r["processor"]) == (model, processor)}
@@ -188,24 +233,24 @@ def instructions() -> str:
     return _markdown(["million / share of the stock float file's", *_emphasized(kinds)], rows)
 
 
-def op_times() -> str:
+def op_times(results: Results) -> str:
     """Milliseconds of each file by kind of op, and the layers' alone over the stock float file's time."""
     parts = ("layers", "products", "softmax", "int8", "float", "borders", "copies", "between")
     rows = [[f"{r['model']}, {r['file']}", r["ops"], r["ms"], *(r[k] for k in parts), r["floor"]]
-            for r in _rows("op_times.csv") if r["file"] in ("stock int8", "integer", "cpu")]  # fmt: skip
+            for r in results.rows("op_times.csv") if r["file"] in ("stock int8", "integer", "cpu")]  # fmt: skip
     return _markdown(["ms", "ops", "all", *parts, "layers / stock float"], rows)
 
 
-def mutation() -> str:
+def mutation(results: Results) -> str:
     """Mutants that a test tells from the original, by folder."""
     rows = [[f"`{r['folder']}/`", *(r[k] for k in ("mutants", "killed", "no_test", "score_percent"))]
-            for r in _rows("mutation.csv")]  # fmt: skip
+            for r in results.rows("mutation.csv")]  # fmt: skip
     return _markdown(["", "mutants", "killed", "run by no test", "**score, %**"], rows)
 
 
-def targets() -> str:
+def targets(results: Results) -> str:
     """Every variant on a microcontroller's interpreter and three Ethos-U, ours and the stock converter's file."""
-    found, rows = _rows("targets.csv"), []
+    found, rows = results.rows("targets.csv"), []
     names = list(dict.fromkeys(r["target"] for r in found))
     for variant, file in dict.fromkeys((r["variant"], r["file"]) for r in found):
         own = {r["target"]: r for r in found if (r["variant"], r["file"]) == (variant, file)}
@@ -214,7 +259,7 @@ def targets() -> str:
     return _markdown(["", *(said.get(name, f"{name}: on the NPU, ms") for name in names)], rows)
 
 
-def _on_target(row: dict[str, str]) -> str:
+def _on_target(row: Row) -> str:
     if row["builds"] != "yes":
         return "refused"
     if row["arena_kib"]:
@@ -229,7 +274,7 @@ def _emphasized(kinds: list[str]) -> list[str]:
     return [f"**{k}**" if k.split()[0] in ("integer", "cpu") else k for k in kinds]
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES: dict[str, Callable[[Results], str]] = {
     f.__name__: f
     for f in (
         stock, methods, ablation, families, coverage, own_models, variants, latency, turns, op_times, instructions,
@@ -238,9 +283,19 @@ TABLES: dict[str, Callable[[], str]] = {
 }  # fmt: skip
 
 
-def filled(text: str) -> str:
-    """The document with its tables as the result files give them."""
-    return MARKED.sub(lambda m: m[1] + TABLES[m[2]]() + m[3], text)
+def filled(text: str, folder: Path = RESULTS) -> str:
+    """The document with its tables as the result files give them.
+
+    Raises:
+        InputError: a table's rows come from several commits.
+    """
+
+    def made(match: re.Match[str]) -> str:
+        results = Results(folder)
+        table = TABLES[match[2]](results)
+        return match[1] + table + results.origin(match[2]) + match[3]
+
+    return MARKED.sub(made, text)
 
 
 def main() -> None:

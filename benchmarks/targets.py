@@ -11,7 +11,6 @@ missing. Example:
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._files import RESULTS, command_line, have_rows, write_rows
+from benchmarks._files import have_rows, write_rows
 from benchmarks._jobs import add_options, run_jobs
 from benchmarks.coverage import SEED, images_into
 from benchmarks.stock import RECIPES, quantize, stock_export
@@ -45,13 +44,6 @@ YARDSTICK = "timm/deit_tiny_patch16_224"  # Arm publishes one, simulated
 OURS, RIVAL = "qhyvit", "ai-edge-quantizer"
 KEY = ("variant", "file", "target")
 CALIBRATION = 4
-
-
-def commit() -> str:
-    """The commit of the tree that runs, with a plus where it was changed since; "" outside a repository."""
-    said = [subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=RESULTS).stdout.strip()
-            for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "-uno", "--", "../../pipeline"])]
-    return said[0] + ("+" if said[1] else "")
 
 
 def exported(variant: str, place: Path) -> tuple[Work, Path]:
@@ -122,7 +114,7 @@ def rows_of(variant: str, names: list[str], kinds: list[str], place: str) -> lis
         for name in names:
             made = ours(work, images, name) if kind == OURS else rival(variant, work, images, name)
             head = {"variant": variant, "file": kind, "target": name, "float_mb": f"{len(work.read(FLOAT)) / 1e6:.1f}"}
-            found.append({**head, **made, "commit": commit()})
+            found.append({**head, **made})
     return found
 
 
@@ -147,7 +139,7 @@ def main() -> None:
     def take(rows: list[dict[str, Any]]) -> None:
         for row in rows:
             print(", ".join(f"{k} {str(v)[:80]}" for k, v in row.items()), flush=True)
-        write_rows(args.out, [{**row, "command": command_line()} for row in rows], KEY)
+        write_rows(args.out, rows, KEY)
 
     sys.exit(0 if run_jobs("targets", jobs, args.jobs, take) else 1)
 

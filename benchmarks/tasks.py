@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._files import command_line, have_rows, model_name, write_rows
+from benchmarks._files import have_rows, model_name, write_rows
 from benchmarks._jobs import add_options, run_jobs
 from benchmarks.stock import RECIPES, quantize
 from qhyvit import data, stages
@@ -149,7 +149,7 @@ def main() -> None:
     ]  # fmt: skip
 
     def take(row: dict[str, Any]) -> None:
-        write_rows(args.out, [{**row, "command": command_line()}], KEY)
+        write_rows(args.out, [row], KEY)
         print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
 
     if not run_jobs("tasks", jobs, args.jobs, take):

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.progress import track
 
-from benchmarks._files import RESULTS, command_line, have_rows, write_rows
+from benchmarks._files import RESULTS, have_rows, write_rows
 from benchmarks.coverage import images_into
 from benchmarks.latency import OWN, QUICK, own_files
 from qhyvit.models import all_families
@@ -62,7 +62,7 @@ def main() -> None:
         row = row_of(variant, paths)
         slower += [f"{variant} {name}" for name in OWN[1:] if float(row[name]) > 1]
         print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
-        write_rows(args.out, [{**row, "command": command_line()}], ("variant",))
+        write_rows(args.out, [row], ("variant",))
     if slower:
         sys.exit(f"slower than float: {', '.join(slower)}")
 

@@ -9,7 +9,6 @@ survivor again only if its tests have changed, and finds the survivors as diffs 
 from __future__ import annotations
 
 import argparse
-import csv
 import difflib
 import hashlib
 import importlib
@@ -225,10 +224,9 @@ def main() -> None:
             say(f"{len(found)} of {len(mutants)}: {diff(outcome).splitlines()[0][2:]}")
     (WORK / "survivors.diff").write_text("".join(diff(o) for o in found if not o.killed))
     rows = [row(name, found, args.mutants, args.seed, args.seconds) for name in FOLDERS]
-    with RESULT.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    from benchmarks._files import write_rows  # imports the package: not before the last mutant
+
+    write_rows(RESULT, rows, ("folder",))
     say(", ".join(f"{r['folder']} {r['score_percent']} % of {r['mutants']}" for r in rows))
 
 

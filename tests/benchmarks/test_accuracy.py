@@ -1,18 +1,25 @@
 """The accuracy benchmark: its rows exist, are not made twice, and its sums are those of the files."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 
 from benchmarks import accuracy, plots
 from benchmarks._files import have_rows, write_rows
+from qhyvit.config import MethodConfig
+from qhyvit.errors import InputError
 from qhyvit.lowering.lower import lower
 from qhyvit.methods import method
 from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
 from qhyvit.plan import QuantPlan
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.probe import make_interpreter, run
 from qhyvit_device.preprocess import Preprocess
 from qhyvit_device.preprocess import quantize as codes_of
+from tests import _tiny
 
 
 def test_every_row_names_options_that_its_method_has():
@@ -20,12 +27,51 @@ def test_every_row_names_options_that_its_method_has():
         assert set(row.options) <= set(method(row.method).defaults), name
 
 
-def test_a_row_is_searched_in_the_profile_that_it_is_deployed_in(small_v1, inputs):
-    how = Preprocess("squash", 128, "bicubic", (0.0,) * 3, (1.0,) * 3)
-    setup = accuracy.Setup(small_v1.graph, small_v1.graph, how, inputs[:2],
-                           np.zeros((2, 1, 1, 3), np.uint8), np.zeros(2, np.int64), np.zeros((2, 8)))  # fmt: skip
-    for row in accuracy.ROWS.values():
-        assert accuracy.problem_of(setup, row, 0, 8).target.profile == row.profile
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Calibration images, two labelled folders, and a work directory's name."""
+    folder = tmp_path_factory.mktemp("accuracy")
+    for seed, (name, count) in enumerate({"train": 4, "one": 3, "two": 5}.items()):
+        _tiny.pictures(folder / name, count, seed)
+    return folder
+
+
+def arguments(place, *more):
+    model = f"{Path(_tiny.__file__)}:make"
+    images = ["--images", place / "train", "--evaluate", place / "one", place / "two"]
+    given = [model, *images, "--work", place / "work", "--count", 4, *more]
+    return accuracy._parser().parse_args([str(a) for a in given])
+
+
+def test_rows_of_one_run_count_each_set_and_all(place):
+    rows = accuracy.one(arguments(place), "minmax", 0)
+    assert [(r["counted"], r["set"], r["images"]) for r in rows] == [
+        (way, *found) for way in ("full", "partial", "deployed integer")
+        for found in (("one", "3"), ("two", "5"), ("all", "8"))
+    ]  # fmt: skip
+    for one, two, both in (rows[i : i + 3] for i in (0, 3, 6)):
+        for share in ("top1_percent", "agreement_percent"):
+            assert 3 * float(one[share]) + 5 * float(two[share]) == pytest.approx(8 * float(both[share]), abs=0.05)
+    assert all(r["size_bytes"] >= 100 for r in rows if r["counted"].startswith("deployed"))
+
+
+def test_calibration_images_are_not_counted(place):
+    args = arguments(place)
+    args.evaluate.append(args.images)
+    with pytest.raises(InputError, match="4 images are in both folders"):
+        accuracy.one(args, "minmax", 0)
+
+
+def test_a_row_is_searched_as_a_build_of_its_profile_would(place):
+    setup = accuracy._setup(arguments(place), 3)
+    for name in ("qhyvit", "qhyvit, cpu profile"):
+        row = accuracy.ROWS[name]
+        problem, options = accuracy.problem_of(setup, row, MethodConfig(row.method, row.options, 3))
+        assert problem.target.profile == row.profile
+        assert (problem.seed, problem.bits) == (3, 8)
+        assert options == QhyvitOptions()
+    six, options = accuracy.problem_of(setup, accuracy.ROWS["qhyvit"], MethodConfig("qhyvit", {}, 0, 6))
+    assert (six.bits, options) == (6, QhyvitOptions().without_int16().without_log())
     assert {row.profile for row in accuracy.ROWS.values()} == {"integer", "cpu"}
 
 

@@ -2,8 +2,11 @@
 
 import csv
 
-from benchmarks._files import write_rows
+import pytest
+
+from benchmarks._files import COMPARED, have_rows, write_rows
 from benchmarks.tables import DOCUMENTS, ROOT, filled
+from qhyvit.errors import InputError
 
 
 def test_tables_are_up_to_date():
@@ -19,3 +22,45 @@ def test_a_row_replaces_the_one_with_its_key(tmp_path):
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {(r["model"], r["top1"], r["note"]) for r in rows} == {("a", "3", "x, y"), ("b", "2", "")}
+
+
+def row(**changed):
+    given = {
+        "model": COMPARED, "table": "ablation", "row": "scale", "bits": 8, "seed": 0, "counted": "deployed integer",
+        "calibration_images": 32, "top1_percent": 70, "agreement_percent": 80, "sqnr_db": 20, "set": "all",
+    }  # fmt: skip
+    return {**given, **changed}
+
+
+DOCUMENT = "<!-- table ablation -->\nold\n<!-- end -->\n"
+
+
+def test_a_table_says_its_commit_and_takes_all_images_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks._files.commit", lambda: "abc")
+    rows = [row(seed=0), row(seed=1, top1_percent=71), row(seed=0, set="a part", top1_percent=10)]
+    write_rows(tmp_path / "accuracy.csv", rows, ("seed", "set"))
+    found = filled(DOCUMENT, tmp_path)
+    assert "70.50 (70.0 to 71.0)" in found
+    assert "\nCommit abc, " in found
+    assert found.startswith("<!-- table ablation -->\n|")
+    assert filled(found, tmp_path) == found
+
+
+def test_a_table_of_two_commits_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "accuracy.csv"
+    for number, commit in enumerate(("abc", "def")):
+        monkeypatch.setattr("benchmarks._files.commit", lambda said=commit: said)
+        write_rows(path, [row(seed=number)], ("seed", "set"))
+    with pytest.raises(InputError, match=r"table ablation: rows of several commits: abc .*def"):
+        filled(DOCUMENT, tmp_path)
+    write_rows(path, [row(seed=0, table="methods", row="qhyvit")], ("seed", "set"))  # another table's may be of another
+    assert "Commit def" in filled(DOCUMENT, tmp_path)
+
+
+def test_rows_of_another_commit_are_made_again(tmp_path, monkeypatch):
+    path = tmp_path / "r.csv"
+    monkeypatch.setattr("benchmarks._files.commit", lambda: "abc")
+    write_rows(path, [{"row": "a"}], ("row",))
+    assert have_rows(path, {"row": "a"})
+    monkeypatch.setattr("benchmarks._files.commit", lambda: "def")
+    assert not have_rows(path, {"row": "a"})

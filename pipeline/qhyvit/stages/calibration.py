@@ -56,7 +56,7 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
     how = data.preprocess_for(images.images, default_preprocess(facts), images.resize_mode)
     aim = target.found
     hashes, int16, latency = list(drawn), aim.int16 and method.activation_bits == 8, aim.latency
-    options = _within(options, aim, int16=int16, bits=method.activation_bits)
+    options = options_within(options, aim, int16=int16, bits=method.activation_bits)
     key = {"float": work.hash(FLOAT), "images": hashes, "how": asdict(how), "mode": images.resize_mode, "int16": int16,
            "method": {**method.to_json(), "options": options.to_json()}, "target": aim.called,
            "profile": aim.profile, "latency": latency.digest}  # fmt: skip
@@ -91,7 +91,7 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
     note(work, data=images, method=method, target=target)
 
 
-def _within(options: Options, aim: Target, *, int16: bool, bits: int) -> Options:
+def options_within(options: Options, aim: Target, *, int16: bool, bits: int) -> Options:
     """The options without what the target lacks, and what fewer bits have no form for."""
     options = options if int16 else options.without_int16()
     options = options if aim.fast_gelu else replace(options, fast_gelu=False)
