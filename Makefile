@@ -3,7 +3,7 @@ PY := .venv/bin/python
 MUTANTS ?= 300
 SEED ?= 0
 CASES ?= 100000
-.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker release-check docs fuzz fuzz-long endurance kill coverage mutation lint clean
+.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker release-check docs fuzz fuzz-long endurance kill coverage results mutation lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -55,6 +55,9 @@ kill: setup     ## every command that writes, killed at each of its changes of t
 
 coverage: setup  ## every variant through all stages, random weights; writes benchmarks/results/coverage.csv
 	$(PY) -m benchmarks.coverage
+
+results: setup  ## every table anew, by this commit: make results DATA=images WEIGHTS=weights [ONLY=stock,methods]; a night
+	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.make_results --data "$(DATA)" --weights "$(WEIGHTS)" $(if $(ONLY),--only $(ONLY))
 
 mutation: setup  ## how many of MUTANTS small changes of ops, passes and lowering the tests see; takes up what is done
 	@$(PY) -m pip --disable-pip-version-check install --quiet -r requirements/mutation.txt

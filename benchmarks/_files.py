@@ -53,6 +53,15 @@ def ranked_images(folder: Path, labels: Path | None, outputs: int) -> data.Label
     return data.Labelled(listed.paths, ranks.astype(np.int64))
 
 
+def ranked_sets(folders: Sequence[Path], labels: Path | None, outputs: int) -> dict[str, data.Labelled]:
+    """Labelled images of each folder by its name (:func:`ranked_images`); last, of several, those of all together."""
+    found = {folder.name: ranked_images(folder, labels, outputs) for folder in folders}
+    if len(found) > 1:
+        paths = [path for one in found.values() for path in one.paths]
+        found[ALL] = data.Labelled(paths, np.concatenate([one.truth for one in found.values()]))
+    return found
+
+
 def model_name(model: str) -> str:
     """The name in the tables: that of the function for FILE.py:FUNCTION."""
     return model.rpartition(":")[2]
@@ -66,10 +75,13 @@ def command_line() -> str:
 
 @cache
 def commit() -> str:
-    """The commit of the code that runs, with a plus where it was changed since; "" outside a repository."""
-    code = ["pipeline", "device", "benchmarks", ":!benchmarks/results"]
-    said = [subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=ROOT).stdout.strip()
-            for words in (["rev-parse", "--short=9", "HEAD"], ["status", "--porcelain", "-uno", "--", *code])]
+    """The commit that last changed the code, with a plus where it was changed since; "" outside a repository.
+
+    Commits of documents and results do not count, so that a run goes on behind them.
+    """
+    code = ["--", "pipeline", "device", "benchmarks", ":!benchmarks/results"]
+    said = [subprocess.run(["git", *words, *code], capture_output=True, text=True, check=False, cwd=ROOT).stdout.strip()
+            for words in (["log", "-1", "--format=%h", "--abbrev=9"], ["status", "--porcelain", "-uno"])]
     return said[0] + ("+" if said[1] else "")
 
 

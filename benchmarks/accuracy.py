@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -32,7 +32,7 @@ from benchmarks._files import (
     model_name,
     pixels_of,
     random_weights,
-    ranked_images,
+    ranked_sets,
     write_rows,
 )  # fmt: skip
 from benchmarks._jobs import add_options, run_jobs
@@ -133,27 +133,21 @@ def _setup(args: argparse.Namespace, seed: int) -> Setup:
     how = data.preprocess_for(args.images, default_preprocess(facts), None)
     drawn = data.calibration_images(args.images, args.count, seed)
     test = data.preprocess_for(args.evaluate[0], default_preprocess(facts), args.resize_mode)
-    labelled = [ranked_images(folder, args.labels, facts["classes"]) for folder in args.evaluate]
-    hashes = [key for found in labelled for key in data.hash_files(found.paths)]
+    sets = ranked_sets(args.evaluate, args.labels, facts["classes"])
+    every = [*sets.values()][-1]
+    hashes = data.hash_files(every.paths)
     if drawn.keys() & set(hashes):
         raise InputError(f"{len(drawn.keys() & set(hashes))} images are in both folders: "
                          "calibration and evaluation must differ")  # fmt: skip
-    pixels = np.concatenate([pixels_of(found.paths, shape, test) for found in labelled])
+    pixels = pixels_of(every.paths, shape, test)
     cache = args.work / f"float-{data.combined_hash(hashes)[:16]}-{test.mode}.npy"
     with files.lock(args.work / "lock"):
         if not cache.is_file():
             np.save(cache, logits_of(work.read(FLOAT), pixels, test))
     calibration = normalize(pixels_of([*drawn.values()], shape, how), how)
-    truth = np.concatenate([found.truth for found in labelled])
-    spans = _spans(args.evaluate, [len(f.paths) for f in labelled])
-    return Setup(work, test, calibration, pixels, truth, np.load(cache), spans)
-
-
-def _spans(folders: Sequence[Path], counts: Iterable[int]) -> dict[str, slice]:
-    """Where each folder's images lie in all of them; last, where there are several, all."""
-    ends = [0, *accumulate(counts)]
-    spans = {folder.name: slice(a, b) for folder, a, b in zip(folders, ends[:-1], ends[1:], strict=True)}
-    return spans if len(spans) == 1 else {**spans, ALL: slice(0, ends[-1])}
+    ends = [0, *accumulate(len(found.paths) for name, found in sets.items() if name != ALL)]
+    spans = dict(zip(sets, map(slice, [*ends[:-1], 0], [*ends[1:], ends[-1]]), strict=False))
+    return Setup(work, test, calibration, pixels, every.truth, np.load(cache), spans)
 
 
 def simulated(

@@ -21,7 +21,7 @@ from benchmarks._files import (
     model_name,
     pixels_of,
     random_weights,
-    ranked_images,
+    ranked_sets,
     write_rows,
 )  # fmt: skip
 from qhyvit import data
@@ -94,9 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="a name of the zoo, or FILE.py:FUNCTION")
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True, help="folder of calibration images")
-    parser.add_argument("--evaluate", type=Path, required=True, help="labelled folder")
-    parser.add_argument("--labels", type=Path, help="default: labels.csv of the labelled folder")
-    parser.add_argument("--resize-mode", choices=("crop", "squash"), default="crop", help="of the labelled folder")
+    parser.add_argument("--evaluate", type=Path, nargs="+", required=True, help="labelled folders, counted together")
+    parser.add_argument("--labels", type=Path, help="default: labels.csv of each labelled folder")
+    parser.add_argument("--resize-mode", choices=("crop", "squash"), default="crop", help="of the labelled folders")
     parser.add_argument("--count", type=int, default=32, help="calibration images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="a build's work directory: its float and integer files too")
@@ -134,7 +134,7 @@ def main() -> None:
     source = open_source(args.model, args.weights)
     how = default_preprocess({"preprocess": source.preprocess})
     test_how = replace(how, mode=args.resize_mode)
-    labelled = ranked_images(args.evaluate, args.labels, source.classes)
+    labelled = [*ranked_sets(args.evaluate, args.labels, source.classes).values()][-1]
     pixels = pixels_of(labelled.paths, source.shape, test_how)
     rows: list[dict[str, Any]] = []
     reference = np.empty(0)

@@ -1,0 +1,134 @@
+"""Every table of the documents made anew by one commit: ``make results DATA=images WEIGHTS=weights``.
+
+Each step is a benchmark of its own, which keeps a row as soon as it has one. What today's commit has made already is
+not made again, so that a run that was stopped goes on; a step that fails is told at the end and stops no other.
+Steps that measure time run alone. ``DATA`` holds imagenet_train_1000, imagenet_val_650, imagenet_val_extra_300,
+imagenette_160 and camvid_*; ``WEIGHTS`` mobilevitv2_075.safetensors and those of the tasks. Example:
+
+    python -m benchmarks.make_results --data images --weights weights --only methods,stock
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks._files import COMPARED, ROOT, commit
+
+FAMILIES = ("efficientformer", "efficientformerv2", "mobile_former", "mobilevit", "mobilevitv2")
+RIVALS = "minmax;percentile;easyquant;fqvit;fqvit, as TFLite has it;ptq4vit;ptq4vit, uniform codes;repqvit;" \
+         "repqvit, as TFLite has it;hyq;hyq, as TFLite has it"  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a benchmark: its name among the steps, and the words behind ``python -m benchmarks.``."""
+
+    name: str
+    words: tuple[str, ...]
+
+
+def steps(data: Path, weights: Path, work: Path) -> list[Step]:
+    """All of them, in an order in which what one needs is there."""
+    sets = [data / name for name in ("imagenet_val_650", "imagenet_val_extra_300")]
+    ours = ("--weights", weights / f"{COMPARED}.safetensors", "--images", data / "imagenet_train_1000",
+            "--evaluate", *sets, "--resize-mode", "squash")  # fmt: skip
+    deployed = ("--counted", "deployed")
+
+    def accuracy(name: str, *words: object) -> Step:
+        return Step(name, _words("accuracy", COMPARED, *ours, "--work", work / COMPARED, *words))
+
+    made = [
+        accuracy("w8a8", "--rows", "qhyvit", "--seeds", "0,1,2,3,4", *deployed),
+        accuracy("w4a8", "--rows", "qhyvit", "--bits", "w4a8", "--size", "2.1MB", *deployed),
+        accuracy("w4a8", "--rows", "qhyvit", "--bits", "w4a8", "--size", "2.5MB", *deployed),
+        Step("stock", _words("stock", COMPARED, *ours)),
+        accuracy("methods", "--rows", RIVALS, "--count", 32),
+        accuracy("methods", "--rows", "qhyvit", "--count", 32),
+        accuracy("methods", "--rows", "qhyvit, cpu profile", *deployed),
+        accuracy("methods", "--rows", RIVALS, "--count", 32, "--bits", 6, *deployed),
+        accuracy("methods", "--rows", "qhyvit", "--bits", 6, *deployed),
+        accuracy("ablation", "--rows", "ablation", "--count", 32),
+    ]
+    for family in FAMILIES:
+        model = f"{family}_imagenette"
+        place = data / "imagenette_160"
+        own = ("accuracy", f"benchmarks/families.py:{model}", "--weights", f"benchmarks/weights/{model}.safetensors",
+               "--images", place / "train", "--evaluate", place, "--labels", place / "labels_val.csv",
+               "--resize-mode", "squash", "--work", work / model, *deployed)  # fmt: skip
+        made.append(Step("families", _words(*own, "--rows", "qhyvit;qhyvit, cpu profile")))
+        made.append(Step("w4a8", _words(*own, "--rows", "qhyvit", "--seeds", 0, "--bits", "w4a8")))
+    tasks = ("--images", data / "imagenet_train_1000", "--count", 64, "--held-out", 300)
+    timed = ("--work", work / "latency", "--weights", weights)
+    return [
+        *made,
+        Step("coverage", _words("coverage")),
+        Step("targets", _words("targets", "--variants", "all", "--work", work / "targets")),
+        Step("own_models", _words("own_models", "--models", "all")),
+        Step("tasks", _words("tasks", "benchmarks/families.py:edgeface_xs", "--task", "embed", "--weights",
+                             weights / "edgeface_xs_gamma06_fp16.safetensors", *tasks)),
+        Step("calibration", _words("calibration", COMPARED, "--weights", weights / f"{COMPARED}.safetensors",
+                                   "--images", data / "imagenet_train_1000", "--work", work / COMPARED, "--count", 32)),
+        Step("variants", _words("variants", "--work", work / "variants")),
+        Step("latency", _words("latency", *timed)),
+        Step("latency", _words("latency", *timed, "--turn", 20)),
+        Step("op_times", _words("op_times", "--work", work / "latency")),
+        Step("instructions", _words("instructions", *timed)),
+        Step("tables", _words("plots")),
+        Step("tables", _words("tables")),
+    ]  # fmt: skip
+
+
+def _words(*words: object) -> tuple[str, ...]:
+    return tuple(map(str, words))
+
+
+def run(made: Sequence[Step]) -> list[Step]:
+    """Run them one after another; those that failed."""
+    failed = []
+    for number, step in enumerate(made, 1):
+        print(f"[{number} of {len(made)}] {step.name}: python -m benchmarks.{' '.join(step.words)}", flush=True)
+        started = time.monotonic()
+        command = [sys.executable, "-m", f"benchmarks.{step.words[0]}", *step.words[1:]]
+        if subprocess.run(command, check=False, cwd=ROOT).returncode:
+            failed.append(step)
+        print(f"[{number} of {len(made)}] {step.name}: {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+    return failed
+
+
+def main() -> None:
+    """Command line; exit code 1 where a step failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the image folders")
+    parser.add_argument("--weights", type=Path, required=True, help="folder of the weights")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "results", help="keeps what is made once")
+    parser.add_argument("--only", help="names of steps, with commas")
+    parser.add_argument("--list", action="store_true", help="the commands, and nothing else")
+    args = parser.parse_args()
+    made = steps(args.data.resolve(), args.weights.resolve(), args.work.resolve())
+    wanted = args.only.split(",") if args.only else [step.name for step in made]
+    unknown = sorted(set(wanted) - {step.name for step in made})
+    if unknown:
+        parser.error(f"no step {', '.join(unknown)}; there are {', '.join(dict.fromkeys(s.name for s in made))}")
+    chosen = [step for step in made if step.name in wanted]
+    if args.list:
+        print("\n".join(f"{step.name}: python -m benchmarks.{' '.join(step.words)}" for step in chosen))
+        return
+    if commit().endswith("+"):
+        parser.error("the code was changed since its commit: rows would name what nobody can check out; commit first")
+    needed = (args.data / "imagenet_val_650", args.weights / f"{COMPARED}.safetensors")
+    missing = [str(place) for place in needed if not place.exists()]
+    if missing:
+        parser.error(f"there is no {' and no '.join(missing)}: --data and --weights are the folders that hold them")
+    failed = run(chosen)
+    if failed:
+        sys.exit(f"failed: {', '.join(step.name for step in failed)}; the same command goes on where it stopped")
+
+
+if __name__ == "__main__":
+    main()
