@@ -8,7 +8,7 @@ import torch
 
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.lowering.contracts import check_plan, groups
-from qhyvit.methods import method
+from qhyvit.methods import method, qhyvit
 from qhyvit.methods.shared import learning
 from qhyvit.methods.shared.bridge_blocks import BridgeBlock, bridge_blocks, bridges
 from qhyvit.methods.shared.hessian import Capture, GradientPass, mean_distance
@@ -17,8 +17,10 @@ from qhyvit.methods.shared.observe import observe
 from qhyvit.methods.shared.patterns import before
 from qhyvit.methods.shared.pixels import pixel_quant
 from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
 from qhyvit.methods.shared.range_search import ranges_behind
 from qhyvit.methods.shared.ranges import group_quant
+from qhyvit.methods.shared.state import State
 from qhyvit.methods.shared.weight_rounding import search_weight
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
@@ -227,3 +229,43 @@ def test_torch_seed_is_not_touched(problem):
     torch.manual_seed(5)
     method("minmax").search(problem, {"observer": "percentile"})
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_judges_are_images_that_the_search_has_not_seen(problem):
+    def keys(found):
+        return {image.numpy().tobytes() for image in found.images}
+
+    every, seen, unseen = keys(problem), keys(problem.searched(5)), keys(problem.unseen(5, 99))
+    assert (len(every), len(seen), len(unseen)) == (8, 5, 3)
+    assert seen | unseen == every
+    few = problem.unseen(5, 2)
+    assert len(few.images) == 2
+    assert keys(few) <= unseen
+    pairs = zip(few.images, few.targets, strict=True)
+    for image, target in pairs:
+        at = next(i for i, one in enumerate(problem.images) if torch.equal(one, image))
+        assert torch.equal(problem.targets[at], target)
+    # nobody is left: some that the search sees
+    assert len(problem.unseen(8, 3).images) == 3
+    assert len(problem.unseen(32, 99).images) == 8
+
+
+def test_unseen_images_decide_whether_learned_scales_are_taken(problem, monkeypatch):
+    """Scales that are worse on the images of the closed form, and better on the others, are taken."""
+    options = QhyvitOptions(search_images=4)
+    judged = []
+
+    def found(some, quants):
+        judged.append(some.images)
+        return 1.0 / len(judged)
+
+    state = State(problem.graph, {})
+    ends = qhyvit._Ends(options)
+    monkeypatch.setattr(qhyvit, "mean_distance", found)
+    monkeypatch.setattr(qhyvit, "learn", lambda *args: {})
+    better = replace(state, far=True)
+    monkeypatch.setattr(qhyvit._Ends, "_solved", lambda *args: better)
+    assert ends.learned(problem, state) is better
+    assert len(judged) == 2
+    seen = {image.numpy().tobytes() for image in problem.searched(4).images}
+    assert not seen & {image.numpy().tobytes() for images in judged for image in images}

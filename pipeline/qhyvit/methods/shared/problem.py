@@ -83,15 +83,29 @@ class Problem:
 
     def some(self, count: int) -> Problem:
         """The same problem on ``count`` of the images, drawn by the seed; all if there are no more."""
-        if len(self.images) <= count:
-            return self
-        picked = torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed))[:count]
+        return self if len(self.images) <= count else self._on_images(self._order[:count])
+
+    @property
+    def _order(self) -> torch.Tensor:
+        """Indices of the images as the seed shuffles them."""
+        return torch.randperm(len(self.images), generator=torch.Generator().manual_seed(self.seed))
+
+    def _on_images(self, picked: torch.Tensor) -> Problem:
         order = picked.sort().values
         return replace(self, images=self.images[order], reference=self.targets[order])
 
     def searched(self, count: int) -> Problem:
         """The same problem on the images that a search sees: all where the measure is thorough, else ``count``."""
         return self if self.lowered.thorough else self.some(count)
+
+    def unseen(self, count: int, most: int) -> Problem:
+        """The same problem on up to ``most`` images that ``searched(count)`` leaves out: they judge what it found.
+
+        Where it leaves out none, the judges are of those that it sees.
+        """
+        if self.lowered.thorough or len(self.images) <= count:
+            return self.some(most)
+        return self._on_images(self._order[count : count + most])
 
     @property
     def latency(self) -> LatencyProfile:

@@ -18,6 +18,8 @@ from qhyvit.methods.shared.taken_back import taken_back
 from qhyvit.methods.shared.weight_rounding import search_weights
 from qhyvit.plan import TensorQuant
 
+JUDGES = 16  # images that say which ranges are taken back
+
 
 @dataclass(frozen=True)
 class Round:
@@ -28,6 +30,7 @@ class Round:
 
     def __call__(self, problem: Problem, state: State) -> State:
         """Better ranges and weights for the graph, or an edited graph with ranges to begin with."""
+        judges = problem.unseen(self.options.search_images, JUDGES)
         problem = problem.searched(self.options.search_images).on(state.graph)
         statistics = self._statistics(problem, state)
         search = RangeSearch(
@@ -44,11 +47,11 @@ class Round:
             notes = (*notes, *made)
         energies = {} if edits and edits.folds else {t: e.double().numpy() for t, e in statistics.energy.items()}
         weights = search_weights(graph, energies, problem.bits)
-        tried = () if edits is not None else (*state.tried, (statistics.distance, state.quants))
+        tried = () if edits is not None else (*state.tried, state.quants)
         quants: Mapping[str, TensorQuant] = {**spread(graph, chosen), **weights}
         if self.number:  # min-max ranges, before round 1, are no choice
             same = {name: quant for name, quant in state.quants.items() if quants.get(name) == own.get(name)}
-            quants = taken_back(problem.on(graph), same, quants)
+            quants = taken_back(judges.on(graph), same, quants)
         return replace(state, graph=graph, quants=quants, notes=notes, tried=tried, far=far)
 
     @property

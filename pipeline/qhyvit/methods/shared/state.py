@@ -28,7 +28,7 @@ class State:
         graph: the float graph as it is by now.
         quants: of every tensor that has one, weights included.
         notes: the folds that were made.
-        tried: of each round since the last edit the distance in front of it, and the quantizations there.
+        tried: the quantizations in front of each round since the last edit.
         positions: what each position of a layer's output counts in the closed form, [images, positions].
         constants: values that take the place of the graph's own in the file.
         far: behind the first ranges the outputs were far from float's.
@@ -37,7 +37,7 @@ class State:
     graph: Graph
     quants: Mapping[str, TensorQuant]
     notes: tuple[FoldNote, ...] = ()
-    tried: tuple[tuple[float, Mapping[str, TensorQuant]], ...] = ()
+    tried: tuple[Mapping[str, TensorQuant], ...] = ()
     positions: Mapping[str, np.ndarray] = field(default_factory=dict)
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     far: bool = False
@@ -57,7 +57,7 @@ class State:
         """Facts and arrays for the store; the graph is in the latter, as a ``.tflite``."""
         facts = {
             "quants": quants_to_json(self.quants), "notes": [asdict(note) for note in self.notes],
-            "tried": [(distance, quants_to_json(quants)) for distance, quants in self.tried],
+            "tried": [quants_to_json(quants) for quants in self.tried],
             "marks": marks(self.graph), "far": self.far,
         }  # fmt: skip
         arrays = {GRAPH: np.frombuffer(serialize(self.graph), np.uint8)}
@@ -73,7 +73,7 @@ class State:
             {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
             for prefix in (POSITIONS, CONSTANTS)
         ]
-        tried = tuple((float(distance), quants_from_json(quants)) for distance, quants in facts["tried"])
+        tried = tuple(quants_from_json(quants) for quants in facts["tried"])
         graph = marked(read(arrays[GRAPH].tobytes()), facts["marks"])
         notes = tuple(FoldNote(**note) for note in facts["notes"])
         positions, constants = named
