@@ -1,8 +1,8 @@
 """README.md and docs/tutorial.md walked aloud: every command of theirs is run, from the first line to the last.
 
-A command is run as the page has it, and must end with 0, unless the page's ``instead`` names it with what is run in its place,
-or nothing, and why. So a command that is new on a page is run as it stands. Lines that a page shows must be printed, in
-their order; numbers may differ.
+A command is run as the page has it, and must end with 0, unless the page's ``instead`` names it with what is run in
+its place, or nothing, and why. So a command that is new on a page is run as it stands. Lines that a page shows must be
+printed, in their order; numbers may differ.
 
 What is replaced. The ImageNet models of the README take minutes, and ``--pretrained`` needs a network: the demo's
 embedded network of ten shapes takes their place, with images that the demo draws, and min-max ranges where a full
