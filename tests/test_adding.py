@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from qhyvit.registry import GROUPS
+from tests._pages import BLOCK, ROOT, missing
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "adding.md").read_text()
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMANDS = {"python": "", "qhyvit": "-m qhyvit"}
 
 
@@ -70,12 +69,6 @@ def run(clone: Path) -> Callable[[str], str]:
     return script
 
 
-def lines_like(text: str) -> list[re.Pattern[str]]:
-    """The lines of what the page says is printed: numbers differ, and an ellipsis stands for anything."""
-    lines = [line for line in text.splitlines() if line != "…"]
-    return [re.compile(re.sub(r"\d+", r"\\d+", re.escape(line)).replace("…", ".*")) for line in lines]
-
-
 SHOWN = [pytest.param(*pair, id=pair[0].split(" -q")[0], marks=[pytest.mark.slow] if "qhyvit build" in pair[0] else [])
          for pair in commands()]  # fmt: skip
 
@@ -84,9 +77,7 @@ SHOWN = [pytest.param(*pair, id=pair[0].split(" -q")[0], marks=[pytest.mark.slow
 def test_commands_print_what_the_page_says(run: Callable[[str], str], body: str, text: str) -> None:
     printed = run(body)
     assert "failed" not in printed.lower()
-    at = iter(printed.splitlines())
-    for pattern in lines_like(text):
-        assert any(pattern.match(line) for line in at), f"{pattern.pattern}\n{printed}"
+    assert missing(text, printed) == [], printed
 
 
 def test_each_shelf_has_an_example() -> None:

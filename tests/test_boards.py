@@ -2,13 +2,11 @@
 
 import json
 import os
-import platform
 import shutil
 import socket
 import subprocess
 import sys
 import time
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -17,20 +15,9 @@ from qhyvit import boards, wheelhouse
 from qhyvit.boards import BoardError, RemoteBoard, check_models, table
 from qhyvit.errors import InputError, OutputError, UsageError
 from qhyvit.wheelhouse import INSTALL, LAUNCHER, Platform
+from tests._board import HERE, own_wheels, put_remote_commands
 
-HERE = Platform(f"3.{sys.version_info.minor}", platform.machine())
-DEVICE = Path(__file__).parents[1] / "device" / "qhyvit_device"
 BENCH = ["--runs", "2", "--seconds", "0", "--threads", "1"]
-SHIM = """#!/bin/sh
-while [ "$1" = -o ]; do shift 2; done
-[ "$1" = -- ] && shift
-case "$1" in
-  down) echo "ssh: connect to host down port 22: No route to host" >&2; exit 255;;
-  locked) echo "pi@locked: Permission denied (publickey)." >&2; exit 255;;
-esac
-cd "$HOME"
-exec sh -c "$2"
-"""
 
 
 @pytest.fixture
@@ -39,8 +26,7 @@ def ssh(tmp_path, monkeypatch):
     folder, home = tmp_path / "bin", tmp_path / "home"
     folder.mkdir()
     home.mkdir()
-    (folder / "ssh").write_text(SHIM)
-    (folder / "ssh").chmod(0o755)
+    put_remote_commands(folder)
     monkeypatch.setenv("PATH", f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("TMPDIR", str(home))
@@ -50,14 +36,7 @@ def ssh(tmp_path, monkeypatch):
 @pytest.fixture
 def wheels(tmp_path):
     """A wheelhouse of the device stage alone; this Python has the rest."""
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    with zipfile.ZipFile(folder / "qhyvit-0.1.0-py3-none-any.whl", "w") as archive:
-        for path in DEVICE.rglob("*.py"):
-            archive.write(path, f"qhyvit_device/{path.relative_to(DEVICE)}")
-    text = wheelhouse.INSTALL_TEXT.replace("@PYTHON@", HERE.python).replace("@MACHINE@", HERE.machine)
-    (folder / INSTALL).write_text(text)
-    return folder
+    return own_wheels(tmp_path / "wheels")
 
 
 @pytest.fixture

@@ -70,6 +70,18 @@ def test_the_site_shows_every_page():
     assert named == {name_of(p) for p in PAGES}
 
 
+DECISIONS = [p for p in PAGES if p.parent.name == "decisions" and p.name != "README.md"]
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.name)
+def test_a_decision_has_its_form_and_is_in_the_index(page):
+    """A date in the name, then what was asked, what was measured, what was decided."""
+    assert re.match(r"\d{4}-\d{2}-\d{2}-[a-z0-9-]+\.md$", page.name)
+    form = ["Question", "Measurement", "Decision"]
+    assert [h for h in re.findall(r"^## (.+)$", page.read_text(), re.MULTILINE) if h in form] == form
+    assert f"]({page.name})" in (page.parent / "README.md").read_text()
+
+
 PLACE = re.compile(r"(?<![\w/.])([\w/]+\.py):([A-Za-z_][\w.]*\w)")
 MADE_UP = {"net.py", "faces.py", "heads.py", "FILE.py"}  # stand for the reader's own file
 SOURCES = [ROOT / "pipeline" / "qhyvit", ROOT / "device" / "qhyvit_device", ROOT]

@@ -46,17 +46,25 @@ class _Parser(argparse.ArgumentParser):
         (file or sys.stdout).write(message)
 
 
+def _examples(command: str) -> str:
+    """Those of the examples that are about one command."""
+    title, *lines = EXAMPLES.splitlines()
+    return "\n".join([title, *(line for line in lines if line.split()[1] == command)])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        PROGRAM, description="Run integer TFLite bundles on a device.",
+        PROGRAM, description="Run bundles (a quantized model, its labels and a self test) on a board.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True)
     for command in COMMANDS.values():
-        own = commands.add_parser(command.name, help=command.help, epilog=EXAMPLES,
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+        own = commands.add_parser(
+            command.name, help=command.help, description=f"{command.help[0].upper()}{command.help[1:]}.",
+            epilog=_examples(command.name), formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
         command.options(own)
         own.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     return parser

@@ -66,28 +66,28 @@ class ModelConfig(Settings):
         ".tflite, .onnx or .pt2.",
     )  # fmt: skip
     weights: Path | None = setting(
-        None, ".safetensors, the index of several, or torch state dict; what FILE.py makes has its own."
+        None, "A .safetensors file, the index of several, or a torch state dict; a model of FILE.py brings its own."
     )
-    random_weights: bool = setting(False, "Random weights, for trials of a named model.")
-    classes: int | None = setting(None, "Class count of fine-tuned weights.", low=1, high=10**6)
+    random_weights: bool = setting(False, "Draw random weights, to try a named model.")
+    classes: int | None = setting(None, "Number of classes of fine-tuned weights.", low=1, high=10**6)
     input_size: tuple[int, int] | None = setting(
         None, "Input size in pixels, S or HxW (height first).", read=sides,
         form="a whole number from 32 to 4096 pixels, or two as HxW",
     )  # fmt: skip
     mean: tuple[float, ...] | None = setting(
-        None, "What is subtracted from pixels, with commas: one number, or one a channel; of 0..1 or of 0..255.",
+        None, "Mean to subtract from pixels: one number, or one for each channel with commas, of 0..1 or of 0..255.",
         read=numbers, form="numbers with commas",
     )  # fmt: skip
     std: tuple[float, ...] | None = setting(
-        None, "What they are divided by then, in the same unit.", read=numbers, form="numbers with commas"
+        None, "Deviation to divide pixels by then, in the mean's unit.", read=numbers, form="numbers with commas"
     )
     channel_order: str | None = setting(
-        None, "What the model takes: RGB or BGR; the file takes RGB.", choices=("RGB", "BGR")
+        None, "Order of colours that the model takes: RGB or BGR; the file always takes RGB.", choices=("RGB", "BGR")
     )
     task: str | None = setting(
-        None, "What the outputs mean; default: what such outputs mostly do. `qhyvit tasks` lists them.",
+        None, "What the outputs mean (`qhyvit tasks` lists the tasks); by default their shapes decide.",
     )  # fmt: skip
-    pretrained: bool = setting(False, "The weights that timm publishes of a named model; fetched once, then cached.")
+    pretrained: bool = setting(False, "Take the weights that timm publishes for a name; fetched once, then cached.")
     module: Any = None
 
     def __post_init__(self) -> None:
@@ -109,10 +109,12 @@ class ModelConfig(Settings):
 class DataConfig(Settings):
     """What is calibrated on, and verified on where images are left."""
 
-    images: Path = setting(MISSING, "Folder of calibration images; no labels needed.")
-    count: int = setting(128, "Calibration images.", low=1, high=10**6)
-    resize_mode: str | None = setting(None, "crop or squash; default: preprocess.json, else the bundle's, else crop.",
-                                      choices=MODES)  # fmt: skip
+    images: Path = setting(MISSING, "Folder of images like those that the model will see; no labels needed.")
+    count: int = setting(128, "Number of images to calibrate on.", low=1, high=10**6)
+    resize_mode: str | None = setting(
+        None, "How images are made to fit, crop or squash; default: as preprocess.json or the bundle says, else crop.",
+        choices=MODES,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -120,18 +122,19 @@ class MethodConfig(Settings):
     """How scales are chosen. ``options`` are complete once this is made."""
 
     name: str = setting("qhyvit", "Calibration method; `qhyvit methods` lists them.")
-    options: Mapping[str, Any] = setting({}, "Option of the method, NAME=VALUE; repeatable.", flag="set")
-    seed: int = setting(0, "Seed of all that is drawn.", low=0, high=2**32 - 1)
+    options: Mapping[str, Any] = setting({}, "Option of the method, as NAME=VALUE; may be given again.", flag="set")
+    seed: int = setting(0, "Seed of everything that is drawn at random.", low=0, high=2**32 - 1)
     bits: int | str = setting(
-        8, "Of weights and activations; fewer than 8 is for studies. w4a8: weights of 4 in files of half the size.",
+        8, "Bits of weights and activations; fewer than 8 is for studies. w4a8: weights have 4, files half the size.",
         read=bits_of, form="a whole number from 4 to 8, or w4a8",
     )  # fmt: skip
     size: int | None = setting(
-        None, "Largest file of w4a8, such as 2.1MB; what int8 weights gain most for stays int8.",
+        None, "Largest file with --bits w4a8, such as 2.1MB; layers that gain most by 8 bits keep 8.",
         read=bytes_of, form="a size such as 2.1MB or 900kB",
     )  # fmt: skip
     output_weights: Mapping[str, Any] = setting(
-        {}, "How much an output counts in the task raw, NAME=WEIGHT; default 1; repeatable.", flag="output-weight"
+        {}, "How much an output counts in the task raw: NAME=WEIGHT, default 1; may be given again.",
+        flag="output-weight",
     )  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -166,10 +169,10 @@ class TargetConfig(Settings):
 
     RENAMED: ClassVar = RENAMED_TARGETS
     name: str = setting(
-        "litert", "Runtime or board, `qhyvit targets` lists them; or a JSON file: kernels' times on a board, from "
-        "`latency-profile`, or a bench file.",
+        "litert", "Runtime or board that the file is for (`qhyvit targets` lists them); or a JSON file of a board's "
+        "times, from `latency-profile` or `bench`.",
     )  # fmt: skip
-    integer: bool = setting(True, "No float anywhere; --no-integer: float where that is faster and the target can.")
+    integer: bool = setting(True, "No float tensor; --no-integer: float where that is faster, if the target can.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -186,10 +189,10 @@ class OutputConfig(Settings):
     """What is written, and what has to hold of it."""
 
     out: Path | None = setting(None, "Bundle folder to make.")
-    work: Path | None = setting(None, "Work directory; default OUT.work. A second run resumes.")
-    labels: Path | None = setting(None, "Class names, one a line.")
+    work: Path | None = setting(None, "Work directory, from which a second run goes on; default OUT.work.")
+    labels: Path | None = setting(None, "Text file with the names of the classes, one on each line.")
     min_agreement: float | None = setting(
-        None, "Share of what float says that the file has to say too; default: the task's own, 0.9 or 0.95.",
+        None, "Share of what the float file says that the file must say too; default: the task's own, 0.9 or 0.95.",
         low=0, high=1,
     )  # fmt: skip
 

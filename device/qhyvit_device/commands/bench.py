@@ -13,25 +13,25 @@ from qhyvit_device.commands.shared.command import Command
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("models", type=Path, nargs="+", help="bundle folders or .tflite files; compared with the first")
-    parser.add_argument("--runs", type=count, default=50, help="inferences at least (default 50)")
-    parser.add_argument("--seconds", type=time, default=5.0, help="for each model at least (default 5)")
-    parser.add_argument("--warmup", type=none_or_more, default=5, help="runs before (default 5)")
+    parser.add_argument("models", type=Path, nargs="+", help="bundles or .tflite files, compared with the first one")
+    parser.add_argument("--runs", type=count, default=50, help="least number of inferences of each model (default 50)")
+    parser.add_argument("--seconds", type=time, default=5.0, help="least time for each model (default 5)")
+    parser.add_argument("--warmup", type=none_or_more, default=5, help="inferences before any is timed (default 5)")
     parser.add_argument(
         "--turn",
         type=count,
         default=1,
         metavar="N",
-        help="inferences in a row: at 1 (default) models find each other's data in the caches",
+        help="inferences before the next model's turn; at 1 (default) models find each other's data in the caches",
     )
     parser.add_argument("--threads", type=several_threads, default=(1,),
-                       help="interpreter threads, with commas (default 1)")  # fmt: skip
-    parser.add_argument("--cpus", type=numbers, default=(), help="processors to stay on, with commas")
-    parser.add_argument("--sustained", type=time, default=0.0, metavar="MINUTES", help="then run on, without a pause")
-    parser.add_argument("--mlperf", action="store_true", help="single stream: 1024 runs and 60 s at least, p90 counts")
-    parser.add_argument("--profile-ops", action="store_true", help="time by op, of each model")
+                       help="numbers of interpreter threads to measure with, with commas (default 1)")  # fmt: skip
+    parser.add_argument("--cpus", type=numbers, default=(), help="numbers of the processors to use, with commas")
+    parser.add_argument("--sustained", type=time, default=0.0, metavar="MINUTES", help="then run on for MINUTES")
+    parser.add_argument("--mlperf", action="store_true", help="single stream: at least 1024 runs and 60 s; p90 counts")
+    parser.add_argument("--profile-ops", action="store_true", help="measure the time of each op of each model")
     parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="all samples as JSON, to FILE or stdout")
+    parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="print all samples as JSON, or to FILE")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -65,4 +65,4 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("bench", "latency, memory and the machine's state; several models are interleaved", _options, _run)
+COMMAND = Command("bench", "measure latency, memory and the machine's state; models run in turn", _options, _run)

@@ -49,7 +49,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     image_options(parser)
     parser.add_argument("--top", type=count, help=f"classes to show (default {TOP})")
     parser.add_argument("--threshold", type=share, metavar="P",
-                        help=f"of several labels those that are this probable (default {THRESHOLD})")  # fmt: skip
+                        help=f"show labels of at least this probability (default {THRESHOLD})")  # fmt: skip
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -58,4 +58,4 @@ def _run(args: argparse.Namespace) -> int:
     return read_images(args, _Classes)
 
 
-COMMAND = Command("classify", "classify images; labels and values too", _options, _run)
+COMMAND = Command("classify", "print the classes, labels or values of images", _options, _run)

@@ -25,4 +25,4 @@ def _run(args: argparse.Namespace) -> int:
     return 0 if passed(findings) else 1
 
 
-COMMAND = Command("doctor", "what is installed here, what is missing, and what to do", _options, _run)
+COMMAND = Command("doctor", "say what is installed here, what is missing, and what to do", _options, _run)

@@ -68,10 +68,10 @@ class _Vectors(ImageReader):
 
 def _options(parser: argparse.ArgumentParser) -> None:
     image_options(parser)
-    parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="show its nearest pictures, by cosine")
+    parser.add_argument("--gallery", type=Path, metavar="FOLDER", help="show the nearest of these pictures, by cosine")
     parser.add_argument("--top", type=count, help=f"pictures of the gallery to show (default {TOP})")
     parser.add_argument("--out", type=Path, metavar="FILE.npy", help="write the embeddings, [images, values] float32")
 
 
-COMMAND = Command("embed", "images as vectors; nearest pictures of a gallery", _options,
+COMMAND = Command("embed", "turn images into vectors; find the nearest pictures of a gallery", _options,
                   lambda args: read_images(args, _Vectors))  # fmt: skip

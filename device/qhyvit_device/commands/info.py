@@ -12,7 +12,7 @@ from qhyvit_device.terminal import shown
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, nargs="?")
+    parser.add_argument("bundle", type=Path, nargs="?", help="bundle folder")
     parser.add_argument("--threads", type=threads, default=1, help="interpreter threads (default 1)")
     parser.add_argument("--json", action="store_true", help="one JSON object to stdout")
 
@@ -30,4 +30,4 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("info", "this machine; with BUNDLE: check it and run its self test", _options, _run)
+COMMAND = Command("info", "show this machine; with BUNDLE: check it and run its self test", _options, _run)

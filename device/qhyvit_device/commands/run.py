@@ -75,4 +75,4 @@ def _options(parser: argparse.ArgumentParser) -> None:
                         help="write the values of each output by its name, [images, ...] float32")  # fmt: skip
 
 
-COMMAND = Command("run", "every output of a bundle of any task", _options, lambda args: read_images(args, _Outputs))
+COMMAND = Command("run", "show all outputs of a bundle of any task", _options, lambda args: read_images(args, _Outputs))

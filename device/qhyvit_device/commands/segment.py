@@ -73,8 +73,8 @@ class _Maps(ImageReader):
 def _options(parser: argparse.ArgumentParser) -> None:
     image_options(parser)
     parser.add_argument("--draw", type=Path, metavar="OUT.png",
-                        help="write the picture with the map over it; of several images, into a folder")  # fmt: skip
+                        help="write the picture with the map over it; for several images name a folder")  # fmt: skip
 
 
-COMMAND = Command("segment", "the class of each pixel; drawn over the picture", _options,
+COMMAND = Command("segment", "find the class of each pixel; draw it over the picture", _options,
                   lambda args: read_images(args, _Maps))  # fmt: skip

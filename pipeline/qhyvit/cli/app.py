@@ -32,7 +32,7 @@ def _program(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No bars and no log lines: results and errors alone.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print results and errors alone, no bars or logs.")] = False,
 ) -> None:
     """Turns hybrid vision transformers into fully integer int8 TFLite files, and proves that they work."""
 
@@ -133,25 +133,25 @@ def _pairs(given: Sequence[str]) -> dict[str, str]:
 Bundle = Annotated[Path, typer.Argument(help="Bundle folder.")]
 NewBundle = Annotated[Path, flag("out")]
 ClassNames = Annotated[Path | None, flag("labels")]
-Labels = Annotated[Path | None, typer.Option(help="Another labels.csv; of segmentations a folder of maps.")]
-FloatModel = Annotated[Path | None, typer.Option("--float", help="Float .tflite; default: the build's.")]
+Labels = Annotated[Path | None, typer.Option(help="Labels, if not labels.csv; for segmentations a folder of maps.")]
+FloatModel = Annotated[Path | None, typer.Option("--float", help="Float .tflite to compare; default: the build's.")]
 # ways to say what is exported
 FILES = ("--model-py FILE.py:FUNCTION", "--tflite FILE", "--onnx FILE", "--pt2 FILE")
 SOURCES: Mapping[str, Any] = {
-    "model": Annotated[str | None, typer.Argument(help="Name of `qhyvit models`, timm/NAME or hf-hub:OWNER/NAME.")],
-    "model_py": Annotated[str | None, typer.Option(help="FILE.py:FUNCTION, a factory of your own nn.Module.")],
-    "tflite": Annotated[str | None, typer.Option(help="A float .tflite, whoever exported it.")],
-    "onnx": Annotated[str | None, typer.Option(help="An .onnx; needs the extra onnx.")],
-    "pt2": Annotated[str | None, typer.Option(help="A .pt2 that torch.export.save wrote.")],
+    "model": Annotated[str | None, typer.Argument(help="Name from `qhyvit models`, timm/NAME or hf-hub:OWNER/NAME.")],
+    "model_py": Annotated[str | None, typer.Option(help="FILE.py:FUNCTION, which returns your own nn.Module.")],
+    "tflite": Annotated[str | None, typer.Option(help="A float .tflite file, exported by any tool.")],
+    "onnx": Annotated[str | None, typer.Option(help="An .onnx file; needs pip install 'qhyvit[onnx]'.")],
+    "pt2": Annotated[str | None, typer.Option(help="A .pt2 file that torch.export.save wrote.")],
 }
 Images = Annotated[Path, flag("images")]
 WorkDir = Annotated[Path, typer.Option("--work", help="Work directory of the build.")]
 Seed = Annotated[int, flag("seed")]
 Mode = Annotated[str | None, flag("resize_mode")]
-Force = Annotated[bool, typer.Option("--force", help="Run again and overwrite.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object to stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Run again even if nothing changed, and overwrite.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 BoardPython = Annotated[str, typer.Option("--python", help="Python version of the board.")]
-Machine = Annotated[str, typer.Option(help="aarch64 or x86_64.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes of a local cluster; default: one a core.")]
-Scheduler = Annotated[str | None, typer.Option(help="A dask scheduler that runs already, such as tcp://host:8786.")]
+Machine = Annotated[str, typer.Option(help="Processor of the board: aarch64 or x86_64.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Number of local processes; default: one for each core.")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler that is running, such as tcp://host:8786.")]
 MinAgreement = Annotated[float | None, flag("min_agreement")]

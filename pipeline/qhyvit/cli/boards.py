@@ -41,9 +41,9 @@ def wheelhouse(
 )
 def bundle_image(
     bundle: Bundle,
-    out: Annotated[Path, typer.Option(help="OCI archive to write, for docker load or podman load.")],
+    out: Annotated[Path, typer.Option(help="Image to write, an OCI archive that docker load and podman load take.")],
     platform: Annotated[str, typer.Option(help="linux/arm64 or linux/amd64.")] = "linux/arm64",
-    name: Annotated[str | None, typer.Option(help="NAME:TAG; default: qhyvit/MODEL:latest.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the image, NAME:TAG; default: qhyvit/MODEL:latest.")] = None,
     as_json: Json = False, force: Force = False,
 ) -> None:  # fmt: skip
     """Make a container image of a bundle and the device stage. The same bundle gives the same digest."""
@@ -103,8 +103,8 @@ def bundle_c(
 def bundle_tflite(
     bundle: Bundle,
     out: Annotated[Path, typer.Option(help=".tflite to write.")],
-    ends: Annotated[str, typer.Option(help="uint8 (pixels) or float32 (normalised).")] = "uint8",
-    licence: Annotated[str, typer.Option(help="Of the weights; stands in the metadata.")] = "",
+    ends: Annotated[str, typer.Option(help="Type of both ends: uint8 (pixels) or float32 (normalised).")] = "uint8",
+    licence: Annotated[str, typer.Option(help="Licence of the weights, for the metadata.")] = "",
     as_json: Json = False, force: Force = False,
 ) -> None:  # fmt: skip
     """Write a bundle's file with uint8 or float32 ends, and metadata: for MediaPipe and other libraries."""
@@ -141,19 +141,19 @@ def bundle_web(
 
 @app.command(epilog="Example: `qhyvit bench v2-int8 v2-int8.work/float.tflite --ssh pi@board1 --ssh pi@board2`")
 def bench(
-    models: Annotated[list[Path], typer.Argument(help="Bundle folders or .tflite files; compared with the first.")],
-    ssh: Annotated[list[str], typer.Option(help="A board, as ssh takes it; repeatable.")],
-    threads: Annotated[str, typer.Option(help="Interpreter threads, with commas.", callback=_numbers)] = "1",
-    runs: Annotated[int, typer.Option(min=1, max=10**9, help="Inferences at least.")] = 50,
-    seconds: Annotated[float, typer.Option(min=0.0, max=1e6, help="For each model at least.")] = 5.0,
-    turn: Annotated[int, typer.Option(min=1, max=10**9, help="Inferences of a model in a row.")] = 1,
-    sustained: Annotated[float, typer.Option(min=0.0, max=1e6, help="Then run on for so many minutes.")] = 0.0,
-    profile_ops: Annotated[bool, typer.Option("--profile-ops", help="Time by op.")] = False,
-    wheels: Annotated[Path | None, typer.Option("--wheelhouse", help="Use this one; default: made once.")] = None,
+    models: Annotated[list[Path], typer.Argument(help="Bundles or .tflite files; all are compared with the first.")],
+    ssh: Annotated[list[str], typer.Option(help="A board as ssh names it, such as pi@board; may be given again.")],
+    threads: Annotated[str, typer.Option(help="Numbers of threads, with commas.", callback=_numbers)] = "1",
+    runs: Annotated[int, typer.Option(min=1, max=10**9, help="Least number of inferences of each model.")] = 50,
+    seconds: Annotated[float, typer.Option(min=0.0, max=1e6, help="Least time for each model, in seconds.")] = 5.0,
+    turn: Annotated[int, typer.Option(min=1, max=10**9, help="Inferences before the next model's turn.")] = 1,
+    sustained: Annotated[float, typer.Option(min=0.0, max=1e6, help="Minutes to run on afterwards.")] = 0.0,
+    profile_ops: Annotated[bool, typer.Option("--profile-ops", help="Measure the time of each op too.")] = False,
+    wheels: Annotated[Path | None, typer.Option("--wheelhouse", help="Wheels to install; default: made once.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write all samples of all boards here, as JSON.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure models on boards over SSH; nothing has to be installed there but Python 3. One table for all."""
+    """Measure models on boards over SSH, and print one table for all boards. A board needs only Python 3."""
     from qhyvit.boards import RemoteBoard, check_models, table
 
     check_models(models)
@@ -185,7 +185,10 @@ def latency_profile(
     out: Annotated[Path, typer.Option(help="Latency profile to write.")],
     as_json: Json = False, force: Force = False,
 ) -> None:  # fmt: skip
-    """Fit the times of a board's kernels to what a bench measured there; kernels that it lacks are scaled defaults."""
+    """Make a profile of how long each kind of op takes on a board, from what bench measured there.
+
+    Ops that were not measured get the default times, scaled to the board.
+    """
     from qhyvit.latency.fit import fit
 
     files.check_file(out, force=force)

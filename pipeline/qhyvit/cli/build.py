@@ -41,7 +41,7 @@ def _work(folder: Path, talk: console.Talk, *, force: bool = False) -> Any:
 
 @app.command(epilog="Example: `qhyvit models --json`")
 def models(as_json: Json = False) -> None:
-    """List the models that are supported, their input sizes and bridge blocks."""
+    """List the models that are supported, their input sizes and their bridges (where maps become tokens)."""
     from qhyvit.models import all_families
 
     rows = [
@@ -76,7 +76,7 @@ def methods(as_json: Json = False) -> None:
 
 @app.command(epilog="Example: `qhyvit tasks --json`")
 def tasks(as_json: Json = False) -> None:
-    """List the tasks: what outputs may mean, and how much of float a file has to keep."""
+    """List the tasks: what a model's outputs may mean, and how much of float's results a file has to keep."""
     from qhyvit.tasks import all_tasks
 
     rows = [{"task": t.name, "summary": t.summary, "kept": f"{t.limit:.0%} {t.kept}"} for t in all_tasks().values()]
@@ -108,7 +108,7 @@ def targets(as_json: Json = False) -> None:
 @app.command(epilog="Example: `qhyvit export mobilevitv2_075 --weights W.safetensors --work build/v2`")
 @build_flags("model")
 def export(given: Given, work: WorkDir, seed: Seed = 0, force: Force = False) -> None:
-    """Stage 1: the float .tflite of a model."""
+    """Stage 1: export the float .tflite of a model."""
     from qhyvit import stages
 
     config = ModelConfig.parse({"name" if key == "model" else key: v for key, v in given.items()}, "the model")
@@ -119,7 +119,7 @@ def export(given: Given, work: WorkDir, seed: Seed = 0, force: Force = False) ->
 @app.command(epilog="Example: `qhyvit calibrate --work build/v2 --images train/ --method qhyvit --set rounds=3`")
 @build_flags("data", "method", "target")
 def calibrate(given: Given, work: WorkDir, force: Force = False) -> None:
-    """Stage 2: choose scale, granularity and scheme of every tensor."""
+    """Stage 2: choose from sample images how every tensor is quantized (scale, granularity, scheme)."""
     from qhyvit import stages
 
     config = BuildConfig.from_cli({"model": "", **given})  # the work directory has the model
@@ -129,7 +129,7 @@ def calibrate(given: Given, work: WorkDir, force: Force = False) -> None:
 
 @app.command(epilog="Example: `qhyvit convert --work build/v2`")
 def convert(work: WorkDir, force: Force = False) -> None:
-    """Stage 3: the integer .tflite of the plan."""
+    """Stage 3: write the integer .tflite that calibration planned."""
     from qhyvit import stages
 
     with console.talk() as talk:
@@ -141,7 +141,7 @@ def verify(
     work: WorkDir, images: Images, count: Annotated[int, typer.Option(min=1, help="Images.")] = VERIFY_IMAGES,
     seed: Seed = 0, mode: Mode = None, min_agreement: MinAgreement = None, as_json: Json = False, force: Force = False,
 ) -> None:  # fmt: skip
-    """Stage 4: prove that the file computes what was simulated, and decides as the float file; exit code 1 if not."""
+    """Stage 4: prove that the file computes what was simulated and decides like the float file; exit code 1 if not."""
     from qhyvit import stages
 
     with console.talk() as talk:
@@ -168,7 +168,7 @@ def bundle(
     work: WorkDir, images: Images, out: NewBundle,
     labels: ClassNames = None, force: Force = False,
 ) -> None:  # fmt: skip
-    """Stage 5: the folder that ships, with its self test."""
+    """Stage 5: make the bundle, the folder that goes to a board, with its self test."""
     from qhyvit import stages
 
     files.check_free(out, force=force)
@@ -186,11 +186,11 @@ def bundle(
 @build_flags("model", "data", "method", "target", "output")
 def build(
     given: Given,
-    config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags go before it.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags override it.")] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the TOML of this build and end.")] = False,
     as_json: Json = False, force: Force = False,
 ) -> None:  # fmt: skip
-    """All five stages: export, calibrate, convert, verify, bundle. Resumes where an earlier run stopped."""
+    """Run all five stages: export, calibrate, convert, verify, bundle. Goes on where an earlier run stopped."""
     from qhyvit import api
 
     whole = BuildConfig.from_cli(given, config)

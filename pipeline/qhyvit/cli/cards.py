@@ -16,14 +16,14 @@ from qhyvit.errors import CheckFailedError
 @app.command(epilog="Example: `qhyvit card v2-int8 --images val/ --bench 5 --licence Apache-2.0`")
 def card(
     bundle: Bundle,
-    out: Annotated[Path | None, typer.Option(help="Write OUT.md and OUT.json; default BUNDLE.card.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Cards to write, OUT.md and OUT.json; default BUNDLE.card.")] = None,
     images: Annotated[Path | None, typer.Option(help="Images to measure accuracy on, with labels.csv.")] = None,
     labels: Labels = None, float_model: FloatModel = None, mode: Mode = None,
-    bench: Annotated[float | None, typer.Option(min=0.1, max=3600, help="Measure times here, so many seconds.")] = None,
+    bench: Annotated[float | None, typer.Option(min=0.1, max=3600, help="Seconds to measure times here.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "not stated",
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Write a card of a bundle: what it is, how it was made, how right, how fast, how to run it."""
+    """Write a card of a bundle: what it is, how it was made, how accurate and fast it is, how to run it."""
     from qhyvit import card as cards
 
     target = out or files.beside(bundle, ".card")

@@ -12,23 +12,23 @@ from qhyvit import console, files
 from qhyvit.cli.app import Bundle, FloatModel, Json, Labels, Mode, Scheduler, Workers, app
 from qhyvit.errors import CheckFailedError, UsageError
 
-ClassMap = Annotated[str | None, typer.Option(help="Which class of the label maps each class is, with commas.")]
+ClassMap = Annotated[str | None, typer.Option(help="Number in the label maps of each class, with commas.")]
 
 
 @app.command(epilog="Example: `qhyvit evaluate v2-int8 --images val/ --resize-mode squash --workers 4`")
 def evaluate(
     bundle: Bundle,
-    images: Annotated[Path, typer.Option(help="Images, with labels.csv (file, class_index or values) beside them.")],
+    images: Annotated[Path, typer.Option(help="Folder of images and labels.csv (file, and class_index or values).")],
     labels: Labels = None,
     float_model: FloatModel = None,
     mode: Mode = None,
     class_map: ClassMap = None,
-    allow_calibration_images: Annotated[bool, typer.Option(help="Do not refuse images used to calibrate.")] = False,
+    allow_calibration_images: Annotated[bool, typer.Option(help="Accept images that calibration has used.")] = False,
     workers: Workers = None,
     scheduler: Scheduler = None,
     as_json: Json = False,
 ) -> None:
-    """Measure the deployed file, and the float file on the same images, in the figures of the bundle's task.
+    """Measure how right the integer file is on labelled images, beside the float file on the same images.
 
     Classes: top-1, top-5, agreement, paired test. Segmentations take a folder of label maps as --labels; embeddings
     and others also images without labels. With --workers or --scheduler the images are shared out among processes;
@@ -64,14 +64,14 @@ def _classes(text: str | None) -> tuple[int, ...] | None:
 
 @app.command(epilog="Example: `qhyvit sweep sweep.toml --out swept/ --workers 4`; a second call makes what is missing.")
 def sweep(
-    spec: Annotated[Path, typer.Argument(help="TOML file: models, methods, bits, seeds, profiles, images.")],
+    spec: Annotated[Path, typer.Argument(help="TOML file: models, methods, bits, seeds, targets, images.")],
     out: Annotated[Path, typer.Option(help="Folder of the results; a second call goes on in it.")],
     workers: Workers = None, scheduler: Scheduler = None,
     retries: Annotated[int, typer.Option(min=0, help="How often a failed job is tried again.")] = 1,
     parquet: Annotated[bool, typer.Option("--parquet", help="Write results.parquet too; needs pyarrow.")] = False,
     as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Build and measure every combination of models, methods, bits, seeds and profiles; exit code 1 if some failed."""
+    """Build and measure every combination of models, methods, bits, seeds and targets; exit code 1 if some failed."""
     from qhyvit.sweep.gather import short
     from qhyvit.sweep.pool import Pool
     from qhyvit.sweep.run import sweep as run
@@ -95,7 +95,7 @@ def inspect(
     tensors: Annotated[bool, typer.Option("--tensors", help="Print the plan's tensors (work directory).")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what is in a file: ops by type and dtype, delegate partitions, plan, graph."""
+    """Show what is in a file: ops by type and dtype, the parts that XNNPACK runs, the plan, the graph."""
     from qhyvit.inspect import inspect as look
 
     look(path, graph=graph, tensors=tensors, as_json=as_json)
@@ -106,15 +106,15 @@ def report(
     bundle: Bundle,
     out: Annotated[Path | None, typer.Option(help="The page to write; default BUNDLE.html.")] = None,
     work: Annotated[Path | None, typer.Option(help="Work directory of the build; default BUNDLE.work.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Images to compare float and int8 on; labels.csv or not.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Images to compare float and int8 on, labelled or not.")] = None,
     labels: Labels = None,
-    count: Annotated[int, typer.Option(min=1, help="Of these images at most.")] = 1000,
+    count: Annotated[int, typer.Option(min=1, help="Most images to use.")] = 1000,
     bench: Annotated[Path | None, typer.Option(help="Latencies, from `qhyvit bench --out` or `qhyvit-device`.")] = None,
     float_model: FloatModel = None,
     class_map: ClassMap = None,
     mode: Mode = None, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Explain a build on one HTML page: what each tensor and block costs, what would pay, where decisions differ."""
+    """Explain a build on one HTML page: what each tensor and block costs, what would help, where decisions differ."""
     from qhyvit.report.gather import gather
     from qhyvit.report.page import render
     from qhyvit.report.request import Request
@@ -136,7 +136,7 @@ def report(
 @app.command(epilog="Example: `qhyvit compare v2-int8 v2-minmax --images val/`")
 def compare(
     first: Annotated[Path, typer.Argument(help="Bundle, work directory or plan.json.")],
-    second: Annotated[Path, typer.Argument(help="Another one.")],
+    second: Annotated[Path, typer.Argument(help="What it is compared with, one of the same.")],
     html: Annotated[Path | None, typer.Option(help="Write the comparison as a page.")] = None,
     images: Annotated[Path | None, typer.Option(help="Labelled images to measure both on (bundles).")] = None,
     labels: Labels = None,

@@ -65,16 +65,16 @@ class ImageReader(ABC):
 
 def image_options(parser: argparse.ArgumentParser) -> None:
     """Arguments that are alike in all commands that read images."""
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("bundle", type=Path, help="bundle folder")
     given = "files or folders of images or arrays (.npy, .npz); - is standard input"
     parser.add_argument("images", type=Path, nargs="*", help=given)
-    watched = "new images of a folder, or camera, camera:1 (V4L2), picamera2; one line an image"
+    watched = "wait for new images in a folder, or take them from camera, camera:1 (V4L2) or picamera2"
     parser.add_argument("--watch", metavar="SOURCE", help=watched)
     parser.add_argument("--frames", type=arguments.none_or_more, default=0,
-                        help="end --watch after so many (default: never)")  # fmt: skip
+                        help="end --watch after so many images (default: never)")  # fmt: skip
     parser.add_argument("--resize-mode", choices=MODES, help="override how the bundle resizes images")
     parser.add_argument("--trust", choices=("always", "once"), default="always",
-                        help="once: start the model in a process of its own first, which it may end")  # fmt: skip
+                        help="once: first start the model in a process of its own, in case it crashes")  # fmt: skip
     parser.add_argument("--threads", type=arguments.threads, default=1, help="interpreter threads (default 1)")
     parser.add_argument("--json", action="store_true", help="one JSON object to stdout")
 

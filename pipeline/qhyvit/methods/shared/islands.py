@@ -16,7 +16,7 @@ from qhyvit.ops.shared.spec import Fixed
 from qhyvit.plan import TensorQuant
 
 # What more time must gain of the objective, as a share, over its own share of the whole file's time. Dearer than folds:
-# those show in top-1, islands for accuracy's sake did not (docs/measured.md)
+# those show in top-1, islands for accuracy's sake did not (docs/decisions/2026-11-29-price-of-time.md)
 GAIN_PER_TIME = 3.0
 # Where the outputs are far from float's behind the first ranges (``Measure.far``), accuracy is worth more than time.
 # Only there the profile integer has islands: int16 kernels are the runtime's plain ones, and old runtimes lack them
