@@ -54,6 +54,7 @@ from qhyvit.stages.problem import problem_of as stage_problem
 from qhyvit.sweep.jobs import Job
 from qhyvit.targets import Target, target
 from qhyvit.tasks.shared.accuracy import count
+from qhyvit.verify.census import census
 from qhyvit.verify.decide import simulated_codes
 from qhyvit.work import FACTS, FLOAT, Work, default_preprocess
 from qhyvit_device.board import peak_memory_mib
@@ -224,11 +225,25 @@ def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
         logits["partial"] = simulated(*partial(solution.shipped, solution.tensors), setup.pixels, setup.how)
     if model:
         logits[f"deployed {row.profile}"] = logits_of(model, setup.pixels, setup.how)
-        base |= {"size_bytes": len(model), "file_sha256": files.sha256(model)}
+        base |= _kept(model, kept_file(args, name, seed))
     return [
         {**base, "counted": way, "set": named, **_score(setup, found, span), **_beside(logits, way, span)}
         for way, found in logits.items() for named, span in setup.sets.items()
     ]  # fmt: skip
+
+
+def kept_file(args: argparse.Namespace, name: str, seed: int) -> Path:
+    """Where the work directory keeps the file of a run, for the benchmarks that take its time."""
+    return args.work / "files" / f"{name}, {bits_name(args)}, {args.count} images, seed {seed}.tflite".replace(" ", "_")
+
+
+def _kept(model: bytes, place: Path) -> dict[str, Any]:
+    """What is in the file, which is written."""
+    place.parent.mkdir(exist_ok=True)
+    files.write_bytes(place, model)
+    looked = census(model)
+    return {"size_bytes": len(model), "ops": looked.op_count, "float_tensors": len(looked.float_tensors),
+            "file_sha256": files.sha256(model)}  # fmt: skip
 
 
 def _beside(logits: Mapping[str, np.ndarray], way: str, span: slice) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The accuracy benchmark: its rows exist, are not made twice, and its sums are those of the files."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,11 @@ def test_rows_of_one_run_count_each_set_and_all(place):
     for one, two, both in (rows[i : i + 3] for i in (0, 3, 6)):
         for share in ("top1_percent", "agreement_percent"):
             assert 3 * float(one[share]) + 5 * float(two[share]) == pytest.approx(8 * float(both[share]), abs=0.05)
-    assert all(r["size_bytes"] >= 100 for r in rows if r["counted"].startswith("deployed"))
+    deployed = rows[-1]
+    kept = accuracy.kept_file(arguments(place), "minmax", 0).read_bytes()
+    assert (deployed["size_bytes"], deployed["file_sha256"]) == (len(kept), hashlib.sha256(kept).hexdigest())
+    assert deployed["float_tensors"] == 0
+    assert deployed["ops"] > 0
 
 
 def test_calibration_images_are_not_counted(place):
