@@ -44,15 +44,14 @@ def steps(data: Path, weights: Path, work: Path) -> list[Step]:
         return Step(name, _words("accuracy", COMPARED, *ours, "--work", work / COMPARED, *words))
 
     made = [
-        accuracy("w8a8", "--rows", "qhyvit", "--seeds", "0,1,2,3,4", *deployed),
-        accuracy("w4a8", "--rows", "qhyvit", "--bits", "w4a8", "--size", "2.1MB", *deployed),
-        accuracy("w4a8", "--rows", "qhyvit", "--bits", "w4a8", "--size", "2.5MB", *deployed),
+        accuracy("bits", "--rows", "qhyvit", "--seeds", "0,1,2,3,4", *deployed),
+        accuracy("bits", "--rows", "qhyvit", "--bits", 6, *deployed),
+        accuracy("bits", "--rows", "qhyvit", "--bits", "w4a8", "--size", "2.5MB", *deployed),
+        accuracy("bits", "--rows", "qhyvit", "--bits", "w4a8", "--size", "2.1MB", *deployed),
         Step("stock", _words("stock", COMPARED, *ours)),
-        accuracy("methods", "--rows", RIVALS, "--count", 32),
-        accuracy("methods", "--rows", "qhyvit", "--count", 32),
+        Step("stock", _words("front", COMPARED, *ours, "--work", work / COMPARED)),
+        accuracy("methods", "--rows", f"{RIVALS};qhyvit", "--count", 32),
         accuracy("methods", "--rows", "qhyvit, cpu profile", *deployed),
-        accuracy("methods", "--rows", RIVALS, "--count", 32, "--bits", 6, *deployed),
-        accuracy("methods", "--rows", "qhyvit", "--bits", 6, *deployed),
         accuracy("ablation", "--rows", "ablation", "--count", 32),
     ]
     for family in FAMILIES:
@@ -62,7 +61,7 @@ def steps(data: Path, weights: Path, work: Path) -> list[Step]:
                "--images", place / "train", "--evaluate", place, "--labels", place / "labels_val.csv",
                "--resize-mode", "squash", "--work", work / model, *deployed)  # fmt: skip
         made.append(Step("families", _words(*own, "--rows", "qhyvit;qhyvit, cpu profile")))
-        made.append(Step("w4a8", _words(*own, "--rows", "qhyvit", "--seeds", 0, "--bits", "w4a8")))
+        made.append(Step("bits", _words(*own, "--rows", "qhyvit", "--seeds", 0, "--bits", "w4a8")))
     tasks = ("--images", data / "imagenet_train_1000", "--count", 64, "--held-out", 300)
     timed = ("--work", work / "latency", "--weights", weights)
     return [

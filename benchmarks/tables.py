@@ -16,7 +16,7 @@ from benchmarks._files import COMPARED, RESULTS, ROOT, of_all_images, read_rows
 from qhyvit import files
 from qhyvit.errors import InputError
 
-DOCUMENTS = ("README.md", "docs/results.md", "docs/own_models.md", "docs/targets.md")
+DOCUMENTS = ("README.md", "docs/results.md", "docs/four_bits.md", "docs/own_models.md", "docs/targets.md")
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -58,27 +58,65 @@ class Results:
         return f"\nCommit {next(iter(commits))}{', ' if machines else ''}{', '.join(sorted(machines))}.\n"
 
 
-WHAT = {
-    ("stock export", "float"): "float (timm through litert-torch)",
-    ("stock export", "static_wi8_ai8"): "ai-edge-quantizer static int8",
-    ("stock export", "dynamic_wi8_afp32"): "ai-edge-quantizer dynamic int8",
-    ("own export", "qhyvit"): "**qhyvit, fully integer**",
+STOCK = {
+    "float": "float (timm through litert-torch)",
+    "static_wi8_ai8": "ai-edge-quantizer static int8",
+    "dynamic_wi8_afp32": "ai-edge-quantizer dynamic int8",
 }
-
-
+OURS = {"8": "**qhyvit, fully integer**", "w4a8 2.1MB": "**qhyvit, weights of four bits**"}
 IMAGES = "128"  # calibration images by default
+METHODS_IMAGES = "32"  # of every method where they are compared
 
 
 def stock(results: Results) -> str:
-    """Deployed accuracy beside the stock converter; ours as the mean over seeds, with what one build's file holds."""
+    """Deployed accuracy beside the stock converter; ours as the mean over seeds, with what the first file holds."""
     rows = []
-    ours = _of(_runs(results, "methods", lambda r: (r["row"], r["calibration_images"]) == ("qhyvit", IMAGES)),
-               "deployed integer")  # fmt: skip
-    for r in results.rows("stock.csv", lambda r: r["model"] == COMPARED and (r["export"], r["recipe"]) in WHAT):
-        size, found = f"{int(r['size_bytes']) / 1e6:.1f}", ours if r["recipe"] == "qhyvit" and ours else [r]
-        means = [_mean(found, c) for c in ("top1_percent", "agreement_percent")]
-        rows.append([WHAT[r["export"], r["recipe"]], *means, r["float_tensors"], r["ops"], size])
-    return _markdown(["", "top-1 %", "agrees with float %", "float tensors", "ops", "MB"], rows)
+    for r in results.rows("stock.csv", lambda r: (
+        (r["model"], r["export"]) == (COMPARED, "stock export") and r["recipe"] in STOCK
+    )):  # fmt: skip
+        rows.append([STOCK[r["recipe"]], "", *_means([r]), *_holds(r)])
+    ours = _by_bits(results)
+    rows += [[what, str(len(ours[called])), *_means(ours[called]), *_holds(ours[called][0])]
+             for called, what in OURS.items() if called in ours]  # fmt: skip
+    columns = ["", "calibration sets", "top-1 %", "agrees with float %", "float tensors", "ops", "MB"]
+    return _markdown(columns, rows)
+
+
+def _holds(row: Row) -> list[str]:
+    return [row["float_tensors"], row["ops"], f"{int(row['size_bytes']) / 1e6:.2f}"]
+
+
+def _by_bits(results: Results) -> dict[str, list[Row]]:
+    """Deployed integer files of the default calibration, one row a seed, by their bits."""
+    found: dict[str, list[Row]] = {}
+    for r in _runs(results, "methods", lambda r: (
+        (r["row"], r["calibration_images"], r["counted"]) == ("qhyvit", IMAGES, "deployed integer")
+    )):  # fmt: skip
+        found.setdefault(r["bits"], []).append(r)
+    return found
+
+
+def bits(results: Results) -> str:
+    """Every set of labelled images by itself and all of them, for each number of bits; means over seeds."""
+    given = results.rows("accuracy.csv", lambda r: (
+        (r["model"], r["row"], r["calibration_images"], r["counted"])
+        == (COMPARED, "qhyvit", IMAGES, "deployed integer") and r.get("set", "") != ""
+    ))  # fmt: skip
+    rows = []
+    for called, named in dict.fromkeys((r["bits"], r["set"]) for r in given):
+        own = [r for r in given if (r["bits"], r["set"]) == (called, named)]
+        drops = [float(r["float_top1_percent"]) - float(r["top1_percent"]) for r in own]
+        size = f"{sum(int(r['size_bytes']) for r in own) / len(own) / 1e6:.2f}"
+        spread = f"{sum(drops) / len(drops):.2f} ({min(drops):.2f} to {max(drops):.2f})"
+        label = f"W{called}A{called}" if called.isdigit() else called.upper().replace("MB", " MB")
+        means = (own[0]["float_top1_percent"], *_means(own), spread)
+        rows.append([label, size, str(len(own)), f"{named}, {own[0]['images']}", *means])
+    columns = ["", "MB", "calibration sets", "images", "float", "top-1 %", "agrees with float %", "drop, points"]
+    return _markdown(columns, rows)
+
+
+def _means(rows: list[Row]) -> list[str]:
+    return [_mean(rows, c) for c in ("top1_percent", "agreement_percent")]
 
 
 def _mean(rows: list[Row], column: str) -> str:
@@ -104,26 +142,20 @@ def _by_run(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
-def _of(rows: list[Row], counted: str, bits: int = 8) -> list[Row]:
-    return [r for r in rows if r["counted"] == counted and r["bits"] == str(bits)]
+def _of(rows: list[Row], counted: str) -> list[Row]:
+    return [r for r in rows if r["counted"] == counted]
 
 
 def methods(results: Results) -> str:
-    """All methods, simulated and deployed; mean over seeds and their range."""
-
-    def eight_or_six(row: Row) -> bool:
-        return row["bits"] in ("8", "6")
-
+    """All methods on the same graph and as many images, simulated and deployed; mean over seeds and their range."""
     rows = []
-    for (name, images), found in _by_run(_runs(results, "methods", eight_or_six)).items():
+    same = _runs(results, "methods", lambda r: (r["bits"], r["calibration_images"]) == ("8", METHODS_IMAGES))
+    for (name, _), found in _by_run(same).items():
         deployed = _of(found, "deployed integer") or _of(found, "deployed cpu")
         eight = [_mean(r, "top1_percent") for r in (_of(found, "partial"), _of(found, "full"), deployed)]
-        agrees = _mean(deployed, "agreement_percent")
-        seeds = str(len({r["seed"] for r in found}))
-        six = [_mean(_of(found, counted, 6), "top1_percent") for counted in ("full", "deployed integer")]
-        rows.append([name, images, seeds, *eight, agrees, *six])
-    columns = ["top-1 %", "calibration images", "seeds", "partial, simulated", "full, simulated", "**deployed**"]
-    return _markdown([*columns, "agrees with float %", "W6A6, simulated", "W6A6, **deployed**"], rows)
+        rows.append([name, str(len({r["seed"] for r in found})), *eight, _mean(deployed, "agreement_percent")])
+    columns = ["top-1 %", "seeds", "partial, simulated", "full, simulated", "**deployed**", "agrees with float %"]
+    return _markdown(columns, rows)
 
 
 def ablation(results: Results) -> str:
@@ -277,8 +309,8 @@ def _emphasized(kinds: list[str]) -> list[str]:
 TABLES: dict[str, Callable[[Results], str]] = {
     f.__name__: f
     for f in (
-        stock, methods, ablation, families, coverage, own_models, variants, latency, turns, op_times, instructions,
-        mutation, targets,
+        stock, bits, methods, ablation, families, coverage, own_models, variants, latency, turns, op_times,
+        instructions, mutation, targets,
     )
 }  # fmt: skip
 

@@ -269,3 +269,18 @@ def test_unseen_images_decide_whether_learned_scales_are_taken(problem, monkeypa
     assert len(judged) == 2
     seen = {image.numpy().tobytes() for image in problem.searched(4).images}
     assert not seen & {image.numpy().tobytes() for images in judged for image in images}
+
+
+def test_fast_is_what_its_options_say():
+    graph = random_graph(["silu", "softmax attention"], 1)
+    problem = Problem(graph, torch.rand(10, 4, 4, 3, generator=torch.Generator().manual_seed(0)), seed=3)
+    spelled = {"rounds": 3, "search_images": 8, "learn": 0}
+    fast, slow = (method("qhyvit").search(problem, options) for options in ({"fast": True}, spelled))
+    assert fast.tensors == slow.tensors
+    assert all(np.array_equal(fast.constants[name], data) for name, data in slow.constants.items())
+    assert QhyvitOptions(fast=True, rounds=2, search_images=4).effective == QhyvitOptions(
+        rounds=2, search_images=4, learn=0
+    )
+    assert QhyvitOptions().effective == QhyvitOptions()
+    (proposal,) = QhyvitOptions(fast=True, rounds=7).proposals(128)
+    assert proposal.options == QhyvitOptions(rounds=7)

@@ -11,7 +11,7 @@ from benchmarks import _files, make_results
 from benchmarks.tables import TABLES
 
 STEPS = make_results.steps(Path("images"), Path("weights"), Path("work"))
-WITH_PARSER = ("accuracy", "stock")
+WITH_PARSER = ("accuracy", "front", "stock")
 WITHOUT_STEP = {"mutation", "turns"}  # made by `make mutation`; rows of latency
 
 

@@ -64,3 +64,24 @@ def test_rows_of_another_commit_are_made_again(tmp_path, monkeypatch):
     assert have_rows(path, {"row": "a"})
     monkeypatch.setattr("benchmarks._files.commit", lambda: "def")
     assert not have_rows(path, {"row": "a"})
+
+
+def test_bits_and_stock_show_every_set_and_all_seeds(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks._files.commit", lambda: "abc")
+    base = {"table": "methods", "row": "qhyvit", "calibration_images": 128, "float_top1_percent": 80,
+            "size_bytes": 2_500_000, "ops": 9, "float_tensors": 0, "images": 950}  # fmt: skip
+    rows = [
+        row(**base, bits=bits, seed=seed, set=named, top1_percent=79 + seed)
+        for bits in ("8", "w4a8 2.1MB") for seed in (0, 1) for named in ("one", "all")
+    ]  # fmt: skip
+    write_rows(tmp_path / "accuracy.csv", rows, ("bits", "seed", "set"))
+    found = filled(DOCUMENT.replace("ablation", "bits"), tmp_path)
+    means = "79.50 (79.0 to 80.0) | 80.00 (80.0 to 80.0) | 0.50 (0.00 to 1.00)"
+    assert f"| W8A8 | 2.50 | 2 | one, 950 | 80 | {means} |" in found
+    assert "| W4A8 2.1 MB | 2.50 | 2 | all, 950 |" in found
+    stock = {"model": COMPARED, "export": "stock export", "recipe": "static_wi8_ai8", "top1_percent": 37,
+             "agreement_percent": 40, "float_tensors": 36, "ops": 677, "size_bytes": 3_700_000}  # fmt: skip
+    write_rows(tmp_path / "stock.csv", [stock], ("recipe",))
+    found = filled(DOCUMENT.replace("ablation", "stock"), tmp_path)
+    assert "| ai-edge-quantizer static int8 |  | 37.00 | 40.00 | 36 | 677 | 3.70 |" in found
+    assert "| **qhyvit, fully integer** | 2 | 79.50 (79.0 to 80.0) | 80.00 (80.0 to 80.0) | 0 | 9 | 2.50 |" in found

@@ -102,6 +102,7 @@ class _Ends:
 
 def find(problem: Problem, options: QhyvitOptions) -> Solution:
     """Min-max everywhere, rounds of ranges, folds by the objective, weights and biases in closed form."""
+    options = options.effective
     ends = _Ends(options)
     phases = [SearchPhase(f"round{i + 1}", Round(i, options)) for i in range(options.rounds)]
     phases += [SearchPhase("rounds", ends.best_round), SearchPhase("closed form", ends.closed_form)]
