@@ -12,7 +12,7 @@ from qhyvit.errors import InputError, OutputError
 from qhyvit_device import manifest as manifests
 from qhyvit_device import signature
 
-INSTALL = "pip install 'qhyvit[sign]'"
+INSTALL = "in an environment of its own, pip install 'qhyvit[sign]'"
 
 
 @dataclass(frozen=True)
