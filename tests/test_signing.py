@@ -1,7 +1,11 @@
 """`qhyvit sign`: signatures that OpenSSF's model-signing and a board find right, of whole bundles alone."""
 
 import json
+import re
+import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -124,6 +128,21 @@ def test_a_mistake_is_one_line_and_nothing_is_written(bundle, keys, tmp_path, ca
     assert (out, len(err.splitlines())) == ("", 1)
     assert said in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_signing_needs_the_extra_sign_alone(bundle, keys):
+    """In a process where nothing else of the pipeline can be imported: the two do not fit into one environment."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    extras = {name: {re.match(r"[\w-]+", line)[0] for line in lines}
+              for name, lines in project["optional-dependencies"].items()}  # fmt: skip
+    gone = {name.replace("-", "_") for name in extras["pipeline"] - extras["sign"]}
+    gone -= {"flatbuffers"}  # the runtime's own
+    code = f"import sys; sys.modules.update(dict.fromkeys({sorted(gone)}))\nfrom qhyvit.cli import main; main()"
+    command = [sys.executable, "-c", code, "sign", str(bundle), "--key", str(keys[0])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (bundle / "model.sig").is_file()
+    assert {"torch", "scipy", "jinja2"} <= gone
 
 
 def test_without_the_extra_one_line_says_what_to_install(bundle, keys, monkeypatch, capsys):

@@ -19,7 +19,8 @@ SOMETIMES = {
 }  # fmt: skip
 EXTRAS = {
     "sweep": "for `qhyvit sweep`, and `qhyvit evaluate` with --workers", "onnx": "for --onnx",
-    "sign": "for `qhyvit sign`, which may have an environment of its own", "tflm": "for --target tflm", "ethos-u": "for --target ethos-u55 and the like",
+    "sign": "for `qhyvit sign`, which may have an environment of its own",
+    "tflm": "for --target tflm", "ethos-u": "for --target ethos-u55 and the like",
 }  # fmt: skip
 PROGRAMS = {"ssh": "for `qhyvit bench --ssh`", "dpkg-deb": "for `qhyvit bundle-image` (apt-get and dpkg-deb)"}
 BUILD_MEMORY_MIB = 5000  # mobilevitv2_075 with 128 images takes 4.9 GB
