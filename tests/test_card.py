@@ -1,12 +1,15 @@
 """Cards: the same facts as Markdown and JSON, figures that other commands give, intervals by Wilson's formula."""
 
+import hashlib
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 
 from qhyvit import card, cli, evaluation
+from qhyvit.card import gather
 from qhyvit.errors import InputError
 from qhyvit_device import manifest as manifests
 from tests import _tiny
@@ -91,11 +94,11 @@ def test_the_command_writes_both_forms(place, capsys):
     assert called("card", place / "B", "--images", place / "val", "--licence", "a | b <x>") == 0
     assert capsys.readouterr().out.splitlines() == [str(place / "B.card.md"), str(place / "B.card.json")]
     told, text = card.read(place / "B.card.json"), (place / "B.card.md").read_text()
-    assert told["schema_version"] == card.SCHEMA_VERSION
-    assert told["speed"] is None
+    assert told.schema_version == card.SCHEMA_VERSION
+    assert told.speed is None
     assert "| licence of the weights | a \\| b &lt;x> |" in text
-    figure = told["accuracy"]["figures"][0]
-    assert f"| {figure['integer']:.2f} ({figure['low']:.1f} to {figure['high']:.1f}) |" in text
+    figure = told.accuracy.figures[0]
+    assert f"| {figure.integer:.2f} ({figure.low:.1f} to {figure.high:.1f}) |" in text
     assert "qhyvit card BUNDLE --bench 5" in text
     assert "On 30 images of val" in text
     heads = [line for line in text.splitlines() if line.startswith("| ---")]
@@ -105,10 +108,50 @@ def test_the_command_writes_both_forms(place, capsys):
             assert text.splitlines()[i - 1].count(" | ") == line.count(" | ")
 
 
+def test_a_card_of_wrong_types_is_none(place, tmp_path):
+    """Each value of another type, the other values as they were."""
+    assert called("card", place / "B", "--images", place / "val", "--out", tmp_path / "c") == 0
+    good = json.loads((tmp_path / "c.json").read_text())
+    for where in ({}, good["accuracy"], good["accuracy"]["figures"][0]):
+        for name, value in list((where or good).items()):
+            kept = where or good
+            kept[name] = {"x": [1]} if not isinstance(value, dict) else [1]
+            (tmp_path / "c.json").write_text(json.dumps(good))
+            with pytest.raises(InputError, match="make it again"):
+                card.read(tmp_path / "c.json")
+            kept[name] = value
+    (tmp_path / "c.json").write_text(json.dumps(good))
+    assert card.read(tmp_path / "c.json").bundle == "B"
+
+
+def test_a_card_says_what_it_is_of(place, made):
+    """Digests by other means, and the target with its proof."""
+    text = (place / "B" / "manifest.json").read_bytes()
+    assert made.bundle_sha256 == hashlib.sha256(text).hexdigest()
+    assert made.proven == {"litert": json.loads(text)["created_by"]["target"]["proof"]}
+    assert made.verified_share == json.loads(text)["created_by"]["against_float"]["alike"]["share"]
+
+
+@pytest.mark.parametrize("change", ["picture", "name", "label"])
+def test_other_images_have_another_digest(place, tmp_path, change):
+    shutil.copytree(place / "val", tmp_path / "val")
+    before = card.images_digest(place / "val", None)
+    assert card.images_digest(tmp_path / "val", None) == before
+    if change == "picture":
+        shutil.copy(tmp_path / "val" / "1.png", tmp_path / "val" / "0.png")
+    elif change == "name":
+        (tmp_path / "val" / "0.png").rename(tmp_path / "val" / "zero.png")
+    else:
+        labels = tmp_path / "val" / "labels.csv"
+        labels.write_text(labels.read_text().replace("0.png,0", "0.png,1"))
+    assert card.images_digest(tmp_path / "val", None) != before
+    assert card.images_digest(place / "val", None, (0, 1)) != before
+
+
 def test_json_goes_to_stdout_alone(place, tmp_path, capsys):
     assert called("card", place / "B", "--out", tmp_path / "it", "--bench", 0.1, "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == card.read(tmp_path / "it.json")
+    assert told == json.loads(json.dumps(card.read(tmp_path / "it.json").to_json()))
     assert (told["accuracy"], told["licence"]) == (None, "not stated")
     text = (tmp_path / "it.md").read_text()
     assert "Not measured: `qhyvit card BUNDLE --images FOLDER`" in text
@@ -134,7 +177,9 @@ def test_random_weights_are_said_first(tmp_path):
     assert first == "**The weights are random: this file shows size and time, and its answers mean nothing.**"
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema_version": 2}'])
+@pytest.mark.parametrize("content", [
+    "", "[]", "{}", '{"schema_version": 1}', '{"schema_version": 2}', '{"schema_version": 2, "bundle": 1}', "[" * 10**5,
+])  # fmt: skip
 def test_what_is_no_card_is_one_line(tmp_path, content):
     (tmp_path / "c.json").write_text(content)
     with pytest.raises(InputError, match="make it again"):
@@ -148,7 +193,7 @@ def test_images_that_were_used_to_calibrate_are_refused(place, tmp_path, capsys)
 
 
 def test_no_interval_where_a_figure_is_no_share_of_images():
-    figure = card._figure("mIoU_percent", 50.0, 60.0, 10, share=False)
+    figure = gather._figure("mIoU_percent", 50.0, 60.0, 10, share=False)
     assert (figure.low, figure.high, figure.floating_low) == (None, None, None)
-    shares = card._figure("top1_percent", 50.0, 60.0, 10, share=True)
+    shares = gather._figure("top1_percent", 50.0, 60.0, 10, share=True)
     assert np.isfinite([shares.low, shares.high, shares.floating_low, shares.floating_high]).all()

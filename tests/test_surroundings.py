@@ -21,7 +21,7 @@ ARGUMENTS = {  # what a command needs before it looks at files
     "bench": "{x} --ssh {x}",
     "targets": "", "bundle-c": "{x} --out out", "card": "{x} --out out", "doctor": "", "zoo": "{x} --out out",
     "bundle-tflite": "{x} --out out", "bundle-web": "{x} --litertjs {x} --out out",
-    "bundle-image": "{x} --out out", "bundle-tarball": "{x} --out out",
+    "sign": "{x} --key {x}", "bundle-image": "{x} --out out", "bundle-tarball": "{x} --out out",
 }  # fmt: skip
 COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
 LISTS = ("models", "methods", "tasks", "targets", "doctor")  # write to stdout without any file

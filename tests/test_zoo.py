@@ -101,7 +101,7 @@ def test_a_zoo_has_bundles_cards_and_a_page_of_their_figures(place):
         found = dict(zip(head, row, strict=True))
         figure = about["accuracy"]["figures"][0]
         assert found["integer"] == f"{figure['integer']:.2f} ({figure['low']:.1f} to {figure['high']:.1f})"
-        assert found["images"] == "20"
+        assert found["images"] == "20 of val"
         assert found["licence"] == about["licence"]
         assert found["MB"] == f"{about['size_bytes'] / 1e6:.2f}"
     assert all((out / link).is_file() for link in table.links)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from qhyvit_device import __version__
-from qhyvit_device.commands import bench, classify, doctor, embed, info, run, segment, update
+from qhyvit_device.commands import bench, classify, doctor, embed, info, run, segment, update, verify
 from qhyvit_device.commands.shared.command import PROGRAM
 from qhyvit_device.errors import DeviceError
 from qhyvit_device.terminal import guarded
@@ -17,7 +17,7 @@ COMMANDS = {
     command.name: command
     for command in (
         classify.COMMAND, embed.COMMAND, segment.COMMAND, run.COMMAND, info.COMMAND, doctor.COMMAND, bench.COMMAND,
-        update.COMMAND,
+        update.COMMAND, verify.COMMAND,
     )
 }  # fmt: skip
 EXAMPLES = """examples:
@@ -31,6 +31,7 @@ EXAMPLES = """examples:
   qhyvit-device info BUNDLE
   qhyvit-device doctor
   qhyvit-device update BUNDLE NEW
+  qhyvit-device verify BUNDLE --key maker.pub
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -11,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from qhyvit_device import board
+from qhyvit_device import board, signature
 from qhyvit_device.errors import DeviceError
 from qhyvit_device.interpreter import find_interpreter
 from qhyvit_device.trust import GOOD_GOVERNORS
@@ -183,13 +184,25 @@ def system_files(root: Path = Path("/")) -> list[Finding]:
     return [Finding("/sys", WARNING, "not mounted: XNNPACK takes no op, and int8 runs on slow kernels", "mount /sys")]
 
 
+def signatures() -> list[Finding]:
+    """Where bundles have to be signed: by whom, and whether that can be checked."""
+    if signature.VARIABLE not in os.environ:
+        return []
+    try:
+        key = signature.configured()
+    except DeviceError as error:
+        return [Finding("signatures", MISSING, f"no bundle is read: {error}", "see docs/security.md")]
+    assert key is not None
+    return [Finding("signatures", OK, f"bundles have to be signed by {key.path} ({key.hint[:16]})")]
+
+
 def examine(root: Path = Path("/")) -> list[Finding]:
     """Everything that a board needs, and what decides how fast it is."""
     wanted = [r for r in requirements() if not r.extra]
     packages = [installed(r, "no bundle can be read", needed=True) for r in wanted if r.name != RUNTIME]
     return [
         python(), *packages, runtime(), *processor(root), *system_files(root),
-        memory(LEAST_MEMORY_MIB, "end other programs", root),
+        memory(LEAST_MEMORY_MIB, "end other programs", root), *signatures(),
     ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from qhyvit_device import files
+from qhyvit_device import files, signature
 from qhyvit_device.arrays import MOST_CHANNELS, MOST_SIDE, Shape
 from qhyvit_device.errors import InputError, ManifestError
 from qhyvit_device.flat import LARGEST_TENSOR, MOST_AXES
@@ -284,18 +284,43 @@ def dumps(manifest: Manifest) -> str:
     return json.dumps({k: v for k, v in asdict(manifest).items() if k in known}, indent=1, default=dict) + "\n"
 
 
-def load(path: Path, folder: int | None = None) -> Manifest:
-    """Read a manifest file; ``folder``: see :func:`qhyvit_device.files.open_regular`.
+def load(path: Path) -> Manifest:
+    """Read a manifest file.
 
     Raises:
-        InputError: missing, unreadable, too large, a link, or no regular file.
+        InputError: missing, unreadable, too large, a link, no regular file; or this machine asks for a signature that
+            its folder does not have (:mod:`qhyvit_device.signature`).
         ManifestError: no JSON, or against the schema.
     """
+    key = signature.configured()
+    if key is not None:
+        return _parsed(_held(signature.signed_files(path.parent, key), path), path)
+    return _parsed(_content(path, None), path)
+
+
+def _held(signed: Mapping[str, bytes], path: Path) -> bytes:
+    """The content of a file among those that are signed.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    if path.name not in signed:
+        raise InputError(f"{path}: not among the files that were signed; is this a bundle?")
+    return signed[path.name]
+
+
+def _content(path: Path, folder: int | None) -> bytes:
+    """Of a manifest file; ``folder``: see :func:`qhyvit_device.files.open_regular`."""
     try:
-        content = files.read(path, MAX_BYTES, folder=folder)
+        return files.read(path, MAX_BYTES, folder=folder)
     except InputError as error:
         hint = "" if path.exists() else "; is this a bundle folder?"
         raise InputError(f"{error}{hint}") from error
+
+
+def _parsed(content: bytes, path: Path) -> Manifest:
+    if len(content) > MAX_BYTES:
+        raise InputError(f"{path}: a file of more than {MAX_BYTES >> 20} MB is refused")
     try:
         return from_dict(json.loads(content.decode()))
     except UnicodeDecodeError as error:
@@ -328,20 +353,25 @@ class Bundle:
     files: Mapping[str, bytes]
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, *, signed: bool = True) -> Bundle:
     """Read every file of a bundle once, and check its checksum.
 
+    Args:
+        signed: where this machine asks for signatures, look at nothing of the bundle before its own is found right.
+
     Raises:
-        InputError: a file is missing, a link, no regular file, too large, or not the one that the bundle was made with.
+        InputError: a file is missing, a link, no regular file, too large, or not the one that the bundle was made with;
+            or see :func:`qhyvit_device.signature.signed_files`.
         ManifestError: see :func:`load`.
     """
+    key = signature.configured() if signed else None
     while True:
         try:
             handle = os.open(folder, FOLDER_FLAGS)
         except (OSError, ValueError):
-            return _read_bundle(folder, None)  # says what is wrong
+            return _read_bundle(folder, None, key)  # says what is wrong
         try:
-            return _read_bundle(folder, handle)
+            return _read_bundle(folder, handle, key)
         except InputError:
             if _is_still(folder, handle):  # else it was updated, and the old one is being removed
                 raise
@@ -357,13 +387,16 @@ def _is_still(folder: Path, handle: int) -> bool:
         return True
 
 
-def _read_bundle(folder: Path, handle: int | None) -> Bundle:
-    manifest = load(folder / FILE_NAME, handle)
+def _read_bundle(folder: Path, handle: int | None, key: signature.PublicKey | None) -> Bundle:
+    held = None if key is None else signature.signed_files(folder, key, handle)
+    path = folder / FILE_NAME
+    manifest = _parsed(_content(path, handle) if held is None else _held(held, path), path)
     found = {}
     for name, expected in manifest.checksums.items():
-        content = files.read(folder / name, MAX_FILE, folder=handle)
+        path = folder / name
+        content = files.read(path, MAX_FILE, folder=handle) if held is None else _held(held, path)
         if hashlib.sha256(content).hexdigest() != expected:
-            raise InputError(f"{folder / name}: checksum differs, the file was damaged or replaced; copy it again")
+            raise InputError(f"{path}: checksum differs, the file was damaged or replaced; copy it again")
         if name in manifest.needed:
             found[name] = content
     return Bundle(folder, manifest, found)

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from qhyvit_device import files
+from qhyvit_device import files, signature
 from qhyvit_device import manifest as manifests
 from qhyvit_device.errors import CheckFailedError, DeviceError, InputError
 from qhyvit_device.manifest import Manifest
@@ -78,10 +78,11 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _copy(bundle: Path, target: Path) -> None:
-    """The files that a bundle's manifest names, and no others, on the disk when it returns."""
+    """The files that a bundle's manifest names, its signature, and no others, on the disk when it returns."""
     raw = files.read(bundle / manifests.FILE_NAME, manifests.MAX_BYTES)
     target.mkdir()
-    for name in manifests.load(bundle / manifests.FILE_NAME).checksums:
+    more = (signature.FILE_NAME,) if (bundle / signature.FILE_NAME).exists() else ()
+    for name in (*manifests.load(bundle / manifests.FILE_NAME).checksums, *more):
         (target / name).write_bytes(files.read(bundle / name, manifests.MAX_FILE))
         _sync(target / name)
     (target / manifests.FILE_NAME).write_bytes(raw)

@@ -19,6 +19,7 @@ SOMETIMES = {
 }  # fmt: skip
 EXTRAS = {
     "sweep": "for `qhyvit sweep`, and `qhyvit evaluate` with --workers", "onnx": "for --onnx",
+    "sign": "for `qhyvit sign`, which may have an environment of its own",
     "tflm": "for --target tflm", "ethos-u": "for --target ethos-u55 and the like",
 }  # fmt: skip
 PROGRAMS = {"ssh": "for `qhyvit bench --ssh`", "dpkg-deb": "for `qhyvit bundle-image` (apt-get and dpkg-deb)"}
@@ -45,7 +46,11 @@ def _packages() -> list[Finding]:
     wanted = doctor.requirements()
     if not wanted:
         return [Finding("qhyvit", NOTE, "not installed: what it needs is not known", "pip install 'qhyvit[pipeline]'")]
-    return [finding for requirement in wanted if (finding := _package(requirement)) is not None]
+    found: dict[str, Finding] = {}
+    for requirement in wanted:
+        if (finding := _package(requirement)) is not None:
+            found.setdefault(finding.name, finding)  # several extras may ask for one
+    return list(found.values())
 
 
 def _package(wanted: Requirement) -> Finding | None:

@@ -156,14 +156,19 @@ def evaluated(
     return Evaluation(task, len(integer), score, reference, alike, test, mode, profile)
 
 
+def float_path(bundle: Path, given: Path | None, manifest: Manifest) -> Path | None:
+    """The float file named, or the one of the build if it lies there unchanged; else None."""
+    if given is not None:
+        return given
+    path = files.beside(bundle, ".work") / "float.tflite"
+    recorded = manifest.created_by.get("float_sha256")
+    return path if path.is_file() and files.sha256(path.read_bytes()) == recorded else None
+
+
 def float_file(bundle: Path, given: Path | None, model: Model) -> TfliteFile | None:
-    """The float file named, or the one of the build if it lies there unchanged."""
-    path = given or files.beside(bundle, ".work") / "float.tflite"
-    if given is None:
-        recorded = model.manifest.created_by.get("float_sha256")
-        if not path.is_file() or files.sha256(path.read_bytes()) != recorded:
-            return None
-    return TfliteFile.load(path)
+    """The float file of :func:`float_path` in its interpreter."""
+    path = float_path(bundle, given, model.manifest)
+    return None if path is None else TfliteFile.load(path)
 
 
 def squash_hint(paths: list[Path]) -> str | None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from qhyvit.errors import InputError, OutputError, QhyvitError, UsageError
 from qhyvit_device import manifest as manifests
+from qhyvit_device import signature
 from qhyvit_device.files import open_regular
 
 OWN = ".py:"  # in FILE.py:FUNCTION, a factory of models
@@ -89,7 +90,7 @@ def holds_a_bundle(folder: Path) -> bool:
         found = manifests.load(folder / manifests.FILE_NAME)
     except QhyvitError:
         return False
-    return only(folder, (manifests.FILE_NAME, *found.checksums))
+    return only(folder, (manifests.FILE_NAME, signature.FILE_NAME, *found.checksums))
 
 
 @contextlib.contextmanager

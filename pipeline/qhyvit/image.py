@@ -25,6 +25,7 @@ from qhyvit import files
 from qhyvit.errors import InputError, OutputError, UsageError
 from qhyvit.progress import Log
 from qhyvit.wheelhouse import Platform, fetch, make
+from qhyvit_device import signature
 from qhyvit_device.manifest import FILE_NAME, Manifest
 from qhyvit_device.runner import Model
 
@@ -84,8 +85,10 @@ def below(folder: Path, prefix: str = "") -> Iterator[Entry]:
 
 
 def bundle_files(bundle: Path, manifest: Manifest, prefix: str) -> list[Entry]:
-    """The bundle's own files and no others that may lie beside them."""
-    return [(prefix, bundle), *((f"{prefix}/{name}", bundle / name) for name in (FILE_NAME, *manifest.checksums))]
+    """The bundle's own files, its signature, and no others that may lie beside them."""
+    more = [signature.FILE_NAME] if (bundle / signature.FILE_NAME).is_file() else []
+    names = [FILE_NAME, *manifest.checksums, *more]
+    return [(prefix, bundle), *((f"{prefix}/{name}", bundle / name) for name in names)]
 
 
 class _Hashing:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from qhyvit.config import BuildConfig, OutputConfig, read_toml, relative
 from qhyvit.data import combined_hash, hash_files
 from qhyvit.errors import QhyvitError, UsageError
 from qhyvit.options import Settings, options_of, setting
+from qhyvit.overview import Shown, render, times_of_cards
 from qhyvit.progress import Log, Progress, silent
-from qhyvit.report.page import environment
 from qhyvit.work import toolchain
 from qhyvit_device.manifest import read_bundle
 from qhyvit_device.preprocess import images_in
@@ -43,24 +43,15 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What became of one: ``failed`` is "" or why there is no bundle; ``card``: the JSON of its card."""
-
-    name: str
-    failed: str
-    card: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True)
 class Zoo:
     """All of them, and the page."""
 
-    made: tuple[Made, ...]
+    made: tuple[Shown, ...]
     page: Path
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {"page": str(self.page), "models": [asdict(m) for m in self.made]}
+        return {"page": str(self.page), "models": [m.to_json() for m in self.made]}
 
 
 def read_zoo(path: Path) -> tuple[str, tuple[Entry, ...]]:
@@ -123,7 +114,7 @@ def make(
             progress(f"zoo: {entry.name}", i / len(entries))
             made.append(_made(entry, out, state, _Talk(entry.name, progress, log), force=force))
         page = out / PAGE
-        files.write_text(page, render(title, made))
+        files.write_text(page, render(title, made, times_of_cards(made)))
     return Zoo(tuple(made), page)
 
 
@@ -151,7 +142,7 @@ def _state(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _made(entry: Entry, out: Path, state: dict[str, Any], talk: _Talk, *, force: bool) -> Made:
+def _made(entry: Entry, out: Path, state: dict[str, Any], talk: _Talk, *, force: bool) -> Shown:
     bundle = out / entry.name
     try:
         key = files.sha256(json.dumps([toolchain(), entry.build.to_json(), [*_digests(entry.build)]]).encode())
@@ -162,10 +153,10 @@ def _made(entry: Entry, out: Path, state: dict[str, Any], talk: _Talk, *, force:
             _build(entry, bundle, talk, force=force)
             state[entry.name] = {**(known if isinstance(known, dict) else {}), "build": key}
             files.write_text(out / STATE, json.dumps(state, indent=1) + "\n")
-        return Made(entry.name, "", _card(entry, bundle, state, talk))
+        return Shown(entry.name, "", _card(entry, bundle, state, talk), f"{entry.name}.card.md")
     except QhyvitError as error:
         talk.log(f"failed: {error}")
-        return Made(entry.name, str(error), None)
+        return Shown(entry.name, str(error), None)
 
 
 def _is_whole(bundle: Path) -> bool:
@@ -206,13 +197,11 @@ def _digests(config: BuildConfig) -> Iterator[str]:
     yield "" if labels is None else files.sha256(files.read_bytes(labels, "label names"))
 
 
-def _card(entry: Entry, bundle: Path, state: dict[str, Any], talk: _Talk) -> dict[str, Any]:
+def _card(entry: Entry, bundle: Path, state: dict[str, Any], talk: _Talk) -> card.Card:
     target, about = files.beside(bundle, ".card"), entry.card
-    digests = [files.sha256(files.read_bytes(bundle / "manifest.json", "manifest"))]
+    digests = [card.bundle_digest(bundle)]
     if about.images is not None:
-        digests += [combined_hash(hash_files(images_in(about.images)))]
-        lists = [p for p in (about.labels, about.images / "labels.csv") if p is not None and p.is_file()]
-        digests += [files.sha256(files.read_bytes(p, "labels")) for p in lists]
+        digests.append(card.images_digest(about.images, about.labels))
     key = files.sha256(json.dumps([card.SCHEMA_VERSION, about.to_json(), digests]).encode())
     path, words = files.beside(target, ".json"), files.beside(target, ".md")
     if state[entry.name].get("card") == key and path.is_file() and words.is_file():
@@ -226,45 +215,4 @@ def _card(entry: Entry, bundle: Path, state: dict[str, Any], talk: _Talk) -> dic
     state[entry.name]["card"] = key
     files.write_text(bundle.parent / STATE, json.dumps(state, indent=1) + "\n")
     talk.log("card written")
-    return made.to_json()
-
-
-def _cell(figure: Mapping[str, Any] | None, key: str = "integer") -> str:
-    if figure is None or figure[key] is None:
-        return ""
-    low, high = (figure[name if key == "integer" else f"floating_{name}"] for name in ("low", "high"))
-    return f"{figure[key]:.2f}" + ("" if low is None else f" ({low:.1f} to {high:.1f})")
-
-
-def row(made: Made) -> dict[str, Any]:
-    """What the page shows of a model, by column; "" is not known."""
-    found = made.card
-    if found is None:
-        return {"name": made.name, "failed": made.failed}
-    right, fast = found["accuracy"], found["speed"]
-    first = right["figures"][0] if right and right["figures"] else None
-    off = found["off_delegate"]
-    return {
-        "name": made.name, "failed": "", "random": found["random_weights"],
-        "columns": {
-            "model": found["model"], "task": found["task"], "input": found["input"],
-            "images": str(right["images"]) if right else "",
-            "figure": first["name"].replace("_percent", " %") if first else "",
-            "integer": _cell(first), "float": _cell(first, "floating"),
-            "agreement": _cell(right["agreement"]) if right else "", "MB": f"{found['size_bytes'] / 1e6:.2f}",
-            "p50 ms": f"{fast['p50_ms']:.2f}" if fast else "", "p90": f"{fast['p90_ms']:.2f}" if fast else "",
-            "p99": f"{fast['p99_ms']:.2f}" if fast else "", "first": f"{fast['first_ms']:.2f}" if fast else "",
-            "peak MiB": f"{fast['peak_memory_mib']:.0f}" if fast and fast["peak_memory_mib"] is not None else "",
-            "ops": str(sum(found["ops"].values())), "off XNNPACK": str(sum(off.values())), "licence": found["licence"],
-        },
-    }  # fmt: skip
-
-
-def render(title: str, made: list[Made]) -> str:
-    """One page that fetches nothing: a table, on a phone a block for each model."""
-    rows = [row(m) for m in made]
-    columns = list(dict.fromkeys(name for r in rows for name in r.get("columns", {})))
-    shown = [c for c in columns if any(r.get("columns", {}).get(c) for r in rows)]
-    machines = {m.card["speed"]["machine"] for m in made if m.card and m.card["speed"]}
-    about = {"title": title, "rows": rows, "columns": shown, "machines": sorted(machines)}
-    return environment().get_template("zoo.html").render(about)
+    return made

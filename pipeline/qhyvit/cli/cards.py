@@ -1,4 +1,4 @@
-"""Commands that tell others of a bundle: its card, and a zoo of many."""
+"""Commands for giving a bundle to others: its card, a zoo of many, its signature."""
 
 from __future__ import annotations
 
@@ -58,3 +58,19 @@ def zoo(
     failed = [m.name for m in found.made if m.failed]
     if failed:
         raise CheckFailedError(f"{len(failed)} of {len(found.made)} models failed: {', '.join(failed)}")
+
+
+@app.command(epilog="Example: `qhyvit sign v2-int8 --key maker.pem`; `qhyvit-device verify v2-int8 --key maker.pub`")
+def sign(
+    bundle: Bundle,
+    key: Annotated[Path, typer.Option(help="Private key in PEM: P-256, P-384 or P-521.")],
+    as_json: Json = False, force: Force = False,
+) -> None:  # fmt: skip
+    """Sign a bundle with OpenSSF's model-signing, so that boards can refuse what others made; needs the extra sign."""
+    from qhyvit import signing
+
+    made = signing.sign(bundle, key, force=force)
+    if as_json:
+        print(json.dumps({"file": str(made.path), "key_sha256": made.key_sha256, "files": made.files}))
+        return
+    console.say(f"{made.path}: {len(made.files)} files, by the key {made.key_sha256[:16]}")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qhyvit import console, files
 from qhyvit.cli.app import Bundle, FloatModel, Json, Labels, Mode, Scheduler, Workers, app
 from qhyvit.errors import CheckFailedError, UsageError
+
+if TYPE_CHECKING:
+    from qhyvit.overview import OverviewRequest
 
 ClassMap = Annotated[str | None, typer.Option(help="Number in the label maps of each class, with commas.")]
 
@@ -101,36 +105,68 @@ def inspect(
     look(path, graph=graph, tensors=tensors, as_json=as_json)
 
 
-@app.command(epilog="Example: `qhyvit report v2-int8 --images val/ --bench bench.json --out v2-int8.html`")
+@app.command(
+    epilog="Example: `qhyvit report v2-int8 --images val/ --bench bench.json --out v2-int8.html`, "
+    "or `qhyvit report v2-int8 v2-w4a8 v2-050 --images val/ --out page.html`"
+)
 def report(
-    bundle: Bundle,
+    bundles: Annotated[list[Path], typer.Argument(help="Bundle folder; several are shown beside each other.")],
     out: Annotated[Path | None, typer.Option(help="The page to write; default BUNDLE.html.")] = None,
     work: Annotated[Path | None, typer.Option(help="Work directory of the build; default BUNDLE.work.")] = None,
     images: Annotated[Path | None, typer.Option(help="Images to compare float and int8 on, labelled or not.")] = None,
     labels: Labels = None,
-    count: Annotated[int, typer.Option(min=1, help="Most images to use.")] = 1000,
+    count: Annotated[int | None, typer.Option(min=1, help="Most images to use; default 1000.")] = None,
     bench: Annotated[Path | None, typer.Option(help="Latencies, from `qhyvit bench --out` or `qhyvit-device`.")] = None,
     float_model: FloatModel = None,
     class_map: ClassMap = None,
     mode: Mode = None, as_json: Json = False,
 ) -> None:  # fmt: skip
-    """Explain a build on one HTML page: what each tensor and block costs, what would help, where decisions differ."""
+    """Explain a build on one HTML page: what each tensor and block costs, what would help, where decisions differ.
+
+    Several bundles give a page that shows them beside each other: fronts of accuracy against size and time, and a
+    table. What a card beside a bundle says of these images is not measured again.
+    """
+    classes = _classes(class_map)
+    if len(bundles) > 1:
+        from qhyvit.overview import OverviewRequest
+
+        own = {"--work": work, "--count": count, "--float": float_model}
+        request = OverviewRequest(tuple(bundles), images, labels, mode, classes, bench)
+        _several(request, out, [name for name, given in own.items() if given is not None], as_json=as_json)
+        return
     from qhyvit.report.gather import gather
     from qhyvit.report.page import render
-    from qhyvit.report.request import Request
+    from qhyvit.report.request import COUNT, Request
 
+    (bundle,) = bundles
     target = out or files.beside(bundle, ".html")
     files.check_file(target)
     with console.talk() as talk:
-        classes = _classes(class_map)
-        found = gather(
-            Request(bundle, work, images, labels, bench, float_model, mode, count, classes, talk.progress)
-        )
+        found = gather(Request(bundle, work, images, labels, bench, float_model, mode, count or COUNT, classes,
+                               talk.progress))  # fmt: skip
     files.write_text(target, render(found))
     if as_json:
         print(json.dumps(found.to_json()))
     else:
         console.say(target)
+
+
+def _several(request: OverviewRequest, out: Path | None, own: Sequence[str], *, as_json: bool) -> None:
+    """Write the page of several bundles; ``own``: options that were given and are of one bundle alone."""
+    from qhyvit.overview import overview, render
+
+    if own:
+        raise UsageError(f"{own[0]} is of one bundle: leave it out, or report that bundle by itself")
+    if out is None:
+        raise UsageError("several bundles go onto one page: name it with --out PAGE.html")
+    files.check_file(out)
+    with console.talk() as talk:
+        found = overview(request, talk.progress, talk.log)
+    files.write_text(out, render(f"{len(found.bundles)} bundles", found.bundles, found.times))
+    if as_json:
+        print(json.dumps(found.to_json()))
+    else:
+        console.say(out)
 
 
 @app.command(epilog="Example: `qhyvit compare v2-int8 v2-minmax --images val/`")

@@ -8,6 +8,8 @@ from pathlib import Path
 from qhyvit import files
 from qhyvit.progress import Progress, silent
 
+COUNT = 1000  # images by default
+
 
 @dataclass(frozen=True)
 class Request:
@@ -27,7 +29,7 @@ class Request:
     bench: Path | None = None
     float_model: Path | None = None
     mode: str | None = None
-    count: int = 1000
+    count: int = COUNT
     class_map: tuple[int, ...] | None = None
     progress: Progress = field(default=silent)
 

@@ -74,5 +74,5 @@ TASK = Task(
     kept="of the variance of each value", limit=0.9, far=0.05, thorough=True,
     truth=Truth.VALUES, truth_is_needed=True, score=_score, apart=_apart, said=_said,
     columns={"mae": "mean error", "rmse": "RMS error", "r_squared": "R squared"}, reading="R squared to float",
-    distance_name="error",
+    errors=("mae", "rmse"), distance_name="error",
 )  # fmt: skip

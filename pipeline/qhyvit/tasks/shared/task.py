@@ -87,7 +87,7 @@ class Task:
         one_class: each image is decided for one class, by its largest output.
         score: (outputs [N, outputs], the truth, layout) -> how right they are; None where there is no truth. The truth
             is [N] class indices, [N, values], or :class:`qhyvit.tasks.shared.score.LabelMaps`.
-        columns: titles of the score's figures, by their names.
+        columns: titles of the score's figures, by their names; ``errors``: those of which less is better.
         apart: (reference [N, outputs], outputs [N, outputs], layout) -> how far each image is from float, [N]; 0 where
             there is nothing to show. ``said``: (outputs [outputs], layout, labels) -> what they say, in words.
             ``picture``: (outputs [outputs], layout) -> the class of each pixel, [h, w], where that can be drawn.
@@ -111,6 +111,7 @@ class Task:
     one_class: bool = False
     score: Callable[[np.ndarray, Any, Layout], Score] | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
     apart: Callable[[np.ndarray, np.ndarray, Layout], np.ndarray] = lambda a, b, layout: np.abs(a - b).max(axis=1)
     said: Callable[[np.ndarray, Layout, Sequence[str]], str] = lambda row, layout, labels: ""
     picture: Callable[[np.ndarray, Layout], np.ndarray] | None = None
