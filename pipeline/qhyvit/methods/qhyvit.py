@@ -29,7 +29,7 @@ from qhyvit.methods.shared.state import SearchPhase, State, behind
 from qhyvit.ops.shared.layer import layers
 from qhyvit.plan import TensorQuant, quants_from_json, quants_to_json
 
-JUDGES = 64  # images that say which of several states is the best
+JUDGES = 64  # images that say whether learned scales are better
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,10 @@ class _Ends:
 
         Every group chooses as if the others stayed; where many move at once the network can come out worse.
         """
-        judges = self._judges(problem, state)
         problem, graph = problem.searched(self.options.search_images).on(state.graph), state.graph
         quants = state.quants
         if state.tried:
-            seen = [(mean_distance(judges, finish(graph, q)), q) for q in (*state.tried, quants)]
+            seen = [(mean_distance(problem, finish(graph, q)), q) for q in (*state.tried, quants)]
             problem.log("distance of the rounds since the last fold: " + ", ".join(f"{d:.4f}" for d, _ in seen))
             quants = min(seen, key=lambda each: each[0])[1]
         quants = finish(graph, quants)
@@ -70,15 +69,11 @@ class _Ends:
         The smaller distance decides, on images that the closed form has not seen where there are such: it fits those
         that it sees two or three times as well as others.
         """
-        judges = self._judges(problem, state)
+        judges = problem.unseen(self.options.search_images, JUDGES)
         after = self._solved(problem, state, self._scales(problem.on(state.graph), state.solution), "again")
         first, last = (mean_distance(judges.on(s.solution.shipped), s.quants) for s in (state, after))
         problem.log(f"distance {first:.4f}, with learned scales {last:.4f}")
         return after if last < first else state
-
-    def _judges(self, problem: Problem, state: State) -> Problem:
-        """Images that say which of two states is better."""
-        return problem.unseen(self.options.search_images, JUDGES).on(state.graph)
 
     def _solved(self, problem: Problem, state: State, quants: Mapping[str, TensorQuant], pieces: str) -> State:
         wanted = self.wanted

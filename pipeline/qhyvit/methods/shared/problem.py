@@ -101,10 +101,10 @@ class Problem:
     def unseen(self, count: int, most: int) -> Problem:
         """The same problem on up to ``most`` images that ``searched(count)`` leaves out: they judge what it found.
 
-        Where it leaves out none, the judges are of those that it sees.
+        Where it leaves out none, those that it sees judge.
         """
         if self.lowered.thorough or len(self.images) <= count:
-            return self.some(most)
+            return self.searched(count)
         return self._on_images(self._order[count : count + most])
 
     @property

@@ -18,8 +18,6 @@ from qhyvit.methods.shared.taken_back import taken_back
 from qhyvit.methods.shared.weight_rounding import search_weights
 from qhyvit.plan import TensorQuant
 
-JUDGES = 16  # images that say which ranges are taken back
-
 
 @dataclass(frozen=True)
 class Round:
@@ -30,7 +28,6 @@ class Round:
 
     def __call__(self, problem: Problem, state: State) -> State:
         """Better ranges and weights for the graph, or an edited graph with ranges to begin with."""
-        judges = problem.unseen(self.options.search_images, JUDGES)
         problem = problem.searched(self.options.search_images).on(state.graph)
         statistics = self._statistics(problem, state)
         search = RangeSearch(
@@ -51,7 +48,7 @@ class Round:
         quants: Mapping[str, TensorQuant] = {**spread(graph, chosen), **weights}
         if self.number:  # min-max ranges, before round 1, are no choice
             same = {name: quant for name, quant in state.quants.items() if quants.get(name) == own.get(name)}
-            quants = taken_back(judges.on(graph), same, quants)
+            quants = taken_back(problem.on(graph), same, quants)
         return replace(state, graph=graph, quants=quants, notes=notes, tried=tried, far=far)
 
     @property

@@ -15,6 +15,7 @@ from qhyvit.methods.shared.problem import Problem
 from qhyvit.methods.shared.ranges import ends, finish, suits
 from qhyvit.plan import TensorQuant
 
+IMAGES = 8  # that show the distance
 NARROWED = 1.05  # an end of the range was so many times as far from 0
 
 Quants = Mapping[str, TensorQuant]
@@ -30,11 +31,11 @@ def taken_back(problem: Problem, before: Quants, after: Quants) -> Quants:
     """``after`` with those ranges of ``before`` with which the outputs are nearest to float's.
 
     Args:
-        problem: on few images, best on those that the round has not seen: what it cuts off there, it did not know.
+        problem: :data:`IMAGES` of its images show the distance.
         before: quantizations of tensors whose values are still the same, by name.
         after: of all tensors.
     """
-    graph = problem.graph
+    graph, some = problem.graph, problem.some(IMAGES)
 
     def name(group: Group) -> str:
         return graph.tensors[group.members[0]].name
@@ -51,7 +52,7 @@ def taken_back(problem: Problem, before: Quants, after: Quants) -> Quants:
         return {**after, **{graph.tensors[t].name: before[name(g)] for g in cut[:count] for t in g.members}}
 
     def distance(count: int) -> float:
-        return mean_distance(problem, finish(graph, mixed(count)))
+        return mean_distance(some, finish(graph, mixed(count)))
 
     if not cut:
         return after
