@@ -60,7 +60,7 @@ from qhyvit.work import FACTS, FLOAT, Work, default_preprocess
 from qhyvit_device.board import peak_memory_mib
 from qhyvit_device.preprocess import Preprocess, normalize, quantize
 
-KEY = ("model", "row", "bits", "seed", "calibration_images", "counted", "set")
+KEY = ("model", "row", "bits", "seed", "calibration_images", "counted", "set", "table")
 
 
 @dataclass(frozen=True)
@@ -209,8 +209,8 @@ def one(args: argparse.Namespace, name: str, seed: int) -> list[dict[str, Any]]:
     seconds = time.process_time() - started
     memory = (peak_memory_mib() or 0.0) / 1024
     base = {
-        "model": model_name(args.model), "table": row.table, "row": name, "bits": bits_name(args), "seed": seed,
-        "calibration_images": args.count, "cpu_seconds": f"{seconds:.0f}", "peak_gib": f"{memory:.2f}",
+        "model": model_name(args.model), "table": args.table or row.table, "row": name, "bits": bits_name(args),
+        "seed": seed, "calibration_images": args.count, "cpu_seconds": f"{seconds:.0f}", "peak_gib": f"{memory:.2f}",
         "sqnr_db": f"{mean_sqnr(solution, problem.images[:8]):.2f}", "folds": len(solution.folds),
     }  # fmt: skip
     logits: dict[str, np.ndarray] = {}
@@ -285,6 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bits", default="8", help="4 to 8, or w4a8")
     parser.add_argument("--size", help="largest file of w4a8, such as 2.1MB")
     parser.add_argument("--rows", default="all", help=f"all, methods, ablation, or names with ';': {'; '.join(ROWS)}")
+    parser.add_argument("--table", help="which table the rows are for; default: methods or ablation, as the row is")
     parser.add_argument("--counted", default="partial,full,deployed", help="ways to count, with commas")
     add_options(parser, "runs", "accuracy.csv")
     return parser
@@ -331,7 +332,8 @@ def main() -> None:
 
 
 def _have(args: argparse.Namespace, name: str, seed: int) -> bool:
-    run = {"model": model_name(args.model), "row": name, "bits": bits_name(args), "seed": seed}
+    table = args.table or ROWS[name].table
+    run = {"model": model_name(args.model), "table": table, "row": name, "bits": bits_name(args), "seed": seed}
     key = {**run, "calibration_images": args.count}
     return all(have_rows(args.out, {**key, "counted": way}) for way in _ways(args, name))
 

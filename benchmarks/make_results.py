@@ -39,18 +39,20 @@ def steps(data: Path, weights: Path, work: Path) -> list[Step]:
     ours = ("--weights", weights / f"{COMPARED}.safetensors", "--images", data / "imagenet_train_1000",
             "--evaluate", *sets, "--resize-mode", "squash")  # fmt: skip
     deployed = ("--counted", "deployed")
+    bits = ("--table", "bits", "--rows", "qhyvit", *deployed)
 
     def accuracy(name: str, *words: object) -> Step:
         return Step(name, _words("accuracy", COMPARED, *ours, "--work", work / COMPARED, *words))
 
     made = [
-        accuracy("bits", "--rows", "qhyvit", "--seeds", "0,1,2,3,4", *deployed),
-        accuracy("bits", "--rows", "qhyvit", "--bits", 6, *deployed),
-        accuracy("bits", "--rows", "qhyvit", "--bits", "w4a8", "--size", "2.5MB", *deployed),
-        accuracy("bits", "--rows", "qhyvit", "--bits", "w4a8", "--size", "2.1MB", *deployed),
+        accuracy("bits", *bits, "--seeds", "0,1,2,3,4"),
+        accuracy("bits", *bits, "--bits", 6),
+        accuracy("bits", *bits, "--bits", "w4a8", "--size", "2.5MB"),
+        accuracy("bits", *bits, "--bits", "w4a8", "--size", "2.1MB"),
         Step("stock", _words("stock", COMPARED, *ours)),
         Step("stock", _words("front", COMPARED, *ours, "--work", work / COMPARED)),
         accuracy("methods", "--rows", f"{RIVALS};qhyvit", "--count", 32),
+        accuracy("methods", "--rows", f"{RIVALS};qhyvit", "--count", 32, "--bits", 6, *deployed),
         accuracy("methods", "--rows", "qhyvit, cpu profile", *deployed),
         accuracy("ablation", "--rows", "ablation", "--count", 32),
     ]
@@ -61,7 +63,7 @@ def steps(data: Path, weights: Path, work: Path) -> list[Step]:
                "--images", place / "train", "--evaluate", place, "--labels", place / "labels_val.csv",
                "--resize-mode", "squash", "--work", work / model, *deployed)  # fmt: skip
         made.append(Step("families", _words(*own, "--rows", "qhyvit;qhyvit, cpu profile")))
-        made.append(Step("bits", _words(*own, "--rows", "qhyvit", "--seeds", 0, "--bits", "w4a8")))
+        made.append(Step("bits", _words(*own, *bits, "--seeds", 0, "--bits", "w4a8")))
     tasks = ("--images", data / "imagenet_train_1000", "--count", 64, "--held-out", 300)
     timed = ("--work", work / "latency", "--weights", weights)
     return [
@@ -78,6 +80,7 @@ def steps(data: Path, weights: Path, work: Path) -> list[Step]:
         Step("latency", _words("latency", *timed, "--turn", 20)),
         Step("op_times", _words("op_times", "--work", work / "latency")),
         Step("instructions", _words("instructions", *timed)),
+        Step("cards", _words("cards", "--data", data, "--work", work / "cards")),
         Step("tables", _words("plots")),
         Step("tables", _words("tables")),
     ]  # fmt: skip

@@ -64,8 +64,6 @@ STOCK = {
     "dynamic_wi8_afp32": "ai-edge-quantizer dynamic int8",
 }
 OURS = {"8": "**qhyvit, fully integer**", "w4a8 2.1MB": "**qhyvit, weights of four bits**"}
-IMAGES = "128"  # calibration images by default
-METHODS_IMAGES = "32"  # of every method where they are compared
 
 
 def stock(results: Results) -> str:
@@ -89,19 +87,14 @@ def _holds(row: Row) -> list[str]:
 def _by_bits(results: Results) -> dict[str, list[Row]]:
     """Deployed integer files of the default calibration, one row a seed, by their bits."""
     found: dict[str, list[Row]] = {}
-    for r in _runs(results, "methods", lambda r: (
-        (r["row"], r["calibration_images"], r["counted"]) == ("qhyvit", IMAGES, "deployed integer")
-    )):  # fmt: skip
+    for r in _runs(results, "bits"):
         found.setdefault(r["bits"], []).append(r)
     return found
 
 
 def bits(results: Results) -> str:
     """Every set of labelled images by itself and all of them, for each number of bits; means over seeds."""
-    given = results.rows("accuracy.csv", lambda r: (
-        (r["model"], r["row"], r["calibration_images"], r["counted"])
-        == (COMPARED, "qhyvit", IMAGES, "deployed integer") and r.get("set", "") != ""
-    ))  # fmt: skip
+    given = results.rows("accuracy.csv", lambda r: (r["model"], r["table"]) == (COMPARED, "bits"))
     rows = []
     for called, named in dict.fromkeys((r["bits"], r["set"]) for r in given):
         own = [r for r in given if (r["bits"], r["set"]) == (called, named)]
@@ -128,9 +121,9 @@ def _mean(rows: list[Row], column: str) -> str:
     return f"{sum(values) / len(values):.2f}{spread}"
 
 
-def _runs(results: Results, table: str, keep: Callable[[Row], bool] = lambda row: True) -> list[Row]:
+def _runs(results: Results, table: str) -> list[Row]:
     """Rows of one table of accuracy.csv: of the model that is compared, on all images that it was counted on."""
-    found = results.rows("accuracy.csv", lambda r: r["table"] == table and r["model"] == COMPARED and keep(r))
+    found = results.rows("accuracy.csv", lambda r: (r["model"], r["table"]) == (COMPARED, table))
     return [r for r in found if of_all_images(r)]
 
 
@@ -142,20 +135,22 @@ def _by_run(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
-def _of(rows: list[Row], counted: str) -> list[Row]:
-    return [r for r in rows if r["counted"] == counted]
+def _of(rows: list[Row], counted: str, bits: int = 8) -> list[Row]:
+    return [r for r in rows if r["counted"] == counted and r["bits"] == str(bits)]
 
 
 def methods(results: Results) -> str:
-    """All methods on the same graph and as many images, simulated and deployed; mean over seeds and their range."""
+    """All methods, simulated and deployed; mean over seeds and their range."""
     rows = []
-    same = _runs(results, "methods", lambda r: (r["bits"], r["calibration_images"]) == ("8", METHODS_IMAGES))
-    for (name, _), found in _by_run(same).items():
+    for (name, images), found in _by_run(_runs(results, "methods")).items():
         deployed = _of(found, "deployed integer") or _of(found, "deployed cpu")
         eight = [_mean(r, "top1_percent") for r in (_of(found, "partial"), _of(found, "full"), deployed)]
-        rows.append([name, str(len({r["seed"] for r in found})), *eight, _mean(deployed, "agreement_percent")])
-    columns = ["top-1 %", "seeds", "partial, simulated", "full, simulated", "**deployed**", "agrees with float %"]
-    return _markdown(columns, rows)
+        agrees = _mean(deployed, "agreement_percent")
+        seeds = str(len({r["seed"] for r in found}))
+        six = [_mean(_of(found, counted, 6), "top1_percent") for counted in ("full", "deployed integer")]
+        rows.append([name, images, seeds, *eight, agrees, *six])
+    columns = ["top-1 %", "calibration images", "seeds", "partial, simulated", "full, simulated", "**deployed**"]
+    return _markdown([*columns, "agrees with float %", "W6A6, simulated", "W6A6, **deployed**"], rows)
 
 
 def ablation(results: Results) -> str:
@@ -185,7 +180,7 @@ def _spreadless(rows: list[Row], column: str) -> str:
 def families(results: Results) -> str:
     """One trained model a family, deployed: float, the stock converter, both profiles."""
     measured = results.rows("accuracy.csv", lambda r: (
-        (r["table"], r["bits"]) == ("methods", "8") and r["row"].startswith("qhyvit") and of_all_images(r)
+        r["model"] != COMPARED and (r["table"], r["bits"]) == ("methods", "8") and r["row"].startswith("qhyvit")
     ))  # fmt: skip
     models, rows = {r["model"] for r in measured}, []
     stock_rows = results.rows("stock.csv", lambda r: (

@@ -68,7 +68,7 @@ def test_rows_of_another_commit_are_made_again(tmp_path, monkeypatch):
 
 def test_bits_and_stock_show_every_set_and_all_seeds(tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks._files.commit", lambda: "abc")
-    base = {"table": "methods", "row": "qhyvit", "calibration_images": 128, "float_top1_percent": 80,
+    base = {"table": "bits", "row": "qhyvit", "calibration_images": 128, "float_top1_percent": 80,
             "size_bytes": 2_500_000, "ops": 9, "float_tensors": 0, "images": 950}  # fmt: skip
     rows = [
         row(**base, bits=bits, seed=seed, set=named, top1_percent=79 + seed)
