@@ -65,12 +65,6 @@ def test_the_search_beats_min_max_on_the_images_it_saw(problem, solutions):
     assert found["qhyvit"] < found["minmax"]
 
 
-def test_the_search_is_the_same_twice(problem, solutions):
-    again = method("qhyvit").search(problem, QUICK)
-    assert again.tensors == solutions["qhyvit"].tensors
-    assert all(np.array_equal(again.constants[name], data) for name, data in solutions["qhyvit"].constants.items())
-
-
 def test_folds_are_made_only_where_the_objective_gains(problem, solutions):
     assert all(note.gain > 0 for note in solutions["qhyvit"].folds)
     without = method("qhyvit").search(problem, {**QUICK, **ONLY_RANGES})

@@ -293,9 +293,8 @@ def load(path: Path) -> Manifest:
         ManifestError: no JSON, or against the schema.
     """
     key = signature.configured()
-    if key is not None:
-        return _parsed(_held(signature.signed_files(path.parent, key), path), path)
-    return _parsed(_content(path, None), path)
+    signed = None if key is None else signature.signed_files(path.parent, key)
+    return _parsed(_content(path, None) if signed is None else _held(signed, path), path)
 
 
 def _held(signed: Mapping[str, bytes], path: Path) -> bytes:
@@ -343,8 +342,7 @@ class Bundle:
     """A bundle as it was read: these very bytes have the checksums of its manifest.
 
     Args:
-        folder: where it lies.
-        manifest: what it says.
+        folder, manifest: where it lies, and what it says.
         files: content of model, labels and test image by name.
     """
 

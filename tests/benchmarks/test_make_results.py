@@ -23,6 +23,7 @@ def test_a_step_is_a_command_line_of_its_benchmark(step):
         assert set(benchmark._named(args.rows)) <= set(benchmark.ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({s.words[0] for s in STEPS} - set(WITH_PARSER)))
 def test_a_step_has_options_that_its_benchmark_has(name):
     done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--help"], capture_output=True, text=True,
