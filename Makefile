@@ -56,7 +56,7 @@ kill: setup     ## every command that writes, killed at each of its changes of t
 coverage: setup  ## every variant through all stages, random weights; writes benchmarks/results/coverage.csv
 	$(PY) -m benchmarks.coverage
 
-results: setup  ## every table anew, by this commit: make results DATA=images WEIGHTS=weights [ONLY=stock,bits]; a night
+results: setup  ## every table anew, by this commit: make results DATA=images WEIGHTS=weights [ONLY=stock,bits]; many hours
 	@OMP_NUM_THREADS=1 $(PY) -m benchmarks.make_results --data "$(DATA)" --weights "$(WEIGHTS)" $(if $(ONLY),--only $(ONLY))
 
 mutation: setup  ## how many of MUTANTS small changes of ops, passes and lowering the tests see; takes up what is done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import shlex
@@ -51,6 +52,14 @@ def ranked_images(folder: Path, labels: Path | None, outputs: int) -> data.Label
     if names[-1] < outputs or len(names) != outputs:
         return labelled_images(folder, labels, task("classify"), outputs)
     return data.Labelled(listed.paths, ranks.astype(np.int64))
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """The options that name calibration images and labelled ones."""
+    parser.add_argument("--images", type=Path, required=True, help="folder of calibration images")
+    parser.add_argument("--evaluate", type=Path, nargs="+", required=True, help="labelled folders")
+    parser.add_argument("--labels", type=Path, help="default: labels.csv of each labelled folder")
+    parser.add_argument("--resize-mode", choices=("crop", "squash"), default="crop", help="of the labelled folders")
 
 
 def ranked_sets(folders: Sequence[Path], labels: Path | None, outputs: int) -> dict[str, data.Labelled]:

@@ -3,8 +3,8 @@
 Each run is a process of its own (its peak memory is measured, and its processor time, whatever else the machine does)
 and its rows are written as soon as it ends; a second call makes only what is missing, and a run that fails stops no
 other. The ablation is deployed only. The simulation of the rows that are ours repeats the file's own arithmetic; that
-of the others is straight float32. What
-is counted is counted in each labelled folder and, where there are several, in all of them together.
+of the others is straight float32. Images are counted in each labelled folder and, where there are several, in all
+of them together.
 Example:
 
     python -m benchmarks.accuracy mobilevitv2_075 --weights W.safetensors --images train/ --evaluate val/ extra/ \\
@@ -28,6 +28,7 @@ from rich.progress import track
 
 from benchmarks._files import (
     ALL,
+    add_images,
     have_rows,
     model_name,
     pixels_of,
@@ -275,10 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a name of the zoo, or FILE.py:FUNCTION")
     parser.add_argument("--weights", type=Path, help="none: those that the model has, or random ones")
-    parser.add_argument("--images", type=Path, required=True, help="folder of calibration images")
-    parser.add_argument("--evaluate", type=Path, nargs="+", required=True, help="labelled folders")
-    parser.add_argument("--labels", type=Path, help="default: labels.csv of each labelled folder")
-    parser.add_argument("--resize-mode", choices=("crop", "squash"), default="crop", help="of the labelled folders")
+    add_images(parser)
     parser.add_argument("--work", type=Path, required=True, help="work directory for the export")
     parser.add_argument("--count", type=int, default=128, help="calibration images")
     parser.add_argument("--seeds", default="0,1,2")

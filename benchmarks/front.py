@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks._files import COMPARED, RESULTS, model_name, pixels_of, ranked_sets, read_rows, write_rows
+from benchmarks._files import COMPARED, RESULTS, add_images, model_name, pixels_of, ranked_sets, read_rows, write_rows
 from benchmarks.accuracy import kept_file
 from benchmarks.stock import quantize, stock_export
 from qhyvit import data, files
@@ -115,10 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a name of the zoo, or FILE.py:FUNCTION")
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True, help="folder of calibration images")
-    parser.add_argument("--evaluate", type=Path, nargs="+", required=True, help="labelled folders, counted together")
-    parser.add_argument("--labels", type=Path, help="default: labels.csv of each labelled folder")
-    parser.add_argument("--resize-mode", choices=("crop", "squash"), default="crop", help="of the labelled folders")
+    add_images(parser)
     parser.add_argument("--count", type=int, default=128, help="calibration images of ours")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, required=True, help="work directory of benchmarks.accuracy")

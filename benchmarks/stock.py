@@ -18,6 +18,7 @@ import torch
 
 from benchmarks._files import (
     RESULTS,
+    add_images,
     model_name,
     pixels_of,
     random_weights,
@@ -93,10 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", help="a name of the zoo, or FILE.py:FUNCTION")
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--images", type=Path, required=True, help="folder of calibration images")
-    parser.add_argument("--evaluate", type=Path, nargs="+", required=True, help="labelled folders, counted together")
-    parser.add_argument("--labels", type=Path, help="default: labels.csv of each labelled folder")
-    parser.add_argument("--resize-mode", choices=("crop", "squash"), default="crop", help="of the labelled folders")
+    add_images(parser)
     parser.add_argument("--count", type=int, default=32, help="calibration images")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, help="a build's work directory: its float and integer files too")
@@ -155,7 +153,7 @@ def main() -> None:
             "ops": looked.op_count, "float_tensors": len(looked.float_tensors), "size_bytes": looked.size_bytes,
             "calibration_images": args.count, "seed": args.seed,
         }  # fmt: skip
-        print(", ".join(f"{k} {v}" for k, v in row.items() if k != "command"), flush=True)
+        print(", ".join(f"{k} {v}" for k, v in row.items()), flush=True)
         rows.append(row)
     write_rows(args.out, rows, ("model", "export", "recipe", "seed"))
 

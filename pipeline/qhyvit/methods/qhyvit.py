@@ -29,7 +29,7 @@ from qhyvit.methods.shared.state import SearchPhase, State, behind
 from qhyvit.ops.shared.layer import layers
 from qhyvit.plan import TensorQuant, quants_from_json, quants_to_json
 
-JUDGES = 128  # at most: all that are unseen by default; images that say whether learned scales are better
+JUDGES = 128  # images, at most, that say whether learned scales are better: by default all 96 that are unseen
 
 
 @dataclass(frozen=True)
