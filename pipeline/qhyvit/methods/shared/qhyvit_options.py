@@ -46,7 +46,9 @@ class QhyvitOptions(Options):
         32, "of all, for everything before; where every output counts it is all", low=1, high=10**6
     )
 
-    fast: bool = setting(False, "three rounds, of eight images where the task allows it, and nothing learned: a fifth of the time")
+    fast: bool = setting(
+        False, "three rounds, of eight images where the task allows it, and nothing learned: a fifth of the time"
+    )
 
     @property
     def effective(self) -> QhyvitOptions:
