@@ -13,7 +13,7 @@ import safetensors.torch
 from benchmarks.demo.images import generate
 
 MODEL = ("mobilevitv2_050", "--classes", "10", "--input-size", "128")
-FAST = ("--count", "8", "--method", "qhyvit", "--set", "rounds=2")
+FAST = ("--count", "8", "--method", "qhyvit", "--set", "rounds=2", "--set", "learn=2")
 
 
 def qhyvit(*args, module="qhyvit", **kwargs):

@@ -24,13 +24,13 @@ from qhyvit.verify.probe import every_tensor, make_interpreter
 from qhyvit.verify.report import first_difference, verify
 from tests._targets import CPU
 
-QUICK = {"rounds": 2, "learn": 8, "int16_ms": 0}
+QUICK = {"rounds": 1, "learn": 0, "int16_ms": 0}
 
 
 @pytest.fixture(scope="module")
 def solved(small, inputs):
     chosen = method("qhyvit")
-    solution = chosen.search(Problem(small.graph, inputs[:8]), {**chosen.defaults, **QUICK})
+    solution = chosen.search(Problem(small.graph, inputs[:4]), {**chosen.defaults, **QUICK})
     plan = QuantPlan(solution.tensors, "qhyvit")
     return solution.shipped, plan, quantized_file(solution.shipped, plan)
 

@@ -34,8 +34,15 @@ def problem(small, inputs):
     return Problem(small.graph, inputs[:8])
 
 
+@pytest.fixture(scope="module")
+def tiny():
+    """Blocks whose kinds the search knows: what it promises of any network is shown on one that is searched fast."""
+    graph = random_graph(["affine norm", "silu of layer", "softmax attention", "residual norm", "depthwise"], 1)
+    return Problem(graph, torch.rand(10, 4, 4, 3, generator=torch.Generator().manual_seed(0)), seed=3)
+
+
 ONLY_RANGES = {"fast_softmax": False, "folds": "none", "int16_ms": 0, "rounds": 2, "learn": 0}
-QUICK = {**method("qhyvit").defaults, "rounds": 3, "learn": 8}
+QUICK = {**method("qhyvit").defaults, "rounds": 2, "learn": 4}
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +72,11 @@ def test_the_search_beats_min_max_on_the_images_it_saw(problem, solutions):
     assert found["qhyvit"] < found["minmax"]
 
 
-def test_folds_are_made_only_where_the_objective_gains(problem, solutions):
+def test_folds_are_made_only_where_the_objective_gains(solutions, tiny):
     assert all(note.gain > 0 for note in solutions["qhyvit"].folds)
-    without = method("qhyvit").search(problem, {**QUICK, **ONLY_RANGES})
-    assert without.graph is problem.graph
+    assert method("qhyvit").search(tiny, QUICK).folds
+    without = method("qhyvit").search(tiny, {**QUICK, **ONLY_RANGES})
+    assert without.graph is tiny.graph
     assert without.folds == ()
 
 
@@ -130,7 +138,7 @@ def test_the_hybrid_weights_are_what_reaches_the_blocks_output(problem, solution
     assert float((mean_square.sum() / expected.sum() - 1).abs()) < 0.15
 
 
-def test_a_stopped_search_goes_on_from_its_last_piece(problem, solutions, tmp_path):
+def test_a_stopped_search_goes_on_from_its_last_piece(tiny, tmp_path):
     class StoppedError(Exception):
         pass
 
@@ -143,14 +151,15 @@ def test_a_stopped_search_goes_on_from_its_last_piece(problem, solutions, tmp_pa
 
     store, said = Store(tmp_path / "part"), []
     store.open("key")
-    for what, at in (("round 3", 0.0), ("reconstruct", 0.5), ("learn", 0.0)):
+    unbroken = method("qhyvit").search(tiny, QUICK)
+    for what, at in (("round 2", 0.0), ("reconstruct", 0.5), ("learn", 0.0)):
         with pytest.raises(StoppedError):
-            method("qhyvit").search(replace(problem, store=store, progress=stop_in(what, at)), QUICK)
-    found = method("qhyvit").search(replace(problem, store=store, log=said.append), QUICK)
+            method("qhyvit").search(replace(tiny, store=store, progress=stop_in(what, at)), QUICK)
+    found = method("qhyvit").search(replace(tiny, store=store, log=said.append), QUICK)
     assert not any(line.startswith("round") for line in said)  # nothing was made twice
-    assert found.tensors == solutions["qhyvit"].tensors
-    assert [n.place for n in found.folds] == [n.place for n in solutions["qhyvit"].folds]
-    assert all(np.array_equal(found.constants[name], data) for name, data in solutions["qhyvit"].constants.items())
+    assert found.tensors == unbroken.tensors
+    assert [n.place for n in found.folds] == [n.place for n in unbroken.folds] != []
+    assert all(np.array_equal(found.constants[name], data) for name, data in unbroken.constants.items())
 
 
 def test_learning_goes_on_at_the_step_where_it_was_stopped(tmp_path, monkeypatch):
@@ -180,9 +189,9 @@ def test_learning_goes_on_at_the_step_where_it_was_stopped(tmp_path, monkeypatch
     assert last == unbroken
 
 
-def test_learned_scales_lower_the_kl_on_the_images_they_saw(problem):
+def test_learned_scales_lower_the_kl_on_the_images_they_saw(small_v2, inputs):
     """At 6 bits: at 8, one step's rounding noise is as large as what a few steps gain in so small a network."""
-    coarse, minmax = replace(problem, bits=6), method("minmax")
+    coarse, minmax = Problem(small_v2.graph, inputs[:4], bits=6), method("minmax")
     start = minmax.search(coarse, minmax.defaults)
     learned = learn(coarse.on(start.graph), start.shipped, start.tensors, 64)
     before, after = (mean_distance(coarse.on(start.shipped), q) for q in (start.tensors, learned))
@@ -209,9 +218,9 @@ def test_dead_channels_keep_their_bias():
     assert 5.0 / (0.01 * scale.min()) < 2**63  # finite; bias_floor bounds it by the bias itself
 
 
-def test_progress_and_log_are_told(problem):
+def test_progress_and_log_are_told(tiny):
     said, shares = [], []
-    talkative = Problem(problem.graph, problem.images[:4], progress=lambda w, s: shares.append(s), log=said.append)
+    talkative = Problem(tiny.graph, tiny.images[:4], progress=lambda w, s: shares.append(s), log=said.append)
     method("qhyvit").search(talkative, {**QUICK, "rounds": 1, "folds": "none"})
     assert said
     assert all(0 <= s <= 1 for s in shares)
@@ -264,11 +273,9 @@ def test_unseen_images_decide_whether_learned_scales_are_taken(problem, monkeypa
     assert not seen & {image.numpy().tobytes() for images in judged for image in images}
 
 
-def test_fast_is_what_its_options_say():
-    graph = random_graph(["silu", "softmax attention"], 1)
-    problem = Problem(graph, torch.rand(10, 4, 4, 3, generator=torch.Generator().manual_seed(0)), seed=3)
+def test_fast_is_what_its_options_say(tiny):
     spelled = {"rounds": 3, "search_images": 8, "learn": 0}
-    fast, slow = (method("qhyvit").search(problem, options) for options in ({"fast": True}, spelled))
+    fast, slow = (method("qhyvit").search(tiny, options) for options in ({"fast": True}, spelled))
     assert fast.tensors == slow.tensors
     assert all(np.array_equal(fast.constants[name], data) for name, data in slow.constants.items())
     assert QhyvitOptions(fast=True, rounds=2, search_images=4).effective == QhyvitOptions(
