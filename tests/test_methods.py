@@ -26,6 +26,7 @@ from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
 from qhyvit.store import Store
+from qhyvit.tasks import task
 from tests._graphs import random_graph
 
 
@@ -250,6 +251,22 @@ def test_judges_are_images_that_the_search_has_not_seen(problem):
         assert torch.equal(problem.targets[at], target)
     # nobody is left: those that the search sees
     assert keys(problem.unseen(8, 3)) == keys(problem.unseen(32, 99)) == every
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_judges_of_a_thorough_task_are_pictures_that_the_search_sees_in_no_view(tiny, views):
+    pictures = torch.arange(20.0)[:, None, None, None].expand(-1, *tiny.images.shape[1:]) / 20
+    problem = Problem(tiny.graph, torch.cat([pictures, pictures + 0.01][:views]), task=task("raw"), seed=5, views=views)
+
+    def shown(found):
+        return [int(round(float(image[0, 0, 0]) * 100)) // 5 for image in found.images]
+
+    seen, unseen = shown(problem.searched(4)), shown(problem.unseen(4, 99))
+    assert (len(seen), len(unseen)) == (18 * views, 2 * views)
+    assert not set(seen) & set(unseen)
+    assert sorted(seen + unseen) == sorted([*range(20)] * views)
+    few = Problem(tiny.graph, problem.images[:7], task=task("raw"))
+    assert few.searched(4) is few.unseen(4, 99) is few
 
 
 def test_unseen_images_decide_whether_learned_scales_are_taken(problem, monkeypatch):

@@ -72,10 +72,11 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
         store.open(work.digest(key))
         # of an array nobody knows whether its mirror is an input
         cropped = found.thorough and not data.are_arrays(paths)
-        crops = [data.mirrored_crops(paths, shape, how, method.seed)] if cropped else []
-        seen = normalize(np.concatenate([raw, *crops]), how)
+        views = [raw, *([data.mirrored_crops(paths, shape, how, method.seed)] if cropped else [])]
+        seen = normalize(np.concatenate(views), how)
         problem = problem_of(work, seen, int16=int16, weights=method.output_weights, store=store, seed=method.seed,
-                           bits=method.activation_bits, int4=method.has_int4, size=method.size, target=aim)
+                           bits=method.activation_bits, int4=method.has_int4, size=method.size, target=aim,
+                           views=len(views))
         torch.manual_seed(method.seed)
         solution = chosen.search(problem, options)
         plan = QuantPlan(

@@ -26,13 +26,17 @@ from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tasks.shared.task import Measure, Task
 
 
+HELD_OUT = 8  # of so many pictures, a search leaves one to the judges where it sees all others
+
+
 @dataclass(frozen=True)
 class Problem:
     """A float graph and the images to calibrate on.
 
     Args:
         graph: float graph, the one that ships. Edits make others of it (:meth:`on`).
-        images: preprocessed calibration images, [N, H, W, C] float32, no labels.
+        images: preprocessed calibration images, [N, H, W, C] float32, no labels. ``views``: how many of these show one
+            picture: row i of each of that many equal parts of N shows picture i.
         reference: outputs of the unedited network on them, [N, outputs]: the target of all that is searched, learned
             and chosen, whatever was edited since. None: those of ``graph`` as it is given here.
         task: what the outputs mean; ``measure``: how far they are from the reference, None: the task's.
@@ -49,6 +53,7 @@ class Problem:
     graph: Graph
     images: torch.Tensor
     reference: torch.Tensor | None = None
+    views: int = 1
     task: Task = field(default_factory=lambda: find_task("classify"))
     measure: Measure | None = None
     door: Door | None = None
@@ -94,18 +99,31 @@ class Problem:
         order = picked.sort().values
         return replace(self, images=self.images[order], reference=self.targets[order])
 
+    def _parted(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices of the images that a search sees, and of the others.
+
+        It sees ``count``, or where the measure is thorough all views of all pictures but one in :data:`HELD_OUT`.
+        """
+        if not self.lowered.thorough:
+            return self._order[:count], self._order[count:]
+        pictures = len(self.images) // self.views
+        order = torch.randperm(pictures, generator=torch.Generator().manual_seed(self.seed))
+        rows = order[:, None] + pictures * torch.arange(self.views)
+        held = pictures // HELD_OUT
+        return rows[held:].flatten(), rows[:held].flatten()
+
     def searched(self, count: int) -> Problem:
-        """The same problem on the images that a search sees: all where the measure is thorough, else ``count``."""
-        return self if self.lowered.thorough else self.some(count)
+        """The same problem on the images that a search sees: ``count``, or nearly all where the measure is thorough."""
+        seen, others = self._parted(count)
+        return self._on_images(seen) if len(others) else self
 
     def unseen(self, count: int, most: int) -> Problem:
         """The same problem on up to ``most`` images that ``searched(count)`` leaves out: they judge what it found.
 
         Where it leaves out none, those that it sees judge.
         """
-        if self.lowered.thorough or len(self.images) <= count:
-            return self.searched(count)
-        return self._on_images(self._order[count : count + most])
+        others = self._parted(count)[1]
+        return self._on_images(others[:most]) if len(others) else self
 
     @property
     def latency(self) -> LatencyProfile:
