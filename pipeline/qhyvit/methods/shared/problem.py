@@ -35,8 +35,7 @@ class Problem:
 
     Args:
         graph: float graph, the one that ships. Edits make others of it (:meth:`on`).
-        images: preprocessed calibration images, [N, H, W, C] float32, no labels. ``views``: how many of these show one
-            picture: row i of each of that many equal parts of N shows picture i.
+        images: preprocessed calibration images, [N, H, W, C] float32, no labels.
         reference: outputs of the unedited network on them, [N, outputs]: the target of all that is searched, learned
             and chosen, whatever was edited since. None: those of ``graph`` as it is given here.
         task: what the outputs mean; ``measure``: how far they are from the reference, None: the task's.
@@ -47,18 +46,19 @@ class Problem:
         target: what the file is for: what ops cost there, and whether nodes may compute in float.
         store: where finished pieces are kept.
         batch: images that run at once (memory: a batch holds all activations and their gradients).
+        views: how many of the images show one picture: row i of each of that many equal parts of them shows picture i.
         progress: told how far the work is; ``log``: told what was found.
     """
 
     graph: Graph
     images: torch.Tensor
     reference: torch.Tensor | None = None
-    views: int = 1
     task: Task = field(default_factory=lambda: find_task("classify"))
     measure: Measure | None = None
     door: Door | None = None
     bridge: frozenset[str] = frozenset()
     batch: int = 4
+    views: int = 1
     seed: int = 0
     bits: int = 8
     int4: bool = False
