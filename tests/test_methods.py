@@ -259,7 +259,7 @@ def test_judges_of_a_thorough_task_are_pictures_that_the_search_sees_in_no_view(
     problem = Problem(tiny.graph, torch.cat([pictures, pictures + 0.01][:views]), task=task("raw"), seed=5, views=views)
 
     def shown(found):
-        return [int(round(float(image[0, 0, 0]) * 100)) // 5 for image in found.images]
+        return [round(float(image[0, 0, 0]) * 100) // 5 for image in found.images]
 
     seen, unseen = shown(problem.searched(4)), shown(problem.unseen(4, 99))
     assert (len(seen), len(unseen)) == (18 * views, 2 * views)

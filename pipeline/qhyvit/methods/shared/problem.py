@@ -25,7 +25,6 @@ from qhyvit.tasks import task as find_task
 from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tasks.shared.task import Measure, Task
 
-
 HELD_OUT = 8  # of so many pictures, a search leaves one to the judges where it sees all others
 
 
