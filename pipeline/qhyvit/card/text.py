@@ -8,6 +8,7 @@ from typing import Any
 
 from qhyvit import evaluation, files
 from qhyvit.card.facts import Card, Figure
+from qhyvit.tasks import task
 from qhyvit_device.manifest import RANDOM
 
 
@@ -45,7 +46,8 @@ def markdown(card: Card) -> str:
     lines = [f"# {_plain(card.bundle)}", ""]
     if card.random_weights:
         lines += [f"**{RANDOM[0].upper()}{RANDOM[1:]}.**", ""]
-    lines += [f"{_plain(card.model)} for the task {card.task}, as a TFLite file of the profile {card.profile}, made by "
+    kind = "fully integer TFLite file" if not card.float_tensors else "TFLite file that computes partly in float"
+    lines += [f"{_plain(card.model)} for the task {card.task}, as a {kind}, made by "
               "[qhyvit](https://pypi.org/project/qhyvit/).", "", *_about(card)]  # fmt: skip
     lines += ["## How to run it", "", "```", *card.run, "```", "", "## Accuracy", "", *_right(card)]
     lines += ["## Speed and memory", "", *_fast(card), "## Operators", "", *_built(card), "## How it was made", ""]
@@ -60,7 +62,8 @@ def _about(card: Card) -> list[str]:
     if card.float_size_bytes is not None:
         size += f" (float file: {card.float_size_bytes / 1e6:.2f} MB)"
     return _table(("fact", "value"), [
-        ("input", card.input), *((f"output {name}", form) for name, form in card.outputs.items()), ("size", size),
+        ("input", card.input), *((name if name.startswith("output") else f"output {name}", form) for name, form in card.outputs.items()),
+        ("size", size),
         ("runs on", card.oldest_runtime), ("licence of the weights", card.licence),
     ])  # fmt: skip
 
@@ -70,7 +73,8 @@ def _right(card: Card) -> list[str]:
     lines = [f"{_plain(card.verified)}.", ""] if card.verified else []
     if found is None:
         return [*lines, "Not measured: `qhyvit card BUNDLE --images FOLDER` does it.", ""]
-    rows = [(f.name.replace("_percent", " %").replace("_", " "), _percent(f, f.integer, f.low, f.high),
+    names = task(card.task).columns
+    rows = [(names.get(f.name, f.name), _percent(f, f.integer, f.low, f.high),
              _percent(f, f.floating, f.floating_low, f.floating_high)) for f in found.figures]  # fmt: skip
     if found.agreement is not None:
         a = found.agreement
