@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from qhyvit.tasks import task as find_task
 from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tasks.shared.score import Paired, Score, Truth, paired
 from qhyvit.tasks.shared.task import Alike, Task
+from qhyvit.threads import cores, shared_out
 from qhyvit_device.manifest import Manifest
 from qhyvit_device.preprocess import Preprocess, images_in, load_image, load_input, normalize, quantize
 from qhyvit_device.runner import Model, TfliteFile
@@ -183,22 +185,26 @@ def squash_hint(paths: list[Path]) -> str | None:
 
 
 def predict(
-    model: Model, reference: TfliteFile | None, inputs: Iterable[np.ndarray], how: Preprocess, count: int,
-    progress: Progress,
+    model: Model, reference: TfliteFile | None, pixels: Callable[[int], np.ndarray], how: Preprocess, count: int,
+    progress: Progress, threads: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:  # fmt: skip
     """Values [N, outputs] float32 of the integer file and, where there is one, of the float file.
 
+    Each thread has interpreters of its own, which use no others: outputs do not depend on how many threads there are.
+
     Args:
-        inputs: ``count`` images or arrays as the models see them, [H, W, C].
+        pixels: gives image or array ``i`` of ``count`` as the models see it, [H, W, C]; called by several threads.
+        threads: that share the images; None: as many as there are cores.
     """
-    integer: list[np.ndarray] = []
-    floating: list[np.ndarray] = []
-    for i, image in enumerate(inputs):
-        progress("evaluate", i / count)
-        for file, rows in ((model.file, integer), (reference, floating)):
-            if file is not None:
-                rows.append(values_of(file, file.invoke(feed_of(file, image, how))).astype(np.float32))
-    return np.stack(integer), np.stack(floating) if floating else None
+    files = [file for file in (model.file, reference) if file is not None]
+    tools = [files, *([copy(file) for file in files] for _ in range(min(threads or cores(), count) - 1))]
+
+    def values(mine: list[TfliteFile], i: int) -> list[np.ndarray]:
+        image = pixels(i)
+        return [values_of(f, f.invoke(feed_of(f, image, how))).astype(np.float32) for f in mine]
+
+    found = [np.stack(rows) for rows in zip(*shared_out(values, count, tools, "evaluate", progress), strict=True)]
+    return found[0], found[1] if reference is not None else None
 
 
 @dataclass(frozen=True)
@@ -275,11 +281,16 @@ def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) 
         log(hint)
 
 
-def run_part(subject: Subject, start: int, stop: int, progress: Progress) -> tuple[np.ndarray, np.ndarray | None]:
+def run_part(
+    subject: Subject, start: int, stop: int, progress: Progress, threads: int | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """What both models give for the images ``start`` to ``stop`` (not included); see :func:`predict`."""
     paths, facts = subject.labelled.paths[start:stop], subject.model.manifest
-    inputs = (load_input(path, facts.input.shape, subject.how) for path in paths)
-    return predict(subject.model, subject.reference, inputs, subject.how, len(paths), progress)
+
+    def pixels(i: int) -> np.ndarray:
+        return load_input(paths[i], facts.input.shape, subject.how)
+
+    return predict(subject.model, subject.reference, pixels, subject.how, len(paths), progress, threads)
 
 
 def judged(subject: Subject, integer: np.ndarray, floating: np.ndarray | None) -> Evaluation:

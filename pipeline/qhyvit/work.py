@@ -37,6 +37,7 @@ FLOAT, FACTS, FOLDED, PLAN, CONSTANTS, MODEL, VERIFY, STATE, SAMPLES, LATENCY = 
     "float.tflite", "export.json", "folded.tflite", "plan.json", "plan.npz", "model.tflite", "verify.json",
     "state.json", "samples.npz", "latency.json",
 )  # fmt: skip
+OUTPUTS = "outputs.npz"  # of both files on the images of the last report
 VELA = "vela.tflite"  # of targets with an Ethos-U: the file that Vela compiled
 MADE_BY = {
     FLOAT: "export", FACTS: "export", FOLDED: "calibrate", PLAN: "calibrate", CONSTANTS: "calibrate",

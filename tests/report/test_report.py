@@ -19,12 +19,15 @@ from PIL import Image
 from qhyvit import evaluation, stages
 from qhyvit.config import DataConfig, MethodConfig
 from qhyvit.errors import InputError
+from qhyvit.evaluation import predict
 from qhyvit.latency import default_profile
 from qhyvit.latency.work import TABLE
 from qhyvit.methods import method as find_method
 from qhyvit.methods.shared.hessian import mean_distance
 from qhyvit.methods.shared.problem import Problem, layout_of, outputs_of
+from qhyvit.progress import silent
 from qhyvit.report import changes, compare, latency
+from qhyvit.report import pictures as pictures_of_report
 from qhyvit.report.chain import chain
 from qhyvit.report.cost import Costs, rounded_tensors
 from qhyvit.report.facts import PageFacts
@@ -37,7 +40,8 @@ from qhyvit.sim.run import Executor
 from qhyvit.sweep.parts import evaluate_in_parts
 from qhyvit.tasks import task
 from qhyvit.tasks.shared.layout import Layout
-from qhyvit.work import FACTS, FLOAT, SAMPLES, Work, default_preprocess
+from qhyvit.work import FACTS, FLOAT, OUTPUTS, SAMPLES, Work, default_preprocess
+from qhyvit_device.runner import Model, TfliteFile
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -216,6 +220,48 @@ def test_figures_on_the_page_are_those_of_the_json(report):
 
 def test_the_same_input_gives_the_same_bytes(bundle, report):
     assert render(gather(Request(bundle))) == render(report)
+
+
+def test_outputs_are_kept_for_the_next_report_of_the_same_files_and_images(bundle, tmp_path, monkeypatch):
+    images = tmp_path / "images"
+    shutil.copytree(bundle.with_name("images"), images)
+    work = tmp_path / "work"
+    shutil.copytree(bundle.with_name("minmax.work"), work)
+    ran = []
+    real = pictures_of_report.predict
+
+    def counted(*arguments, **settings):
+        ran.append(arguments[4])
+        return real(*arguments, **settings)
+
+    monkeypatch.setattr(pictures_of_report, "predict", counted)
+
+    def seen():
+        request = Request(bundle, images=images, mode="squash", work=work)
+        model = Model.load(bundle)
+        labelled = pictures_of_report.labelled_pictures(request, images, model)
+        return pictures_of_report.examined(request, Work(work), model, None, labelled, [])
+
+    first = seen()
+    assert seen() == first
+    assert ran == [12]
+    (work / OUTPUTS).write_bytes((work / OUTPUTS).read_bytes()[:-20])  # damaged
+    assert seen() == first
+    assert ran == [12, 12]
+    Image.new("RGB", (160, 160), "red").save(images / "0.png")  # another picture of the same name
+    assert seen() != first
+    assert ran == [12, 12, 12]
+
+
+def test_outputs_do_not_depend_on_the_number_of_threads(bundle, pictures):
+    model, how = Model.load(bundle), Model.load(bundle).manifest.preprocess
+    reference = TfliteFile.load(bundle.with_name("minmax.work") / FLOAT)
+
+    def of(threads):
+        return predict(model, reference, lambda i: pictures[i], how, len(pictures), silent, threads)
+
+    for one, three in zip(of(1), of(3), strict=True):
+        assert np.array_equal(one, three)
 
 
 def test_nothing_is_fetched_and_names_are_escaped(bundle, report):

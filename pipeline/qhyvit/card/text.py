@@ -61,9 +61,9 @@ def _about(card: Card) -> list[str]:
     size = f"{card.size_bytes / 1e6:.2f} MB"
     if card.float_size_bytes is not None:
         size += f" (float file: {card.float_size_bytes / 1e6:.2f} MB)"
+    outputs = [(name if name.startswith("output") else f"output {name}", form) for name, form in card.outputs.items()]
     return _table(("fact", "value"), [
-        ("input", card.input), *((name if name.startswith("output") else f"output {name}", form) for name, form in card.outputs.items()),
-        ("size", size),
+        ("input", card.input), *outputs, ("size", size),
         ("runs on", card.oldest_runtime), ("licence of the weights", card.licence),
     ])  # fmt: skip
 

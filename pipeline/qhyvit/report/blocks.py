@@ -13,12 +13,13 @@ from qhyvit.progress import Progress
 from qhyvit.report.chain import Neighbours, block_of, chain
 from qhyvit.report.changes import changes
 from qhyvit.report.cost import Costs, rounded_tensors
-from qhyvit.report.facts import BlockFacts, Cost, rounded
+from qhyvit.report.facts import BlockFacts, Cost, TensorFacts, rounded
 from qhyvit.report.tensors import tensor_facts
 from qhyvit.stages.solved import Solved
 from qhyvit.stages.verification import JUDGED
 from qhyvit.tasks import task
 from qhyvit.tflite.read import read
+from qhyvit.threads import cores, shared_out
 from qhyvit.work import FLOAT, LATENCY, VERIFY, Work
 
 COST_IMAGES = 8  # that each tensor's cost is measured on
@@ -43,10 +44,12 @@ def cost_facts(found: Solved, images: torch.Tensor, work: Work, command: str, pr
     labels = block_of(found.folded, blocks)
     in_file = verified["sqnr_db"]
     items = rounded_tensors(found.folded, found.plan.tensors)
-    tensors = []
-    for number, item in enumerate(items):
-        progress("tensors", number / len(items))
-        tensors.append(tensor_facts(costs, item, labels[item.tensor.id], in_file, found.plan.bridge))
+
+    def facts(_: None, i: int) -> TensorFacts:
+        return tensor_facts(costs, items[i], labels[items[i].tensor.id], in_file, found.plan.bridge)
+
+    # small ops, which one thread computes nearly as fast as all do
+    tensors = shared_out(facts, len(items), [None] * cores(), "tensors", progress, lambda: torch.set_num_threads(1))
     kl_up_to = costs.up_to(blocks, progress)
     progress("changes", 0.0)
     latency_profile = work.load(LATENCY, lambda _: load(work.folder / LATENCY))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from qhyvit import data, files
-from qhyvit.errors import InputError
-from qhyvit.evaluation import float_file, labelled_images, layout_of, predict, used_to_calibrate
+from qhyvit.errors import InputError, OutputError
+from qhyvit.evaluation import float_file, float_path, labelled_images, layout_of, predict, used_to_calibrate
 from qhyvit.report.blocks import COST_IMAGES
 from qhyvit.report.facts import Examined, Missing
 from qhyvit.report.images import Predictions, examine
 from qhyvit.report.request import Request
 from qhyvit.tasks import task
-from qhyvit.work import FLOAT, SAMPLES, Work
+from qhyvit.work import FLOAT, OUTPUTS, SAMPLES, Work
 from qhyvit_device.preprocess import load_input
 from qhyvit_device.runner import Model
 
@@ -59,9 +61,9 @@ def examined(
     missing: list[Missing],
 ) -> Examined | None:  # fmt: skip
     """Both files on the images named, else on the samples."""
-    path = request.float_model or (None if work is None else work.folder / FLOAT)
-    reference = float_file(request.bundle, path, model)
-    if reference is None:
+    given = request.float_model or (None if work is None else work.folder / FLOAT)
+    path, reference = float_path(request.bundle, given, model.manifest), float_file(request.bundle, given, model)
+    if path is None or reference is None:
         missing.append(Missing(
             "Images on which float and integer differ", "there is no float model to compare with",
             f"qhyvit report {request.bundle} --images FOLDER --float FLOAT.tflite",
@@ -72,6 +74,7 @@ def examined(
         if samples is None:
             return None
         names: list[str] = [f"calibration image {i + 1}" for i in range(len(samples))]
+        hashes = [files.sha256(pixels.tobytes()) for pixels in samples]
         how, source = facts.preprocess, "the calibration images that the work directory keeps"
         truth = None
 
@@ -81,17 +84,43 @@ def examined(
     else:
         paths, truth = pictures.paths, pictures.truth
         how = data.preprocess_for(request.images, facts.preprocess, request.mode)
-        used = used_to_calibrate(facts)
-        seen = sum(h in used for h in data.hash_files(paths))
+        used, hashes = used_to_calibrate(facts), [*data.hash_files(paths)]
+        seen = sum(h in used for h in hashes)
         note = f", {seen} of which were used to calibrate" if seen else ""
         names, source = [p.name for p in paths], f"{len(paths)} images of {request.images} ({how.mode}){note}"
 
         def pixels(i: int) -> np.ndarray:
             return load_input(paths[i], facts.input.shape, how)
 
-    inputs = (pixels(i) for i in range(len(names)))
-    integer, floating = predict(model, reference, inputs, how, len(names), request.progress)
+    key = Work.digest({
+        "model": facts.checksums[facts.model_file], "images": hashes, "how": asdict(how),
+        "float": files.sha256(files.read_bytes(path, "float model")),
+    })  # fmt: skip
+    kept = None if work is None else _kept(work, key)
+    integer, floating = kept or predict(model, reference, pixels, how, len(names), request.progress)
     assert floating is not None
+    if work is not None and kept is None:
+        _keep(work, key, integer, floating)
     return examine(
         Predictions(task(facts.task), layout_of(facts), model.labels, names, truth, integer, floating, pixels), source
     )
+
+
+def _keep(work: Work, key: str, integer: np.ndarray, floating: np.ndarray) -> None:
+    """Outputs of both files, for the next report of the same files and images."""
+    packed = files.pack_arrays({"key": np.frombuffer(key.encode(), np.uint8), "integer": integer, "float": floating})
+    with contextlib.suppress(OutputError):  # a work directory that nobody may write to
+        files.write_bytes(work.folder / OUTPUTS, packed)
+
+
+def _kept(work: Work, key: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Outputs of both files that an earlier report left for ``key``, if it did."""
+    if not (work.folder / OUTPUTS).is_file():
+        return None
+    try:
+        found = files.unpack_arrays(files.read_bytes(work.folder / OUTPUTS, OUTPUTS), OUTPUTS)
+    except InputError:  # damaged: made again
+        return None
+    if set(found) != {"key", "integer", "float"} or found["key"].tobytes() != key.encode():
+        return None
+    return found["integer"], found["float"]

@@ -83,7 +83,7 @@ def part(
     beside, reference = (None if p is None else Path(p) for p in (labels, float_model))
     classes = None if class_map is None else tuple(class_map)
     subject = open_subject(Path(bundle), Path(images), beside, reference, mode, classes)
-    integer, floating = run_part(subject, start, stop, lambda what, share: None)
+    integer, floating = run_part(subject, start, stop, lambda what, share: None, threads=1)
     arrays = {"integer": integer} if floating is None else {"integer": integer, "float": floating}
     files.write_bytes(Path(target), files.pack_arrays(arrays))
     return {"images": stop - start}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from qhyvit.errors import UsageError
 from qhyvit.sweep.jobs import Job, JobError, run_in_child, to_run
+from qhyvit.threads import cores
 
 CONNECT_SECONDS = 20
 Ended = Callable[[Job, dict[str, Any] | None, str], None]  # the job, its result or None, why it failed or ""
@@ -71,7 +71,7 @@ class Pool:
             with client:
                 yield client
             return
-        workers = self.workers or len(os.sched_getaffinity(0))
+        workers = self.workers or cores()
         with (
             distributed.LocalCluster(
                 n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,

@@ -1,0 +1,44 @@
+"""Work that threads share out: order, tools, failures."""
+
+import threading
+
+import pytest
+
+from qhyvit.threads import cores, shared_out
+
+
+def test_results_are_in_order_and_no_two_threads_have_one_tool():
+    locks, both = [threading.Lock(), threading.Lock()], threading.Barrier(2)
+
+    def do(tool, i):
+        assert tool.acquire(blocking=False)
+        if i < 2:
+            both.wait(10)  # two are at work at once
+        tool.release()
+        return i * i
+
+    told = []
+    assert shared_out(do, 20, locks, "squares", lambda what, share: told.append((what, share))) == [
+        i * i for i in range(20)
+    ]
+    assert told == [("squares", i / 20) for i in range(20)]
+
+
+def test_a_failure_ends_the_work():
+    done = []
+
+    def do(_, i):
+        if i == 3:
+            raise ValueError("image 3")
+        done.append(i)
+
+    with pytest.raises(ValueError, match="image 3"):
+        shared_out(do, 100_000, [None], "images", lambda what, share: None)
+    assert len(done) < 100_000
+
+
+def test_every_thread_is_started_once():
+    started = []
+    shared_out(lambda _, i: i, 50, [None] * 3, "numbers", lambda what, share: None, lambda: started.append(1))
+    assert 1 <= len(started) <= 3
+    assert cores() >= 1
