@@ -21,12 +21,13 @@ from qhyvit.sweep.spec import ModelSpec
 from qhyvit.work import FACTS, Work
 
 NAME = "mobilevitv2_050"
+SMALLEST = "test_efficientnet"  # of timm's networks, which it tests itself with
 
 
-def saved(net, place):
+def saved(net, place, name=NAME):
     """As timm's save_for_hf leaves a network."""
     place.mkdir(exist_ok=True)
-    about = {"architecture": NAME, "num_classes": net.num_classes, "pretrained_cfg": {
+    about = {"architecture": name, "num_classes": net.num_classes, "pretrained_cfg": {
         "input_size": [3, 256, 256], "interpolation": "bicubic", "crop_pct": 0.888, "mean": [0.0] * 3, "std": [1.0] * 3,
         "first_conv": "stem.conv", "classifier": "head.fc"}}  # fmt: skip
     (place / "config.json").write_text(json.dumps(about))
@@ -111,9 +112,9 @@ def test_no_code_runs_out_of_what_was_fetched(tmp_path, capfd, monkeypatch):
 def test_a_changed_folder_is_exported_again(tmp_path):
     timm, place, lines = import_timm(), tmp_path / "net", []
     for seed in (1, 1, 2):
-        net = timm.create_model(NAME, num_classes=5)
+        net = timm.create_model(SMALLEST, num_classes=5)
         randomize(net, seed)
-        saved(net, place)
+        saved(net, place, SMALLEST)
         work = Work(tmp_path / "work", log=lines.append)
         export_stage(work, ModelConfig(f"local-dir:{place}", input_size=64))
     assert [line.partition(" in ")[0] for line in lines if ": done" in line or "kept" in line] == [
