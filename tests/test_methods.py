@@ -269,14 +269,16 @@ def test_judges_of_a_thorough_task_are_pictures_that_the_search_sees_in_no_view(
     assert few.searched(4) is few.unseen(4, 99) is few
 
 
-def test_unseen_images_decide_whether_learned_scales_are_taken(problem, monkeypatch):
-    """Scales that are worse on the images of the closed form, and better on the others, are taken."""
+@pytest.mark.parametrize(("phase", "tried"), [("closed_form", 2), ("learned", 3)])
+@pytest.mark.parametrize("helps", [True, False])
+def test_unseen_images_decide_whether_a_phase_is_taken(problem, monkeypatch, phase, tried, helps):
+    """What is worse on the images of the closed form, and better on the others, is taken; and the other way round."""
     options = QhyvitOptions(search_images=4)
     judged = []
 
     def found(some, quants):
         judged.append(some.images)
-        return 1.0 / len(judged)
+        return 1.0 / len(judged) if helps else float(len(judged))
 
     state = State(problem.graph, {})
     ends = qhyvit._Ends(options)
@@ -284,8 +286,8 @@ def test_unseen_images_decide_whether_learned_scales_are_taken(problem, monkeypa
     monkeypatch.setattr(qhyvit, "learn", lambda *args: {})
     better = replace(state, far=True)
     monkeypatch.setattr(qhyvit._Ends, "_solved", lambda *args: better)
-    assert ends.learned(problem, state) is better
-    assert len(judged) == 2
+    assert getattr(ends, phase)(problem, state) is (better if helps else state)
+    assert len(judged) == tried
     seen = {image.numpy().tobytes() for image in problem.searched(4).images}
     assert not seen & {image.numpy().tobytes() for images in judged for image in images}
 

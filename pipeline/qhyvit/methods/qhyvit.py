@@ -29,7 +29,7 @@ from qhyvit.methods.shared.state import SearchPhase, State, behind
 from qhyvit.ops.shared.layer import layers
 from qhyvit.plan import TensorQuant, quants_from_json, quants_to_json
 
-JUDGES = 128  # images, at most, that say whether learned scales are better: by default all 96 that are unseen
+JUDGES = 128  # images, at most, that say whether a phase made the network better: by default all 96 that are unseen
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,25 @@ class _Ends:
         return replace(state, quants=quants, tried=(), positions=positions)
 
     def closed_form(self, problem: Problem, state: State) -> State:
-        """Weights and biases, as far as the options want them."""
-        return self._solved(problem, state, state.quants, "op")
+        """Weights and biases, as far as the options want them; or all as before."""
+        solved = self._solved(problem, state, state.quants, "op")
+        return self._best(problem, {"": state, "in closed form ": solved})
 
     def learned(self, problem: Problem, state: State) -> State:
-        """Ranges moved with the weights as they are, and the weights solved once more for those; or all as before.
+        """Ranges moved with the weights as they are, or the weights solved once more for those; or all as before."""
+        moved = replace(state, quants=self._scales(problem.on(state.graph), state.solution))
+        solved = self._solved(problem, state, moved.quants, "again")
+        return self._best(problem, {"": state, "with learned scales ": moved, "and in closed form ": solved})
 
-        The smaller distance decides, on images that the closed form has not seen where there are such: it fits those
-        that it sees two or three times as well as others.
+    def _best(self, problem: Problem, states: Mapping[str, State]) -> State:
+        """The one with the smallest distance on images that the closed form has not seen, where there are such.
+
+        The closed form fits those that it sees two or three times as well as others.
         """
         judges = problem.unseen(self.options.search_images, JUDGES)
-        after = self._solved(problem, state, self._scales(problem.on(state.graph), state.solution), "again")
-        first, last = (mean_distance(judges.on(s.solution.shipped), s.quants) for s in (state, after))
-        problem.log(f"distance {first:.4f}, with learned scales {last:.4f}")
-        return after if last < first else state
+        seen = {said: mean_distance(judges.on(s.solution.shipped), s.quants) for said, s in states.items()}
+        problem.log("distance " + ", ".join(f"{said}{d:.4f}" for said, d in seen.items()))
+        return states[min(seen, key=seen.__getitem__)]
 
     def _solved(self, problem: Problem, state: State, quants: Mapping[str, TensorQuant], pieces: str) -> State:
         wanted = self.wanted
