@@ -22,6 +22,7 @@ from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.census import census
 from qhyvit.verify.probe import every_tensor, make_interpreter
 from qhyvit.verify.report import first_difference, verify
+from tests._graphs import Builder
 from tests._targets import CPU
 
 QUICK = {"rounds": 1, "learn": 0, "int16_ms": 0}
@@ -269,3 +270,26 @@ def test_a_file_that_is_another_graph_than_planned_is_told_by_its_first_differen
     }
     for words, other in others.items():
         assert words in first_difference(typed, other)
+
+
+@pytest.mark.parametrize("op", ["ADD", "SUB"])
+def test_a_sum_that_a_relu6_cuts_off_has_codes_as_simulated(op):
+    """Hard swish of large values: the builtin kernel wraps around where an operand's step is 256 of the sum's."""
+    b = Builder(np.random.default_rng(2))
+    x = b.conv(b.input, 8, 3)
+    three = b.constant(1)
+    cut = b.add(op, x, three, fused_activation_function="RELU6")
+    graph = b.graph(b.linear(b.add("MUL", x, cut), 4))
+    images = 3000 * torch.rand(4, *graph.tensors[graph.inputs[0]].shape[1:], generator=torch.Generator().manual_seed(0))
+    minmax = method("minmax")
+    solution = minmax.search(Problem(graph, images), minmax.defaults)
+    plan = QuantPlan(solution.tensors, "minmax")
+    source, out = (plan.tensors[graph.tensors[t].name].scale[0] for t in (x, cut))
+    assert source > 6 / 255 * 256  # without the limit
+    assert source / out < 256
+    data, q = quantized_file(solution.shipped, plan), plan.tensors[graph.tensors[graph.inputs[0]].name]
+    grid = affine.grid()
+    codes = [affine.quantize(i[None].numpy(), q.scale[0], q.zero_point[0], grid).astype(np.int8) for i in images]
+    report = verify(solution.graph, lower(solution.shipped, plan), data, images, codes)
+    assert {o.op: o.worst for o in report.agreements["litert"].ops.values() if o.worst} == {}
+    assert census(data).not_delegated == {}

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from qhyvit import affine
-from qhyvit.graph.ir import Graph
+from qhyvit.graph.ir import Graph, Node
 from qhyvit.lowering.contracts import Group, groups, weights
 from qhyvit.plan import Choice, Granularity, Scheme, TensorQuant
 
 ON_GRID = 1e-4  # steps that float32 may be off
 # XNNPACK takes int8 ADD and SUB only for s_in / s_out in [2^-10, 2^8): a constant far below the other operand
-# (the eps of a norm) gets a grid just coarse enough.
-FINEST_TERM = 2.0**-9
+# (the eps of a norm) gets a grid just coarse enough, and so does a sum far below an operand.
+FINEST_TERM, COARSEST_TERM = 2.0**-9, 255.0
+SUMS = ("ADD", "SUB")
 # XNNPACK makes no operator whose accumulator is multiplied by 2^8 or more, and the whole file then fails to load
 MOST_GAIN = 2.0**7
 # exp of it, and the sum of a few, are far from overflow in float32; exp of its negative is not yet zero
@@ -117,7 +119,7 @@ def delegable_constants(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict
     """Coarsen constants whose scale XNNPACK would refuse beside the other operand of an ADD or SUB."""
     changed = dict(quants)
     for node in graph.nodes:
-        if node.op not in ("ADD", "SUB"):
+        if node.op not in SUMS:
             continue
         if not node.is_int8:
             continue
@@ -131,24 +133,35 @@ def delegable_constants(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict
 
 
 def loadable_outputs(graph: Graph, quants: Mapping[str, TensorQuant]) -> dict[str, TensorQuant]:
-    """Coarsen outputs far finer than what their kernel adds up: a layer that is zero on all calibration images."""
-    from qhyvit.ops import spec
+    """Coarsen outputs far finer than what their kernel adds up.
 
+    So is a layer that is zero on all calibration images, and a sum that a ReLU6 cuts off (hard swish of large values):
+    XNNPACK refuses it, and the builtin kernel's sums wrap around in int16.
+    """
     changed = dict(quants)
     group_of = {t: group for group in groups(graph) for t in group.members}
     for node in graph.nodes:
         out = node.outputs[0]
-        factors = spec(node.op).factors
-        if factors is None or not node.is_int8 or group_of[out].fixed is not None:
+        if not node.is_int8 or group_of[out].fixed is not None:
             continue
-        a, b, found = (changed.get(graph.tensors[t].name) for t in (*(node.inputs[i] for i in factors), out))
-        if a is None or b is None or found is None or len(found.scale) > 1:
-            continue
-        least = float(np.float32(max(a.scale) * max(b.scale) / MOST_GAIN))
-        if found.scale[0] < least:
+        found, least = changed.get(graph.tensors[out].name), _least_scale(graph, node, changed)
+        if found is not None and len(found.scale) == 1 and found.scale[0] < least:
             for name in (graph.tensors[t].name for t in group_of[out].members):
                 changed[name] = replace(changed[name], scale=(least,))
     return changed
+
+
+def _least_scale(graph: Graph, node: Node, quants: Mapping[str, TensorQuant]) -> float:
+    """The finest scale that a kernel can give its output; 0 where there is no such limit."""
+    from qhyvit.ops import spec
+
+    is_sum, factors = node.op in SUMS, spec(node.op).factors
+    positions = range(len(node.inputs)) if is_sum else factors or ()
+    reads = [quants.get(graph.tensors[node.inputs[i]].name) for i in positions]
+    steps = [max(q.scale) for q in reads if q is not None]
+    if not steps or len(steps) < len(reads):
+        return 0.0
+    return float(np.float32(max(steps) / COARSEST_TERM if is_sum else math.prod(steps) / MOST_GAIN))
 
 
 def ends(quant: TensorQuant) -> tuple[float, float]:
