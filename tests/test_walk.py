@@ -100,6 +100,9 @@ README = Page(
             f"qhyvit-device bench v2-int8 float.tflite --threads 1,4 --profile-ops {FEW}",
             "the page does not say where its float file comes from",
         ),
+        "qhyvit report v2-int8 v2-w4a8 --out page.html": Instead(
+            "qhyvit report v2-int8 other-int8 --out page.html", "the page does not build the second bundle"
+        ),
         "python -m benchmarks.front": Instead(None, "made the picture, from ImageNet's weights and images"),
         "qhyvit zoo": Instead("qhyvit zoo --help", f"{MENTION}; test_zoo.py makes zoos"),
         "qhyvit sweep": Instead("qhyvit sweep --help", f"{MENTION}; test_sweep.py runs sweeps"),
