@@ -104,6 +104,12 @@ README = Page(
             "qhyvit report v2-int8 other-int8 --out page.html", "the page does not build the second bundle"
         ),
         "python -m benchmarks.front": Instead(None, "made the picture, from ImageNet's weights and images"),
+        "qhyvit-device verify v2-int8 --key maker.pub": Instead(
+            "openssl ecparam -name prime256v1 -genkey -noout -out maker.key && "
+            "openssl ec -in maker.key -pubout -out maker.pub && "
+            "qhyvit sign v2-int8 --key maker.key && qhyvit-device verify v2-int8 --key maker.pub",
+            "the page does not make the key",
+        ),
         "qhyvit zoo": Instead("qhyvit zoo --help", f"{MENTION}; test_zoo.py makes zoos"),
         "qhyvit sweep": Instead("qhyvit sweep --help", f"{MENTION}; test_sweep.py runs sweeps"),
     },
