@@ -265,6 +265,8 @@ def test_judges_of_a_thorough_task_are_pictures_that_the_search_sees_in_no_view(
     assert (len(seen), len(unseen)) == (18 * views, 2 * views)
     assert not set(seen) & set(unseen)
     assert sorted(seen + unseen) == sorted([*range(20)] * views)
+    drawn = problem.some(9)  # single views: the rest of a picture may not be among them
+    assert len(drawn.searched(4).images) + len(drawn.unseen(4, 99).images) == 9
     few = Problem(tiny.graph, problem.images[:7], task=task("raw"))
     assert few.searched(4) is few.unseen(4, 99) is few
 

@@ -196,8 +196,8 @@ def predict(
         pixels: gives image or array ``i`` of ``count`` as the models see it, [H, W, C]; called by several threads.
         threads: that share the images; None: as many as there are cores.
     """
-    files = [file for file in (model.file, reference) if file is not None]
-    tools = [files, *([copy(file) for file in files] for _ in range(min(threads or cores(), count) - 1))]
+    runners = [file for file in (model.file, reference) if file is not None]
+    tools = [runners, *([copy(file) for file in runners] for _ in range(min(threads or cores(), count) - 1))]
 
     def values(mine: list[TfliteFile], i: int) -> list[np.ndarray]:
         image = pixels(i)

@@ -87,7 +87,9 @@ class Problem:
 
     def some(self, count: int) -> Problem:
         """The same problem on ``count`` of the images, drawn by the seed; all if there are no more."""
-        return self if len(self.images) <= count else self._on_images(self._order[:count])
+        if len(self.images) <= count:
+            return self
+        return replace(self._on_images(self._order[:count]), views=1)  # not all views of a picture are drawn
 
     @property
     def _order(self) -> torch.Tensor:

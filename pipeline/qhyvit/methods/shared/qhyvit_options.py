@@ -43,7 +43,7 @@ class QhyvitOptions(Options):
     bias: bool = setting(True, "biases take the mean error")
     learn: int = setting(6, "times that all images are seen by learned scales; 0: off", low=0, high=1000)
     search_images: int = setting(
-        32, "of all, for everything before; where every output counts it is all", low=1, high=10**6
+        32, "of all, for everything before; where every output counts it is seven eighths", low=1, high=10**6
     )
 
     fast: bool = setting(

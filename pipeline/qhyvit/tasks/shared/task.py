@@ -29,8 +29,8 @@ class Measure:
         distance: see :data:`Distance`.
         far: distance behind the first ranges from which on accuracy is worth more than time, so that islands of 16 bits
             or float are made for it.
-        thorough: a search sees all images, and a mirrored crop of each: where every output counts, rare large values
-            of single channels decide, and a few images show few of them.
+        thorough: a search sees seven eighths of all images, and a mirrored crop of each: where every output counts,
+            rare large values of single channels decide, and a few images show few of them.
     """
 
     task: str
