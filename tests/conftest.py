@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from qhyvit.graph.ir import Graph
 from qhyvit.latency.profile import LatencyProfile, default_profile
@@ -30,27 +32,42 @@ class Small:
     graph: Graph
 
 
-def export_small(name: str, weights: Path | None = None) -> Small:
+def export_small(place: Path, name: str, weights: Path | None = None) -> Small:
+    """The network as one process exported it; others that run tests at the same time find the file in ``place``."""
     from qhyvit.models.shared.export import export
     from qhyvit.models.shared.source import open_source
     from qhyvit.passes import prepared
     from qhyvit.tflite.read import read
 
-    made = export(open_source(name, weights, 10, SIZE, seed=3, random_weights=weights is None))
-    return Small(made.tflite, made.facts, prepared(read(made.tflite)))
+    file, facts = place / f"{name}.tflite", place / f"{name}.json"
+    with FileLock(place / f"{name}.lock"):
+        if not facts.exists():
+            made = export(open_source(name, weights, 10, SIZE, seed=3, random_weights=weights is None))
+            file.write_bytes(made.tflite)
+            facts.write_text(json.dumps(made.facts))
+    return Small(file.read_bytes(), json.loads(facts.read_text()), prepared(read(file.read_bytes())))
 
 
 @pytest.fixture(scope="session")
-def small_v1() -> Small:
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder that all processes of one run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exports"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_v1(exports: Path) -> Small:
     """Trained weights: logits that mean something."""
     from benchmarks.demo.train import WEIGHTS
 
-    return export_small("mobilevit_xxs", WEIGHTS)
+    return export_small(exports, "mobilevit_xxs", WEIGHTS)
 
 
 @pytest.fixture(scope="session")
-def small_v2() -> Small:
-    return export_small("mobilevitv2_050")
+def small_v2(exports: Path) -> Small:
+    return export_small(exports, "mobilevitv2_050")
 
 
 @pytest.fixture(scope="session", params=["small_v1", "small_v2"])

@@ -12,8 +12,8 @@ import safetensors.torch
 
 from benchmarks.demo.images import generate
 
-MODEL = ("mobilevitv2_050", "--classes", "10", "--input-size", "128")
-FAST = ("--count", "8", "--method", "qhyvit", "--set", "rounds=2", "--set", "learn=2")
+MODEL = ("mobilevitv2_050", "--classes", "10", "--input-size", "64")
+FAST = ("--count", "6", "--method", "qhyvit", "--set", "rounds=2", "--set", "learn=1")
 
 
 def qhyvit(*args, module="qhyvit", **kwargs):

@@ -62,11 +62,12 @@ CARRIED = {"island_starts": sixteen_bits, "island_ends": lambda r: 1 / sixteen_b
 @pytest.mark.parametrize("name", sorted(all_folds()))
 def test_all_tensors_of_a_place_carry_the_scale(small, inputs, name):
     fold, graph = all_folds()[name], graph_for(small.graph, name)
-    for place in fold.places(graph):
+    places = fold.places(graph)
+    before = Executor(graph, torch.float64).run(inputs[:1], None, {t for place in places for t in place.tensors})
+    for place in places:
         r = scale_of(place.channels)
         folded = fold.apply(graph, place, r)
         r = CARRIED.get(name, np.asarray)(r)
-        before = Executor(graph, torch.float64).run(inputs[:1], None, place.tensors)
         after = Executor(folded, torch.float64).run(inputs[:1], None, place.tensors)
         for t in place.tensors:
             assert torch.allclose(after[t] * torch.from_numpy(r), before[t], rtol=1e-4, atol=1e-6), place.name

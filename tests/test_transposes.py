@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from qhyvit.passes import sample_norms, shortened, sunk_transposes
+from qhyvit.passes import prepared, sample_norms, shortened, sunk_transposes
 from qhyvit.sim.run import Executor
 from tests._graphs import Builder
 
@@ -89,6 +89,23 @@ def test_where_no_value_less_would_move_nothing_changes(b):
     wide = b.add("MUL", b.conv(b.input), turned(b, turned(b, b.conv(b.input, 1), (0, 2, 1, 3)), (0, 1, 2, 3)))
     other = b.graph(wide)
     assert_same(other, sunk_transposes.apply(other))
+
+
+def test_a_norm_of_what_is_turned_is_still_one(b):
+    """Its mean is no mean of what is not turned: int8 needs the form with the mean taken off first."""
+    first = turned(b, turned(b, b.conv(b.input), FIRST), LAST)  # these two go, so that the pass has something to do
+    x = turned(b, b.reshape(first, 1, 6, 16), (0, 2, 1))
+    mean = b.reshape(b.add("MEAN", x, b.integers(2), keep_dims=False), 1, 16, 1)
+    variance = b.add("MEAN", b.add("SQUARED_DIFFERENCE", x, mean), b.integers(2), keep_dims=False)
+    root = b.add("RSQRT", b.add("ADD", variance, b.constant(1, 1, low=0.1)))
+    zero = b.tensor("zero", (1, 1), data=np.zeros((1, 1), np.float32))
+    shift = b.add("SUB", zero, b.add("MUL", b.reshape(mean, 1, 16), root))
+    normed = b.add("ADD", b.add("MUL", x, b.reshape(root, 1, 16, 1)), b.reshape(shift, 1, 16, 1))
+    graph = b.graph(b.add("RELU", normed))
+    found = prepared(shortened(graph))
+    assert_same(graph, found)
+    (centre,) = [n for n in found.nodes if n.op == "SUB"]
+    assert found.tensors[centre.inputs[0]].name == graph.tensors[x].name
 
 
 @pytest.mark.parametrize("square", ["MUL", "SQUARED_DIFFERENCE"])

@@ -21,6 +21,7 @@ from qhyvit.passes.shared.graph_pass import Pass, Phase
 ALIKE = ("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "LOGISTIC", "TANH", "RELU", "RELU6",
          "GELU", "HARD_SWISH", "ELU", "LEAKY_RELU", "EXP", "ABS", "NEG", "SQRT", "RSQRT", "SQUARE")  # fmt: skip
 REDUCE = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN")
+UNORDERED = (*REDUCE, "RESHAPE", "TRANSPOSE")  # readers that may do without the TRANSPOSE in front
 
 
 def _turn(graph: Graph, tensor: int) -> Node | None:
@@ -83,9 +84,12 @@ def _sunk(graph: Graph, node: Node, order: list[int]) -> Graph:
 
 
 def _unordered(graph: Graph, node: Node) -> Graph:
-    """The graph in which a node reads what is in front of a TRANSPOSE, if it does not mind the order of values."""
+    """The graph in which a node reads what is in front of a TRANSPOSE, if it does not mind the order of values.
+
+    Unchanged where the TRANSPOSE stays for other readers: a norm of what is turned would be none any more.
+    """
     turn, (out,) = _turn(graph, node.inputs[0]), node.outputs
-    if turn is None:
+    if turn is None or any(u.op not in UNORDERED for u in graph.users(node.inputs[0])):
         return graph
     source, axes = turn.inputs[0], node.inputs[1]
     users = graph.users(out)
@@ -151,7 +155,9 @@ def apply(graph: Graph) -> Graph:
         order = _order(new, node) if node is not None and node.op in ALIKE else None
         if node is not None and order is not None:
             new = _sunk(new, node, order)
-        elif node is not None and node.op in (*REDUCE, "RESHAPE"):
+    for old in new.nodes:
+        node = new.producer(old.outputs[0])
+        if node is not None and node.op in (*REDUCE, "RESHAPE"):
             new = _unordered(new, node)
     new = _without_undone(edit.without_unread(new))
     return new if _moved(new) < _moved(graph) else graph
