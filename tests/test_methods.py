@@ -16,7 +16,7 @@ from qhyvit.methods.shared.learning import learn
 from qhyvit.methods.shared.observe import observe
 from qhyvit.methods.shared.patterns import before
 from qhyvit.methods.shared.pixels import pixel_quant
-from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.problem import Batch, Problem
 from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
 from qhyvit.methods.shared.range_search import ranges_behind
 from qhyvit.methods.shared.ranges import group_quant
@@ -61,7 +61,7 @@ def test_the_gradient_is_taken_where_it_is_no_noise(problem, solutions):
     wanted = [t for g in groups(problem.graph) if not g.fixed for t in g.roots if problem.graph.producer(t)]
 
     def mean_gradient(quants):
-        step = GradientPass(problem, quants, wanted).step(problem.images[:4], problem.targets[:4])
+        step = GradientPass(problem, quants, wanted).step(Batch(0, problem.images[:4], problem.targets[:4]))
         return float(np.mean([float(g.abs().mean()) for g in step.gradients.values()]))
 
     quantized, plain = mean_gradient(solutions["minmax"].tensors), mean_gradient({})
@@ -125,11 +125,11 @@ def test_the_hybrid_weights_are_what_reaches_the_blocks_output(problem, solution
     (source,) = {before(graph, graph.producer(o).inputs[0]) for o in block.outputs}  # query, key, value read one norm
     wanted = [source, *block.outputs]
     images, target = problem.images[:1], problem.targets[:1]
-    plain = GradientPass(problem, quants, wanted).step(images, target).gradients
+    plain = GradientPass(problem, quants, wanted).step(Batch(0, images, target)).gradients
     kept = Capture(quants, wanted)  # what passes a fused activation passes it in the quantized network
     Executor(constants_on_grid_of(graph, quants)).run(images, kept)
     passes = GradientPass(problem, quants, wanted, [BridgeBlock(block.bridge, (source,), block.outputs)])
-    draws = torch.stack([passes.step(images, target).gradients[source] for _ in range(60)])
+    draws = torch.stack([passes.step(Batch(i, images, target)).gradients[source] for i in range(60)])
     mean_square = (draws**2).mean(dim=0).sum(dim=tuple(range(draws.dim() - 2)))  # [C]
     expected = torch.zeros_like(mean_square)
     for t in block.outputs:  # linears: J is the weight, o x c

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from qhyvit.threads import shared_out
+from qhyvit.threads import in_order, shared_out
 
 
 def test_results_are_in_order_and_no_two_threads_have_one_tool():
@@ -43,3 +43,30 @@ def test_every_thread_is_started_once_before_its_work():
                lambda what, share: None, lambda: started.append(threading.get_ident()))  # fmt: skip
     assert len(set(started)) == len(started) <= 3
     assert set(worked) <= set(started)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_results_come_in_the_order_of_the_items_and_few_are_begun_ahead(workers):
+    begun = []
+
+    def do(i):
+        begun.append(i)
+        return i * i
+
+    for i, found in enumerate(in_order(do, range(30), workers)):
+        assert found == i * i
+        assert len(begun) <= i + workers + 1
+    assert sorted(begun) == list(range(30))
+
+
+def test_two_items_are_worked_on_at_once():
+    both = threading.Barrier(2)
+    assert [*in_order(lambda i: both.wait(10) >= 0, range(4), 2)] == [True] * 4
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_an_item_raises_comes_where_its_result_would(workers):
+    found = []
+    with pytest.raises(ZeroDivisionError):
+        found.extend(1 // (3 - i) for i in in_order(lambda i: i if i < 3 else 1 // 0, range(9), workers))
+    assert found == [0, 0, 1]

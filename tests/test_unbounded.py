@@ -12,7 +12,7 @@ from qhyvit.lowering.profiles import with_islands
 from qhyvit.methods import method
 from qhyvit.methods.shared.hessian import GradientPass
 from qhyvit.methods.shared.observe import observe
-from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.problem import Batch, Problem
 from qhyvit.methods.shared.unbounded import largest_results, limits_of
 from qhyvit.observers import all_observers
 from qhyvit.plan import QuantPlan
@@ -140,7 +140,7 @@ def test_statistics_of_a_search_are_bounded_too():
     x = images(with_zero=True)
     problem, quants = Problem(graph, x), minmax_of(graph).tensors
     gained = next(n.outputs[0] for n in graph.nodes if root in n.inputs)
-    step = GradientPass(problem, quants, [power, root, gained]).step(x, problem.targets)
+    step = GradientPass(problem, quants, [power, root, gained]).step(Batch(0, x, problem.targets))
     most = quants[graph.tensors[power].name].scale[0] ** -0.5
     whole = Executor(graph).run(x, None, [root])[root]
     assert float(whole.max()) > 1e6

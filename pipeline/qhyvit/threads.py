@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import queue
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from qhyvit.progress import Progress
 
 Tool = TypeVar("Tool")
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -55,3 +57,26 @@ def shared_out(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return found
+
+
+def in_order(
+    do: Callable[[Item], Result], items: Iterable[Item], workers: int, start: Callable[[], None] | None = None
+) -> Iterator[Result]:
+    """``do(item)`` of each item, in their order, by ``workers`` threads that are at most as many results ahead.
+
+    Args:
+        start: called once in each thread; with one worker there is none, and everything happens in the caller's.
+    """
+    if workers == 1:
+        yield from map(do, items)
+        return
+    pool, begun = ThreadPoolExecutor(workers, initializer=start), deque[Future[Result]]()
+    try:
+        for item in items:
+            if len(begun) == workers:
+                yield begun.popleft().result()
+            begun.append(pool.submit(do, item))
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

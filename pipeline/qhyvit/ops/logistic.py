@@ -24,13 +24,13 @@ HALF = np.float32(0.5)
 
 
 class _Sigmoid(torch.autograd.Function):
-    """1/2 + tanh(x / 2) / 2 in one piece of memory: torch.sigmoid computes the last elements of each thread's share in
+    """1 / (1 + exp(-x)) in one piece of memory: torch.sigmoid computes the last elements of each thread's share in
     another way.
     """
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-        y = torch.mul(x, 0.5).tanh_().mul_(0.5).add_(0.5)
+        y = torch.neg(x).exp_().add_(1.0).reciprocal_()
         ctx.save_for_backward(y)
         return y
 

@@ -22,6 +22,7 @@ from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.latency.profile import LatencyProfile
 from qhyvit.latency.work import INT8, work_of
+from qhyvit.methods.shared.hessian import mean_distance
 from qhyvit.methods.shared.islands import gain_per_ms
 from qhyvit.methods.shared.patterns import is_layer, layers_behind
 from qhyvit.methods.shared.problem import Problem
@@ -29,7 +30,7 @@ from qhyvit.ops import copying, spec
 from qhyvit.ops.shared.spec import Copies, FusedActivation
 from qhyvit.sim.checked import Edit
 from qhyvit.sim.replay import Replay
-from qhyvit.sim.run import GATE_SLOPE, Executor
+from qhyvit.sim.run import GATE_SLOPE
 
 COPIES = copying(Copies.ONCE) | {"PAD"}
 
@@ -109,11 +110,7 @@ def _joint_cost(problem: Problem, offers: Sequence[_Offer]) -> float:
     graph = problem.graph
     for offer in offers:
         graph = as_silu(graph, offer.node)
-    executor, total = Executor(graph), 0.0
-    with torch.no_grad():
-        for images, target in problem.pairs():
-            total += float(problem.lowered.distance(target, executor.rows(images)).sum())
-    return total / len(problem.images)
+    return mean_distance(problem.on(graph), {})
 
 
 def as_silus(problem: Problem, distance: float) -> list[str]:

@@ -16,7 +16,7 @@ from qhyvit.errors import CalibrationError
 from qhyvit.graph.ir import Node, Tensor
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.methods.shared.bridge_blocks import BridgeBlock
-from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.problem import Batch, Problem
 from qhyvit.methods.shared.unbounded import cut_at, largest_results
 from qhyvit.observers.shared.histogram import Histogram
 from qhyvit.observers.shared.observer import ends
@@ -45,12 +45,13 @@ class Capture:
 
 @dataclass(frozen=True)
 class Step:
-    """One batch of the gradient pass: float values and squared-error weights at the wanted tensors, distances [B].
+    """One batch of ``images`` images: float values and squared-error weights at the wanted tensors, distances [B].
 
     ``gradients``: where a tensor's own error counts, d distance / dx; inside a bridge block a random combination of the
     errors that reach the block's outputs, whose square has the mean sum_o (g_o dO_o/dx)^2.
     """
 
+    images: int
     values: Mapping[int, torch.Tensor]
     gradients: Mapping[int, torch.Tensor]
     distance: torch.Tensor
@@ -67,42 +68,39 @@ class GradientPass:
         blocks: Sequence[BridgeBlock] = (),
     ) -> None:
         self.problem, self.quants, self.wanted, self.blocks = problem, quants, list(wanted), blocks
-        self.random = torch.Generator().manual_seed(problem.seed)
         self.float = Executor(problem.graph, exact=True)
         self.cut = cut_at(largest_results(problem.graph, quants))
         self.quantized = Executor(constants_on_grid_of(problem.graph, quants))
 
-    def step(self, images: torch.Tensor, target: torch.Tensor) -> Step:
+    def step(self, batch: Batch) -> Step:
         """Values and gradients of one batch.
-
-        Args:
-            images: [B, H, W, C]; ``target``: reference outputs for them, [B, outputs].
 
         Raises:
             CalibrationError: a gradient is not finite; the objective would be blind before that tensor.
         """
         with torch.no_grad():
-            values = self.float.run(images, self.cut, self.wanted)
-        gradients, distance = self.gradients(images, target)
-        return Step(values, gradients, distance)
+            values = self.float.run(batch.images, self.cut, self.wanted)
+        gradients, distance = self.gradients(batch)
+        return Step(len(batch.images), values, gradients, distance)
 
-    def gradients(self, images: torch.Tensor, target: torch.Tensor) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
+    def gradients(self, batch: Batch) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
         """Gradients of one batch at the wanted tensors, and its distances [B]; see :meth:`step` and :class:`Step`."""
-        capture = Capture(self.quants, self.wanted)
-        logits = self.quantized.rows(images, capture)
-        loss = self.problem.lowered.distance(target, logits)
+        capture, random = Capture(self.quants, self.wanted), torch.Generator()
+        random.manual_seed((self.problem.seed << 20) + batch.number)
+        logits = self.quantized.rows(batch.images, capture)
+        loss = self.problem.lowered.distance(batch.targets, logits)
         kept = [capture.kept[t] for t in self.wanted]
         grads = torch.autograd.grad(loss.sum(), kept, allow_unused=True, retain_graph=bool(self.blocks))
         gradients = {t: g for t, g in zip(self.wanted, grads, strict=True) if g is not None}
         for block in self.blocks:
-            gradients.update(self._through(block, capture, gradients))
+            gradients.update(self._through(block, capture, gradients, random))
         for t, g in gradients.items():
             if not bool(torch.isfinite(g.sum())):
                 raise CalibrationError(f"the gradient at {self.problem.graph.tensors[t].name!r} is not finite")
         return gradients, loss.detach()
 
     def _through(
-        self, block: BridgeBlock, capture: Capture, gradients: Mapping[int, torch.Tensor]
+        self, block: BridgeBlock, capture: Capture, gradients: Mapping[int, torch.Tensor], random: torch.Generator
     ) -> dict[int, torch.Tensor]:
         """What stands for the gradients inside ``block``: random signs v times g at its outputs, carried back.
 
@@ -112,7 +110,7 @@ class GradientPass:
         inside = [t for t in block.inside if t in gradients]
         if not ends or not inside:
             return {}
-        signs = [torch.randint(0, 2, gradients[t].shape, generator=self.random) * 2.0 - 1.0 for t in ends]
+        signs = [torch.randint(0, 2, gradients[t].shape, generator=random) * 2.0 - 1.0 for t in ends]
         carried = torch.autograd.grad(
             [capture.kept[t] for t in ends], [capture.kept[t] for t in inside],
             [gradients[t] * v for t, v in zip(ends, signs, strict=True)], allow_unused=True, retain_graph=True,
@@ -172,9 +170,8 @@ def gather(
 ) -> Statistics:
     """One gradient pass over all calibration images with the network quantized by ``quants``."""
     statistics, passes = Statistics(wanted, by_channel), GradientPass(problem, quants, wanted, blocks)
-    for done, (images, target) in enumerate(problem.pairs()):
-        problem.progress(label, done / problem.batch_count)
-        statistics.add(passes.step(images, target), len(images) / len(problem.images))
+    for step in problem.each(passes.step, label):
+        statistics.add(step, step.images / len(problem.images))
     return statistics
 
 
@@ -188,11 +185,9 @@ def position_weights(
     """
     found: dict[int, list[torch.Tensor]] = {t: [] for t in wanted}
     passes = GradientPass(problem, quants, wanted)
-    for done, (images, target) in enumerate(problem.pairs()):
-        problem.progress("weigh positions", done / problem.batch_count)
-        gradients, _ = passes.gradients(images, target)
+    for gradients, _ in problem.each(passes.gradients, "weigh positions"):
         for t, g in gradients.items():
-            found[t].append(g.norm(dim=-1).reshape(len(images), -1))
+            found[t].append(g.norm(dim=-1).reshape(len(g), -1))
     lengths = {t: torch.cat(parts) for t, parts in found.items() if parts}
     means = {t: float(x.mean(dtype=torch.float64)) for t, x in lengths.items()}
     return {t: x / means[t] for t, x in lengths.items() if means[t] > 0}
@@ -200,9 +195,10 @@ def position_weights(
 
 def mean_distance(problem: Problem, quants: Mapping[str, TensorQuant]) -> float:
     """Mean distance of the outputs from the reference over the calibration images, with everything quantized."""
-    executor = Executor(constants_on_grid_of(problem.graph, quants))
-    capture, total = Capture(quants, ()), 0.0
-    with torch.no_grad():
-        for images, target in problem.pairs():
-            total += float(problem.lowered.distance(target, executor.rows(images, capture)).sum())
-    return total / len(problem.images)
+    executor, capture = Executor(constants_on_grid_of(problem.graph, quants)), Capture(quants, ())
+
+    def distance(batch: Batch) -> float:
+        with torch.no_grad():
+            return float(problem.lowered.distance(batch.targets, executor.rows(batch.images, capture)).sum())
+
+    return sum(problem.each(distance)) / len(problem.images)

@@ -53,9 +53,7 @@ def prices(problem: Problem, quants: Mapping[str, TensorQuant], errors: Mapping[
     """
     graph, found = problem.graph, {layer.out: layer for layer in candidates(problem.graph)}
     passes, squares = GradientPass(problem, quants, [*found]), dict.fromkeys(found, torch.zeros(()))
-    for done, (images, target) in enumerate(problem.pairs()):
-        problem.progress("weigh layers", done / problem.batch_count)
-        gradients, _ = passes.gradients(images, target)
+    for gradients, _ in problem.each(passes.gradients, "weigh layers"):
         for t, g in gradients.items():
             squares[t] = squares[t] + (g.reshape(-1, g.shape[-1]) ** 2).sum(0) / len(problem.images)
     rows = []

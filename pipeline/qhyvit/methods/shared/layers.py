@@ -106,9 +106,7 @@ def sample(problem: Problem, start: Mapping[str, TensorQuant]) -> list[Sampled]:
     """Layers with gradients of the distance to the float outputs, the network quantized by ``start``."""
     sampler = _Sampler(problem.graph, problem.seed)
     passes = GradientPass(problem, start, sampler.tensors)
-    for done, (images, target) in enumerate(problem.pairs()):
-        problem.progress("sample layers", done / problem.batch_count)
-        step = passes.step(images, target)
+    for step in problem.each(passes.step, "sample layers"):
         sampler.add(step.values, step.gradients)
     return sampler.sampled()
 

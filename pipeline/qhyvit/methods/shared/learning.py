@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,12 +21,12 @@ from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.lowering.contracts import groups
 from qhyvit.methods.shared.pixels import PIXELS
-from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.problem import AT_ONCE, Problem, at_once
 from qhyvit.methods.shared.range_search import UNCLIPPED
 from qhyvit.methods.shared.ranges import finish
 from qhyvit.plan import Scheme, TensorQuant
 from qhyvit.sim.fakequant import fake_quantize, learned_uniform, rounds
-from qhyvit.sim.run import Executor
+from qhyvit.sim.run import Executor, Hook
 from qhyvit.store import Store
 
 SCALE_RATE, ZERO_RATE = 3e-2, 0.075  # of the logarithm of a scale; in codes
@@ -35,7 +35,7 @@ PIECE = "learning"
 
 
 class _Quantizers:
-    """Hook with a learned scale and zero point for every group that is free; all of them in two vectors."""
+    """A learned scale and zero point for every group that is free; all of them in two vectors."""
 
     def __init__(self, graph: Graph, quants: Mapping[str, TensorQuant]) -> None:
         self.quants = quants
@@ -57,25 +57,25 @@ class _Quantizers:
         self.log_scale = torch.tensor(scales, dtype=torch.float32, requires_grad=True)
         self.zero = torch.tensor(zeros, dtype=torch.float32, requires_grad=True)
         self.free = free
-        self.start()
 
-    def start(self) -> None:
-        """Take the vectors as they are now; once before every pass."""
-        self.scales = torch.split(self.log_scale.exp(), 1)
+    @property
+    def vectors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What is learned: logarithms of scales, zero points."""
+        return self.log_scale, self.zero
+
+    def hook(self) -> Hook:
+        """Rounds by the vectors as they are now; for one pass."""
+        scales = torch.split(self.log_scale.exp(), 1)
         # a zero point that its readers or the scheme fix gets no gradient
-        zeros = torch.split(self.zero, 1)
-        self.zeros = [z if free else z.detach() for z, free in zip(zeros, self.free, strict=True)]
+        zeros = [z if free else z.detach() for z, free in zip(torch.split(self.zero, 1), self.free, strict=True)]
 
-    def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
-        """See :data:`qhyvit.sim.run.Hook`."""
-        i = self.row.get(tensor.name)
-        if i is None:
-            quant = self.quants.get(tensor.name)
-            return x if quant is None else fake_quantize(x, quant)
-        if not rounds(node):
-            return x
-        limits = self.quants[tensor.name].limits
-        return learned_uniform(x, self.scales[i], self.zeros[i], *limits)
+        def rounded(tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
+            i, quant = self.row.get(tensor.name), self.quants.get(tensor.name)
+            if i is None or quant is None:
+                return x if quant is None else fake_quantize(x, quant)
+            return learned_uniform(x, scales[i], zeros[i], *quant.limits) if rounds(node) else x
+
+        return rounded
 
     def found(self) -> dict[str, TensorQuant]:
         """Quantizations with what was learned."""
@@ -97,10 +97,13 @@ class _Descent:
         self.optimizer = torch.optim.Adam(rates, betas=(0.9, 0.99))
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
 
-    def step(self, loss: torch.Tensor) -> None:
-        """Move against the gradient."""
+    def step(self, gradients: Iterable[tuple[torch.Tensor | None, ...]]) -> None:
+        """Move against the sum of the gradients, each of both vectors."""
         self.optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        for parts in gradients:
+            for vector, part in zip(self.vectors, parts, strict=True):
+                if part is not None:
+                    vector.grad = part if vector.grad is None else vector.grad + part
         self.optimizer.step()
         self.schedule.step()
         self.done += 1
@@ -148,17 +151,22 @@ def learn(problem: Problem, graph: Graph, quants: Mapping[str, TensorQuant], ste
     Args:
         graph: with its weights on their grids already; ``problem.graph`` is the float one.
     """
-    executor, hook = Executor(constants_on_grid_of(graph, quants)), _Quantizers(graph, quants)
-    descent, keeper = _Descent((hook.log_scale, hook.zero), steps), _Keeper(problem.store)
+    executor, learned = Executor(constants_on_grid_of(graph, quants)), _Quantizers(graph, quants)
+    descent, keeper = _Descent(learned.vectors, steps), _Keeper(problem.store)
     keeper.resume(descent)
+    at_a_time = min(problem.batch, len(problem.images))
+
+    def gradients(now: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        outputs = executor.rows(problem.images[now], learned.hook())
+        distance = problem.lowered.distance(problem.targets[now], outputs).sum() / at_a_time
+        return torch.autograd.grad(distance, learned.vectors, allow_unused=True)
+
     draws = _draws(len(problem.images), problem.batch, steps, problem.seed)
     for now in itertools.islice(draws, descent.done, None):
         problem.progress("learn scales", descent.done / steps)
-        hook.start()
-        outputs = executor.rows(problem.images[now], hook)
-        descent.step(problem.lowered.distance(problem.targets[now], outputs).mean())
+        descent.step(at_once(gradients, torch.tensor_split(now, min(AT_ONCE, len(now)))))
         keeper.keep(descent)
-    return finish(graph, hook.found())
+    return finish(graph, learned.found())
 
 
 def _draws(count: int, batch: int, steps: int, seed: int) -> Iterator[torch.Tensor]:

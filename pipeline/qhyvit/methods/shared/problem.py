@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -24,8 +24,32 @@ from qhyvit.targets import target as find_target
 from qhyvit.tasks import task as find_task
 from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tasks.shared.task import Measure, Task
+from qhyvit.threads import in_order
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AT_ONCE = 2  # batches: each takes its memory
 HELD_OUT = 8  # of so many pictures, a search leaves one to the judges where it sees all others
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of the images, [B, H, W, C], their reference outputs, [B, outputs], and which batch they are."""
+
+    number: int
+    images: torch.Tensor
+    targets: torch.Tensor
+
+
+def at_once(do: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """``do`` of each item, in their order, two at a time with half of torch's threads each.
+
+    Small ops leave most of a second thread idle; two batches side by side do not.
+    """
+    threads = torch.get_num_threads()
+    workers = min(AT_ONCE, threads)
+    yield from in_order(do, items, workers, lambda: torch.set_num_threads(threads // workers))
 
 
 @dataclass(frozen=True)
@@ -150,6 +174,14 @@ class Problem:
     def pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Images and their reference outputs, ``batch`` at a time."""
         yield from zip(self.batches(), torch.split(self.targets, self.batch), strict=True)
+
+    def each(self, do: Callable[[Batch], Result], label: str = "") -> Iterator[Result]:
+        """``do`` of every batch, in their order, :data:`AT_ONCE` at a time; ``label``: what ``progress`` is told."""
+        batches = (Batch(i, *pair) for i, pair in enumerate(self.pairs()))
+        for done, result in enumerate(at_once(do, batches)):
+            if label:
+                self.progress(label, done / self.batch_count)
+            yield result
 
     @cached_property
     def batch_count(self) -> int:

@@ -59,7 +59,7 @@ def taken_back(problem: Problem, before: Quants, after: Quants) -> Quants:
     found = {count: distance(count) for count in (0, len(cut))}
     if found[0] <= found[len(cut)]:
         return after
-    found |= {2**i: distance(2**i) for i in range(len(cut).bit_length()) if 2**i < len(cut)}
+    found |= {count: distance(count) for count in (4**i for i in range(len(cut).bit_length())) if count < len(cut)}
     best = min(found, key=found.__getitem__)
     problem.log(f"ranges taken back, the distance is smaller with them: {best} of {len(cut)} that were narrowed")
     return mixed(best)
