@@ -8,6 +8,10 @@ Examples:
         --count 64 --held-out 300 --profiles integer,cpu --seeds 0,1,2
     python -m benchmarks.tasks seg.py:Net --weights seg.safetensors --input-size 384x512 --images frames/ \\
         --evaluate test/images --labels test/labels --methods qhyvit,minmax,ai-edge-quantizer
+    python -m benchmarks.tasks mobilevitv2_075 --weights W.safetensors --images train/ --evaluate val/ --count 128 \\
+        --profiles integer,tflm,ethos-u65-256
+
+A file for another target than LiteRT is counted in LiteRT here, whose kernels may differ from that target's own.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from qhyvit.config import DataConfig, MethodConfig, ModelConfig, TargetConfig
 from qhyvit.errors import InputError
 from qhyvit.evaluation import evaluated, labelled_images, logits_of
 from qhyvit.sweep.jobs import Job
+from qhyvit.targets import CPU, INTEGER
 from qhyvit.tasks import task
 from qhyvit.tasks.shared.layout import Layout
 from qhyvit.verify.census import census
@@ -84,14 +89,14 @@ def one(args: argparse.Namespace, method: str, profile: str, seed: int) -> dict[
             made = quantize(float_model, RECIPES[0], data.load_pixels(drawn, shape, how), how)
         else:
             wanted = MethodConfig(method, seed=seed)
-            target = TargetConfig(integer=profile == "integer")
+            target = TargetConfig(integer=profile == INTEGER) if profile in (INTEGER, CPU) else TargetConfig(profile)
             stages.calibrate(work, DataConfig(images, args.count, args.resize_mode), wanted, target)
             stages.convert(work)
             made = work.read(MODEL)
         seconds = time.process_time() - started
         both = [logits_of(m, (load_input(p, shape, how) for p in labelled.paths), how) for m in (float_model, made)]
         found = evaluated(task(facts["task"]), Layout.of_facts(facts["outputs"]), both[1], both[0], labelled.truth,
-                          how.mode, profile)  # fmt: skip
+                          how.mode, CPU if profile == CPU else INTEGER)  # fmt: skip
         assert found.alike is not None
         own, plain = ({} if s is None else s.figures for s in (found.integer, found.floating))
         figures = "; ".join(f"{name} {plain[name]:.2f} to {own[name]:.2f}" for name in own)
@@ -122,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--class-map", help="class of the label maps that each class is")
     parser.add_argument("--resize-mode", choices=("crop", "squash"), default="squash")
     parser.add_argument("--methods", default="qhyvit")
-    parser.add_argument("--profiles", default="integer")
+    parser.add_argument("--profiles", default=INTEGER, help="integer, cpu, or names of targets, with commas")
     parser.add_argument("--seeds", default="0")
     add_options(parser, "builds", "tasks.csv")
     return parser
@@ -138,7 +143,7 @@ def main() -> None:
     args = _parser().parse_args()
     runs = [
         (method, profile, int(seed)) for seed in args.seeds.split(",") for method in args.methods.split(",")
-        for profile in args.profiles.split(",") if method != RIVAL or profile == "integer"
+        for profile in args.profiles.split(",") if method != RIVAL or profile == INTEGER
     ]  # fmt: skip
     key = {"model": model_name(args.model), "calibration_images": args.count}
     key |= {} if args.task is None else {"task": args.task}
