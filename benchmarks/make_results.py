@@ -23,6 +23,7 @@ from benchmarks._files import COMPARED, ROOT, commit
 FAMILIES = ("efficientformer", "efficientformerv2", "mobile_former", "mobilevit", "mobilevitv2")
 RIVALS = "minmax;percentile;easyquant;fqvit;fqvit, as TFLite has it;ptq4vit;ptq4vit, uniform codes;repqvit;" \
          "repqvit, as TFLite has it;hyq;hyq, as TFLite has it"  # fmt: skip
+ON_TARGETS = "integer,tflm,ethos-u65-256"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,12 @@ def steps(data: Path, weights: Path, work: Path) -> list[Step]:
                "--resize-mode", "squash", "--work", work / model, *deployed)  # fmt: skip
         made.append(Step("families", _words(*own, "--rows", "qhyvit;qhyvit, cpu profile")))
         made.append(Step("bits", _words(*own, *bits, "--seeds", 0, "--bits", "w4a8")))
-    tasks = ("--images", data / "imagenet_train_1000", "--count", 64, "--held-out", 300)
+        made.append(Step("on_targets", _words(
+            "tasks", *own[1:10], "--task", "classify", "--count", 128, "--profiles", ON_TARGETS)))  # fmt: skip
+    faces = ("--images", data / "imagenet_train_1000", "--count", 128, "--held-out", 300, "--profiles", "integer,cpu")
+    streets = ("--weights", weights / "efficientvit_seg_b0_cityscapes.safetensors", "--images",
+               data / "camvid_calibration", "--evaluate", data / "camvid_eval" / "images", "--labels",
+               data / "camvid_eval" / "labels", "--class-map", "3,4,1,1,7,2,6,6,5,5,0,9,10,8,8,8,8,8,10")  # fmt: skip
     timed = ("--work", work / "latency", "--weights", weights)
     return [
         *made,
@@ -72,7 +78,11 @@ def steps(data: Path, weights: Path, work: Path) -> list[Step]:
         Step("targets", _words("targets", "--variants", "all", "--work", work / "targets")),
         Step("own_models", _words("own_models", "--models", "all")),
         Step("tasks", _words("tasks", "benchmarks/families.py:edgeface_xs", "--task", "embed", "--weights",
-                             weights / "edgeface_xs_gamma06_fp16.safetensors", *tasks)),
+                             weights / "edgeface_xs_gamma06_fp16.safetensors", *faces)),
+        Step("tasks", _words("tasks", f"{weights / 'efficientvit_seg_b0.py'}:EfficientVitSegB0", "--input-size",
+                             "384x512", *streets, "--methods", "qhyvit,minmax,ai-edge-quantizer")),
+        Step("on_targets", _words("tasks", COMPARED, *ours[:4], "--task", "classify", "--evaluate", sets[0],
+                                  "--count", 128, "--profiles", ON_TARGETS)),
         Step("calibration", _words("calibration", COMPARED, "--weights", weights / f"{COMPARED}.safetensors",
                                    "--images", data / "imagenet_train_1000", "--work", work / COMPARED, "--count", 32)),
         Step("variants", _words("variants", "--work", work / "variants")),

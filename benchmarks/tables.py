@@ -17,6 +17,7 @@ from qhyvit import files
 from qhyvit.errors import InputError
 
 DOCUMENTS = ("README.md", "docs/results.md", "docs/four_bits.md", "docs/own_models.md", "docs/targets.md")
+TOP1 = re.compile(r"top1_percent ([\d.]+) to ([\d.]+)")
 MARKED = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -275,6 +276,31 @@ def mutation(results: Results) -> str:
     return _markdown(["", "mutants", "killed", "run by no test", "**score, %**"], rows)
 
 
+def tasks(results: Results) -> str:
+    """Networks of other tasks than classifying: what of float is kept, and how right both files are."""
+    rows = []
+    for r in results.rows("tasks.csv", lambda r: r["task"] != "classify"):
+        images = f"{r['calibration_images']} / {r['images']}"
+        kept = "; ".join(part for part in (r["kept"], r["float_to_integer"]) if part)
+        file = r["method"] if r["method"] != "qhyvit" else f"**qhyvit, {r['profile']}**"
+        rows.append([f"{r['model']}, {r['input']}", file, images, kept, r["ops"], f"{int(r['size_bytes']) / 1e6:.2f}"])
+    return _markdown(["", "file", "calibration / other images", "kept of float; float to file", "ops", "MB"], rows)
+
+
+def on_targets(results: Results) -> str:
+    """Top-1 and agreement with float of the files for several targets, from the same weights and images."""
+    found, rows = results.rows("tasks.csv", lambda r: r["task"] == "classify"), []
+    names = list(dict.fromkeys(r["profile"] for r in found))
+    for model, images in dict.fromkeys((r["model"], r["images"]) for r in found):
+        own = {r["profile"]: r for r in found if (r["model"], r["images"]) == (model, images)}
+        tops = {name: TOP1.search(r["float_to_integer"]) for name, r in own.items()}
+        plain = next(match[1] for match in tops.values() if match)
+        both = [f"{m[2]} / {100 * float(own[n]['as_float']):.2f}" if (m := tops.get(n)) else "" for n in names]
+        rows.append([model, images, plain, *both])
+    said = {"integer": "litert", "cpu": "litert, `--no-integer`"}
+    return _markdown(["top-1 % / agrees with float %", "images", "float", *(said.get(n, n) for n in names)], rows)
+
+
 def targets(results: Results) -> str:
     """Every variant on a microcontroller's interpreter and three Ethos-U, ours and the stock converter's file."""
     found, rows = results.rows("targets.csv"), []
@@ -305,7 +331,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     f.__name__: f
     for f in (
         stock, bits, methods, ablation, families, coverage, own_models, variants, latency, turns, op_times,
-        instructions, mutation, targets,
+        instructions, mutation, targets, tasks, on_targets,
     )
 }  # fmt: skip
 

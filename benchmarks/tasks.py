@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks._files import have_rows, model_name, write_rows
+from benchmarks._files import have_rows, model_name, ranked_images, write_rows
 from benchmarks._jobs import add_options, run_jobs
 from benchmarks.stock import RECIPES, quantize
 from qhyvit import data, stages
@@ -67,7 +67,10 @@ def _images(args: argparse.Namespace, seed: int, place: Path, facts: dict[str, A
             (place / path.name).write_bytes(path.read_bytes())
         return place, data.Labelled(rest, None)
     classes = None if args.class_map is None else tuple(map(int, args.class_map.split(",")))
-    found = labelled_images(args.evaluate, args.labels, task(facts["task"]), facts["classes"], classes)
+    if facts["task"] == "classify":
+        found = ranked_images(args.evaluate, args.labels, facts["classes"])
+    else:
+        found = labelled_images(args.evaluate, args.labels, task(facts["task"]), facts["classes"], classes)
     if set(data.hash_files(images_in(args.images))) & set(data.hash_files(found.paths)):
         raise InputError("some images are in both folders: calibration and evaluation must differ")
     return args.images, found

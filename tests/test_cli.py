@@ -13,7 +13,7 @@ import safetensors.torch
 from benchmarks.demo.images import generate
 
 MODEL = ("mobilevitv2_050", "--classes", "10", "--input-size", "64")
-FAST = ("--count", "6", "--method", "qhyvit", "--set", "rounds=2", "--set", "learn=1")
+FAST = ("--count", "6", "--method", "qhyvit", "--set", "rounds=1", "--set", "learn=0")
 
 
 def qhyvit(*args, module="qhyvit", **kwargs):
