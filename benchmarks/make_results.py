@@ -50,6 +50,8 @@ def steps(data: Path, weights: Path, work: Path) -> list[Step]:
         accuracy("bits", *bits, "--bits", 6),
         accuracy("bits", *bits, "--bits", "w4a8", "--size", "2.5MB"),
         accuracy("bits", *bits, "--bits", "w4a8", "--size", "2.1MB"),
+        accuracy("four_bits", *bits[2:], "--table", "four bits", "--bits", "w4a8", "--size", "2.1MB", "--seeds",
+                 "0,1,2"),
         Step("stock", _words("stock", COMPARED, *ours)),
         Step("stock", _words("front", COMPARED, *ours, "--work", work / COMPARED)),
         accuracy("methods", "--rows", f"{RIVALS};qhyvit", "--count", 32),

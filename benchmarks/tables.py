@@ -95,7 +95,16 @@ def _by_bits(results: Results) -> dict[str, list[Row]]:
 
 def bits(results: Results) -> str:
     """Every set of labelled images by itself and all of them, for each number of bits; means over seeds."""
-    given = results.rows("accuracy.csv", lambda r: (r["model"], r["table"]) == (COMPARED, "bits"))
+    return _by_set(results, "bits")
+
+
+def four_bits(results: Results) -> str:
+    """The same for weights of four bits, over more calibration sets."""
+    return _by_set(results, "four bits")
+
+
+def _by_set(results: Results, table: str) -> str:
+    given = results.rows("accuracy.csv", lambda r: (r["model"], r["table"]) == (COMPARED, table))
     rows = []
     for called, named in dict.fromkeys((r["bits"], r["set"]) for r in given):
         own = [r for r in given if (r["bits"], r["set"]) == (called, named)]
@@ -287,6 +296,18 @@ def tasks(results: Results) -> str:
     return _markdown(["", "file", "calibration / other images", "kept of float; float to file", "ops", "MB"], rows)
 
 
+def rivals(results: Results) -> str:
+    """Other runtimes beside LiteRT, float and int8 of each model."""
+    rows = []
+    for r in results.rows("rivals.csv"):
+        to_float = f"{r['p50_ms']} ({float(r['to_float']):.2f})"
+        label = f"**{r['file']}**" if r["file"].startswith("qhyvit") else r["file"]
+        rows.append([f"{r['model']}, {label}", r["images"], r["top1_percent"], r["agreement_percent"],
+                     f"{int(r['size_bytes']) / 1e6:.2f}", to_float])  # fmt: skip
+    columns = ["", "images", "top-1 %", "agrees with float %", "MB", "ms, one thread (of LiteRT's float)"]
+    return _markdown(columns, rows)
+
+
 def on_targets(results: Results) -> str:
     """Top-1 and agreement with float of the files for several targets, from the same weights and images."""
     found, rows = results.rows("tasks.csv", lambda r: r["task"] == "classify"), []
@@ -330,8 +351,8 @@ def _emphasized(kinds: list[str]) -> list[str]:
 TABLES: dict[str, Callable[[Results], str]] = {
     f.__name__: f
     for f in (
-        stock, bits, methods, ablation, families, coverage, own_models, variants, latency, turns, op_times,
-        instructions, mutation, targets, tasks, on_targets,
+        stock, bits, four_bits, methods, ablation, families, coverage, own_models, variants, latency, turns, op_times,
+        instructions, mutation, targets, tasks, on_targets, rivals,
     )
 }  # fmt: skip
 

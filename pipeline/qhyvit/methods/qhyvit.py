@@ -96,7 +96,7 @@ class _Ends:
         kept = problem.store.get("learn")
         if kept is not None:
             return quants_from_json(kept.facts)
-        steps = self.options.learn * problem.batch_count
+        steps = self.options.learn * -(-len(problem.images) // problem.together)
         found = learn(problem, solution.shipped, solution.tensors, steps)
         problem.store.put("learn", quants_to_json(found))
         return found

@@ -32,6 +32,7 @@ from qhyvit.sim.checked import Edit
 from qhyvit.sim.replay import Replay
 from qhyvit.sim.run import GATE_SLOPE
 
+FEW = 4  # images that price each approximation by itself
 COPIES = copying(Copies.ONCE) | {"PAD"}
 
 
@@ -93,8 +94,7 @@ def _offers(problem: Problem, distance: float) -> list[_Offer]:
     wanted = [n for n, ms in saved.items() if ms > 0]
     if not wanted:
         return []
-    images, target = next(problem.pairs())
-    replay = Replay(graph, images)
+    target, replay = problem.targets[:FEW], Replay(graph, problem.images[:FEW])
     offers: list[_Offer] = []
     for node in wanted:
         problem.progress("GELU forms", len(offers) / len(wanted))

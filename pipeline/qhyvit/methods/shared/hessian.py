@@ -127,7 +127,7 @@ class Statistics:
     """
 
     BINS_BY_CHANNEL = 512
-    SAMPLED = 2**16  # values of a tensor that one batch adds to its histogram, at the most
+    SAMPLED = 2**15  # values of a tensor that one batch adds to its histogram, at the most
 
     def __init__(self, wanted: Collection[int], by_channel: Collection[int] = ()) -> None:
         self.histograms = {t: Histogram(None) for t in wanted}
@@ -172,6 +172,7 @@ def gather(
     statistics, passes = Statistics(wanted, by_channel), GradientPass(problem, quants, wanted, blocks)
     for step in problem.each(passes.step, label):
         statistics.add(step, step.images / len(problem.images))
+        del step  # before the next one is made
     return statistics
 
 

@@ -146,7 +146,7 @@ class _Keeper:
 
 
 def learn(problem: Problem, graph: Graph, quants: Mapping[str, TensorQuant], steps: int) -> dict[str, TensorQuant]:
-    """Quantizations with learned scales and zero points, after ``steps`` steps of ``problem.batch`` images.
+    """Quantizations with learned scales and zero points, after ``steps`` steps of ``problem.together`` images.
 
     Args:
         graph: with its weights on their grids already; ``problem.graph`` is the float one.
@@ -154,14 +154,13 @@ def learn(problem: Problem, graph: Graph, quants: Mapping[str, TensorQuant], ste
     executor, learned = Executor(constants_on_grid_of(graph, quants)), _Quantizers(graph, quants)
     descent, keeper = _Descent(learned.vectors, steps), _Keeper(problem.store)
     keeper.resume(descent)
-    at_a_time = min(problem.batch, len(problem.images))
 
     def gradients(now: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         outputs = executor.rows(problem.images[now], learned.hook())
-        distance = problem.lowered.distance(problem.targets[now], outputs).sum() / at_a_time
+        distance = problem.lowered.distance(problem.targets[now], outputs).sum() / problem.together
         return torch.autograd.grad(distance, learned.vectors, allow_unused=True)
 
-    draws = _draws(len(problem.images), problem.batch, steps, problem.seed)
+    draws = _draws(len(problem.images), problem.together, steps, problem.seed)
     for now in itertools.islice(draws, descent.done, None):
         problem.progress("learn scales", descent.done / steps)
         descent.step(at_once(gradients, torch.tensor_split(now, min(AT_ONCE, len(now)))))

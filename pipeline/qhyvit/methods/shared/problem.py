@@ -68,7 +68,7 @@ class Problem:
             file may have ``size`` bytes, None: what is left of accuracy decides.
         target: what the file is for: what ops cost there, and whether nodes may compute in float.
         store: where finished pieces are kept.
-        batch: images that run at once (memory: a batch holds all activations and their gradients).
+        batch: images that run at once in one thread (memory: a batch holds all activations and their gradients).
         views: how many of the images show one picture: row i of each of that many equal parts of them shows picture i.
         progress: told how far the work is; ``log``: told what was found.
     """
@@ -80,7 +80,7 @@ class Problem:
     measure: Measure | None = None
     door: Door | None = None
     bridge: frozenset[str] = frozenset()
-    batch: int = 4
+    batch: int = 2
     views: int = 1
     seed: int = 0
     bits: int = 8
@@ -178,10 +178,16 @@ class Problem:
     def each(self, do: Callable[[Batch], Result], label: str = "") -> Iterator[Result]:
         """``do`` of every batch, in their order, :data:`AT_ONCE` at a time; ``label``: what ``progress`` is told."""
         batches = (Batch(i, *pair) for i, pair in enumerate(self.pairs()))
-        for done, result in enumerate(at_once(do, batches)):
+        found = at_once(do, batches)
+        for done in range(self.batch_count):
             if label:
                 self.progress(label, done / self.batch_count)
-            yield result
+            yield next(found)  # kept by nobody here: a result may be large
+
+    @property
+    def together(self) -> int:
+        """Images that run at once, in all threads."""
+        return min(AT_ONCE * self.batch, len(self.images))
 
     @cached_property
     def batch_count(self) -> int:
@@ -195,7 +201,7 @@ def layout_of(graph: Graph) -> Layout:
     return Layout(tuple(t.name for t in found), tuple(t.shape[1:] for t in found))
 
 
-def outputs_of(graph: Graph, images: torch.Tensor, batch: int = 4) -> torch.Tensor:
+def outputs_of(graph: Graph, images: torch.Tensor, batch: int = 2) -> torch.Tensor:
     """Outputs [N, outputs] of a float graph on images [N, H, W, C], its gates exact."""
     executor = Executor(graph, exact=True)
     with torch.no_grad():
