@@ -316,7 +316,7 @@ def on_targets(results: Results) -> str:
         own = {r["profile"]: r for r in found if (r["model"], r["images"]) == (model, images)}
         tops = {name: TOP1.search(r["float_to_integer"]) for name, r in own.items()}
         plain = next(match[1] for match in tops.values() if match)
-        both = [f"{m[2]} / {100 * float(own[n]['as_float']):.2f}" if (m := tops.get(n)) else "" for n in names]
+        both = [f"{m[2]} / {float(own[n]['as_float']):.2f}" if (m := tops.get(n)) else "" for n in names]
         rows.append([model, images, plain, *both])
     said = {"integer": "litert", "cpu": "litert, `--no-integer`"}
     return _markdown(["top-1 % / agrees with float %", "images", "float", *(said.get(n, n) for n in names)], rows)
