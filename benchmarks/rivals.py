@@ -154,7 +154,8 @@ def rows_of(args: argparse.Namespace) -> list[dict[str, Any]]:
         counted, compared = count(found, labelled.truth, logits[0]), ratio(taken, times[0])
         rows.append({
             "model": model_name(args.model), "file": file.label,
-            "calibration_images": "" if file.runtime == "litert" else args.count, "images": counted.images, "top1_percent": f"{100 * counted.top1 / counted.images:.2f}",
+            "calibration_images": "" if file.runtime == "litert" else args.count, "images": counted.images,
+            "top1_percent": f"{100 * counted.top1 / counted.images:.2f}",
             "agreement_percent": f"{100 * (counted.agree or 0) / counted.images:.2f}", "size_bytes": file.size,
             "p50_ms": f"{np.median(taken):.2f}", "to_float": f"{compared.median:.3f}",
             "to_float_low": f"{compared.low:.3f}", "to_float_high": f"{compared.high:.3f}", "seed": args.seed,
