@@ -45,13 +45,12 @@ class Capture:
 
 @dataclass(frozen=True)
 class Step:
-    """One batch of ``images`` images: float values and squared-error weights at the wanted tensors, distances [B].
+    """One batch of the gradient pass: float values and squared-error weights at the wanted tensors, distances [B].
 
     ``gradients``: where a tensor's own error counts, d distance / dx; inside a bridge block a random combination of the
     errors that reach the block's outputs, whose square has the mean sum_o (g_o dO_o/dx)^2.
     """
 
-    images: int
     values: Mapping[int, torch.Tensor]
     gradients: Mapping[int, torch.Tensor]
     distance: torch.Tensor
@@ -81,7 +80,7 @@ class GradientPass:
         with torch.no_grad():
             values = self.float.run(batch.images, self.cut, self.wanted)
         gradients, distance = self.gradients(batch)
-        return Step(len(batch.images), values, gradients, distance)
+        return Step(values, gradients, distance)
 
     def gradients(self, batch: Batch) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
         """Gradients of one batch at the wanted tensors, and its distances [B]; see :meth:`step` and :class:`Step`."""
@@ -171,7 +170,7 @@ def gather(
     """One gradient pass over all calibration images with the network quantized by ``quants``."""
     statistics, passes = Statistics(wanted, by_channel), GradientPass(problem, quants, wanted, blocks)
     for step in problem.each(passes.step, label):
-        statistics.add(step, step.images / len(problem.images))
+        statistics.add(step, len(step.distance) / len(problem.images))
         del step  # before the next one is made
     return statistics
 
