@@ -1,4 +1,4 @@
-"""What a calibration costs: seconds by phase, and peak memory, of one search on a machine left to itself. Example:
+"""What ``qhyvit calibrate`` costs: seconds by phase, and peak memory, on a machine left to itself. Example:
 
 python -m benchmarks.calibration mobilevitv2_075 --weights W.safetensors --images train/ --work build/v2
 """
@@ -12,15 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks._files import RESULTS, pixels_of, random_weights, write_rows
-from qhyvit import data, stages
-from qhyvit.config import ModelConfig
-from qhyvit.methods import method
-from qhyvit.methods.shared.problem import Problem
-from qhyvit.work import FACTS, Work, default_preprocess
-from qhyvit_device.preprocess import normalize
+from benchmarks._files import RESULTS, random_weights, write_rows
+from qhyvit import memory, stages
+from qhyvit.config import DataConfig, MethodConfig, ModelConfig
+from qhyvit.work import PLAN, Work
 
 
 class Clock:
@@ -49,17 +44,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "calibration.csv")
     args = parser.parse_args()
+    memory.share_one_heap()  # as the command line does
 
-    work = Work(args.work)
+    clock = Clock()
+    work = Work(args.work, progress=clock)
     stages.export(work, ModelConfig(args.model, args.weights, random_weights(args.model, args.weights)))
-    facts = work.json(FACTS)
-    how = data.preprocess_for(args.images, default_preprocess(facts), None)
-    paths = [*data.calibration_images(args.images, args.count, args.seed).values()]
-    pixels = pixels_of(paths, facts["input_shape"], how)
-    graph, images = stages.float_graph(work), torch.from_numpy(normalize(pixels, how))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    clock, chosen, started = Clock(), method(args.method), time.monotonic()
-    chosen.search(Problem(graph, images, seed=args.seed, progress=clock), chosen.defaults)
+    (work.folder / PLAN).unlink(missing_ok=True)  # an earlier run's, which would be taken
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.monotonic()
+    clock.seconds.clear()
+    clock("observe", 0.0)
+    stages.calibrate(work, DataConfig(args.images, args.count), MethodConfig(args.method, seed=args.seed))
     total = time.monotonic() - started
     clock("end", 1.0)
     base: dict[str, Any] = {
@@ -68,8 +62,8 @@ def main() -> None:
     }  # fmt: skip
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rows = [{**base, "phase": phase, "seconds": f"{s:.1f}"} for phase, s in clock.seconds.items() if s >= 0.05]
-    memory = {"peak_gib": f"{peak:.2f}", "before_gib": f"{before:.2f}"}
-    rows.append({**base, "phase": "all", "seconds": f"{total:.1f}", **memory})
+    rows.append({**base, "phase": "all", "seconds": f"{total:.1f}", "peak_gib": f"{peak:.2f}",
+                 "before_gib": f"{before:.2f}"})  # fmt: skip
     for row in rows:
         print(f"{row['phase']:20s} {row['seconds']:>8s} s")
     print(f"peak memory {peak:.2f} GiB, {before:.2f} before")

@@ -3,7 +3,9 @@
 import threading
 
 import pytest
+import torch
 
+from qhyvit.methods.shared.problem import at_once
 from qhyvit.threads import in_order, shared_out
 
 
@@ -70,3 +72,29 @@ def test_what_an_item_raises_comes_where_its_result_would(workers):
     with pytest.raises(ZeroDivisionError):
         found.extend(1 // (3 - i) for i in in_order(lambda i: i if i < 3 else 1 // 0, range(9), workers))
     assert found == [0, 0, 1]
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_whoever_takes_results_has_one_thread_meanwhile_and_all_of_them_behind(two_threads):
+    """Else a second thread of it spins on a core that a batch needs."""
+    found = at_once(lambda i: (i, torch.get_num_threads()), range(5))
+    for i, (number, own) in enumerate(found):
+        assert (number, own) == (i, 1)
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_threads_are_all_there_again_behind_a_failure(two_threads):
+    def do(i):
+        raise ValueError(i)
+
+    with pytest.raises(ValueError, match="0"):
+        next(at_once(do, range(5)))
+    assert torch.get_num_threads() == 2

@@ -3,6 +3,7 @@
 import resource
 import sys
 
+from qhyvit import memory
 from qhyvit.errors import QhyvitError
 
 # bytes that a process may map (ulimit -v); with less, libraries end the process while they are loaded, or wait for ever
@@ -11,6 +12,7 @@ LEAST_ADDRESS_SPACE = 3 * 10**9
 
 def main() -> None:
     """Entry point; exit codes as :func:`qhyvit.cli.main` has them."""
+    memory.share_one_heap()
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if resource.RLIM_INFINITY != limit < LEAST_ADDRESS_SPACE:
         print(f"qhyvit: error: cannot start: ulimit -v leaves {limit / 1e9:.2g} GB of address space, libraries of the "

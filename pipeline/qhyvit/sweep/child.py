@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from qhyvit import files
+from qhyvit import files, memory
 from qhyvit.errors import QhyvitError, UsageError
 from qhyvit_device import __version__
 from qhyvit_device.board import peak_memory_mib
@@ -47,6 +47,7 @@ def work(request: dict[str, Any]) -> None:
 
 def main() -> int:
     """Entry point; what a user can cure ends as one line on stderr."""
+    memory.share_one_heap()
     request = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

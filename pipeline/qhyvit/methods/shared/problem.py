@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self, TypeVar
@@ -42,14 +43,19 @@ class Batch:
     targets: torch.Tensor
 
 
-def at_once(do: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def at_once(do: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
     """``do`` of each item, in their order, two at a time with half of torch's threads each.
 
-    Small ops leave most of a second thread idle; two batches side by side do not.
+    Small ops leave most of a second thread idle; two batches side by side do not. The caller has no more threads in
+    between: one that waits for its next op would spin on a core that a batch needs.
     """
     threads = torch.get_num_threads()
     workers = min(AT_ONCE, threads)
-    yield from in_order(do, items, workers, lambda: torch.set_num_threads(threads // workers))
+    torch.set_num_threads(threads // workers)
+    try:
+        yield from in_order(do, items, workers, lambda: torch.set_num_threads(threads // workers))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -178,11 +184,11 @@ class Problem:
     def each(self, do: Callable[[Batch], Result], label: str = "") -> Iterator[Result]:
         """``do`` of every batch, in their order, :data:`AT_ONCE` at a time; ``label``: what ``progress`` is told."""
         batches = (Batch(i, *pair) for i, pair in enumerate(self.pairs()))
-        found = at_once(do, batches)
-        for done in range(self.batch_count):
-            if label:
-                self.progress(label, done / self.batch_count)
-            yield next(found)  # kept by nobody here: a result may be large
+        with contextlib.closing(at_once(do, batches)) as found:
+            for done in range(self.batch_count):
+                if label:
+                    self.progress(label, done / self.batch_count)
+                yield next(found)  # kept by nobody here: a result may be large
 
     @property
     def together(self) -> int:

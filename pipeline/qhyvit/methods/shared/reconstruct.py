@@ -11,8 +11,10 @@ token whose values are massive, and which a norm then divides by just that, must
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from qhyvit import affine
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Node
 from qhyvit.lowering.constants import constants_on_grid_of
-from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.problem import Batch, Problem, at_once
 from qhyvit.methods.shared.ranges import bias_floor, weight_quant
 from qhyvit.methods.shared.weight_rounding import search_weight
 from qhyvit.ops import spec
@@ -151,6 +153,15 @@ class ClosedForm:
     scales: bool = True
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A batch, and what the float (``exact``) and the quantized network hold of it, by tensor id."""
+
+    batch: Batch
+    exact: dict[int, torch.Tensor]
+    rough: dict[int, torch.Tensor]
+
+
 class Lockstep:
     """Float and quantized graph side by side over all images, node by node."""
 
@@ -166,18 +177,28 @@ class Lockstep:
 
     def run(self) -> None:
         """Go through the graph once; ``constants`` and ``quants`` then hold what was found."""
-        graph, source = self.graph, self.graph.inputs[0]
-        x = self.problem.images.unsqueeze(1)
-        exact, rough = {source: x}, {source: self._rounded(source, x)}
-        for index, node in enumerate(walk(graph, exact, rough)):
+        graph = self.graph
+        parts = [*self.problem.each(self._fed)]
+        states = (values for part in parts for values in (part.exact, part.rough))
+        for index, node in enumerate(walk(graph, *states)):
             self.problem.progress("reconstruct", index / len(graph.nodes))
-            for values, executor in ((exact, self.float), (rough, self.quantized)):
-                layer = layer_of(graph, node) if values is rough else None
-                if layer is not None and not self._kept(index, layer):
-                    self._solve(layer, exact, rough)
-                    self._keep(index, layer)
-                for t, y in zip(node.outputs, executor.outputs(node, values), strict=True):
-                    values[t] = y if values is exact else self._rounded(t, y)
+            layer = layer_of(graph, node)
+            if layer is not None and not self._kept(index, layer):
+                self._solve(layer, parts)
+                self._keep(index, layer)
+            for _ in at_once(partial(self._step, node), parts):
+                pass
+
+    def _fed(self, batch: Batch) -> _Part:
+        source, x = self.graph.inputs[0], batch.images.unsqueeze(1)
+        return _Part(batch, {source: x}, {source: self._rounded(source, x)})
+
+    def _step(self, node: Node, part: _Part) -> None:
+        """What the node makes of both networks' values."""
+        with torch.no_grad():  # which counts in one thread
+            found = self.float.outputs(node, part.exact), self.quantized.outputs(node, part.rough)
+            for t, exact, rough in zip(node.outputs, *found, strict=True):
+                part.exact[t], part.rough[t] = exact, self._rounded(t, rough)
 
     def _kept(self, index: int, layer: Layer) -> bool:
         """Take what an earlier run solved here, if it did."""
@@ -205,14 +226,11 @@ class Lockstep:
         assert isinstance(y, torch.Tensor)
         return y
 
-    def _solve(self, layer: Layer, exact: dict[int, torch.Tensor], rough: dict[int, torch.Tensor]) -> None:
+    def _solve(self, layer: Layer, parts: Sequence[_Part]) -> None:
         """New weights and bias of one op."""
-        graph, node = self.graph, layer.node
+        graph = self.graph
         w, b = graph.constant(layer.weight), graph.constant(layer.bias).astype(np.float64)
-        with torch.no_grad():
-            # what the float weights still get wrong on quantized inputs
-            residual = self._linear(self.float, node, exact) - self._linear(self.float, node, rough)
-            gram = _gram(layer, rough[layer.data], residual, self.positions.get(layer.out))
+        gram = functools.reduce(_both, at_once(partial(self._gram, layer), parts))
         rows = layer.rows(w)
         better = ridge(rows, gram, self.options.ridge) if self.options.ridge else rows
         quant, fixed = self._round(layer, better, gram)
@@ -223,6 +241,14 @@ class Lockstep:
         self.quants[graph.tensors[layer.weight].name] = quant
         self._store(layer.weight, layer.weight_of(fixed))
         self._store(layer.bias, new_bias)
+
+    def _gram(self, layer: Layer, part: _Part) -> Gram:
+        """Sums of the quantized inputs, and of what the float weights still get wrong on them."""
+        weights, first = self.positions.get(layer.out), part.batch.number * self.problem.batch
+        with torch.no_grad():
+            wanted, found = (self._linear(self.float, layer.node, values) for values in (part.exact, part.rough))
+            own = None if weights is None else weights[first : first + len(found)]
+            return _gram(layer, part.rough[layer.data], wanted - found, own)
 
     def _round(self, layer: Layer, w: torch.Tensor, gram: Gram) -> tuple[TensorQuant, torch.Tensor]:
         bits = self.problem.bits

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from qhyvit import memory
 from qhyvit.graph.ir import Graph
 from qhyvit.lowering.contracts import Group, groups
 from qhyvit.lowering.profiles import marked, marks
@@ -97,6 +98,7 @@ def behind(problem: Problem, state: State, phases: Sequence[SearchPhase]) -> Sta
         assert piece is not None
         state = State.unpack(piece)
     for phase in phases[first:]:
+        memory.give_back()
         state = phase.run(problem, state)
         problem.store.put(phase.name, *state.pack())
     return state
