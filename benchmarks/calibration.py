@@ -51,8 +51,8 @@ def main() -> None:
     stages.export(work, ModelConfig(args.model, args.weights, random_weights(args.model, args.weights)))
     (work.folder / PLAN).unlink(missing_ok=True)  # an earlier run's, which would be taken
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.monotonic()
-    clock.seconds.clear()
     clock("observe", 0.0)
+    clock.seconds.clear()  # the export's
     stages.calibrate(work, DataConfig(args.images, args.count), MethodConfig(args.method, seed=args.seed))
     total = time.monotonic() - started
     clock("end", 1.0)
