@@ -91,20 +91,46 @@ def test_where_no_value_less_would_move_nothing_changes(b):
     assert_same(other, sunk_transposes.apply(other))
 
 
-def test_a_norm_of_what_is_turned_is_still_one(b):
+def _long_norm(b, x, *, keep, squares, order):
+    """x * r + (0 - mean * r) over the last axis of [1, 16, 6], as exporters write it."""
+    one = (1, 16, 1) if keep else (1, 16)
+
+    def mean_of(y):
+        return b.add("MEAN", y, b.integers(2), keep_dims=keep)
+
+    def wide(y):
+        return y if keep else b.reshape(y, 1, 16, 1)
+
+    mean = mean_of(x)
+    if squares == "moments":  # E[x^2] - E[x]^2
+        variance = b.add("SUB", mean_of(b.add("MUL", x, x)), b.add("MUL", mean, mean))
+    elif squares == "MUL":
+        centre = b.add("SUB", x, wide(mean))
+        variance = mean_of(b.add("MUL", centre, centre))
+    else:
+        variance = mean_of(b.add("SQUARED_DIFFERENCE", x, wide(mean)))
+    root = b.add("RSQRT", b.add("ADD", variance, b.constant(*(1,) * len(one), low=0.1)))
+    zero = b.tensor("zero", (1,) * len(one), data=np.zeros((1,) * len(one), np.float32))
+    shift = wide(b.add("SUB", zero, b.add("MUL", mean, root)))
+    scaled = b.add("MUL", x, wide(root))
+    return b.add("ADD", *((scaled, shift) if order else (shift, scaled)))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("squares", ["SQUARED_DIFFERENCE", "MUL", "moments"])
+@pytest.mark.parametrize("order", [True, False])
+def test_a_norm_of_what_is_turned_is_still_one(b, keep, squares, order):
     """Its mean is no mean of what is not turned: int8 needs the form with the mean taken off first."""
     first = turned(b, turned(b, b.conv(b.input), FIRST), LAST)  # these two go, so that the pass has something to do
     x = turned(b, b.reshape(first, 1, 6, 16), (0, 2, 1))
-    mean = b.reshape(b.add("MEAN", x, b.integers(2), keep_dims=False), 1, 16, 1)
-    variance = b.add("MEAN", b.add("SQUARED_DIFFERENCE", x, mean), b.integers(2), keep_dims=False)
-    root = b.add("RSQRT", b.add("ADD", variance, b.constant(1, 1, low=0.1)))
-    zero = b.tensor("zero", (1, 1), data=np.zeros((1, 1), np.float32))
-    shift = b.add("SUB", zero, b.add("MUL", b.reshape(mean, 1, 16), root))
-    normed = b.add("ADD", b.add("MUL", x, b.reshape(root, 1, 16, 1)), b.reshape(shift, 1, 16, 1))
-    graph = b.graph(b.add("RELU", normed))
+    graph = b.graph(b.add("RELU", _long_norm(b, x, keep=keep, squares=squares, order=order)))
     found = prepared(shortened(graph))
     assert_same(graph, found)
-    (centre,) = [n for n in found.nodes if n.op == "SUB"]
+    (root,) = [n for n in found.nodes if n.op == "RSQRT"]
+    (scaled,) = [n for n in found.nodes if n.op == "MUL" and root.outputs[0] in n.inputs]
+    (centred,) = [t for t in scaled.inputs if t != root.outputs[0]]
+    centre = found.producer(centred)
+    assert centre.op == "SUB"
     assert found.tensors[centre.inputs[0]].name == graph.tensors[x].name
 
 

@@ -37,10 +37,15 @@ def _order(graph: Graph, node: Node) -> list[int] | None:
     goes on through.
     """
     rank, orders = len(graph.tensors[node.outputs[0]].shape), set()
+    readers = graph.users(node.outputs[0])
+    is_only_reduced = bool(readers) and all(u.op in REDUCE for u in readers)
     for t in node.inputs:
         tensor, turn = graph.tensors[t], _turn(graph, t)
         if tensor.is_constant:
             continue
+        # the squares of a norm, which would be none of what is turned any more
+        if is_only_reduced and len(graph.users(t)) > 1:
+            return None
         if len(tensor.shape) != rank and math.prod(tensor.shape) > 1:
             return None
         if turn is not None:
