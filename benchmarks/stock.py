@@ -31,6 +31,7 @@ from qhyvit.tasks.shared.accuracy import count
 from qhyvit.verify.census import census
 from qhyvit.work import default_preprocess
 from qhyvit_device.arrays import Shape
+from qhyvit_device.interpreter import find_interpreter
 from qhyvit_device.preprocess import Preprocess
 from qhyvit_device.runner import TfliteFile
 
@@ -82,9 +83,9 @@ def quantize(float_model: bytes, name: str, pixels: np.ndarray, how: Preprocess)
         calibration = None
         if tool.need_calibration:
             file = TfliteFile(float_model)
-            key = "args_0"
-            samples = [{key: feed_of(file, p, how)[None]} for p in pixels]
-            calibration = tool.calibrate({"serving_default": samples})
+            ((signature, ends),) = find_interpreter()[0](model_content=float_model).get_signature_list().items()
+            samples = [{ends["inputs"][0]: feed_of(file, p, how)[None]} for p in pixels]
+            calibration = tool.calibrate({signature: samples})
         result = tool.quantize(calibration).quantized_model
     assert result is not None
     return bytes(result)

@@ -8,11 +8,9 @@ from qhyvit import affine
 from qhyvit.folds import all_folds
 from qhyvit.folds.shared.fold import Place
 from qhyvit.graph.ir import Graph, Node, Tensor
-from qhyvit.methods.shared.edits import Editor, Edits
-from qhyvit.methods.shared.folding import Candidate, _all_together, _for_all, _Together, candidates
+from qhyvit.methods.shared.folding import _all_together, _for_all, _Together, candidates
 from qhyvit.methods.shared.hessian import Statistics, Step
 from qhyvit.methods.shared.problem import Problem
-from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
 from qhyvit.methods.shared.range_search import RangeSearch, first_ranges
 from qhyvit.methods.shared.ranges import ends
 from qhyvit.methods.shared.state import State
@@ -111,9 +109,6 @@ def test_a_fold_beside_a_shared_scale_fits_what_it_shares_with():
     found = candidates(graph, [("channel_scale", place)], statistics, 1e-9)
     assert len(found) == 1
     assert found[0].r[0] > 5
-    assert set(found[0].ranges) == {2}
-    low, high = found[0].ranges[2]
-    assert high - low < 60  # 40 times a normal value would be 240
 
 
 def test_parts_of_a_stream_are_divided_by_its_channels():
@@ -144,17 +139,6 @@ def test_a_wider_range_costs_no_more_than_it_may(seed, symmetric):
         before = wide
     assert before.low < float(values.min())  # where nothing speaks against it, what no image has shown yet has room
     assert before.high > float(values.max())
-
-
-def test_ranges_of_a_fold_that_was_refused_are_not_taken():
-    """They are those of values divided by r; nothing divides them."""
-    graph = joined_graph()
-    problem = Problem(graph, torch.randn(2, 4, 4, 3, generator=torch.Generator().manual_seed(0)))
-    chosen = first_ranges(problem)
-    gone = Candidate("stream_scale", Place("gone", (2,), 4), np.ones(4), 1.0, {2: (-1e4, 1e4)})
-    _, found, notes = Editor(1, QhyvitOptions()).apply(problem, Edits([gone], {}, None), chosen, 1.0)
-    assert notes == ()
-    assert {g.members: q.scale for g, q in found.items()} == {g.members: q.scale for g, q in chosen.items()}
 
 
 @pytest.mark.parametrize("wide", [False, True])

@@ -8,11 +8,15 @@ import pytest
 import torch
 
 from qhyvit.lowering.contracts import groups
+from qhyvit.methods.qhyvit import _first
 from qhyvit.methods.shared.hessian import mean_distance
 from qhyvit.methods.shared.observe import observe
 from qhyvit.methods.shared.problem import Problem
-from qhyvit.methods.shared.ranges import finish, group_quant, minmax_weights, spread
+from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
+from qhyvit.methods.shared.ranges import ends, finish, group_quant, minmax_weights, spread
+from qhyvit.methods.shared.round import Round
 from qhyvit.methods.shared.taken_back import taken_back
+from qhyvit.sim.run import Executor
 from tests._layer_graphs import CHANNELS, SIZE, Maker
 
 
@@ -91,3 +95,27 @@ def test_all_that_share_a_scale_get_it_back():
     narrow = {**wide, **{n: finer(wide[n], 20) for n in shared}}
     found = taken_back(problem, {shared[0]: wide[shared[0]]}, narrow)
     assert [found[n] for n in shared] == [wide[n] for n in shared]
+
+
+def test_ranges_behind_folds_hold_what_images_show_that_the_search_did_not_see():
+    """A channel that is nearly nothing on the images that a search sees gets a large scale, and a range to fit."""
+    m = Maker()
+    x = m.conv(m.image, CHANNELS, 3, fused_activation_function="RELU")
+    for _ in range(2):
+        x = m.conv(x, CHANNELS, 3, fused_activation_function="RELU")
+    problem = Problem(m.logits(x), torch.randn(12, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0)))
+    options = QhyvitOptions(rounds=2, search_images=1, learn=0)
+    # all images but the one that is seen are ten times as large
+    seen = problem.searched(1).images
+    is_seen = (problem.images == seen).flatten(1).all(1)
+    problem = Problem(problem.graph, torch.where(is_seen[:, None, None, None], problem.images, 10 * problem.images))
+    state = _first(problem)
+    for number in range(2):
+        state = Round(number, options)(problem, state)
+    assert state.notes
+    values = Executor(state.graph).run(problem.images, None, [t.id for t in state.graph.activations()])
+    scaled = [t for t in state.graph.activations() if state.quants[t.name].choice.observer == "percentile"]
+    assert scaled
+    for tensor in scaled:
+        _, high = ends(state.quants[tensor.name])
+        assert high > 0.5 * float(values[tensor.id].max()), tensor.name

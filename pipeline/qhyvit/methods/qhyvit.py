@@ -112,7 +112,7 @@ def find(problem: Problem, options: QhyvitOptions) -> Solution:
         phases.append(SearchPhase("learned", ends.learned))
     if problem.int4:
         phases.append(SearchPhase("four bits", Int4(ends.wanted, options.search_images)))
-    return behind(problem, _first(problem.searched(options.search_images)), phases).solution
+    return behind(problem, _first(problem), phases).solution
 
 
 def _first(problem: Problem) -> State:

@@ -82,7 +82,11 @@ class Editor:
     def apply(
         self, problem: Problem, edits: Edits, chosen: Chosen, total: float
     ) -> tuple[Graph, Chosen, tuple[FoldNote, ...]]:
-        """The graph behind the edits; ranges of what is as it was, and of what is new; the folds that were made."""
+        """The graph behind the edits; ranges of what is as it was, and of what is new; the folds that were made.
+
+        Args:
+            problem: with all of its images, which new ranges have to hold.
+        """
         before, is_cpu = problem.graph, problem.target.floats
         graph = before
         if edits.worth is not None:
@@ -100,8 +104,4 @@ class Editor:
         for t in edits.wide:
             problem.log(f"int16 kernel for {before.tensors[t].name}")
         keep = unchanged(problem, graph, spread(before, chosen))
-        made = {(note.fold, note.place) for note in notes}
-        ranges: dict[int, tuple[float, float]] = {}
-        for each in edits.folds:
-            ranges |= each.ranges if (each.fold, each.place.name) in made else {}
-        return graph, ranges_behind(problem.on(graph), keep, {**ranges, **edits.wide}), notes
+        return graph, ranges_behind(problem.on(graph), keep, edits.wide), notes

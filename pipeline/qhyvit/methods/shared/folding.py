@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,16 +37,12 @@ GAIN_PER_MS = 0.15  # what a millisecond must gain of it
 
 @dataclass(frozen=True)
 class Candidate:
-    """One fold at one place, its channel scale [C] and what the objective loses by it (positive is good).
-
-    ``ranges``: the best of each of the tensors that r divides, by id.
-    """
+    """One fold at one place, its channel scale [C] and what the objective loses by it (positive is good)."""
 
     fold: str
     place: Place
     r: np.ndarray
     gain: float
-    ranges: Mapping[int, tuple[float, float]] = field(default_factory=dict)
 
 
 def all_places(graph: Graph) -> list[tuple[str, Place]]:
@@ -197,8 +193,7 @@ def _option(
     positions = _positions(place)
     weights = sum(_readers_weight_error(graph, t, _along(r, p), statistics, bits) for t, p in positions.items())
     cost = sum(b.error for b in best) + weights
-    ranges = {t: (b.low, b.high) for (each, _), b in zip(pooled, best, strict=True) for t, _ in each.scaled}
-    return Candidate(name, place, r, -cost, ranges)
+    return Candidate(name, place, r, -cost)
 
 
 def candidates(

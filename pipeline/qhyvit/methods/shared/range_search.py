@@ -132,10 +132,12 @@ def _with_pixels(problem: Problem, chosen: Chosen) -> Chosen:
 def ranges_behind(
     problem: Problem, keep: Mapping[str, TensorQuant], ranges: Mapping[int, tuple[float, float]]
 ) -> Chosen:
-    """Ranges behind folds: what ``keep`` holds for tensors that are as they were, ``ranges`` for those scaled.
+    """Ranges behind edits: what ``keep`` holds for tensors that are as they were, ``ranges`` for those it names.
 
-    For new tensors percentiles; one that only a sigmoid reads begins where the sigmoid is not flat. Gradients taken
-    with outliers in a few tensors would mislead the next round for all.
+    For the others, which are new or were scaled, percentiles of all of the problem's images: a channel's scale was
+    fitted to those that the search has seen, and others may have values far beyond. One that only a sigmoid reads
+    begins where the sigmoid is not flat. Gradients taken with outliers in a few tensors would mislead the next round
+    for all.
     """
     graph = problem.graph
     chosen: Chosen = {}

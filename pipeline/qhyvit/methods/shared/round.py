@@ -14,7 +14,7 @@ from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
 from qhyvit.methods.shared.range_search import RangeSearch, rounded
 from qhyvit.methods.shared.ranges import finish, spread
 from qhyvit.methods.shared.state import State
-from qhyvit.methods.shared.taken_back import taken_back
+from qhyvit.methods.shared.taken_back import IMAGES, taken_back
 from qhyvit.methods.shared.weight_rounding import search_weights
 from qhyvit.plan import TensorQuant
 
@@ -28,7 +28,8 @@ class Round:
 
     def __call__(self, problem: Problem, state: State) -> State:
         """Better ranges and weights for the graph, or an edited graph with ranges to begin with."""
-        problem = problem.searched(self.options.search_images).on(state.graph)
+        whole, unseen = problem.on(state.graph), problem.unseen(self.options.search_images, IMAGES)
+        problem = whole.searched(self.options.search_images)
         statistics = self._statistics(problem, state)
         search = RangeSearch(
             problem.bits, self.options.ends == "joint", self.options.scheme, wide=problem.lowered.thorough,
@@ -40,15 +41,14 @@ class Round:
         edits = self._editor.wanted(problem, statistics, chosen, total, far=far)
         graph, notes, own = problem.graph, state.notes, spread(problem.graph, chosen)
         if edits is not None:
-            graph, chosen, made = self._editor.apply(problem, edits, chosen, total)
+            graph, chosen, made = self._editor.apply(whole, edits, chosen, total)
             notes = (*notes, *made)
         energies = {} if edits and edits.folds else {t: e.double().numpy() for t, e in statistics.energy.items()}
         weights = search_weights(graph, energies, problem.bits)
         tried = () if edits is not None else (*state.tried, state.quants)
         quants: Mapping[str, TensorQuant] = {**spread(graph, chosen), **weights}
-        if self.number:  # min-max ranges, before round 1, are no choice
-            same = {name: quant for name, quant in state.quants.items() if quants.get(name) == own.get(name)}
-            quants = taken_back(problem.on(graph), same, quants)
+        same = {name: quant for name, quant in state.quants.items() if quants.get(name) == own.get(name)}
+        quants = taken_back(unseen.on(graph), same, quants)
         return replace(state, graph=graph, quants=quants, notes=notes, tried=tried, far=far)
 
     @property
