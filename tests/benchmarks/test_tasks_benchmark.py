@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.stock import RECIPES, quantize
 from benchmarks.tasks import parted
 from qhyvit.errors import InputError
 from qhyvit.tasks.embed import cosines
+from qhyvit.work import default_preprocess, input_shape
 
 
 def pictures(folder, shades):
@@ -33,3 +35,11 @@ def test_the_cosine_is_that_of_the_angle():
     angles = np.array([0.0, 0.3, np.pi / 2, np.pi])
     rows = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.array([[1.0], [5.0], [0.1], [2.0]])
     assert cosines(np.tile([3.0, 0.0], (4, 1)), rows) == pytest.approx(np.cos(angles), abs=1e-12)
+
+
+def test_the_stock_quantizer_takes_a_float_file_of_ours(small_v1):
+    """Its input has the name that our exporter gave it."""
+    pytest.importorskip("ai_edge_quantizer")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *input_shape(small_v1.facts)), dtype=np.uint8)
+    made = quantize(small_v1.tflite, RECIPES[0], pixels, default_preprocess(small_v1.facts))
+    assert len(made) < 0.4 * len(small_v1.tflite)
