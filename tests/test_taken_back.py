@@ -119,3 +119,21 @@ def test_ranges_behind_folds_hold_what_images_show_that_the_search_did_not_see()
     for tensor in scaled:
         _, high = ends(state.quants[tensor.name])
         assert high > 0.5 * float(values[tensor.id].max()), tensor.name
+
+
+@pytest.mark.parametrize("seen", [1, 5, 12])
+def test_images_that_a_round_did_not_search_on_judge_it_where_there_are_such(problem, monkeypatch, seen):
+    judges = []
+
+    def spy(given, before, after):
+        judges.append(given.images)
+        return after
+
+    monkeypatch.setattr("qhyvit.methods.shared.round.taken_back", spy)
+    images = torch.randn(12, SIZE, SIZE, 3, generator=torch.Generator().manual_seed(0))
+    whole = Problem(problem.graph, images)
+    Round(0, QhyvitOptions(search_images=seen))(whole, _first(whole))
+    (shown,) = judges
+    searched = {row.numpy().tobytes() for row in whole.searched(seen).images}
+    both = searched & {row.numpy().tobytes() for row in shown}
+    assert len(both) == (0 if seen < len(images) else len(images))
