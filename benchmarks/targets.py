@@ -27,7 +27,7 @@ from qhyvit.config import DataConfig, MethodConfig, ModelConfig, TargetConfig
 from qhyvit.errors import QhyvitError
 from qhyvit.models import all_families
 from qhyvit.ops.shared.spec import Kernel
-from qhyvit.stages.solved import lowered
+from qhyvit.stages.solved import solved
 from qhyvit.sweep.jobs import Job
 from qhyvit.targets import Target, target
 from qhyvit.verify.agree import op_by_op
@@ -71,7 +71,7 @@ def ours(work: Work, images: Path, name: str) -> dict[str, Any]:
     row = on_target(model, found)
     if found.kernels is Kernel.TFLM and row["builds"] == "yes":
         pixels, codes = fed(work, images, TfliteFile(model))
-        ops = op_by_op(stages.solved(work).folded, lowered(work), model, pixels, codes, Kernel.TFLM, MICRO).ops.values()
+        ops = op_by_op(stages.solved(work).folded, solved(work).lowered, model, pixels, codes, Kernel.TFLM, MICRO).ops.values()
         row |= {"codes": sum(o.compared for o in ops), "equal_codes": sum(o.equal for o in ops)}
     return row
 

@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -197,9 +198,16 @@ def _is_storable(name: str) -> bool:
         return False
 
 
+@cache  # a plan asks thousands of times for the same few
+def _form(kind: Any) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
+    """Origin and arguments of a type, and the types of its fields where it is a dataclass."""
+    hints = typing.get_type_hints(kind) if is_dataclass(kind) else {}
+    return typing.get_origin(kind), typing.get_args(kind), hints
+
+
 def matches(value: Any, kind: Any, most: float = MAX_NUMBER) -> bool:
     """Whether plain data, tuples or dataclasses have a type, down to their last value; numbers are at most ``most``."""
-    origin, of = typing.get_origin(kind), typing.get_args(kind)
+    origin, of, hints = _form(kind)
     if kind is Any:
         return True
     if origin is types.UnionType:
@@ -209,9 +217,8 @@ def matches(value: Any, kind: Any, most: float = MAX_NUMBER) -> bool:
     if origin is not None and issubclass(origin, Mapping):
         good = isinstance(value, dict)
         return good and all(matches(k, of[0], most) and matches(v, of[1], most) for k, v in value.items())
-    if is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return isinstance(value, kind) and all(matches(getattr(value, n), k, most) for n, k in hints.items())  # type: ignore[arg-type]
+    if hints:
+        return isinstance(value, kind) and all(matches(getattr(value, n), k, most) for n, k in hints.items())
     if kind is float:  # a whole number may be too large to become one
         return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most
     if kind is int:
@@ -224,7 +231,7 @@ def _build(kind: Any, raw: Any, where: str) -> Any:
     if is_dataclass(kind):
         if not isinstance(raw, dict):
             raise ManifestError(f"manifest: {where} must be an object")
-        hints = typing.get_type_hints(kind)
+        hints = _form(kind)[2]
         unknown = sorted(set(raw) - set(hints))
         if unknown:
             raise ManifestError(f"manifest: unknown key {where}.{shown(unknown[0])}")

@@ -12,7 +12,7 @@ import numpy as np
 from qhyvit import data, files
 from qhyvit.bundle import check_judged
 from qhyvit.config import CONFIG
-from qhyvit.stages.solved import lowered, plan_of
+from qhyvit.stages.solved import plan_of, solved
 from qhyvit.stages.verification import JUDGED
 from qhyvit.work import (
     FACTS,
@@ -80,7 +80,7 @@ def _on_arm64(work: Work) -> Callable[[np.ndarray], Sequence[int]]:
         from qhyvit.ops.shared.spec import Kernel
         from qhyvit.sim.integer import IntegerExecutor
 
-        typed, how = lowered(work).graph, default_preprocess(work.json(FACTS))
+        typed, how = solved(work).lowered.graph, default_preprocess(work.json(FACTS))
         entry = typed.tensors[typed.inputs[0]].quantization
         assert entry is not None
         given = quantize(pixels, how, entry.scale[0], entry.zero_point, "int8")[None]

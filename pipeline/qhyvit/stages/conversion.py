@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qhyvit import files
-from qhyvit.stages.solved import lowered
+from qhyvit.stages.solved import solved
 from qhyvit.work import CONSTANTS, FOLDED, MODEL, PLAN, Work, alone
 
 
@@ -16,6 +16,6 @@ def convert(work: Work) -> None:
         from qhyvit.tflite.serialize import serialize
 
         work.progress("convert", 0.0)
-        files.write_bytes(work.folder / MODEL, serialize(lowered(work).graph))
+        files.write_bytes(work.folder / MODEL, serialize(solved(work).lowered.graph))
 
     work.stage("convert", key, (MODEL,), make)

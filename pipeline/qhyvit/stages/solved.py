@@ -23,14 +23,21 @@ class Solved:
     shipped: Graph
     plan: QuantPlan
 
+    @property
+    def lowered(self) -> Lowered:
+        """The typed graph: what the file holds."""
+        from qhyvit.lowering.lower import lower
+
+        return lower(self.shipped, self.plan)
+
 
 def plan_of(work: Work) -> QuantPlan:
     """The plan alone."""
     return work.load(PLAN, lambda content: QuantPlan.from_json(content.decode()))
 
 
-def solved(work: Work) -> Solved:
-    """Read what calibration wrote.
+def solved(work: Work, plan: QuantPlan | None = None) -> Solved:
+    """Read what calibration wrote; ``plan``: if it was read already.
 
     Raises:
         InputError: something is missing or damaged, or the float file is another one by now.
@@ -39,7 +46,7 @@ def solved(work: Work) -> Solved:
     from qhyvit.lowering.profiles import ids_of, widened, with_gates, with_islands
     from qhyvit.tflite.read import read
 
-    plan = plan_of(work)
+    plan = plan or plan_of(work)
     if plan.model_sha256 and work.hash(FLOAT) != plan.model_sha256:
         raise InputError(f"{work.folder / FLOAT} is not the file that was calibrated: run calibrate again")
     folded = work.load(FOLDED, read)
@@ -48,11 +55,3 @@ def solved(work: Work) -> Solved:
     folded = with_gates(folded, plan.gates)
     constants = work.load(CONSTANTS, lambda content: files.unpack_arrays(content, CONSTANTS))
     return Solved(folded, edit.with_named(folded, constants), plan)
-
-
-def lowered(work: Work) -> Lowered:
-    """The typed graph of what calibration left: what the file holds."""
-    from qhyvit.lowering.lower import lower
-
-    found = solved(work)
-    return lower(found.shipped, found.plan)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qhyvit import data, files
-from qhyvit.stages.solved import lowered, plan_of, solved
+from qhyvit.stages.solved import plan_of, solved
 from qhyvit.tasks import task
 from qhyvit.tasks.shared.layout import Layout
 from qhyvit.work import (
@@ -72,7 +72,7 @@ def verify(
         from qhyvit.verify.report import verify as check
 
         work.progress("verify", 0.0)
-        found, model = solved(work), work.read(MODEL)
+        found, model = solved(work, plan), work.read(MODEL)
         pixels = data.load_pixels([*drawn.values()], input_shape(facts), how)
         entry = plan.tensors[found.folded.tensors[found.folded.inputs[0]].name]
         codes = [quantize(p, how, entry.scale[0], entry.zero_point[0], "int8")[None] for p in pixels]
@@ -80,7 +80,7 @@ def verify(
         reference = FloatFile(
             work.read(FLOAT), facts, task(facts["task"]), Layout.of_facts(facts["outputs"]), least
         )
-        report = check(found.folded, lowered(work), model, floats, codes, runtimes_here(plan), reference, work.progress)
+        report = check(found.folded, found.lowered, model, floats, codes, runtimes_here(plan), reference, work.progress)
         facts_there, checks = on_target(work, plan, model, codes[0])
         outcome.append(replace(report, target=facts_there, checks=(*report.checks, *checks)))
         vela = {VELA: work.hash(VELA)} if "estimated" in facts_there else {}
