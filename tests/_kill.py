@@ -119,7 +119,7 @@ class Halves:
 def _config(root, given):
     return BuildConfig.from_cli({
         "model": MODEL, "images": given / "images", "count": 4, "seed": SEED, "out": root / "out",
-        "work": root / "work", "min_agreement": 0.0, "options": {"rounds": 2, "learn": 2},
+        "work": root / "work", "min_agreement": 0.0, "options": {"rounds": 2, "learn": 2, "search_images": 3},
     })  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from tests._codes import input_codes
 from tests._layer_graphs import LAYERS, Maker, graph_of
 
 IMAGES = torch.rand(4, 8, 8, 3, generator=torch.Generator().manual_seed(0))
-SMALL = {"rounds": 1, "learn": 1, "steps": 2, "search_images": 4}
+SMALL = {"rounds": 1, "learn": 1, "steps": 2, "search_images": 3}
 KINDS = pytest.mark.parametrize("kind", sorted(LAYERS))
 
 

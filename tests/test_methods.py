@@ -43,7 +43,7 @@ def tiny():
 
 
 ONLY_RANGES = {"fast_softmax": False, "folds": "none", "int16_ms": 0, "rounds": 2, "learn": 0}
-QUICK = {**method("qhyvit").defaults, "rounds": 2, "learn": 4}
+QUICK = {**method("qhyvit").defaults, "rounds": 2, "learn": 4, "search_images": 6}
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +292,14 @@ def test_unseen_images_decide_whether_a_phase_is_taken(problem, monkeypatch, pha
     assert len(judged) == tried
     seen = {image.numpy().tobytes() for image in problem.searched(4).images}
     assert not seen & {image.numpy().tobytes() for images in judged for image in images}
+
+
+@pytest.mark.parametrize(("seen", "calls"), [(9, 1), (10, 0), (32, 0)])
+def test_scales_are_learned_where_images_are_left_to_judge_them(tiny, monkeypatch, seen, calls):
+    called = []
+    monkeypatch.setattr(qhyvit, "learn", lambda p, graph, quants, steps: called.append(steps) or dict(quants))
+    method("qhyvit").search(tiny, {**QUICK, "rounds": 1, "search_images": seen})
+    assert called == calls * [4 * 3]  # four passes over ten images, four at once
 
 
 def test_fast_is_what_its_options_say(tiny):

@@ -7,9 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qhyvit import affine
+from qhyvit.lowering.contracts import groups
+from qhyvit.methods.shared.observe import observe, observe_all
+from qhyvit.methods.shared.problem import Problem
 from qhyvit.observers import all_observers, observer
 from qhyvit.observers.shared.histogram import Histogram, PooledRows
 from qhyvit.observers.shared.search import search
+from tests._graphs import random_graph
 
 RNG = np.random.default_rng(0)
 BATCHES = [torch.from_numpy(RNG.standard_t(3, (4, 9, 6)).astype(np.float32) * (i + 1)) for i in range(3)]
@@ -46,6 +50,16 @@ def test_percentile_is_numpys_up_to_a_bin():
     low, high = state.range()
     assert low == pytest.approx(np.quantile(values.numpy(), 5e-5), abs=0.05)
     assert high == pytest.approx(np.quantile(values.numpy(), 1 - 5e-5), abs=0.05)
+
+
+@pytest.mark.parametrize("names", [sorted(all_observers()), sorted(all_observers(), reverse=True)])
+def test_observers_find_together_what_each_finds_alone(names):
+    """One histogram serves all of them, whichever comes first: percentiles read less of it than others do."""
+    graph = random_graph(["conv", "silu of layer"], seed=2)
+    problem = Problem(graph, torch.randn(6, 4, 4, 3, generator=torch.Generator().manual_seed(0)))
+    together = observe_all(problem, groups(graph), names)
+    assert together == {name: observe(problem, groups(graph), name) for name in names}
+    assert len({tuple(found.values()) for found in together.values()}) > 1
 
 
 @settings(deadline=None, max_examples=25)

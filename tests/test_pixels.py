@@ -48,6 +48,7 @@ def test_neither_the_search_nor_learning_moves_it():
     graph = b.graph(b.linear(mean, 5))
     problem = Problem(graph, images(0.0, 1.0, (12, 4, 4, 3)))
     chosen = method("qhyvit")
-    found = chosen.search(problem, {**chosen.defaults, "learn": 4}).tensors[graph.tensors[b.input].name]
+    solution = chosen.search(problem, {**chosen.defaults, "learn": 4, "search_images": 8})
+    found = solution.tensors[graph.tensors[b.input].name]
     assert found.scale == (float(np.float32(1 / 255)),)
     assert found.zero_point == (-128,)

@@ -62,7 +62,8 @@ def renamed(images, place, seed):
 
 def test_a_build_is_the_same_whatever_is_around_it(tmp_path):
     _tiny.pictures(tmp_path / "images", 12)
-    model = ("--model-py", f"{_tiny.__file__}:make", "--count", "8", "--set", "rounds=2", "--set", "learn=2")
+    few = ("--set", "rounds=2", "--set", "learn=2", "--set", "search_images=6")
+    model = ("--model-py", f"{_tiny.__file__}:make", "--count", "8", *few)
     first = build(tmp_path / "first", {}, *model, "--images", str(tmp_path / "images"))
     around = {name: value for part in OTHER.values() for name, value in part.items()}
     other = renamed(tmp_path / "images", tmp_path / "others", 1)

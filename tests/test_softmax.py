@@ -139,7 +139,8 @@ def test_what_weighs_nothing_stays_nothing():
     problem = softmax.unroll(Problem(softmax_graph(128, 256), x))
     assert {g.floor for g in groups(problem.graph)} == {None, -1.0}
     chosen = method("qhyvit")
-    solution = chosen.search(problem, {**chosen.defaults, "rounds": 2, "learn": 2, "ridge": 0.0, "rounding": False})
+    wanted = {"rounds": 2, "learn": 2, "search_images": 6, "ridge": 0.0, "rounding": False}
+    solution = chosen.search(problem, {**chosen.defaults, **wanted})
     elu = [solution.tensors[n] for n in solution.tensors if "/elu" in n]
     assert [q.zero_point for q in elu] == [(127,), (127,)]
     assert [q.scale[0] for q in elu] == pytest.approx([1 / 255, 1 / 255], rel=1e-5)

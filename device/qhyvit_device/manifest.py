@@ -231,7 +231,7 @@ def _build(kind: Any, raw: Any, where: str) -> Any:
     if is_dataclass(kind):
         if not isinstance(raw, dict):
             raise ManifestError(f"manifest: {where} must be an object")
-        hints = _form(kind)[2]
+        hints = typing.get_type_hints(kind)
         unknown = sorted(set(raw) - set(hints))
         if unknown:
             raise ManifestError(f"manifest: unknown key {where}.{shown(unknown[0])}")

@@ -103,12 +103,15 @@ class _Ends:
 
 
 def find(problem: Problem, options: QhyvitOptions) -> Solution:
-    """Min-max everywhere, rounds of ranges, folds by the objective, weights and biases in closed form."""
+    """Min-max everywhere, rounds of ranges, folds by the objective, weights and biases in closed form.
+
+    Scales are learned where there are images that the search does not see: those can tell what learning has gained.
+    """
     options = options.effective
     ends = _Ends(options)
     phases = [SearchPhase(f"round{i + 1}", Round(i, options)) for i in range(options.rounds)]
     phases += [SearchPhase("rounds", ends.best_round), SearchPhase("closed form", ends.closed_form)]
-    if options.learn:
+    if options.learn and problem.leaves_some(options.search_images):
         phases.append(SearchPhase("learned", ends.learned))
     if problem.int4:
         phases.append(SearchPhase("four bits", Int4(ends.wanted, options.search_images)))

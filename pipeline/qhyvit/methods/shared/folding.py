@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from qhyvit import affine
 from qhyvit.folds import all_folds
@@ -30,7 +29,7 @@ Ties = Mapping[int, Sequence[int]]  # tensor id -> the ids of all that share its
 # values from taking the codes of all others: SiLU's negative side is -0.28 in each, and -0.28 / r where r is small.
 POWERS_AND_FLOORS = ((1.0, 2.0**-10), (1.0, 2.0**-6), (1.0, 2.0**-4), (1.0, 2.0**-3), (0.5, 2.0**-10))
 LEAST_LOG = math.log(2.0**-10)  # of a channel's scale below the largest one
-STEPS_FOR_ALL = 200  # of the descent that finds one scale for several tensors
+STEPS_FOR_ALL, RATE_FOR_ALL = 200, 0.1  # of the descent that finds one scale for several tensors
 LEAST_GAIN = 0.002  # of the whole objective: below, a fold is not worth an edit
 GAIN_PER_MS = 0.15  # what a millisecond must gain of it
 
@@ -158,30 +157,39 @@ def _for_all(together: Sequence[_Together], statistics: Statistics, channels: in
     log r. What r does not divide has r = 1.
     """
     peaks, weights = (
-        torch.from_numpy(np.stack([np.append(*of(each, statistics, channels)) for each in together]))
-        for of in (_peaks, _weights)
+        np.stack([np.append(*of(each, statistics, channels)) for each in together]) for of in (_peaks, _weights)
     )
-    logs, zero = peaks.clamp_min(1e-12).log(), torch.zeros(1, dtype=torch.float64)
-    largest = logs[:, :-1].amax(dim=0)
+    logs = np.log(np.maximum(peaks, 1e-12))
+    largest = logs[:, :-1].max(axis=0)
     # where nothing lies outside, r is free up to a factor
-    x = (largest - largest.max()).clamp_min(LEAST_LOG).requires_grad_()
-    optimizer = torch.optim.Adam([x], lr=0.1)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS_FOR_ALL)
-    best, least = x.detach().clone(), float("inf")
-    for _ in range(STEPS_FOR_ALL):
-        r = torch.cat([x, zero])
-        steps = (logs - r).amax(dim=1)
-        loss = (2 * steps + torch.log((weights * (2 * r).exp()).sum(dim=1) + 1e-300)).logsumexp(dim=0)
-        if (lost := float(loss.detach())) < least:
-            best, least = x.detach().clone(), lost
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        schedule.step()
-    if not bool(peaks[:, -1].any()):
+    x = np.maximum(largest - largest.max(), LEAST_LOG)
+    best, least = x, math.inf
+    mean, square = np.zeros((2, channels))
+    for i in range(STEPS_FOR_ALL):  # Adam; for vectors as short as these, torch's takes eight times as long
+        lost, slope = _lost_by_all(logs, weights, x)
+        if lost < least:
+            best, least = x, lost
+        mean, square = 0.9 * mean + 0.1 * slope, 0.999 * square + 0.001 * slope**2
+        rate = RATE_FOR_ALL * (1 + math.cos(math.pi * i / STEPS_FOR_ALL)) / 2 / (1 - 0.9 ** (i + 1))
+        x = x - rate * mean / (np.sqrt(square / (1 - 0.999 ** (i + 1))) + 1e-8)
+    if not peaks[:, -1].any():
         best = best - best.max()
-    found: np.ndarray = best.clamp_min(float(best.max()) + LEAST_LOG).exp().numpy()
+    found: np.ndarray = np.exp(np.maximum(best, best.max() + LEAST_LOG))
     return found
+
+
+def _lost_by_all(logs: np.ndarray, weights: np.ndarray, x: np.ndarray) -> tuple[float, np.ndarray]:
+    """Logarithm of what :func:`_for_all` minimises for log r ``x`` [C], and its slope; the others are [S, C + 1]."""
+    r = np.append(x, 0.0)
+    gaps = logs - r
+    most, energies = gaps.max(axis=1), weights * np.exp(2 * r)
+    energy, largest = energies.sum(axis=1) + 1e-300, gaps == most[:, None]
+    lost = 2 * most + np.log(energy)
+    part = np.exp(lost - lost.max())
+    share = part / part.sum()
+    # where several channels are the largest, each moves the step by its part
+    slope = 2 * ((share / energy) @ energies - (share / largest.sum(axis=1)) @ largest)
+    return float(lost.max() + np.log(part.sum())), slope[:-1]
 
 
 def _option(

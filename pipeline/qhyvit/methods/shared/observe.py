@@ -15,25 +15,31 @@ from qhyvit.methods.shared.problem import Problem
 from qhyvit.methods.shared.ranges import constant_ranges
 from qhyvit.methods.shared.unbounded import are_near, cut_at, limits_of, within
 from qhyvit.observers import observer
-from qhyvit.observers.shared.histogram import Histogram, share
+from qhyvit.observers.shared.histogram import Histogram, serving, share
 from qhyvit.observers.shared.observer import Observed, Observer
 from qhyvit.sim.run import Executor
+
+Watched = Observed | Histogram  # a histogram by itself gives no range
 
 
 class _Watch:
     """Hook that shows every root tensor to its state, cut at its limit."""
 
-    def __init__(self, states: Mapping[int, Sequence[Observed]], limits: Mapping[int, float]) -> None:
+    def __init__(self, states: Mapping[int, Sequence[Watched]], limits: Mapping[int, float]) -> None:
         self.states, self.cut = states, cut_at(limits)
 
     def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
-        x, counted = self.cut(tensor, x, node), False
+        x = self.cut(tensor, x, node)
         for state in self.states.get(tensor.id, ()):
-            if isinstance(state, Histogram) and counted:
-                continue  # one histogram serves all observers that read one
-            counted |= isinstance(state, Histogram)
             state.update(x)
         return x
+
+
+def _updated(states: Sequence[Observed]) -> list[Watched]:
+    """Those that have to see the values: one histogram serves all observers that read one."""
+    histograms = [s for s in states if isinstance(s, Histogram)]
+    others: list[Watched] = [s for s in states if not isinstance(s, Histogram)]
+    return [*others, serving(histograms)] if histograms else others
 
 
 Ranges = dict[Group, tuple[float, float]]
@@ -70,13 +76,14 @@ def _seen(
     graph = problem.graph
     watched = [t for g in all_groups for t in g.roots if not graph.tensors[t].is_constant]
     states = {t: [o.new(None) for o in observers] for t in watched}
-    executor, watch = Executor(graph), _Watch(states, limits)
+    executor, watch = Executor(graph), _Watch({t: _updated(found) for t, found in states.items()}, limits)
     with torch.no_grad():
         for done, images in enumerate(problem.batches()):
             problem.progress("observe", done / problem.batch_count)
             executor.run(images, watch)
     for found in states.values():
-        share([s for s in found if isinstance(s, Histogram)])
+        if histograms := [s for s in found if isinstance(s, Histogram)]:
+            share(histograms)
     return {
         o.name: _ranges(problem, all_groups, {t: found[i] for t, found in states.items()})
         for i, o in enumerate(observers)

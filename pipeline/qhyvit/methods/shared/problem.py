@@ -156,6 +156,10 @@ class Problem:
         others = self._parted(count)[1]
         return self._on_images(others[:most]) if len(others) else self
 
+    def leaves_some(self, count: int) -> bool:
+        """Whether ``searched(count)`` leaves out any image."""
+        return len(self._parted(count)[1]) > 0
+
     @property
     def latency(self) -> LatencyProfile:
         """Times of the target's kernels."""

@@ -14,7 +14,7 @@ from qhyvit.options import setting
 class QhyvitOptions(Options):
     """Options of ``qhyvit``."""
 
-    rounds: int = setting(4, "of gradients and ranges", low=1, high=100)
+    rounds: int = setting(3, "of gradients and ranges", low=1, high=100)
     ends: str = setting(
         "independent",
         "both ends of a range searched; joint: multiples of min-max, as in the paper",
@@ -41,13 +41,15 @@ class QhyvitOptions(Options):
     )
     rounding: bool = setting(True, "weights rounded with care (GPTQ)")
     bias: bool = setting(True, "biases take the mean error")
-    learn: int = setting(6, "times that all images are seen by learned scales; 0: off", low=0, high=1000)
+    learn: int = setting(
+        3, "times that all images are seen by learned scales, if some are left to judge them; 0: off", low=0, high=1000
+    )
     search_images: int = setting(
         32, "of all, for everything before; where every output counts it is seven eighths", low=1, high=10**6
     )
 
     fast: bool = setting(
-        False, "three rounds, of eight images where the task allows it, and nothing learned: a fifth of the time"
+        False, "rounds of eight images where the task allows it, and nothing learned: a third of the time"
     )
 
     @property
@@ -55,8 +57,7 @@ class QhyvitOptions(Options):
         """What is done: these options, with ``fast`` carried out."""
         if not self.fast:
             return self
-        rounds, images = min(self.rounds, 3), min(self.search_images, 8)
-        return replace(self, rounds=rounds, search_images=images, learn=0, fast=False)
+        return replace(self, search_images=min(self.search_images, 8), learn=0, fast=False)
 
     @property
     def fold_names(self) -> list[str]:
@@ -75,7 +76,7 @@ class QhyvitOptions(Options):
         """See :meth:`Options.proposals`."""
         default, found = QhyvitOptions(), []
         if self.fast:
-            reason = "fast: three rounds of eight images chose the ranges; more rounds and images find better ones"
+            reason = "fast: eight images chose the ranges and solved the weights; more images find better ones"
             return (Proposal("Search for longer", reason, replace(self, fast=False)),)
         if self.folds != "all":
             reason = f"folds={self.folds}: channels of small values share the steps of the largest"

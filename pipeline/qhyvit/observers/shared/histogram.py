@@ -92,6 +92,8 @@ def _sums(index: torch.Tensor, values: torch.Tensor, size: int) -> torch.Tensor:
 class Histogram:
     """Collects one Row a channel; grows its range by powers of two of the bin width, merging bins."""
 
+    only_counts = False  # moments are not read, and not gathered
+
     def __init__(self, axis: int | None, bins: int = BINS) -> None:
         self.axis, self.bins = axis, bins
         self.low: torch.Tensor | None = None  # [channels]
@@ -114,6 +116,8 @@ class Histogram:
         counts = torch.bincount(flat, minlength=size).reshape(channels, self.bins)
         self.moments[0] += counts
         self.moments[1] += counts if w is None else _sums(flat, w, size).reshape(channels, self.bins)
+        if self.only_counts:
+            return
         wx = values if w is None else w * values
         self.moments[2] += _sums(flat, wx, size).reshape(channels, self.bins)
         self.moments[3] += _sums(flat, wx * values, size).reshape(channels, self.bins)
@@ -125,24 +129,24 @@ class Histogram:
             self.low, self.width = low - span / 6, span / self.bins
             self.moments = torch.zeros(4, low.numel(), self.bins, dtype=torch.float64, device=low.device)
             return
-        outside = (high >= self.low + self.width * self.bins) | (low < self.low)
-        for c in outside.nonzero().flatten().tolist():
-            while high[c] >= self.low[c] + self.width[c] * self.bins or low[c] < self.low[c]:
-                self._double(c, down=bool(low[c] < self.low[c]))
+        while True:
+            below = low < self.low
+            outside = (below | (high >= self.low + self.width * self.bins)).nonzero().flatten()
+            if not len(outside):
+                return
+            self._double(outside, below[outside])
 
-    def _double(self, c: int, *, down: bool) -> None:
-        """Merge pairs of bins of channel ``c`` and double its range towards the side that overflowed."""
+    def _double(self, channels: torch.Tensor, down: torch.Tensor) -> None:
+        """Merge pairs of bins of ``channels`` [n] and double their ranges, downwards where ``down`` [n] says so."""
         assert self.low is not None
         assert self.width is not None
         assert self.moments is not None
-        half = self.moments[:, c].reshape(4, self.bins // 2, 2).sum(dim=2)
-        self.moments[:, c] = 0
-        if down:
-            self.low[c] -= self.width[c] * self.bins
-            self.moments[:, c, self.bins // 2 :] = half
-        else:
-            self.moments[:, c, : self.bins // 2] = half
-        self.width[c] *= 2
+        half = self.moments[:, channels].reshape(4, -1, self.bins // 2, 2).sum(dim=3)
+        empty = torch.zeros_like(half)
+        below, above = (torch.where(to[:, None], half, empty) for to in (~down, down))
+        self.moments[:, channels] = torch.cat([below, above], dim=2)
+        self.low[channels] -= torch.where(down, self.width[channels] * self.bins, 0.0)
+        self.width[channels] *= 2
 
     def channels(self) -> list[Row]:
         """The rows collected.
@@ -163,7 +167,13 @@ class Histogram:
         return array[0] if self.axis is None else array
 
 
+def serving(histograms: Sequence[Histogram]) -> Histogram:
+    """The one of several that gathers what all of them read."""
+    return min(histograms, key=lambda h: h.only_counts)
+
+
 def share(histograms: Sequence[Histogram]) -> None:
-    """Let all of them hold what the first one counted."""
-    for other in histograms[1:]:
-        other.low, other.width, other.moments = histograms[0].low, histograms[0].width, histograms[0].moments
+    """Let all of them hold what :func:`serving` says has gathered it."""
+    one = serving(histograms)
+    for other in histograms:
+        other.low, other.width, other.moments = one.low, one.width, one.moments

@@ -20,6 +20,7 @@ def quantiles(row: Row, clipped: float) -> tuple[float, float]:
 
 
 class _Percentile(Histogram):
+    only_counts = True
     clipped = 0.0
 
     def range(self) -> Range:
