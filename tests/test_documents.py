@@ -70,6 +70,15 @@ def test_the_site_shows_every_page():
     assert named == {name_of(p) for p in PAGES}
 
 
+def test_every_task_has_a_page():
+    """And the overview links it."""
+    from qhyvit.tasks import all_tasks
+
+    assert {p.stem for p in (ROOT / "docs" / "tasks").glob("*.md")} == set(all_tasks())
+    overview = (ROOT / "docs" / "tasks.md").read_text()
+    assert [name for name in all_tasks() if f"](tasks/{name}.md)" not in overview] == []
+
+
 DECISIONS = [p for p in PAGES if p.parent.name == "decisions" and p.name != "README.md"]
 
 

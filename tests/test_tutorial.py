@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 
+from qhyvit.tasks import all_tasks
 from tests._pages import BLOCK, ROOT, Desk
 
 
@@ -23,21 +24,79 @@ def followed(page, desk):
     return printed
 
 
+def tables(printed):
+    """Each table of ``evaluate``: the figures of float and of integer, as far as it has such a row."""
+    found = []
+    for model, row in re.findall(r"^│ (float|integer) +│(.+)│$", printed, re.MULTILINE):
+        if model == "float" or not found or "integer" in found[-1]:
+            found.append({})
+        found[-1][model] = [float(cell) for cell in row.split("│") if re.fullmatch(r" *[\d.]+ *", cell)]
+    return found
+
+
+def test_tables_are_told_apart():
+    """Cells that are empty, or hold two counts, are no figures; a table may have no row of float."""
+    two = "│ float   │ 74.5 │      │       │\n│ integer │ 75.5 │ 91.5 │ 6 / 4 │\n│ integer │ 99.36 │\n"
+    assert tables(two) == [{"float": [74.5], "integer": [75.5, 91.5]}, {"integer": [99.36]}]
+
+
 @pytest.mark.slow
 def test_the_page_of_tasks_builds_one_bundle_of_each(tmp_path):
+    """The overview, then each task's page, in one folder."""
     desk = Desk(tmp_path)
     tour = desk.tour
-    _, embedded, classified, measured, mapped, several = followed("tasks.md", desk)
+    followed("tasks.md", desk)
+    pages = {name: followed(f"tasks/{name}.md", desk) for name in all_tasks()}
+    measured = {name: tables("".join(printed)) for name, printed in pages.items()}
+    shown = {name: printed[-1] for name, printed in pages.items()}
     built = {p.parent.name: json.loads(p.read_text())["task"] for p in tour.glob("*/manifest.json")}
     assert built == {
-        "features-int8": "embed", "one-int8": "multilabel", "labels-int8": "multilabel", "corners-int8": "regress",
-        "where-int8": "segment", "two-int8": "raw",
+        "classes-int8": "classify", "features-int8": "embed", "one-int8": "multilabel", "labels-int8": "multilabel",
+        "corners-int8": "regress", "where-int8": "segment", "two-int8": "raw",
     }  # fmt: skip
-    assert "FAILED" not in "".join((embedded, classified, measured, mapped, several))
-    assert float(re.search(r"integer.*?(0\.9\d+|1\.0+)", embedded)[1]) > 0.97  # the cosine to float
-    assert re.search(r"drawn: where\.png", mapped)
+    assert "FAILED" not in "".join("".join(printed) for printed in pages.values())
+
+    ((floating, integer),) = (table.values() for table in measured["classify"])
+    (top1, top5), (int_top1, int_top5, agree, _) = floating, integer
+    assert (top1, top5) == (pytest.approx(int_top1, abs=5), pytest.approx(int_top5, abs=5))
+    assert top1 > 65
+    assert agree > 85
+    assert re.search(r"0003\.jpg\n +[\d.]+ %  star \(6\)\n", shown["classify"])
+
+    assert len(measured["multilabel"]) == 2  # three labels, and one
+    for table in measured["multilabel"]:
+        (precision, right), (int_precision, int_right, alike, _) = table["float"], table["integer"]
+        assert (precision, right) == (pytest.approx(int_precision, abs=3), pytest.approx(int_right, abs=3))
+        assert precision > 80
+        assert alike > 94
+    kinds = re.findall(r"^.*\.jpg$|[a-z]+(?= \(\d\)$)", shown["multilabel"], re.MULTILINE)
+    assert kinds[:3] == ["shapes/val/ring/0003.jpg", "hollow", "round"]
+    assert kinds[-2:] == ["shapes/val/ring/0003.jpg", "hollow"]
+
+    ((floating, integer),) = (table.values() for table in measured["regress"])
+    assert floating[0] == pytest.approx(integer[0], abs=0.2)  # corners, of 0 to 12
+    assert floating[2] > 0.6
+    assert integer[3] > 0.96  # R squared to float
+    assert float(re.search(r"([\d.]+)  corners", shown["regress"])[1]) == pytest.approx(10, abs=1)
+
+    ((floating, integer),) = (table.values() for table in measured["embed"])
+    assert floating[0] == pytest.approx(integer[0], abs=6)
+    assert integer[1] > 0.98  # the cosine to float
+    assert "\n".join(pages["embed"]).count("  star/") >= 2  # of the three nearest pictures of the gallery
+    vectors = np.load(tour / "vectors.npy")
+    assert vectors.shape == (200, 320)
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+
+    ((floating, integer),) = (table.values() for table in measured["segment"])
+    assert floating[:2] == pytest.approx(integer[:2], abs=5)
+    assert floating[1] > 40  # one class of ten everywhere would be a tenth
+    assert integer[2] > 88
+    assert "drawn: where.png" in shown["segment"]
     assert (tour / "where.png").stat().st_size > 1000
     assert (tour / "where.html").read_text().count("data:image/jpeg") >= 4
+
+    ((integer,),) = (table.values() for table in measured["raw"])
+    assert 97 < integer[0] <= 100  # percent of the variance
     with np.load(tour / "outputs.npz") as found:
         assert {name: found[name].shape for name in found} == {"shape": (1, 10), "features": (1, 320)}
 
