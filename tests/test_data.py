@@ -13,6 +13,8 @@ from qhyvit.bundle import label_names
 from qhyvit.errors import InputError
 from qhyvit.evaluation import labelled_images
 from qhyvit.tasks import task
+from qhyvit.tasks.shared.layout import Layout
+from qhyvit.tasks.shared.score import LabelMaps
 from qhyvit_device.preprocess import Preprocess
 
 
@@ -186,3 +188,59 @@ def test_crops_are_parts_of_the_mirrored_image(tmp_path):
     assert ((spans > 0.45 * 255) & (spans < 0.95 * 255)).all()
     assert len({view.tobytes() for view in views}) == 4
     assert (data.mirrored_crops(paths, (32, 32, 3), how, 7) == views).all()
+
+
+VALUES = "file,round,hollow\na.png,1,0\nb.png,0,1\n"
+
+
+@pytest.mark.parametrize(("names", "truth"), [
+    (("round", "hollow"), [[1, 0], [0, 1]]), (("hollow", "round"), [[0, 1], [1, 0]]),
+    (("class 0", "class 1"), [[1, 0], [0, 1]]), (("same", "same"), [[1, 0], [0, 1]]), ((), [[1, 0], [0, 1]]),
+])  # fmt: skip
+def test_columns_of_values_go_by_their_names_where_somebody_gave_some(folder, names, truth):
+    (folder / "labels.csv").write_text(VALUES)
+    assert labelled_images(folder, None, task("multilabel"), 2, names=names).truth.tolist() == truth
+
+
+def test_values_with_other_names_are_refused(folder):
+    (folder / "labels.csv").write_text(VALUES)
+    with pytest.raises(InputError, match=r"columns round, hollow; the bundle's values are round, pointed"):
+        labelled_images(folder, None, task("regress"), 2, names=("round", "pointed"))
+
+
+def test_classes_are_no_values(folder):
+    (folder / "labels.csv").write_text("file,label,class_index\na.png,disc,1\nb.png,ring,0\n")
+    with pytest.raises(InputError, match=r"are classes \(class_index\).*--labels"):
+        labelled_images(folder, None, task("multilabel"), 2)
+
+
+def picture(path, value, mode="L"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (2, 2), value).save(path)
+
+
+def test_images_of_one_name_in_two_folders_have_maps_in_two_folders(tmp_path):
+    images, maps = tmp_path / "images", tmp_path / "maps"
+    for part in "ab":
+        picture(images / part / "0.png", 0)
+    picture(maps / "0.png", 1)
+    with pytest.raises(InputError, match=r"would be the map of a/0\.png and b/0\.png"):
+        data.read_maps(images, maps, None)
+    picture(maps / "b" / "0.png", 2)  # the other one is the common one's
+    assert data.read_maps(images, maps, None).truth.paths == [maps / "0.png", maps / "b" / "0.png"]
+
+
+@pytest.mark.parametrize(("mode", "value", "right"), [
+    ("L", 1, 100), ("P", 1, 100), ("1", 1, 100), ("I;16", 1, 100), ("RGB", (1, 1, 1), 100), ("L", 0, 0),
+])  # fmt: skip
+def test_a_map_holds_classes_in_whatever_way_it_was_stored(tmp_path, mode, value, right):
+    picture(tmp_path / "0.png", value, mode)
+    ones = np.broadcast_to(np.float32([0, 1]), (1, 2, 2, 2)).reshape(1, 8)  # class 1 everywhere
+    score = task("segment").score(ones, LabelMaps([tmp_path / "0.png"], None), Layout(("map",), ((2, 2, 2),)))
+    assert score.figures["pixel_accuracy_percent"] == right
+
+
+def test_a_map_in_colours_is_refused(tmp_path):
+    picture(tmp_path / "0.png", (3, 0, 0), "RGB")
+    with pytest.raises(InputError, match="has colours"):
+        task("segment").score(np.zeros((1, 8)), LabelMaps([tmp_path / "0.png"], None), Layout(("map",), ((2, 2, 2),)))

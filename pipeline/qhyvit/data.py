@@ -128,6 +128,9 @@ def read_labels(folder: Path, labels: Path | None = None, truth: Truth = Truth.C
         rows = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
         raise InputError(f"labels {source}, row {reader.line_num}: {error}") from error
+    if truth is Truth.VALUES and "class_index" in header:
+        raise InputError(f"labels {source} are classes (class_index); here a column is needed for each value: "
+                         "name such a file with --labels")  # fmt: skip
     columns = ["class_index"] if truth is Truth.CLASS else [name for name in header if name != "file"]
     if not rows or not columns or not {"file", *columns} <= set(header) or len(set(header)) != len(header):
         wanted = "class_index" if truth is Truth.CLASS else "one for each value"
@@ -156,7 +159,7 @@ def test_files(folder: Path, labels: Path | None) -> tuple[list[Path], str]:
     """
     source = labels or folder / "labels.csv"
     if source.is_dir():
-        maps = sorted(source.glob("*.png"))
+        maps = sorted(source.rglob("*.png"))
         return images_in(folder), "\n".join(f"{m.name} {h}" for m, h in zip(maps, hash_files(maps), strict=True))
     if labels is None and not source.is_file():
         return images_in(folder), ""
@@ -169,16 +172,26 @@ def test_files(folder: Path, labels: Path | None) -> tuple[list[Path], str]:
 def read_maps(folder: Path, maps: Path, classes: tuple[int, ...] | None) -> Labelled:
     """The pictures of a folder, each with the label map of its name (but for the suffix) in another.
 
+    A picture in a folder inside has its map in a folder of that name, or where the names of all pictures differ, with
+    the others.
+
     Raises:
-        InputError: no such folder, or a picture without a map.
+        InputError: no such folder, a picture without a map, or two with the same.
     """
     if not maps.is_dir():
         raise InputError(f"--labels {maps}: of a segmentation it is a folder of maps, one .png for each image")
     paths = images_in(folder)
-    missing = [p.name for p in paths if not (maps / f"{p.stem}.png").is_file()]
+    beside = [maps / p.relative_to(folder).with_suffix(".png") for p in paths]
+    found = [own if own.is_file() else maps / f"{p.stem}.png" for p, own in zip(paths, beside, strict=True)]
+    missing = [p.name for p, of in zip(paths, found, strict=True) if not of.is_file()]
     if missing:
         raise InputError(f"{maps} has no map for {len(missing)} images, first {missing[0][:40]}: {maps}/NAME.png")
-    return Labelled(paths, LabelMaps([maps / f"{p.stem}.png" for p in paths], classes))
+    first: dict[Path, Path] = {}
+    for path, of in zip(paths, found, strict=True):
+        if (other := first.setdefault(of, path)) is not path:
+            both = f"{other.relative_to(folder)} and {path.relative_to(folder)}"
+            raise InputError(f"{of} would be the map of {both}: put maps into folders as the images are")
+    return Labelled(paths, LabelMaps(found, classes))
 
 
 def _is_file(path: Path) -> bool:

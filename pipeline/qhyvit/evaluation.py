@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from qhyvit import data, files
+from qhyvit.bundle import label_names
 from qhyvit.errors import InputError
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.tasks import task as find_task
@@ -24,13 +25,15 @@ from qhyvit_device.runner import Model, TfliteFile
 
 
 def labelled_images(
-    folder: Path, labels: Path | None, task: Task, outputs: int, class_map: tuple[int, ...] | None = None
-) -> data.Labelled:
+    folder: Path, labels: Path | None, task: Task, outputs: int, class_map: tuple[int, ...] | None = None,
+    names: Sequence[str] = (),
+) -> data.Labelled:  # fmt: skip
     """Images of a folder, with what is right about them where the task knows and labels are there.
 
     Args:
         outputs: classes of the model, or values that it gives.
         class_map: see :class:`qhyvit.tasks.shared.score.LabelMaps`.
+        names: of the values; columns of labels are put into this order. Without names they are as they lie.
 
     Raises:
         InputError: labels are missing that the task needs, or cannot be right; or see
@@ -54,7 +57,22 @@ def labelled_images(
         raise InputError(f"labels have {found.truth.shape[1]} values an image, the model gives {outputs}")
     if wrong := task.wrong_truth(found.truth, outputs):
         raise InputError(wrong)
-    return found
+    return found if task.truth is not Truth.VALUES else _in_order(found, names)
+
+
+def _in_order(labelled: data.Labelled, names: Sequence[str]) -> data.Labelled:
+    """The same with the columns of values as ``names`` go, where those are names that somebody gave.
+
+    Raises:
+        InputError: the columns have other names.
+    """
+    if list(names) == label_names(None, len(names)) or len(set(names)) < len(names):
+        return labelled
+    if set(names) != set(labelled.names):
+        has, wanted = (", ".join(some)[:200] for some in (labelled.names, names))
+        raise InputError(f"labels have the columns {has}; the bundle's values are {wanted}: name the columns so")
+    places = [labelled.names.index(name) for name in names]
+    return data.Labelled(labelled.paths, labelled.truth[:, places], tuple(names))
 
 
 def feed_of(file: TfliteFile, pixels: np.ndarray, how: Preprocess) -> np.ndarray:
@@ -243,7 +261,7 @@ def open_subject(
     """
     model = Model.load(bundle)
     facts = model.manifest
-    found = labelled_images(images, labels, find_task(facts.task), facts.classes, class_map)
+    found = labelled_images(images, labels, find_task(facts.task), facts.classes, class_map, model.labels)
     if facts.input.scale is None or facts.input.zero_point is None:
         raise InputError("the bundle's input is not integer")
     how = data.preprocess_for(images, facts.preprocess, mode)

@@ -50,7 +50,9 @@ def labelled_pictures(request: Request, folder: Path, model: Model) -> data.Labe
     if request.labels is None and not (folder / "labels.csv").is_file():
         found = data.Labelled([*data.calibration_images(folder, request.count, 0).values()], None)
     else:
-        labelled = labelled_images(folder, request.labels, task(facts.task), facts.classes, request.class_map)
+        labelled = labelled_images(
+            folder, request.labels, task(facts.task), facts.classes, request.class_map, model.labels
+        )
         found = data.subset(labelled, request.count, 0)
     data.check_readable(found.paths)
     return found
