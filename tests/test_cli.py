@@ -104,6 +104,7 @@ def test_evaluate_in_parts_gives_the_same_counts(bundle, place, work):
     assert not list(bundle.parent.glob(".*.parts.*"))
 
 
+@pytest.mark.slow
 def test_report_and_compare_from_the_command_line(bundle, place, work):
     page = place / "page.html"
     done = qhyvit("report", bundle, "--work", work, "--images", place / "val", "--count", "4", "--out", page)

@@ -125,6 +125,20 @@ def test_a_network_without_such_layers_is_refused():
         method("qhyvit").search(problem, {**method("qhyvit").defaults, **QUICK})
 
 
+def test_a_size_below_all_weights_is_refused_before_any_search(small_v1, inputs):
+    def told(*what):
+        pytest.fail(f"{what} before the size was looked at")
+
+    problem = Problem(small_v1.graph, inputs[:4], int4=True, size=500_000, progress=told)
+    with pytest.raises(UsageError, match=r"--size 0\.5MB is too small: with all weights .* alone are 0\.[56]\d MB"):
+        method("qhyvit").search(problem, {**method("qhyvit").defaults, **QUICK})
+
+
+def test_a_size_between_the_weights_and_the_file_is_refused():
+    with pytest.raises(UsageError, match=r"--size 0\.6MB is too small: with all weights .* the file has 0\.70 MB"):
+        within([Price("a", 1.0, 1000)], 700_000, 600_000)
+
+
 def test_a_file_keeps_to_its_size_and_computes_what_is_simulated(four, inputs):
     sizes = {}
     for name, settings in (("int8", {}), ("own", {"int4": True}), ("large", {"int4": True, "size": 1_000_000})):
@@ -143,8 +157,6 @@ def test_a_file_keeps_to_its_size_and_computes_what_is_simulated(four, inputs):
     assert 0.97e6 < sizes["large"] <= 1e6
     smallest = sizes["own"]
     assert smallest < 0.7 * sizes["int8"]
-    with pytest.raises(UsageError, match=r"--size 0\.5MB is too small: with all weights of four bits"):
-        four(int4=True, size=500_000)
     assert smallest >= SHARE * sizes["int8"] - 2**16 * 0.5  # no smaller than asked for, but for a layer
 
 

@@ -194,7 +194,7 @@ def test_learned_scales_lower_the_kl_on_the_images_they_saw(small_v2, inputs):
     """At 6 bits: at 8, one step's rounding noise is as large as what a few steps gain in so small a network."""
     coarse, minmax = Problem(small_v2.graph, inputs[:4], bits=6), method("minmax")
     start = minmax.search(coarse, minmax.defaults)
-    learned = learn(coarse.on(start.graph), start.shipped, start.tensors, 64)
+    learned = learn(coarse.on(start.graph), start.shipped, start.tensors, 24)
     before, after = (mean_distance(coarse.on(start.shipped), q) for q in (start.tensors, learned))
     assert after < 0.7 * before
     check_plan(start.graph, QuantPlan(learned, "qhyvit"))

@@ -166,7 +166,7 @@ def test_methods_lists_what_each_option_is(capsys):
     assert code == 0
     found = {m["name"]: m["options"] for m in json.loads(out)["methods"]}
     assert found["qhyvit"]["rounds"] == {
-        "default": 4, "allowed": method("qhyvit").options["rounds"].allowed,
+        "default": 3, "allowed": method("qhyvit").options["rounds"].allowed,
         "help": method("qhyvit").options["rounds"].help,
     }  # fmt: skip
     code, out, _ = said(capsys, "methods")

@@ -60,6 +60,7 @@ def renamed(images, place, seed):
     return place
 
 
+@pytest.mark.slow
 def test_a_build_is_the_same_whatever_is_around_it(tmp_path):
     _tiny.pictures(tmp_path / "images", 12)
     few = ("--set", "rounds=2", "--set", "learn=2", "--set", "search_images=6")

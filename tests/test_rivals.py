@@ -27,7 +27,7 @@ SIMULATED = {"ptq4vit": {"rounds": 1}, "fqvit": {}, "repqvit": {}, "hyq": {"step
 
 @pytest.fixture(scope="module")
 def problem(small_v1, inputs):
-    return Problem(small_v1.graph, inputs[:4])
+    return Problem(small_v1.graph, inputs[:2])
 
 
 def search(problem, name, options):

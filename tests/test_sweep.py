@@ -393,6 +393,7 @@ def test_what_determines_a_build_names_its_result(place):
     assert not set(digests()) & set(first)
 
 
+@pytest.mark.slow
 def test_a_latency_profile_goes_to_every_build_and_names_its_result(place):
     def builds():
         return matrix(read_spec(place / "s.toml"), place / "out").builds

@@ -6,11 +6,9 @@ import hashlib
 import json
 import math
 import os
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from qhyvit_device import files, signature
 from qhyvit_device.arrays import MOST_CHANNELS, MOST_SIDE, Shape
 from qhyvit_device.errors import InputError, ManifestError
 from qhyvit_device.flat import LARGEST_TENSOR, MOST_AXES
+from qhyvit_device.matching import matches
 from qhyvit_device.preprocess import COLOURS, Preprocess
 from qhyvit_device.tasks import TASKS
 from qhyvit_device.terminal import shown
@@ -30,7 +29,6 @@ MAX_BYTES = 4 << 20
 MAX_CLASSES = 1 << 20
 MAX_MAP_CLASSES = 1 << 12  # a row of a map is held in float
 MAX_OUTPUTS = 64
-MAX_NUMBER = 1 << 53  # whole numbers up to it are exact in JSON
 MAX_NAME = 255  # bytes
 MAX_FILE = 1 << 30
 FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)  # of a FIFO the system would wait for a writer
@@ -196,34 +194,6 @@ def _is_storable(name: str) -> bool:
         return "\0" not in name and len(name.encode()) <= MAX_NAME
     except UnicodeEncodeError:
         return False
-
-
-@cache  # a plan asks thousands of times for the same few
-def _form(kind: Any) -> tuple[Any, tuple[Any, ...], Mapping[str, Any]]:
-    """Origin and arguments of a type, and the types of its fields where it is a dataclass."""
-    hints = typing.get_type_hints(kind) if is_dataclass(kind) else {}
-    return typing.get_origin(kind), typing.get_args(kind), hints
-
-
-def matches(value: Any, kind: Any, most: float = MAX_NUMBER) -> bool:
-    """Whether plain data, tuples or dataclasses have a type, down to their last value; numbers are at most ``most``."""
-    origin, of, hints = _form(kind)
-    if kind is Any:
-        return True
-    if origin is types.UnionType:
-        return any(matches(value, k, most) for k in of)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(matches(v, of[0], most) for v in value)
-    if origin is not None and issubclass(origin, Mapping):
-        good = isinstance(value, dict)
-        return good and all(matches(k, of[0], most) and matches(v, of[1], most) for k, v in value.items())
-    if hints:
-        return isinstance(value, kind) and all(matches(getattr(value, n), k, most) for n, k in hints.items())
-    if kind is float:  # a whole number may be too large to become one
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= most
-    return isinstance(value, kind)
 
 
 def _build(kind: Any, raw: Any, where: str) -> Any:

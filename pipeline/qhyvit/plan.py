@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from qhyvit.errors import InputError, PlanError
-from qhyvit_device.manifest import matches
+from qhyvit_device.matching import matches
 
 SCHEMA_VERSION = 5
 PROFILES = ("integer", "cpu")  # no float at all; float where its kernels are faster

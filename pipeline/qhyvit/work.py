@@ -27,7 +27,7 @@ from qhyvit.registry import extensions
 from qhyvit.tasks import task
 from qhyvit.tasks.shared.layout import Layout
 from qhyvit_device.arrays import Shape
-from qhyvit_device.manifest import matches
+from qhyvit_device.matching import matches
 from qhyvit_device.preprocess import Preprocess
 
 T = TypeVar("T")

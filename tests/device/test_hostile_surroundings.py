@@ -30,6 +30,11 @@ SURROUNDINGS = {
     "no temporary folder": "export TMPDIR=/nowhere; {}", "no PATH": "unset PATH; {}", "few files": "ulimit -n 16; {}",
     "no files": "ulimit -f 0; {}",
 }  # fmt: skip
+# a third of all pairs runs on every change: every command, and every surrounding with several of them
+CASES = [
+    pytest.param(around, command, id=f"{command}-{around}", marks=() if (i + j) % 3 == 0 else pytest.mark.slow)
+    for i, around in enumerate(SURROUNDINGS) for j, command in enumerate(COMMANDS)
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -61,8 +66,7 @@ def run(place, surroundings, command):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the shell's redirections")
-@pytest.mark.parametrize("surroundings", SURROUNDINGS)
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("surroundings", "command"), CASES)
 def test_nothing_ends_in_a_traceback(place, surroundings, command):
     code, out, err = run(place, surroundings, command)
     assert code in (0, 1, 2), (code, err)

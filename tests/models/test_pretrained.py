@@ -109,6 +109,7 @@ def test_no_code_runs_out_of_what_was_fetched(tmp_path, capfd, monkeypatch):
     assert "harm" not in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_changed_folder_is_exported_again(tmp_path):
     timm, place, lines = import_timm(), tmp_path / "net", []
     for seed in (1, 1, 2):

@@ -218,6 +218,7 @@ def test_figures_on_the_page_are_those_of_the_json(report):
         assert str(tensor["scale"][0]) in page
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(bundle, report):
     assert render(gather(Request(bundle))) == render(report)
 

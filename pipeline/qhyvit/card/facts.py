@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from qhyvit import files
 from qhyvit.errors import InputError
-from qhyvit_device.manifest import matches
+from qhyvit_device.matching import matches
 
 SCHEMA_VERSION = 2
 NOT_STATED = "not stated"

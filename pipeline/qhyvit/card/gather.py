@@ -17,7 +17,8 @@ from qhyvit.verify.census import census
 from qhyvit.work import Work
 from qhyvit_device import bench, board, runner
 from qhyvit_device import manifest as manifests
-from qhyvit_device.manifest import FILE_NAME, Manifest, matches
+from qhyvit_device.manifest import FILE_NAME, Manifest
+from qhyvit_device.matching import matches
 from qhyvit_device.preprocess import images_in
 
 CONFIDENCE = 0.95

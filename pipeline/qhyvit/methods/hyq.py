@@ -49,7 +49,7 @@ def learn_alpha(layer: Sampled, bits: int, steps: int) -> tuple[torch.Tensor, fl
         a = alpha.clamp_min(1e-3)
         y = layer.output(_rounded(layer.x / a, bits), _rounded_weights(layer.w * a, bits))
         loss = ((y - layer.y) ** 2).mean()
-        first = float(loss) if step == 0 else first
+        first = float(loss.detach()) if step == 0 else first
         if float(loss) < least:
             least, kept = float(loss), a.detach().clone()
         optimizer.zero_grad()

@@ -17,6 +17,7 @@ import torch
 from qhyvit.graph.ir import Graph
 from qhyvit.methods.shared.hessian import mean_distance, position_weights
 from qhyvit.methods.shared.int4 import Int4
+from qhyvit.methods.shared.int4_layers import check
 from qhyvit.methods.shared.learning import learn
 from qhyvit.methods.shared.method import Method
 from qhyvit.methods.shared.problem import Problem, Solution
@@ -108,6 +109,8 @@ def find(problem: Problem, options: QhyvitOptions) -> Solution:
     Scales are learned where there are images that the search does not see: those can tell what learning has gained.
     """
     options = options.effective
+    if problem.int4:
+        check(problem)
     ends = _Ends(options)
     phases = [SearchPhase(f"round{i + 1}", Round(i, options)) for i in range(options.rounds)]
     phases += [SearchPhase("rounds", ends.best_round), SearchPhase("closed form", ends.closed_form)]

@@ -73,12 +73,10 @@ class Int4:
         """The state with weights of four bits, in a file of ``problem.size`` bytes.
 
         Raises:
-            UsageError: none is as small, or no layer can have them.
+            UsageError: none is as small.
         """
         problem = problem.some(IMAGES).on(state.graph)
         rows = [problem.graph.tensors[layer.weight].name for layer in candidates(problem.graph)]
-        if not rows:
-            raise UsageError("--bits w4a8: no layer of this network can have weights of four bits; leave it out")
         some = problem.searched(self.images)
         all_four, errors = self._solved(some, state, rows, 1.0)
         chosen = self._chosen(some, state, all_four, errors)

@@ -44,6 +44,26 @@ def candidates(graph: Graph) -> list[Layer]:
     return [layer for layer in alone if may_take_int4(graph, layer.node)]
 
 
+def check(problem: Problem) -> None:
+    """Refuse at once, and not behind a search, what no search can give.
+
+    Raises:
+        UsageError: no layer can have weights of four bits, or weights alone are more than ``problem.size`` bytes.
+    """
+    graph = problem.graph
+    four = {layer.weight for layer in candidates(graph)}
+    if not four:
+        raise UsageError("--bits w4a8: no layer of this network can have weights of four bits; leave it out")
+    weights = {layer.weight for layer in layers(graph)}
+    least = sum(graph.constant(t).size // (2 if t in four else 1) for t in weights if graph.tensors[t].is_constant)
+    if problem.size and least > problem.size:
+        raise UsageError(_too_small(problem.size, f"weights alone are {least / 1e6:.2f} MB"))
+
+
+def _too_small(size: int, why: str) -> str:
+    return f"--size {size / 1e6:g}MB is too small: with all weights of four bits that can have them {why}"
+
+
 def prices(problem: Problem, quants: Mapping[str, TensorQuant], errors: Mapping[str, torch.Tensor]) -> list[Price]:
     """Price of each candidate.
 
@@ -71,8 +91,7 @@ def within(rows: Sequence[Price], smallest: int, size: int) -> list[str]:
         UsageError: not even that is small enough.
     """
     if smallest > size:
-        raise UsageError(f"--size {size / 1e6:g}MB is too small: with all weights of four bits that can have them the "
-                         f"file has {smallest / 1e6:.2f} MB")  # fmt: skip
+        raise UsageError(_too_small(size, f"the file has {smallest / 1e6:.2f} MB"))
     chosen, left = {row.weight for row in rows}, size - smallest
     for row in sorted(rows, key=lambda row: -row.rate):
         if row.saved + TABLES <= left:
