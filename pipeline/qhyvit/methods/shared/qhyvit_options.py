@@ -49,7 +49,7 @@ class QhyvitOptions(Options):
     )
 
     fast: bool = setting(
-        False, "rounds of eight images where the task allows it, and nothing learned: a third of the time"
+        False, "rounds of eight images where the task allows it, and nothing learned: two thirds of the time, or less"
     )
 
     @property
