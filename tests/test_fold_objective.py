@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qhyvit import affine
 from qhyvit.folds import all_folds
 from qhyvit.folds.shared.fold import Place
 from qhyvit.graph.ir import Graph, Node, Tensor
-from qhyvit.methods.shared.folding import _all_together, _for_all, _Together, candidates
+from qhyvit.methods.shared.folding import _all_together, _for_all, _lost_by_all, _Together, candidates
 from qhyvit.methods.shared.hessian import Statistics, Step
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.methods.shared.range_search import RangeSearch, first_ranges
@@ -165,3 +167,21 @@ def test_a_thorough_task_searches_on_all_images(name, count):
 def test_a_state_that_is_taken_up_again_knows_whether_the_outputs_were_far(far):
     facts, arrays = State(joined_graph(), {}, far=far).pack()
     assert State.unpack(Piece(facts, arrays)).far is far
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10**6))
+def test_the_slope_of_what_all_tensors_lose_is_that_of_the_formula(seed):
+    """By automatic differentiation of log sum_s (max_c p / r)^2 sum_c w r^2; ties share the slope of a maximum."""
+    random = np.random.default_rng(seed)
+    logs, weights = random.normal(size=(3, 7)), random.exponential(size=(3, 7))
+    x = random.normal(size=6)
+    if seed % 2:
+        logs[1, 2:4] = x[2:4] + 10.0  # both as large, and larger than the others
+    free = torch.tensor(x, requires_grad=True)
+    r = torch.cat([free, torch.zeros(1, dtype=torch.float64)])
+    steps = (torch.tensor(logs) - r).amax(dim=1)
+    loss = (2 * steps + (torch.tensor(weights) * (2 * r).exp()).sum(dim=1).log()).logsumexp(dim=0)
+    lost, slope = _lost_by_all(logs, weights, x)
+    assert lost == pytest.approx(float(loss))
+    np.testing.assert_allclose(slope, torch.autograd.grad(loss, free)[0].numpy(), rtol=1e-9, atol=1e-12)

@@ -17,7 +17,7 @@ import torch
 from qhyvit.graph.ir import Graph
 from qhyvit.methods.shared.hessian import mean_distance, position_weights
 from qhyvit.methods.shared.int4 import Int4
-from qhyvit.methods.shared.int4_layers import check
+from qhyvit.methods.shared.int4_layers import check_four_bits
 from qhyvit.methods.shared.learning import learn
 from qhyvit.methods.shared.method import Method
 from qhyvit.methods.shared.problem import Problem, Solution
@@ -110,7 +110,7 @@ def find(problem: Problem, options: QhyvitOptions) -> Solution:
     """
     options = options.effective
     if problem.int4:
-        check(problem)
+        check_four_bits(problem)
     ends = _Ends(options)
     phases = [SearchPhase(f"round{i + 1}", Round(i, options)) for i in range(options.rounds)]
     phases += [SearchPhase("rounds", ends.best_round), SearchPhase("closed form", ends.closed_form)]

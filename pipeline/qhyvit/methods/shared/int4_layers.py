@@ -44,7 +44,7 @@ def candidates(graph: Graph) -> list[Layer]:
     return [layer for layer in alone if may_take_int4(graph, layer.node)]
 
 
-def check(problem: Problem) -> None:
+def check_four_bits(problem: Problem) -> None:
     """Refuse at once, and not behind a search, what no search can give.
 
     Raises:
