@@ -298,8 +298,10 @@ def test_unseen_images_decide_whether_a_phase_is_taken(problem, monkeypatch, pha
 def test_scales_are_learned_where_images_are_left_to_judge_them(tiny, monkeypatch, seen, calls):
     called = []
     monkeypatch.setattr(qhyvit, "learn", lambda p, graph, quants, steps: called.append(steps) or dict(quants))
-    method("qhyvit").search(tiny, {**QUICK, "rounds": 1, "search_images": seen})
+    said: list[str] = []
+    method("qhyvit").search(replace(tiny, log=said.append), {**QUICK, "rounds": 1, "search_images": seen})
     assert called == calls * [4 * 3]  # four passes over ten images, four at once
+    assert any(line.startswith("scales are not learned: the search sees all 10 images") for line in said) != bool(calls)
 
 
 def test_fast_is_what_its_options_say(tiny):

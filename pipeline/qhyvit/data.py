@@ -160,7 +160,8 @@ def test_files(folder: Path, labels: Path | None) -> tuple[list[Path], str]:
     source = labels or folder / "labels.csv"
     if source.is_dir():
         maps = sorted(source.rglob("*.png"))
-        return images_in(folder), "\n".join(f"{m.name} {h}" for m, h in zip(maps, hash_files(maps), strict=True))
+        names = [m.relative_to(source).as_posix() for m in maps]
+        return images_in(folder), "\n".join(f"{name} {h}" for name, h in zip(names, hash_files(maps), strict=True))
     if labels is None and not source.is_file():
         return images_in(folder), ""
     text = files.read_text(source, "labels")

@@ -116,6 +116,9 @@ def find(problem: Problem, options: QhyvitOptions) -> Solution:
     phases += [SearchPhase("rounds", ends.best_round), SearchPhase("closed form", ends.closed_form)]
     if options.learn and problem.leaves_some(options.search_images):
         phases.append(SearchPhase("learned", ends.learned))
+    elif options.learn:
+        count = len(problem.images)
+        problem.log(f"scales are not learned: the search sees all {count} images, and none is left to judge them")
     if problem.int4:
         phases.append(SearchPhase("four bits", Int4(ends.wanted, options.search_images)))
     return behind(problem, _first(problem), phases).solution
