@@ -1,4 +1,4 @@
-"""What a bundle says of its file on the board that it is for, in words: what was measured, and what is an estimate."""
+"""What a bundle says of its file on the board that it is for, in words: measurements, estimates, published rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def target_words(created_by: Mapping[str, Any]) -> str:
     found = created_by.get("target")
     if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
         return ""
-    parts, estimated = [], found.get("estimated")
+    parts, estimated, rules = [], found.get("estimated"), found.get("rules")
     arena, flash = (_number(found.get(f"{name}_bytes")) for name in ("arena", "flash"))
     if arena is not None and flash is not None:
         parts.append(f"arena {arena / 1024:.0f} KiB, measured on a 64-bit processor; flash {flash / 1024:.0f} KiB")
@@ -28,4 +28,9 @@ def target_words(created_by: Mapping[str, Any]) -> str:
         if None not in (ms, sram, npu, cpu):
             parts.append(f"{npu:.0f} operators on the NPU, {cpu:.0f} on the CPU; {ms:.1f} ms and {sram:.0f} KiB SRAM, "
                          f"estimated by Vela")  # fmt: skip
+    if isinstance(rules, Mapping):
+        mapped, operators = (_number(rules.get(name)) for name in ("mapped", "operators"))
+        if None not in (mapped, operators):
+            parts.append(f"{mapped:.0f} of {operators:.0f} operators could be mapped by published rules; "
+                         "no compiler was run")  # fmt: skip
     return f"{shown(found['name'])}{': ' if parts else ''}{'; '.join(parts)}"

@@ -105,13 +105,18 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Tensors by id, nodes in execution order, ids of inputs and outputs. Edits make a new Graph."""
+    """Tensors by id, nodes in execution order, ids of inputs and outputs. Edits make a new Graph.
+
+    Args:
+        centred: it is for a target whose activations have zero point 0 wherever no kernel prescribes another.
+    """
 
     tensors: Mapping[int, Tensor]
     nodes: tuple[Node, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    centred: bool = False
 
     @cached_property
     def islands(self) -> frozenset[int]:

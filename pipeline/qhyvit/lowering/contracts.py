@@ -29,6 +29,7 @@ class Group:
         symmetric: some reader needs zero point 0.
         low_at_zero: the zero point is the lowest code: some reader needs that (RSQRT), or RELU makes all values.
         floor: what many values are exactly, and none is below (ELU), or None.
+        centred: the zero point is 0 because the target wants it: no kernel prescribes one, and no code is left out.
     """
 
     members: tuple[int, ...]
@@ -37,6 +38,7 @@ class Group:
     symmetric: bool = False
     low_at_zero: bool = False
     floor: float | None = None
+    centred: bool = False
 
 
 def operand_positions(node: Node) -> list[int]:
@@ -114,11 +116,12 @@ def _group(graph: Graph, members: tuple[int, ...]) -> Group:
     made = [graph.producer(t) for t in roots]
     # RELU becomes a QUANTIZE whose codes begin at 0, and saturates there
     rectified = [node is not None and node.op == "RELU" and node.is_int8 for node in made]
-    low |= bool(rectified) and not symmetric and all(rectified)
+    low |= bool(rectified) and not symmetric and not graph.centred and all(rectified)
     if len(fixed) > 1:
         names = ", ".join(graph.tensors[t].name for t in members[:4])
         raise PlanError(f"tensors {names} must share one scale, but two kernels prescribe different ones")
-    return Group(members, tuple(roots), next(iter(fixed), None), symmetric, low, min(floors, default=None))
+    centred = graph.centred and not (fixed or symmetric or low)
+    return Group(members, tuple(roots), next(iter(fixed), None), symmetric, low, min(floors, default=None), centred)
 
 
 def _describe(quant: TensorQuant) -> str:
@@ -178,6 +181,8 @@ def _check_group(graph: Graph, plan: QuantPlan, group: Group) -> list[str]:
             bad.append(f"{name!r}: zero point {quant.zero_point[0]}, its reader needs 0; use scheme symmetric")
         if group.symmetric and quant.limits == (-128, 127) and group.fixed is None:
             bad.append(f"{name!r}: a right operand must leave out the code -128, arm64 kernels overflow there")
+        if group.centred and quant.zero_point[0] != 0:
+            bad.append(f"{name!r}: zero point {quant.zero_point[0]}, the target takes 0 alone; calibrate for it")
         if group.low_at_zero and quant.zero_point[0] != -128:
             bad.append(f"{name!r}: zero point {quant.zero_point[0]}, its reader needs -128")
     return bad

@@ -27,11 +27,12 @@ GATES = "gates"
 
 
 def placed(graph: Graph, target: Target, worth: Worth | None = None) -> Graph:
-    """The graph with islands as the target wants them: of float, or of int16 where it is to compute no float.
+    """The graph as the target wants it: islands of float, or of int16 where it is to compute no float; zero points.
 
     Args:
         worth: what accuracy is worth in milliseconds; None: nothing, so that there are no islands of int16.
     """
+    graph = replace(graph, centred=target.symmetric)
     if target.floats:
         return with_islands(edit.all_int8(graph), target.profile, place(graph, target.latency, worth))
     if worth is None or not target.islands:

@@ -1,4 +1,4 @@
-"""What a target's own tools say of the integer file: Vela's census and estimates, the arena of a microcontroller."""
+"""What a target's own tools or rules say of the integer file: Vela's census, the arena of a microcontroller."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from qhyvit.targets import target
 from qhyvit.verify.check import Check
 from qhyvit.verify.micro import run_micro
 from qhyvit.verify.probe import MICRO
+from qhyvit.verify.rules import by_rules
 from qhyvit.verify.vela import compiled
 from qhyvit.work import VELA, Work
 
@@ -39,4 +40,8 @@ def on_target(work: Work, plan: QuantPlan, model: bytes, codes: np.ndarray) -> t
         arena = run_micro(model, [codes]).arena_bytes
         said = f"an arena of {arena / 1024:.0f} KiB, {len(model) / 1024:.0f} KiB of flash"
         return {**facts, "arena_bytes": arena, "flash_bytes": len(model)}, [Check(f"{MICRO}: memory", True, said)]
+    if found.rules is not None:
+        ruled = by_rules(model, found)
+        check = Check(f"by the published rules of {ruled.whose}, which was not run", True, ruled.said)
+        return {**facts, "rules": ruled.to_json()}, [check]
     return facts, []

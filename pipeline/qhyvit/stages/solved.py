@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qhyvit import files
@@ -44,12 +44,13 @@ def solved(work: Work, plan: QuantPlan | None = None) -> Solved:
     """
     from qhyvit.graph import edit
     from qhyvit.lowering.profiles import ids_of, widened, with_gates, with_islands
+    from qhyvit.targets import target
     from qhyvit.tflite.read import read
 
     plan = plan or plan_of(work)
     if plan.model_sha256 and work.hash(FLOAT) != plan.model_sha256:
         raise InputError(f"{work.folder / FLOAT} is not the file that was calibrated: run calibrate again")
-    folded = work.load(FOLDED, read)
+    folded = replace(work.load(FOLDED, read), centred=target(plan.target).symmetric)
     folded = with_islands(folded, plan.profile, ids_of(folded, plan.floats))
     folded = widened(folded, ids_of(folded, plan.wide))
     folded = with_gates(folded, plan.gates)

@@ -67,7 +67,7 @@ class RangeSearch:
         joint, scheme = self.joint, self.scheme
         centred = grid_for(self.bits, symmetric=True, right=group.symmetric)
         symmetric = _Best(row, search(row, centred, symmetric=True, joint=joint), centred, is_symmetric=True)
-        if group.symmetric or (scheme == "symmetric" and not group.low_at_zero):
+        if group.symmetric or group.centred or (scheme == "symmetric" and not group.low_at_zero):
             return symmetric
         pin, grid = _pinned(group, row), grid_for(self.bits, symmetric=False)
         free = _Best(row, search(row, grid, pin_low=pin, joint=joint), grid, pin)

@@ -28,14 +28,14 @@ def group_quant(
     group: Group, low: float, high: float, observer: str, score: float | None = None, *,
     symmetric: bool = False, bits: int = 8,
 ) -> TensorQuant:  # fmt: skip
-    """Quantization of a group from its range, with the scheme that its readers force.
+    """Quantization of a group from its range, with the scheme that its readers or the target force.
 
     Prescribed scales keep their 8 bits.
     """
     if group.fixed is not None:
         scale, zero = group.fixed
         return TensorQuant((float(np.float32(scale)),), (zero,), choice=Choice(observer="fixed"))
-    symmetric = symmetric or group.symmetric
+    symmetric = symmetric or group.symmetric or group.centred
     if group.low_at_zero:
         low, high = 0.0, max(high, 0.0)
     grid = grid_for(bits, symmetric=symmetric, right=group.symmetric)
@@ -54,8 +54,8 @@ def suits(group: Group, quant: TensorQuant) -> bool:
     if group.fixed is not None:
         return (scale, zero) == (float(np.float32(group.fixed[0])), group.fixed[1])
     lowest = quant.limits[0]
-    if group.symmetric:
-        return zero == 0 and lowest == grid_for(quant.bits, symmetric=True, right=True).qmin
+    if group.symmetric or group.centred:
+        return zero == 0 and lowest == grid_for(quant.bits, symmetric=True, right=group.symmetric).qmin
     return not group.low_at_zero or zero == lowest
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ class State:
         facts = {
             "quants": quants_to_json(self.quants), "notes": [asdict(note) for note in self.notes],
             "tried": [quants_to_json(quants) for quants in self.tried],
-            "marks": marks(self.graph), "far": self.far,
+            "marks": marks(self.graph), "centred": self.graph.centred, "far": self.far,
         }  # fmt: skip
         arrays = {GRAPH: np.frombuffer(serialize(self.graph), np.uint8)}
         for prefix, named in ((POSITIONS, self.positions), (CONSTANTS, self.constants)):
@@ -75,7 +75,7 @@ class State:
             for prefix in (POSITIONS, CONSTANTS)
         ]
         tried = tuple(quants_from_json(quants) for quants in facts["tried"])
-        graph = marked(read(arrays[GRAPH].tobytes()), facts["marks"])
+        graph = replace(marked(read(arrays[GRAPH].tobytes()), facts["marks"]), centred=facts["centred"])
         notes = tuple(FoldNote(**note) for note in facts["notes"])
         positions, constants = named
         return State(graph, quants_from_json(facts["quants"]), notes, tried, positions, constants, facts["far"])

@@ -11,6 +11,7 @@ from qhyvit.errors import InputError
 from qhyvit.latency.fit import load
 from qhyvit.latency.profile import LatencyProfile, Sizes, default_profile
 from qhyvit.ops.shared.spec import Kernel
+from qhyvit.targets.shared.rules import Rules
 
 INTEGER, CPU = "integer", "cpu"  # what a bundle says of its file: no float at all, or float where that is faster
 
@@ -34,6 +35,7 @@ class Target:
         int16: softmaxes may write int16.
         islands: norms may compute in int16.
         int4: it has a kernel for weights of four bits beside int8 activations.
+        symmetric: activations have zero point 0 wherever no kernel prescribes another.
         fast_gelu: GELU as SiLU, which is two ops, takes less time than a kernel of its own.
         tables: ops that it lacks in int8, which a table of 256 codes computes.
         lacks: ops that a file must not hold.
@@ -45,6 +47,7 @@ class Target:
         accelerators: names of Vela's configurations, the default first; empty: no compiler follows.
         accelerator: the one that is meant; ``system`` and ``memory``: names of its surroundings in Vela's
             ``vela.ini``; of memories the next where a network does not fit.
+        rules: what its compiler takes, where that can be read and the compiler cannot be run here; None: no rules.
         needs: (module, extra of this package that brings it) of what proves a file.
     """
 
@@ -58,6 +61,7 @@ class Target:
     int16: bool = True
     islands: bool = True
     int4: bool = True
+    symmetric: bool = False
     fast_gelu: bool = True
     tables: frozenset[str] = frozenset()
     lacks: frozenset[str] = frozenset()
@@ -70,6 +74,7 @@ class Target:
     accelerator: str = ""
     system: str = ""
     memory: tuple[str, ...] = ()
+    rules: Rules | None = None
     needs: tuple[tuple[str, str], ...] = ()
 
     @cached_property
