@@ -3,7 +3,7 @@ PY := .venv/bin/python
 MUTANTS ?= 300
 SEED ?= 0
 CASES ?= 100000
-.PHONY: help setup demo test test-slow test-boards test-arm64 docker test-docker release-check docs fuzz fuzz-long endurance kill coverage results mutation lint clean
+.PHONY: help setup demo test test-slow test-boards test-arm64 test-tosa docker test-docker release-check docs fuzz fuzz-long endurance kill coverage results mutation lint clean
 
 help:           ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -15,7 +15,7 @@ demo: setup     ## build, evaluate and run an embedded model, offline, in minute
 	@$(PY) -m benchmarks.demo
 
 test: setup lint  ## lint and the fast tests
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile -m "not slow and not boards and not arm64 and not docker" -q
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile -m "not slow and not boards and not arm64 and not docker and not tosa" -q
 
 test-slow: setup  ## whole models through the exporter
 	$(PY) -m pytest -m slow -q
@@ -26,6 +26,10 @@ test-boards: setup  ## the bench over a real sshd on loopback, with wheels from 
 
 test-arm64: setup  ## the device stage on emulated Cortex-A53, A72 and A76
 	$(PY) -m pytest -m arm64 -q -s
+
+test-tosa: setup  ## our integer arithmetic against the reference model of Arm's TOSA, in an environment of its own
+	@bash tools/tosa.sh
+	OMP_NUM_THREADS=1 $(PY) -m pytest tests/ops/test_tosa.py -n auto -q
 
 docker:         ## the images of the host and the device stage, with docker buildx or buildah
 	@bash tools/docker_build.sh
@@ -69,4 +73,4 @@ lint: setup     ## ruff, mypy and the floors of imports
 	$(dir $(PY))lint-imports --no-cache
 
 clean:          ## remove what was made
-	rm -rf .venv .venv-docs build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-docs .venv-tosa build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache

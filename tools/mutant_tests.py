@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ROOT / "pipeline"
-MARKS = "not slow and not boards and not arm64 and not docker"
+MARKS = "not slow and not boards and not arm64 and not docker and not tosa"
 QUIET = ["-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:randomly", "--hypothesis-seed=0", "--tb=no"]
 PER_TEST = "function"  # the scope of a fixture that belongs to one test alone
 
