@@ -304,6 +304,15 @@ def test_scales_are_learned_where_images_are_left_to_judge_them(tiny, monkeypatc
     assert any(line.startswith("scales are not learned: the search sees all 10 images") for line in said) != bool(calls)
 
 
+def test_scales_learn_twice_as_long_where_every_output_counts(tiny, monkeypatch):
+    called = []
+    monkeypatch.setattr(qhyvit, "learn", lambda p, graph, quants, steps: called.append(steps) or dict(quants))
+    assert tiny.measure is not None
+    thorough = replace(tiny, measure=replace(tiny.measure, thorough=True))
+    method("qhyvit").search(thorough, {**QUICK, "rounds": 1})
+    assert called == [2 * 4 * 3]  # twice four passes over ten images, four at once
+
+
 def test_fast_is_what_its_options_say(tiny):
     spelled = {"rounds": 3, "search_images": 8, "learn": 0}
     fast, slow = (method("qhyvit").search(tiny, options) for options in ({"fast": True}, spelled))

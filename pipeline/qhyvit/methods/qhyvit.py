@@ -30,6 +30,7 @@ from qhyvit.methods.shared.state import SearchPhase, State, behind
 from qhyvit.ops.shared.layer import layers
 from qhyvit.plan import TensorQuant, quants_from_json, quants_to_json
 
+THOROUGH = 2  # times as many passes of learned scales where every output counts
 JUDGES = 128  # images, at most, that say whether a phase made the network better: by default all 96 that are unseen
 
 
@@ -97,7 +98,8 @@ class _Ends:
         kept = problem.store.get("learn")
         if kept is not None:
             return quants_from_json(kept.facts)
-        steps = self.options.learn * -(-len(problem.images) // problem.together)
+        passes = self.options.learn * (THOROUGH if problem.lowered.thorough else 1)
+        steps = passes * -(-len(problem.images) // problem.together)
         found = learn(problem, solution.shipped, solution.tensors, steps)
         problem.store.put("learn", quants_to_json(found))
         return found

@@ -42,7 +42,10 @@ class QhyvitOptions(Options):
     rounding: bool = setting(True, "weights rounded with care (GPTQ)")
     bias: bool = setting(True, "biases take the mean error")
     learn: int = setting(
-        3, "times that all images are seen by learned scales, if some are left to judge them; 0: off", low=0, high=1000
+        3,
+        "times that learned scales see all images, if some are left to judge; twice that where every output counts",
+        low=0,
+        high=1000,
     )
     search_images: int = setting(
         32, "of all, for everything before; where every output counts it is seven eighths", low=1, high=10**6
