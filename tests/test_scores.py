@@ -3,6 +3,9 @@
 import itertools
 import json
 import math
+import re
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +13,9 @@ from PIL import Image
 
 from qhyvit import cli, data
 from qhyvit.errors import InputError
-from qhyvit.evaluation import evaluate
+from qhyvit.evaluation import evaluate, float_file
+from qhyvit.report.pictures import labelled_pictures
+from qhyvit.report.request import Request
 from qhyvit.sweep.parts import evaluate_in_parts
 from qhyvit.sweep.pool import Pool
 from qhyvit.tasks import task
@@ -18,7 +23,7 @@ from qhyvit.tasks.segment import resized_classes
 from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tasks.shared.score import LabelMaps, Score, Truth, paired
 from qhyvit_device.results import Outputs, segmentation
-from qhyvit_device.runner import Model
+from qhyvit_device.runner import Model, TfliteFile
 from tests._bundles import SIZE, make_bundle, picture
 
 quiet = lambda what, share=0.0: None  # noqa: E731
@@ -215,11 +220,54 @@ def test_what_cannot_be_evaluated_is_one_line(place, monkeypatch, capfd, name, o
     assert words in line
 
 
-def test_a_missing_or_broken_map_is_named(place):
+def nothing_may_run(monkeypatch):
+    def ran(*_):
+        raise AssertionError("an inference began")
+
+    monkeypatch.setattr(TfliteFile, "invoke", ran)
+
+
+@pytest.mark.parametrize("measure", [evaluate, partial(evaluate_in_parts, pool=None)])
+def test_maps_that_hold_no_classes_are_refused_before_the_inference(place, monkeypatch, measure):
     bundle = make_bundle(place / "b", "segment")
+    nothing_may_run(monkeypatch)
     (place / "maps" / "b.png").write_text("no picture")
-    with pytest.raises(InputError, match=r"cannot read the label map .*b\.png"):
-        evaluate(bundle, place / "images", place / "maps", None, None, quiet)
+    picture(["rg"]).save(place / "maps" / "c.png")
+    with pytest.raises(InputError, match="2 of 3 label maps cannot be used: ") as refused:
+        measure(bundle, place / "images", place / "maps", None, None, progress=quiet, log=quiet)
+    said = r"cannot read the label map \S*b\.png: .*; the label map \S*c\.png has colours"
+    assert re.search(said, str(refused.value))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_report_refuses_such_maps_too(place, monkeypatch):
+    bundle = make_bundle(place / "b", "segment")
+    nothing_may_run(monkeypatch)
+    picture(["rg"]).save(place / "maps" / "c.png")
+    with pytest.raises(InputError, match=r"the label map \S*c\.png has colours"):
+        labelled_pictures(Request(bundle, labels=place / "maps"), place / "images", Model.load(bundle))
+
+
+@pytest.mark.parametrize(("other", "words"), [
+    ("classify", r"has outputs \[1, 3\], the bundle \[1, 4, 4, 3\]"), ("several", "has outputs .*, .*, the bundle"),
+])  # fmt: skip
+def test_a_float_file_of_another_network_is_refused_before_the_inference(place, monkeypatch, other, words):
+    bundle, float_model = make_bundle(place / "b", "segment"), make_bundle(place / "o", other) / "model.tflite"
+    nothing_may_run(monkeypatch)
+    with pytest.raises(InputError, match=words):
+        evaluate(bundle, place / "images", None, float_model, None, quiet)
+
+
+def test_a_float_file_of_another_input_is_refused(place):
+    bundle = make_bundle(place / "b", "segment")
+    model = Model.load(bundle)
+    model.manifest = replace(model.manifest, input=replace(model.manifest.input, height=16, width=16))
+    with pytest.raises(InputError, match=r"takes \[1, 8, 8, 3\], the bundle \[1, 16, 16, 3\]: name the float file"):
+        float_file(bundle, bundle / "model.tflite", model)
+
+
+def test_a_missing_map_is_named(place):
+    bundle = make_bundle(place / "b", "segment")
     (place / "maps" / "b.png").unlink()
     with pytest.raises(InputError, match=r"has no map for 1 images, first b\.png"):
         evaluate(bundle, place / "images", place / "maps", None, None, quiet)

@@ -186,9 +186,29 @@ def float_path(bundle: Path, given: Path | None, manifest: Manifest) -> Path | N
 
 
 def float_file(bundle: Path, given: Path | None, model: Model) -> TfliteFile | None:
-    """The float file of :func:`float_path` in its interpreter."""
+    """The float file of :func:`float_path` in its interpreter.
+
+    Raises:
+        InputError: it is that of another network.
+    """
     path = float_path(bundle, given, model.manifest)
-    return None if path is None else TfliteFile.load(path)
+    if path is None:
+        return None
+    found, height, width, channels = TfliteFile.load(path), *model.manifest.input.shape
+    takes, wanted = tuple(map(int, found.input["shape"])), (1, height, width, channels)
+    if takes not in (wanted, (1, channels, height, width)):
+        raise InputError(f"{path} takes {list(takes)}, the bundle {list(wanted)}: name the float file of this network")
+    gives = [[int(n) for n in details["shape"]] for details in found.outputs]
+    wants = [list(output.shape) for output in model.manifest.outputs]
+    if [_longer_sides(s) for s in gives] != [_longer_sides(s) for s in wants]:
+        has, due = (", ".join(map(str, shapes[:8])) for shapes in (gives, wants))
+        raise InputError(f"{path} has outputs {has}, the bundle {due}: name the float file of this network")
+    return found
+
+
+def _longer_sides(shape: Sequence[int]) -> list[int]:
+    """A shape without its ones: values lie alike with and without them."""
+    return [n for n in shape if n != 1]
 
 
 def squash_hint(paths: list[Path]) -> str | None:
@@ -281,10 +301,14 @@ def used_to_calibrate(manifest: Manifest) -> set[str]:
 
 
 def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) -> None:
-    """Look at every image before the work; ``log`` is told where they may want another ``mode`` than the default.
+    """Look at every image and label map before the work.
+
+    Args:
+        mode: resize mode asked for; where it is None, ``log`` is told where images may want another than the default.
+        allow: images that were used to calibrate.
 
     Raises:
-        InputError: some were used to calibrate (``allow``: they may be), or some cannot be read.
+        InputError: some were used to calibrate, or some images or label maps cannot be read.
     """
     paths, facts = subject.labelled.paths, subject.model.manifest
     if subject.labelled.truth is None and subject.reference is None:
@@ -293,7 +317,7 @@ def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) 
     shared = sum(h in used for h in data.hash_files(paths)) if used else 0
     if shared:
         raise InputError(f"{shared} of these images were used to calibrate; use others, or --allow-calibration-images")
-    data.check_readable(paths)
+    data.check_labelled(subject.labelled)
     by_default = mode is None and subject.how == facts.preprocess and subject.how.mode == "crop"
     if by_default and (hint := squash_hint(paths)):
         log(hint)

@@ -54,7 +54,7 @@ def labelled_pictures(request: Request, folder: Path, model: Model) -> data.Labe
             folder, request.labels, task(facts.task), facts.classes, request.class_map, model.labels
         )
         found = data.subset(labelled, request.count, 0)
-    data.check_readable(found.paths)
+    data.check_labelled(found)
     return found
 
 

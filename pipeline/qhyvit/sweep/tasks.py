@@ -49,6 +49,7 @@ def reference(folder: str, target: str, evaluation: Mapping[str, Any]) -> dict[s
     """Values [N, outputs] of the float file on the test images, float64, into ``target``."""
     work = Work(Path(folder))
     labelled, how = _test_set(work, evaluation)
+    data.check_labelled(labelled)
     values = logits_of(work.read(FLOAT), _pixels(work, labelled.paths, how), how)
     stream = io.BytesIO()
     np.save(stream, values)
