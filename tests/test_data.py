@@ -204,7 +204,7 @@ def test_columns_of_values_go_by_their_names_where_somebody_gave_some(folder, na
 
 def test_values_with_other_names_are_refused(folder):
     (folder / "labels.csv").write_text(VALUES)
-    with pytest.raises(InputError, match=r"columns round, hollow; the bundle's values are round, pointed"):
+    with pytest.raises(InputError, match=r"columns round, hollow; the model's values are round, pointed"):
         labelled_images(folder, None, task("regress"), 2, names=("round", "pointed"))
 
 

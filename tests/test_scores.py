@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qhyvit import cli, data
+from qhyvit import cli, data, files
 from qhyvit.errors import InputError
-from qhyvit.evaluation import evaluate, float_file
+from qhyvit.evaluation import evaluate, float_file, labelled_images, order_hint
 from qhyvit.report.pictures import labelled_pictures
 from qhyvit.report.request import Request
 from qhyvit.sweep.parts import evaluate_in_parts
@@ -178,6 +178,28 @@ def test_labels_of_values_are_columns(place):
     read = data.read_labels(place / "images", None, Truth.VALUES)
     assert read.names == ("red", "green", "blue")
     assert found.integer.figures["right_percent"] == pytest.approx(100 * 7 / 9)
+
+
+def test_columns_that_are_taken_in_their_order_are_told(place):
+    labelled(place, "file,hollow,round", "a.png,0,1")
+    for names, told in (((), True), (("class 0", "class 1"), True), (("round", "hollow"), False)):
+        found = labelled_images(place / "images", None, task("multilabel"), 2, names=names)
+        line = order_hint(found.names, names)
+        assert line == ("the columns hollow, round are taken to be the model's values in this order" if told else None)
+    labelled(place, "file,any", "a.png,1")
+    assert order_hint(labelled_images(place / "images", None, task("regress"), 1).names, ()) is None
+
+
+def test_an_evaluation_tells_so(place):
+    labelled(place, "file,a,b,c", "a.png,1,0,0")
+    made = make_bundle(place / "b", "multilabel")
+    (made / "labels.txt").write_text("class 0\nclass 1\nclass 2\n")
+    manifest = json.loads((made / "manifest.json").read_text())
+    manifest["checksums"]["labels.txt"] = files.sha256((made / "labels.txt").read_bytes())
+    (made / "manifest.json").write_text(json.dumps(manifest))
+    lines = []
+    evaluate(made, place / "images", None, None, None, quiet, lines.append)
+    assert any("columns a, b, c are taken" in line and "--labels" in line for line in lines)
 
 
 @pytest.mark.parametrize(

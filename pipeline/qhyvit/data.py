@@ -152,8 +152,18 @@ def read_labels(folder: Path, labels: Path | None = None, truth: Truth = Truth.C
     return Labelled(paths, np.array(found, np.float64), tuple(columns))
 
 
-def test_files(folder: Path, labels: Path | None) -> tuple[list[Path], str]:
-    """The images that an evaluation of this folder is about, and a hash of what its labels say.
+@dataclass(frozen=True)
+class LabelledFiles:
+    """The images that an evaluation is about, a digest of what its labels say, and their columns where they are values.
+    """
+
+    paths: list[Path]
+    labels: str
+    columns: tuple[str, ...] = ()
+
+
+def test_files(folder: Path, labels: Path | None) -> LabelledFiles:
+    """What an evaluation of this folder is about.
 
     Raises:
         InputError: see :func:`read_labels`.
@@ -162,13 +172,14 @@ def test_files(folder: Path, labels: Path | None) -> tuple[list[Path], str]:
     if source.is_dir():
         maps = sorted(source.rglob("*.png"))
         names = [m.relative_to(source).as_posix() for m in maps]
-        return images_in(folder), "\n".join(f"{name} {h}" for name, h in zip(names, hash_files(maps), strict=True))
+        lines = (f"{name} {h}" for name, h in zip(names, hash_files(maps), strict=True))
+        return LabelledFiles(images_in(folder), "\n".join(lines))
     if labels is None and not source.is_file():
-        return images_in(folder), ""
+        return LabelledFiles(images_in(folder), "")
     text = files.read_text(source, "labels")
     truth = Truth.CLASS if "class_index" in text.partition("\n")[0] else Truth.VALUES
     found = read_labels(folder, labels, truth)
-    return found.paths, hashlib.sha256(text.encode()).hexdigest()
+    return LabelledFiles(found.paths, hashlib.sha256(text.encode()).hexdigest(), found.names)
 
 
 def read_maps(folder: Path, maps: Path, classes: tuple[int, ...] | None) -> Labelled:

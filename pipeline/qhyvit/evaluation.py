@@ -64,15 +64,33 @@ def _in_order(labelled: data.Labelled, names: Sequence[str]) -> data.Labelled:
     """The same with the columns of values as ``names`` go, where those are names that somebody gave.
 
     Raises:
-        InputError: the columns have other names.
+        InputError: see :func:`check_columns`.
     """
-    if list(names) == label_names(None, len(names)) or len(set(names)) < len(names):
+    if not check_columns(labelled.names, names):
         return labelled
-    if set(names) != set(labelled.names):
-        has, wanted = (", ".join(some)[:200] for some in (labelled.names, names))
-        raise InputError(f"labels have the columns {has}; the bundle's values are {wanted}: name the columns so")
     places = [labelled.names.index(name) for name in names]
     return data.Labelled(labelled.paths, labelled.truth[:, places], tuple(names))
+
+
+def check_columns(columns: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether columns of values can go by ``names``: somebody gave those, and no two are the same.
+
+    Raises:
+        InputError: they can, and the columns have other names.
+    """
+    if list(names) == label_names(None, len(names)) or len(set(names)) < len(names):
+        return False
+    if set(names) != set(columns):
+        has, wanted = (", ".join(some)[:200] for some in (columns, names))
+        raise InputError(f"labels have the columns {has}; the model's values are {wanted}: name the columns so")
+    return True
+
+
+def order_hint(columns: Sequence[str], names: Sequence[str]) -> str | None:
+    """A line for columns of values that count in their order, as no names say which is which; None for others."""
+    if len(columns) < 2 or check_columns(columns, names):
+        return None
+    return f"the columns {', '.join(columns)[:200]} are taken to be the model's values in this order"
 
 
 def feed_of(file: TfliteFile, pixels: np.ndarray, how: Preprocess) -> np.ndarray:
@@ -318,6 +336,8 @@ def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) 
     if shared:
         raise InputError(f"{shared} of these images were used to calibrate; use others, or --allow-calibration-images")
     data.check_labelled(subject.labelled)
+    if hint := order_hint(subject.labelled.names, subject.model.labels):
+        log(f"{hint}: a build that names them with --labels goes by the names")
     by_default = mode is None and subject.how == facts.preprocess and subject.how.mode == "crop"
     if by_default and (hint := squash_hint(paths)):
         log(hint)
