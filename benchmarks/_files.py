@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from qhyvit import data, files
-from qhyvit.evaluation import labelled_images
+from qhyvit.labels import labelled_images
 from qhyvit.tasks import task
 from qhyvit.work import versions
 from qhyvit_device.board import board
@@ -45,7 +45,7 @@ def ranked_images(folder: Path, labels: Path | None, outputs: int) -> data.Label
     and one is beyond them.
 
     Raises:
-        InputError: see :func:`qhyvit.evaluation.labelled_images`.
+        InputError: see :func:`qhyvit.labels.labelled_images`.
     """
     listed = data.read_labels(folder, labels)
     names, ranks = np.unique(listed.truth, return_inverse=True)

@@ -32,7 +32,8 @@ from qhyvit import data, stages
 from qhyvit.bundle import label_names
 from qhyvit.config import DataConfig, MethodConfig, ModelConfig, TargetConfig
 from qhyvit.errors import InputError
-from qhyvit.evaluation import evaluated, labelled_images, logits_of
+from qhyvit.evaluation import evaluated, logits_of
+from qhyvit.labels import labelled_images
 from qhyvit.sweep.jobs import Job
 from qhyvit.targets import CPU, INTEGER
 from qhyvit.tasks import task

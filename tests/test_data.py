@@ -11,7 +11,7 @@ from PIL import Image
 from qhyvit import data
 from qhyvit.bundle import label_names
 from qhyvit.errors import InputError
-from qhyvit.evaluation import labelled_images
+from qhyvit.labels import labelled_images
 from qhyvit.tasks import task
 from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tasks.shared.score import LabelMaps

@@ -13,7 +13,8 @@ from PIL import Image
 
 from qhyvit import cli, data, files
 from qhyvit.errors import InputError
-from qhyvit.evaluation import evaluate, float_file, labelled_images, order_hint
+from qhyvit.evaluation import evaluate, evaluated, float_file
+from qhyvit.labels import labelled_images, order_hint
 from qhyvit.report.pictures import labelled_pictures
 from qhyvit.report.request import Request
 from qhyvit.sweep.parts import evaluate_in_parts
@@ -178,6 +179,42 @@ def test_labels_of_values_are_columns(place):
     read = data.read_labels(place / "images", None, Truth.VALUES)
     assert read.names == ("red", "green", "blue")
     assert found.integer.figures["right_percent"] == pytest.approx(100 * 7 / 9)
+
+
+@pytest.mark.parametrize(("name", "labels", "wanted"), [
+    ("several", (), ["steep", "map", "means"]), ("regress", (), ["value 1", "value 0"]),
+    ("regress", ("round", "hollow"), ["hollow", "round"]), ("regress", ("same", "same"), ["value 1", "value 0"]),
+    ("regress", ("class 0", "class 1"), ["value 1", "value 0"]),
+])  # fmt: skip
+def test_every_output_is_shown_the_worst_first(name, labels, wanted):
+    """Errors of a known size: what is kept of each is one less its square over the variance."""
+    layout = Layout(("map", "means", "steep"), ((2,), (1,), (1,))) if name == "several" else Layout(("o",), ((2,),))
+    errors = np.array([0.2, 0.2, 0.1, 0.3] if name == "several" else [0.1, 0.2])
+    reference = np.array([[1.0], [-1.0]]) @ np.ones((1, len(errors)))
+    what = task("raw" if name == "several" else "regress")
+    found = evaluated(what, layout, reference + errors, reference, None, "squash", labels=labels)
+    assert [each[0] for each in found.each] == wanted
+    share = 100.0 if name == "several" else 1.0
+    assert found.each[0][1] == found.alike.reading == pytest.approx(share * (1 - max(errors) ** 2))
+    assert found.each[-1][1] == pytest.approx(share * (1 - min(errors) ** 2))
+    assert list(found.to_json()["alike"]["each"].items()) == found.each
+
+
+def test_a_single_output_has_no_table_of_its_own():
+    layout = Layout(("o",), ((2,),))
+    found = evaluated(task("raw"), layout, np.eye(2), np.eye(2), None, "squash")
+    assert (found.each, found.to_json()["alike"]["each"]) == ([], {})
+
+
+def test_the_command_prints_every_output(place, capfd):
+    bundle = make_bundle(place / "b", "several")
+    asked = ["evaluate", bundle, "--images", place / "images", "--float", bundle / "model.tflite"]
+    assert command(*asked) == 0
+    printed = capfd.readouterr().out
+    assert "each output, the worst first" in printed
+    assert all(re.search(rf"│ {name} +│ +100\.00 │", printed) for name in ("map", "means", "steep"))
+    assert command(*asked, "--json") == 0
+    assert json.loads(capfd.readouterr().out)["alike"]["each"] == {"map": 100.0, "means": 100.0, "steep": 100.0}
 
 
 def test_columns_that_are_taken_in_their_order_are_told(place):

@@ -97,6 +97,9 @@ def test_the_page_of_tasks_builds_one_bundle_of_each(tmp_path):
 
     ((integer,),) = (table.values() for table in measured["raw"])
     assert 97 < integer[0] <= 100  # percent of the variance
+    each = re.findall(r"^│ (shape|features) +│ +([\d.]+) │$", "".join(pages["raw"]), re.MULTILINE)
+    assert sorted(name for name, _ in each) == ["features", "shape"]
+    assert integer[0] == float(each[0][1]) <= float(each[1][1])
     with np.load(tour / "outputs.npz") as found:
         assert {name: found[name].shape for name in found} == {"shape": (1, 10), "features": (1, 320)}
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from benchmarks._files import RESULTS, model_name, random_weights, ranked_images
 from qhyvit.errors import InputError
-from qhyvit.evaluation import labelled_images
+from qhyvit.labels import labelled_images
 from qhyvit.tasks import task
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from qhyvit import data, files
 from qhyvit.errors import InputError, OutputError
-from qhyvit.evaluation import float_file, float_path, labelled_images, layout_of, predict, used_to_calibrate
+from qhyvit.evaluation import float_file, float_path, layout_of, predict, used_to_calibrate
+from qhyvit.labels import labelled_images
 from qhyvit.report.blocks import COST_IMAGES
 from qhyvit.report.facts import Examined, Missing
 from qhyvit.report.images import Predictions, examine

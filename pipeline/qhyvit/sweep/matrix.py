@@ -11,7 +11,7 @@ from qhyvit import data, files
 from qhyvit.bundle import read_label_names
 from qhyvit.config import BuildConfig, DataConfig
 from qhyvit.errors import InputError
-from qhyvit.evaluation import order_hint
+from qhyvit.labels import order_hint
 from qhyvit.sweep.jobs import Job
 from qhyvit.sweep.spec import EvaluationSpec, MethodSpec, ModelSpec, Spec
 from qhyvit.targets import target

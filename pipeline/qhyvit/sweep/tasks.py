@@ -12,7 +12,8 @@ import numpy as np
 
 from qhyvit import data, files, stages
 from qhyvit.config import BuildConfig, ModelConfig
-from qhyvit.evaluation import Evaluation, evaluated, labelled_images, logits_of
+from qhyvit.evaluation import Evaluation, evaluated, logits_of
+from qhyvit.labels import labelled_images
 from qhyvit.sweep.spec import EvaluationSpec
 from qhyvit.tasks import task
 from qhyvit.tasks.shared.layout import Layout
