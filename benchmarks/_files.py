@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from qhyvit import data, files
-from qhyvit.evaluation import labelled_images
+from qhyvit.labels import labelled_images
 from qhyvit.tasks import task
+from qhyvit.tasks.shared.accuracy import Accuracy
 from qhyvit.work import versions
 from qhyvit_device.board import board
 from qhyvit_device.preprocess import Preprocess, load_image, to_pixels
+from qhyvit_device.statistics import Ratio
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = RESULTS.parent.parent
@@ -45,7 +47,7 @@ def ranked_images(folder: Path, labels: Path | None, outputs: int) -> data.Label
     and one is beyond them.
 
     Raises:
-        InputError: see :func:`qhyvit.evaluation.labelled_images`.
+        InputError: see :func:`qhyvit.labels.labelled_images`.
     """
     listed = data.read_labels(folder, labels)
     names, ranks = np.unique(listed.truth, return_inverse=True)
@@ -74,6 +76,24 @@ def ranked_sets(folders: Sequence[Path], labels: Path | None, outputs: int) -> d
 def model_name(model: str) -> str:
     """The name in the tables: that of the function for FILE.py:FUNCTION."""
     return model.rpartition(":")[2]
+
+
+def shares(found: Accuracy) -> dict[str, str]:
+    """Columns of how right a file is, and how like the reference that was counted beside it."""
+    both = {"top1_percent": found.top1, "agreement_percent": found.agree or 0}
+    return {name: f"{100 * number / found.images:.2f}" for name, number in both.items()}
+
+
+def ratio_columns(name: str, found: Ratio) -> dict[str, str]:
+    """Columns of a ratio of times: the median, and the ends of the middle half."""
+    ends = {name: found.median, f"{name}_low": found.low, f"{name}_high": found.high}
+    return {column: f"{value:.3f}" for column, value in ends.items()}
+
+
+def beside_float(found: Accuracy, size: int, p50_ms: float, to_float: Ratio) -> dict[str, Any]:
+    """Columns of a file beside the float one: how right and how like it, how large, how fast."""
+    return {"images": found.images, **shares(found), "size_bytes": size, "p50_ms": f"{p50_ms:.2f}",
+            **ratio_columns("to_float", to_float)}  # fmt: skip
 
 
 def command_line() -> str:

@@ -18,7 +18,17 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks._files import COMPARED, RESULTS, add_images, model_name, pixels_of, ranked_sets, read_rows, write_rows
+from benchmarks._files import (
+    COMPARED,
+    RESULTS,
+    add_images,
+    beside_float,
+    model_name,
+    pixels_of,
+    ranked_sets,
+    read_rows,
+    write_rows,
+)
 from benchmarks.accuracy import kept_file
 from benchmarks.stock import quantize, stock_export
 from qhyvit import data, files
@@ -75,14 +85,10 @@ def rows_of(args: argparse.Namespace) -> list[dict[str, Any]]:
         model = path.read_bytes()
         logits = logits_of(model, pixels, test)
         reference = logits if label == FLOAT else reference
-        found = count(logits, labelled.truth, reference)
         ratio = bench.ratio(measured["samples_ms"]["inference"], base)
         rows.append({
-            "model": model_name(args.model), "file": label, "images": found.images,
-            "top1_percent": f"{100 * found.top1 / found.images:.2f}",
-            "agreement_percent": f"{100 * (found.agree or 0) / found.images:.2f}", "size_bytes": len(model),
-            "p50_ms": f"{measured['inference']['p50']:.2f}", "to_float": f"{ratio.median:.3f}",
-            "to_float_low": f"{ratio.low:.3f}", "to_float_high": f"{ratio.high:.3f}",
+            "model": model_name(args.model), "file": label,
+            **beside_float(count(logits, labelled.truth, reference), len(model), measured["inference"]["p50"], ratio),
             "file_sha256": files.sha256(model), "seed": args.seed,
         })  # fmt: skip
         print(", ".join(f"{k} {v}" for k, v in rows[-1].items() if k != "file_sha256"), flush=True)

@@ -20,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from benchmarks._files import RESULTS, pixels_of, random_weights, read_rows, write_rows
+from benchmarks._files import RESULTS, pixels_of, random_weights, ratio_columns, read_rows, write_rows
 from benchmarks.coverage import SEED, images_into
 from benchmarks.stock import quantize, stock_export
 from qhyvit import data, files, stages
@@ -104,13 +104,12 @@ def _rows(model: str, paths: dict[str, Path], settings: bench.BenchSettings) -> 
     for name, measured in zip(FILES, found["models"], strict=True):
         looked, time = census(paths[name].read_bytes()), measured["inference"]
         own = samples[measured["model"]]
-        ratios = {f"to_{k}": bench.ratio(own, samples[b]) for k, b in (("float", base), ("stock_int8", stock))}
         rows.append({
             "model": model, "file": name, "threads": settings.threads, "turn": settings.turn, "ops": looked.op_count,
             "partitions": measured["delegate_partitions"], "size_mb": f"{measured['size_bytes'] / 1e6:.2f}",
             "p50_ms": f"{time['p50']:.3f}", "p90_ms": f"{time['p90']:.3f}", "std_ms": f"{time['std']:.3f}",
-            **{f"{k}{end}": f"{getattr(r, part):.3f}" for k, r in ratios.items()
-               for end, part in (("", "median"), ("_low", "low"), ("_high", "high"))},
+            **ratio_columns("to_float", bench.ratio(own, samples[base])),
+            **ratio_columns("to_stock_int8", bench.ratio(own, samples[stock])),
             "first_ms": f"{measured['first_inference_ms']:.1f}",
             "peak_memory_mib": f"{measured['peak_memory_mib']:.1f}",
             "runs": time["count"], "processor": found["board"]["processor"], "runtime": measured["runtime"],

@@ -24,6 +24,8 @@ FAMILIES = ("efficientformer", "efficientformerv2", "mobile_former", "mobilevit"
 RIVALS = "minmax;percentile;easyquant;fqvit;fqvit, as TFLite has it;ptq4vit;ptq4vit, uniform codes;repqvit;" \
          "repqvit, as TFLite has it;hyq;hyq, as TFLite has it"  # fmt: skip
 ON_TARGETS = "integer,tflm,ethos-u65-256"
+DEPLOYED = ("--counted", "deployed")
+BITS = ("--table", "bits", "--rows", "qhyvit", *DEPLOYED)
 
 
 @dataclass(frozen=True)
@@ -36,46 +38,58 @@ class Step:
 
 def steps(data: Path, weights: Path, work: Path) -> list[Step]:
     """All of them, in an order in which what one needs is there."""
+    return [*_of_compared(data, weights, work), *_of_families(data, work), *_of_others(data, weights, work)]
+
+
+def _of_compared(data: Path, weights: Path, work: Path) -> list[Step]:
+    """Of the model on which methods are compared."""
     sets = [data / name for name in ("imagenet_val_650", "imagenet_val_extra_300")]
     ours = ("--weights", weights / f"{COMPARED}.safetensors", "--images", data / "imagenet_train_1000",
             "--evaluate", *sets, "--resize-mode", "squash")  # fmt: skip
-    deployed = ("--counted", "deployed")
-    bits = ("--table", "bits", "--rows", "qhyvit", *deployed)
 
     def accuracy(name: str, *words: object) -> Step:
         return Step(name, _words("accuracy", COMPARED, *ours, "--work", work / COMPARED, *words))
 
-    made = [
-        accuracy("bits", *bits, "--seeds", "0,1,2,3,4"),
-        accuracy("bits", *bits, "--bits", 6),
-        accuracy("bits", *bits, "--bits", "w4a8", "--size", "2.5MB"),
-        accuracy("bits", *bits, "--bits", "w4a8", "--size", "2.1MB"),
-        accuracy("four_bits", *bits[2:], "--table", "four bits", "--bits", "w4a8", "--size", "2.1MB", "--seeds",
+    return [
+        accuracy("bits", *BITS, "--seeds", "0,1,2,3,4"),
+        accuracy("bits", *BITS, "--bits", 6),
+        accuracy("bits", *BITS, "--bits", "w4a8", "--size", "2.5MB"),
+        accuracy("bits", *BITS, "--bits", "w4a8", "--size", "2.1MB"),
+        accuracy("four_bits", *BITS[2:], "--table", "four bits", "--bits", "w4a8", "--size", "2.1MB", "--seeds",
                  "0,1,2"),
         Step("stock", _words("stock", COMPARED, *ours)),
         Step("stock", _words("front", COMPARED, *ours, "--work", work / COMPARED)),
         accuracy("methods", "--rows", f"{RIVALS};qhyvit", "--count", 32),
-        accuracy("methods", "--rows", f"{RIVALS};qhyvit", "--count", 32, "--bits", 6, *deployed),
-        accuracy("methods", "--rows", "qhyvit, cpu profile", *deployed),
+        accuracy("methods", "--rows", f"{RIVALS};qhyvit", "--count", 32, "--bits", 6, *DEPLOYED),
+        accuracy("methods", "--rows", "qhyvit, cpu profile", *DEPLOYED),
         accuracy("ablation", "--rows", "ablation", "--count", 32),
     ]
+
+
+def _of_families(data: Path, work: Path) -> list[Step]:
+    """Of the trained model of each family that the repository has."""
+    made = []
     for family in FAMILIES:
         model = f"{family}_imagenette"
         place = data / "imagenette_160"
         own = ("accuracy", f"benchmarks/families.py:{model}", "--weights", f"benchmarks/weights/{model}.safetensors",
                "--images", place / "train", "--evaluate", place, "--labels", place / "labels_val.csv",
-               "--resize-mode", "squash", "--work", work / model, *deployed)  # fmt: skip
+               "--resize-mode", "squash", "--work", work / model, *DEPLOYED)  # fmt: skip
         made.append(Step("families", _words(*own, "--rows", "qhyvit;qhyvit, cpu profile")))
-        made.append(Step("bits", _words(*own, *bits, "--seeds", 0, "--bits", "w4a8")))
+        made.append(Step("bits", _words(*own, *BITS, "--seeds", 0, "--bits", "w4a8")))
         made.append(Step("on_targets", _words(
             "tasks", *own[1:10], "--task", "classify", "--count", 128, "--profiles", ON_TARGETS)))  # fmt: skip
+    return made
+
+
+def _of_others(data: Path, weights: Path, work: Path) -> list[Step]:
+    """Of every variant, of other tasks, of times; and the tables themselves."""
     faces = ("--images", data / "imagenet_train_1000", "--count", 128, "--held-out", 300, "--profiles", "integer,cpu")
     streets = ("--weights", weights / "efficientvit_seg_b0_cityscapes.safetensors", "--images",
                data / "camvid_calibration", "--evaluate", data / "camvid_eval" / "images", "--labels",
                data / "camvid_eval" / "labels", "--class-map", "3,4,1,1,7,2,6,6,5,5,0,9,10,8,8,8,8,8,10")  # fmt: skip
     timed = ("--work", work / "latency", "--weights", weights)
     return [
-        *made,
         Step("coverage", _words("coverage")),
         Step("targets", _words("targets", "--variants", "all", "--work", work / "targets")),
         Step("own_models", _words("own_models", "--models", "all")),
@@ -83,8 +97,9 @@ def steps(data: Path, weights: Path, work: Path) -> list[Step]:
                              weights / "edgeface_xs_gamma06_fp16.safetensors", *faces)),
         Step("tasks", _words("tasks", f"{weights / 'efficientvit_seg_b0.py'}:EfficientVitSegB0", "--input-size",
                              "384x512", *streets, "--methods", "qhyvit,minmax,ai-edge-quantizer")),
-        Step("on_targets", _words("tasks", COMPARED, *ours[:4], "--task", "classify", "--evaluate", sets[0],
-                                  "--count", 128, "--profiles", ON_TARGETS)),
+        Step("on_targets", _words("tasks", COMPARED, "--weights", weights / f"{COMPARED}.safetensors", "--images",
+                                  data / "imagenet_train_1000", "--task", "classify", "--evaluate",
+                                  data / "imagenet_val_650", "--count", 128, "--profiles", ON_TARGETS)),
         Step("calibration", _words("calibration", COMPARED, "--weights", weights / f"{COMPARED}.safetensors",
                                    "--images", data / "imagenet_train_1000", "--work", work / COMPARED, "--count", 32)),
         Step("variants", _words("variants", "--work", work / "variants")),

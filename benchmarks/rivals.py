@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks._files import RESULTS, add_images, model_name, pixels_of, ranked_sets, write_rows
+from benchmarks._files import RESULTS, add_images, beside_float, model_name, pixels_of, ranked_sets, write_rows
 from benchmarks.stock import stock_export
 from qhyvit import data, files
 from qhyvit.evaluation import logits_of
@@ -151,14 +151,12 @@ def rows_of(args: argparse.Namespace) -> list[dict[str, Any]]:
         return []
     times, rows = _times(made, shown), []
     for file, found, taken in zip(made, logits, times, strict=True):
-        counted, compared = count(found, labelled.truth, logits[0]), ratio(taken, times[0])
         rows.append({
             "model": model_name(args.model), "file": file.label,
-            "calibration_images": "" if file.runtime == "litert" else args.count, "images": counted.images,
-            "top1_percent": f"{100 * counted.top1 / counted.images:.2f}",
-            "agreement_percent": f"{100 * (counted.agree or 0) / counted.images:.2f}", "size_bytes": file.size,
-            "p50_ms": f"{np.median(taken):.2f}", "to_float": f"{compared.median:.3f}",
-            "to_float_low": f"{compared.low:.3f}", "to_float_high": f"{compared.high:.3f}", "seed": args.seed,
+            "calibration_images": "" if file.runtime == "litert" else args.count,
+            **beside_float(count(found, labelled.truth, logits[0]), file.size, float(np.median(taken)),
+                           ratio(taken, times[0])),
+            "seed": args.seed,
         })  # fmt: skip
         print(", ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
     return rows

@@ -23,6 +23,7 @@ from benchmarks._files import (
     pixels_of,
     random_weights,
     ranked_sets,
+    shares,
     write_rows,
 )  # fmt: skip
 from qhyvit import data
@@ -142,9 +143,7 @@ def main() -> None:
         try:
             logits = logits_of(model, pixels, test_how)
             reference = logits if recipe == "float" else reference
-            found = count(logits, labelled.truth, reference)
-            shares = 100 * found.top1 / found.images, 100 * (found.agree or 0) / found.images
-            figures = {k: f"{v:.2f}" for k, v in zip(figures, shares, strict=True)}
+            figures = shares(count(logits, labelled.truth, reference))
         except RuntimeError as error:  # int8 DIV stops where a divisor's code is its zero point
             if recipe == "float":
                 raise

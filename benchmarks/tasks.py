@@ -29,9 +29,11 @@ from benchmarks._files import have_rows, model_name, ranked_images, write_rows
 from benchmarks._jobs import add_options, run_jobs
 from benchmarks.stock import RECIPES, quantize
 from qhyvit import data, stages
+from qhyvit.bundle import label_names
 from qhyvit.config import DataConfig, MethodConfig, ModelConfig, TargetConfig
 from qhyvit.errors import InputError
-from qhyvit.evaluation import evaluated, labelled_images, logits_of
+from qhyvit.evaluation import evaluated, logits_of
+from qhyvit.labels import labelled_images
 from qhyvit.sweep.jobs import Job
 from qhyvit.targets import CPU, INTEGER
 from qhyvit.tasks import task
@@ -70,7 +72,8 @@ def _images(args: argparse.Namespace, seed: int, place: Path, facts: dict[str, A
     if facts["task"] == "classify":
         found = ranked_images(args.evaluate, args.labels, facts["classes"])
     else:
-        found = labelled_images(args.evaluate, args.labels, task(facts["task"]), facts["classes"], classes)
+        found = labelled_images(args.evaluate, args.labels, task(facts["task"]), facts["classes"], classes,
+                                label_names(args.label_names, facts["classes"]))  # fmt: skip
     if set(data.hash_files(images_in(args.images))) & set(data.hash_files(found.paths)):
         raise InputError("some images are in both folders: calibration and evaluation must differ")
     return args.images, found
@@ -127,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--evaluate", type=Path, help="folder of other images")
     where.add_argument("--held-out", type=int, default=0, help="so many other images of the same folder")
     parser.add_argument("--labels", type=Path, help="labels of --evaluate")
+    parser.add_argument("--label-names", type=Path, help="names of the values, by which columns of labels go")
     parser.add_argument("--class-map", help="class of the label maps that each class is")
     parser.add_argument("--resize-mode", choices=("crop", "squash"), default="squash")
     parser.add_argument("--methods", default="qhyvit")

@@ -1,106 +1,61 @@
-"""What a command says while it runs: lines and bars, or nothing with --quiet; results and errors always."""
-
-import io
+"""Tables on a terminal of 80 columns: whole words, and as few lines as they need."""
 
 import pytest
 from rich.console import Console
-from rich.progress import Progress, TimeRemainingColumn
 
-from qhyvit import cli, console
-from qhyvit.progress import told
-from tests import _tiny
-
-
-def called(capfd, *words):
-    with pytest.raises(SystemExit) as ended:
-        cli.main([*map(str, words)])
-    out, err = capfd.readouterr()
-    return ended.value.code, out, err
+from qhyvit import console
+from qhyvit.evaluation import Evaluation
+from qhyvit.tasks import all_tasks
+from qhyvit.tasks.shared.score import Paired, Score
+from qhyvit.tasks.shared.task import Alike
 
 
-@pytest.mark.parametrize("place", ["before the command", "behind it", "nowhere"])
-def test_quiet_leaves_out_lines_and_keeps_results_and_errors(tmp_path, capfd, place):
-    _tiny.pictures(tmp_path / "train", 10)
-    words = ["build", "--model-py", f"{_tiny.__file__}:make", "--images", tmp_path / "train", "--count", 4,
-             "--method", "minmax", "--min-agreement", 0, "--out", tmp_path / "B"]  # fmt: skip
-    words = {"before the command": ["--quiet", *words], "behind it": [*words, "--quiet"], "nowhere": words}[place]
-    code, out, err = called(capfd, *words)
-    assert code == 0
-    assert out.splitlines()[-1] == str(tmp_path / "B")
-    assert "passed" in out
-    ours = [line for line in err.splitlines() if line.startswith(("export:", "calibrate:", "convert:", "verify:"))]
-    assert bool(ours) == (place == "nowhere")
-    code, _, err = called(capfd, *words)
-    assert (code, err) == (2, f"qhyvit: error: {tmp_path / 'B'} exists; use --force to replace it, or another --out\n")
+@pytest.fixture
+def printed(monkeypatch, capsys):
+    """Lines of a table on a terminal of so many columns."""
+
+    def lines(width, *arguments):
+        monkeypatch.setattr(console, "out", Console(highlight=False, soft_wrap=True, width=width))
+        console.table(*arguments)
+        return capsys.readouterr().out.splitlines()
+
+    return lines
 
 
-def test_a_command_after_a_quiet_one_speaks_again(capfd):
-    called(capfd, "--quiet", "tasks")
-    with console.talk() as talk:
-        talk.log("a line")
-    assert capfd.readouterr().err == "a line\n"
+def evaluation(task):
+    """One with every column that the task has."""
+    score = None if task.score is None else Score(dict.fromkeys(task.columns, 100.0), None)
+    paired = None if score is None else Paired("Wilcoxon", 1085, 1115, 0.00251, None)
+    return Evaluation(task, 3, score, score, Alike(1.0, "", reading=100.0), paired, "squash")
 
 
-def on_a_terminal(monkeypatch):
-    """A talk with bars, and what they draw on."""
-    drawn = io.StringIO()
-    monkeypatch.setattr(console, "err", Console(file=drawn, force_terminal=True, width=100))
-    monkeypatch.setattr("sys.stderr", type("Terminal", (io.StringIO,), {"isatty": lambda self: True})())
-    return drawn
+@pytest.mark.parametrize("name", all_tasks())
+def test_titles_of_every_task_are_whole_at_80_columns(printed, name):
+    found = evaluation(all_tasks()[name])
+    lines = printed(80, "", found.columns, found.rows())
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert "…" not in text
+    assert {word for title in found.columns for word in title.split()} <= set(text.split())
 
 
-def test_bars_have_the_time_that_is_left(monkeypatch):
-    drawn = on_a_terminal(monkeypatch)
-    with console.talk() as talk:
-        assert isinstance(talk._bars, Progress)
-        assert any(isinstance(column, TimeRemainingColumn) for column in talk._bars.columns)
-        talk.progress("observe", 0.0)
-        talk.progress("observe", 0.5)
-        talk.log("a line above the bar")
-        (task,) = talk._bars.tasks
-        assert (task.percentage, task.finished) == (50, False)
-    assert "left" in drawn.getvalue()
-    assert "a line above the bar" in drawn.getvalue()
+def test_the_widest_columns_are_narrowed_first_and_no_word_is_cut(printed):
+    rows = [("a", "one two three four five six seven"), ("longer name", "x")]
+    lines = printed(40, "", ("name", "what it is about"), rows)
+    assert max(map(len, lines)) == 40
+    assert any("longer name" in line for line in lines)
+    lines = printed(31, "", ("unbreakable", "and breakable", "n"), [("x", "some words", 1)])
+    assert any("unbreakable" in line for line in lines)
+    assert max(map(len, lines)) == 31
 
 
-def test_what_tells_its_start_alone_has_a_bar_without_a_share(monkeypatch):
-    on_a_terminal(monkeypatch)
-    with console.talk() as talk:
-        talk.progress("export", 0.0)
-        assert talk._bars.tasks[0].total is None
-        talk.progress("observe", 0.25)
-        first, second = talk._bars.tasks
-        assert (first.finished, first.visible) == (True, False)
-        assert (second.percentage, second.visible) == (25, True)
+def test_a_table_with_room_is_as_wide_as_its_words(printed):
+    assert len(printed(200, "", ("a b c", "d e"), [("x", "y")])[0]) == 1 + (5 + 3) + (3 + 3)
 
 
-def test_quiet_has_no_bars_on_a_terminal_either(monkeypatch):
-    drawn = on_a_terminal(monkeypatch)
-    console.silence(wanted=True)
-    try:
-        with console.talk() as talk:
-            talk.progress("observe", 0.5)
-            talk.log("a line")
-    finally:
-        console.silence(wanted=False)
-    assert drawn.getvalue() == ""
+def test_words_that_no_terminal_holds_are_cut_and_not_wrapped_around(printed):
+    assert max(map(len, printed(20, "", ("w" * 40, "n"), [("x", 1)]))) <= 20
 
 
-def test_items_are_told_one_by_one():
-    said = []
-    assert list(told("abcd", "read", lambda *words: said.append(words), 0.5)) == list("abcd")
-    assert said == [("read", 0.5), ("read", 0.625), ("read", 0.75), ("read", 0.875)]
-
-
-def test_a_verification_tells_how_far_it_is(tmp_path):
-    from qhyvit import api
-
-    _tiny.pictures(tmp_path / "train", 12)
-    said = []
-    api.build(f"{_tiny.__file__}:make", tmp_path / "train", tmp_path / "B", method="minmax", count=4, min_agreement=0.0,
-              progress=lambda what, share: said.append((what, share)))  # fmt: skip
-    shares = [share for what, share in said if what == "simulate"]
-    assert len(shares) > 4
-    assert shares == sorted(shares)
-    assert shares[0] == 0
-    assert len([what for what, _ in said if what == "compare op by op"]) == 4
+def test_a_table_without_rows_has_its_titles(printed):
+    assert [line.strip("┃ ").split() for line in printed(14, "", ("one", "two"), [])][1] == ["one", "┃", "two"]

@@ -11,7 +11,7 @@ from PIL import Image
 from qhyvit import data
 from qhyvit.bundle import label_names
 from qhyvit.errors import InputError
-from qhyvit.evaluation import labelled_images
+from qhyvit.labels import labelled_images
 from qhyvit.tasks import task
 from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tasks.shared.score import LabelMaps
@@ -204,7 +204,7 @@ def test_columns_of_values_go_by_their_names_where_somebody_gave_some(folder, na
 
 def test_values_with_other_names_are_refused(folder):
     (folder / "labels.csv").write_text(VALUES)
-    with pytest.raises(InputError, match=r"columns round, hollow; the bundle's values are round, pointed"):
+    with pytest.raises(InputError, match=r"columns round, hollow; the model's values are round, pointed"):
         labelled_images(folder, None, task("regress"), 2, names=("round", "pointed"))
 
 

@@ -1,5 +1,7 @@
 """What a fold would gain: tensors that share a scale are counted together, parts of a stream with their channels."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from qhyvit import affine
 from qhyvit.folds import all_folds
 from qhyvit.folds.shared.fold import Place
 from qhyvit.graph.ir import Graph, Node, Tensor
+from qhyvit.methods import method
 from qhyvit.methods.shared.folding import _all_together, _for_all, _lost_by_all, _Together, candidates
 from qhyvit.methods.shared.hessian import Statistics, Step
 from qhyvit.methods.shared.problem import Problem
@@ -21,6 +24,7 @@ from qhyvit.observers.shared.search import search, widened
 from qhyvit.ops import spec
 from qhyvit.plan import TensorQuant
 from qhyvit.sim.fakequant import fake_quantize
+from qhyvit.sim.run import Executor
 from qhyvit.store import Piece
 from qhyvit.tasks import task
 
@@ -154,6 +158,35 @@ def test_ranges_are_wider_only_where_that_is_asked_for(wide):
     low, high = ends(next(q for g, q in found.items() if 4 in g.members))
     assert total == pytest.approx(best.error)
     assert (high - low > (best.high - best.low) * 1.01) == wide
+
+
+@pytest.mark.parametrize("name", ["classify", "raw"])
+def test_the_first_ranges_hold_all_images_and_not_only_those_that_are_searched_on(name, monkeypatch):
+    """Those that the search does not see are ten times as bright; the state that the first round gets holds them."""
+    dim = torch.rand(16, 4, 4, 3, generator=torch.Generator().manual_seed(0)) + 0.1
+    where = Problem(joined_graph(), dim, task=task(name))
+    unseen = where.unseen(4, len(dim)).images
+    is_unseen = (dim[:, None] == unseen[None]).flatten(2).all(dim=2).any(dim=1)
+    assert 0 < int(is_unseen.sum()) < len(dim)
+    images = torch.where(is_unseen[:, None, None, None], 10 * dim, dim)
+    begun = []
+
+    def begin(problem, first, phases):
+        begun.append(first)
+        return SimpleNamespace(solution=None)
+
+    monkeypatch.setattr("qhyvit.methods.qhyvit.behind", begin)
+    problem, found = Problem(joined_graph(), images, task=task(name)), method("qhyvit")
+    assert not torch.isin(images[is_unseen], problem.searched(4).images).any()
+    found.find(problem, found.parse({"search_images": 4}))
+    graph = problem.graph
+    values = Executor(graph).run(images, None, [t.id for t in graph.activations()])
+    for tensor, x in values.items():
+        low, high = ends(begun[0].quants[graph.tensors[tensor].name])
+        step = begun[0].quants[graph.tensors[tensor].name].scale[0]
+        assert low <= float(x.min()) + step
+        assert high >= float(x.max()) - step
+        assert float(x.abs().amax(dim=tuple(range(1, x.dim())))[~is_unseen].max()) < 0.5 * float(x.abs().max())
 
 
 @pytest.mark.parametrize(("name", "count"), [("classify", 2), ("raw", 3)])

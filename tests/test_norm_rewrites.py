@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from qhyvit.folds import all_folds
@@ -13,9 +13,11 @@ from qhyvit.passes import all_passes, prepared
 from qhyvit.sim.checked import Door
 from qhyvit.sim.run import Executor
 from tests._graphs import PIECES, Builder, random_graph
+from tests._norms import Forms, forms
 from tests._targets import BY_PROFILE
 
 NORMS = ("norm", "norm of products", "norm of moments")
+FORMS = (*NORMS, "affine norm", "affine norm of products", "residual norm")
 SHORT = Counter(MEAN=2, SUB=1, MUL=2, ADD=1, RSQRT=1)
 
 
@@ -50,6 +52,29 @@ def test_every_form_of_a_norm_becomes_the_short_one(norm, turned):
     centre = made.producer(product.inputs[0])
     assert centre.op == "SUB"
     assert made.producer(centre.inputs[1]).inputs[0] == centre.inputs[0]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(sorted(PIECES)), max_size=3), st.sampled_from(FORMS), st.integers(0, 2**16),
+       st.sampled_from(["integer", "cpu"]))  # fmt: skip
+def test_no_norm_keeps_a_long_form_whatever_stands_around_it(names, norm, seed, profile):
+    """Also where what it reads is turned or read elsewhere: outputs are the same in any form, so forms are counted."""
+    b = built(*names, seed=seed)
+    x = b.nodes[-1].outputs[0]
+    for turn in (False, True, False):
+        x = PIECES["turn"](b, x) if turn else x
+        x = b.add("ADD", x, b.linear(PIECES[norm](b, x), b.shape(x)[-1]))
+    graph = b.graph(b.linear(x, 4))
+    assume(all(graph.tensors[n.inputs[0]].shape[-1] > 1 for n in graph.nodes if n.op == "MEAN"))  # of one: always 0
+    before, after = forms(graph), forms(prepared(graph, BY_PROFILE[profile]))
+    assert before.long >= 3 or norm in ("norm", "affine norm", "residual norm")
+    assert after.long == 0
+    assert after.short >= 3
+
+
+def test_the_norms_of_whole_networks_are_counted(small):
+    """Of mobilevit_xxs and mobilevitv2_050: 21 each, in the form that keeps most in int8."""
+    assert forms(small.graph) == Forms(short=21, long=0)
 
 
 def test_the_eps_is_the_constant_of_the_network():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -105,3 +106,12 @@ def test_any_order_that_after_allows_gives_the_same_mobilevit(small, profile: st
     graph, passes = read(small.tflite), passes_of(Phase.PREPARE, KINDS[profile])
     found = behind(graph, some_order(passes, seed), KINDS[profile])
     assert made_by(found) == made_by(prepared(graph, KINDS[profile]))
+
+
+@pytest.mark.parametrize("name", all_passes())
+def test_a_pass_gets_every_argument_that_it_takes(name: str) -> None:
+    """One that takes sizes or a target, and does not say so, would work with the default for every board."""
+    each = all_passes()[name]
+    takes = set(inspect.signature(each.apply).parameters)
+    assert takes - {"graph"} == ({"sizes"} if each.sized else set()) | ({"target"} if each.targeted else set())
+    assert {each.sized, each.targeted} <= {None, each.apply}

@@ -3,14 +3,20 @@
 import itertools
 import json
 import math
+import re
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from qhyvit import cli, data
+from qhyvit import cli, data, files
 from qhyvit.errors import InputError
-from qhyvit.evaluation import evaluate
+from qhyvit.evaluation import evaluate, evaluated, float_file
+from qhyvit.labels import labelled_images, order_hint
+from qhyvit.report.pictures import labelled_pictures
+from qhyvit.report.request import Request
 from qhyvit.sweep.parts import evaluate_in_parts
 from qhyvit.sweep.pool import Pool
 from qhyvit.tasks import task
@@ -18,7 +24,7 @@ from qhyvit.tasks.segment import resized_classes
 from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tasks.shared.score import LabelMaps, Score, Truth, paired
 from qhyvit_device.results import Outputs, segmentation
-from qhyvit_device.runner import Model
+from qhyvit_device.runner import Model, TfliteFile
 from tests._bundles import SIZE, make_bundle, picture
 
 quiet = lambda what, share=0.0: None  # noqa: E731
@@ -175,6 +181,64 @@ def test_labels_of_values_are_columns(place):
     assert found.integer.figures["right_percent"] == pytest.approx(100 * 7 / 9)
 
 
+@pytest.mark.parametrize(("name", "labels", "wanted"), [
+    ("several", (), ["steep", "map", "means"]), ("regress", (), ["value 1", "value 0"]),
+    ("regress", ("round", "hollow"), ["hollow", "round"]), ("regress", ("same", "same"), ["value 1", "value 0"]),
+    ("regress", ("class 0", "class 1"), ["value 1", "value 0"]),
+])  # fmt: skip
+def test_every_output_is_shown_the_worst_first(name, labels, wanted):
+    """Errors of a known size: what is kept of each is one less its square over the variance."""
+    layout = Layout(("map", "means", "steep"), ((2,), (1,), (1,))) if name == "several" else Layout(("o",), ((2,),))
+    errors = np.array([0.2, 0.2, 0.1, 0.3] if name == "several" else [0.1, 0.2])
+    reference = np.array([[1.0], [-1.0]]) @ np.ones((1, len(errors)))
+    what = task("raw" if name == "several" else "regress")
+    found = evaluated(what, layout, reference + errors, reference, None, "squash", labels=labels)
+    assert [each[0] for each in found.each] == wanted
+    share = 100.0 if name == "several" else 1.0
+    assert found.each[0][1] == found.alike.reading == pytest.approx(share * (1 - max(errors) ** 2))
+    assert found.each[-1][1] == pytest.approx(share * (1 - min(errors) ** 2))
+    assert list(found.to_json()["alike"]["each"].items()) == found.each
+
+
+def test_a_single_output_has_no_table_of_its_own():
+    layout = Layout(("o",), ((2,),))
+    found = evaluated(task("raw"), layout, np.eye(2), np.eye(2), None, "squash")
+    assert (found.each, found.to_json()["alike"]["each"]) == ([], {})
+
+
+def test_the_command_prints_every_output(place, capfd):
+    bundle = make_bundle(place / "b", "several")
+    asked = ["evaluate", bundle, "--images", place / "images", "--float", bundle / "model.tflite"]
+    assert command(*asked) == 0
+    printed = capfd.readouterr().out
+    assert "each output, the worst first" in printed
+    assert all(re.search(rf"│ {name} +│ +100\.00 │", printed) for name in ("map", "means", "steep"))
+    assert command(*asked, "--json") == 0
+    assert json.loads(capfd.readouterr().out)["alike"]["each"] == {"map": 100.0, "means": 100.0, "steep": 100.0}
+
+
+def test_columns_that_are_taken_in_their_order_are_told(place):
+    labelled(place, "file,hollow,round", "a.png,0,1")
+    for names, told in (((), True), (("class 0", "class 1"), True), (("round", "hollow"), False)):
+        found = labelled_images(place / "images", None, task("multilabel"), 2, names=names)
+        line = order_hint(found.names, names)
+        assert line == ("the columns hollow, round are taken to be the model's values in this order" if told else None)
+    labelled(place, "file,any", "a.png,1")
+    assert order_hint(labelled_images(place / "images", None, task("regress"), 1).names, ()) is None
+
+
+def test_an_evaluation_tells_so(place):
+    labelled(place, "file,a,b,c", "a.png,1,0,0")
+    made = make_bundle(place / "b", "multilabel")
+    (made / "labels.txt").write_text("class 0\nclass 1\nclass 2\n")
+    manifest = json.loads((made / "manifest.json").read_text())
+    manifest["checksums"]["labels.txt"] = files.sha256((made / "labels.txt").read_bytes())
+    (made / "manifest.json").write_text(json.dumps(manifest))
+    lines = []
+    evaluate(made, place / "images", None, None, None, quiet, lines.append)
+    assert any("columns a, b, c are taken" in line and "--labels" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("name", "rows", "words"),
     [
@@ -215,11 +279,54 @@ def test_what_cannot_be_evaluated_is_one_line(place, monkeypatch, capfd, name, o
     assert words in line
 
 
-def test_a_missing_or_broken_map_is_named(place):
+def nothing_may_run(monkeypatch):
+    def ran(*_):
+        raise AssertionError("an inference began")
+
+    monkeypatch.setattr(TfliteFile, "invoke", ran)
+
+
+@pytest.mark.parametrize("measure", [evaluate, partial(evaluate_in_parts, pool=None)])
+def test_maps_that_hold_no_classes_are_refused_before_the_inference(place, monkeypatch, measure):
     bundle = make_bundle(place / "b", "segment")
+    nothing_may_run(monkeypatch)
     (place / "maps" / "b.png").write_text("no picture")
-    with pytest.raises(InputError, match=r"cannot read the label map .*b\.png"):
-        evaluate(bundle, place / "images", place / "maps", None, None, quiet)
+    picture(["rg"]).save(place / "maps" / "c.png")
+    with pytest.raises(InputError, match="2 of 3 label maps cannot be used: ") as refused:
+        measure(bundle, place / "images", place / "maps", None, None, progress=quiet, log=quiet)
+    said = r"cannot read the label map \S*b\.png: .*; the label map \S*c\.png has colours"
+    assert re.search(said, str(refused.value))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_report_refuses_such_maps_too(place, monkeypatch):
+    bundle = make_bundle(place / "b", "segment")
+    nothing_may_run(monkeypatch)
+    picture(["rg"]).save(place / "maps" / "c.png")
+    with pytest.raises(InputError, match=r"the label map \S*c\.png has colours"):
+        labelled_pictures(Request(bundle, labels=place / "maps"), place / "images", Model.load(bundle))
+
+
+@pytest.mark.parametrize(("other", "words"), [
+    ("classify", r"has outputs \[1, 3\], the bundle \[1, 4, 4, 3\]"), ("several", "has outputs .*, .*, the bundle"),
+])  # fmt: skip
+def test_a_float_file_of_another_network_is_refused_before_the_inference(place, monkeypatch, other, words):
+    bundle, float_model = make_bundle(place / "b", "segment"), make_bundle(place / "o", other) / "model.tflite"
+    nothing_may_run(monkeypatch)
+    with pytest.raises(InputError, match=words):
+        evaluate(bundle, place / "images", None, float_model, None, quiet)
+
+
+def test_a_float_file_of_another_input_is_refused(place):
+    bundle = make_bundle(place / "b", "segment")
+    model = Model.load(bundle)
+    model.manifest = replace(model.manifest, input=replace(model.manifest.input, height=16, width=16))
+    with pytest.raises(InputError, match=r"takes \[1, 8, 8, 3\], the bundle \[1, 16, 16, 3\]: name the float file"):
+        float_file(bundle, bundle / "model.tflite", model)
+
+
+def test_a_missing_map_is_named(place):
+    bundle = make_bundle(place / "b", "segment")
     (place / "maps" / "b.png").unlink()
     with pytest.raises(InputError, match=r"has no map for 1 images, first b\.png"):
         evaluate(bundle, place / "images", place / "maps", None, None, quiet)

@@ -19,7 +19,8 @@ from benchmarks.demo.images import generate
 from qhyvit import files, stages
 from qhyvit.config import DataConfig, MethodConfig
 from qhyvit.errors import InputError, OutputError, UsageError
-from qhyvit.evaluation import labelled_images, logits_of
+from qhyvit.evaluation import logits_of
+from qhyvit.labels import labelled_images
 from qhyvit.latency import default_profile
 from qhyvit.sweep import gather, jobs, pool
 from qhyvit.sweep.jobs import Job, to_run

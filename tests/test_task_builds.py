@@ -200,6 +200,39 @@ def test_one_logit_is_searched_for_and_no_plan_is_that_of_extremes(made):
     assert {n: q.scale for n, q in plain.plan.tensors.items()} != {n: q.scale for n, q in searched.plan.tensors.items()}
 
 
+@pytest.mark.parametrize(("name", "words"), [
+    ("several", "--output-weight other: the outputs are map, vectors.output_0, vectors.output_1"),
+    ("one logit", "--output-weight other: the outputs are output$"),
+])  # fmt: skip
+def test_weights_of_outputs_that_are_not_there_are_refused_before_the_conversion(name, words, tmp_path, monkeypatch):
+    monkeypatch.setattr("qhyvit.models.shared.export.convert", None)
+    end, outputs = CASES[name][:2]
+    with pytest.raises(QhyvitError, match=words) as caught:
+        qhyvit.build(Net(end, outputs), arrays(), tmp_path / "out", count=4, output_weights={"other": 2.0})
+    assert "\n" not in str(caught.value)
+
+
+def test_another_number_of_names_is_refused_before_the_conversion(tmp_path, monkeypatch):
+    monkeypatch.setattr("qhyvit.models.shared.export.convert", None)
+    (tmp_path / "names.txt").write_text("a\nb\n")
+    with pytest.raises(QhyvitError, match="holds 2 names for 5 classes"):
+        qhyvit.build(Net(vector, 5), arrays(), tmp_path / "out", count=4, labels=tmp_path / "names.txt")
+
+
+def test_what_does_not_fit_is_refused_where_the_export_is_there_already(made, tmp_path):
+    net, built, _ = made("several")
+    with pytest.raises(QhyvitError, match="--output-weight other: the outputs are map"):
+        qhyvit.build(net, arrays(), tmp_path / "out", count=COUNT, work=built.work, output_weights={"other": 2.0})
+
+
+def test_a_calibration_refuses_them_before_it_looks_at_an_image(made, tmp_path):
+    _, built, _ = made("several")
+    work, nothing = qhyvit.work.Work(built.work), qhyvit.config.DataConfig(tmp_path / "none")
+    method = qhyvit.config.MethodConfig("minmax", output_weights={"other": 2.0})
+    with pytest.raises(QhyvitError, match="--output-weight other: the outputs are map"):
+        qhyvit.stages.calibrate(work, nothing, method)
+
+
 @pytest.mark.parametrize(("task", "name"), [("segment", "one logit"), ("classify", "one logit"), ("embed", "map"),
                                             ("classify", "several")])  # fmt: skip
 def test_another_tasks_outputs_are_refused_before_the_conversion(task, name, tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ README.md and docs/tutorial.md are walked command by command in ``test_walk.py``
 
 import json
 import re
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,64 +42,104 @@ def test_tables_are_told_apart():
     assert tables(two) == [{"float": [74.5], "integer": [75.5, 91.5]}, {"integer": [99.36]}]
 
 
-@pytest.mark.slow
-def test_the_page_of_tasks_builds_one_bundle_of_each(tmp_path):
+@dataclass(frozen=True)
+class Tour:
+    """The folder in which the pages of tasks were followed, and what each ``sh`` block of a task's page printed."""
+
+    folder: Path
+    printed: dict[str, list[str]]
+
+    def of(self, name):
+        """All that a task's page printed, its tables of ``evaluate``, and what the last block printed."""
+        whole = "".join(self.printed[name])
+        assert "FAILED" not in whole
+        return whole, tables(whole), self.printed[name][-1]
+
+
+@pytest.fixture(scope="module")
+def tour(tmp_path_factory):
     """The overview, then each task's page, in one folder."""
-    desk = Desk(tmp_path)
-    tour = desk.tour
+    desk = Desk(tmp_path_factory.mktemp("tasks"))
     followed("tasks.md", desk)
-    pages = {name: followed(f"tasks/{name}.md", desk) for name in all_tasks()}
-    measured = {name: tables("".join(printed)) for name, printed in pages.items()}
-    shown = {name: printed[-1] for name, printed in pages.items()}
-    built = {p.parent.name: json.loads(p.read_text())["task"] for p in tour.glob("*/manifest.json")}
+    return Tour(desk.tour, {name: followed(f"tasks/{name}.md", desk) for name in all_tasks()})
+
+
+@pytest.mark.slow
+def test_the_pages_of_tasks_build_one_bundle_of_each(tour):
+    built = {p.parent.name: json.loads(p.read_text())["task"] for p in tour.folder.glob("*/manifest.json")}
     assert built == {
         "classes-int8": "classify", "features-int8": "embed", "one-int8": "multilabel", "labels-int8": "multilabel",
         "corners-int8": "regress", "where-int8": "segment", "two-int8": "raw",
     }  # fmt: skip
-    assert "FAILED" not in "".join("".join(printed) for printed in pages.values())
 
-    ((floating, integer),) = (table.values() for table in measured["classify"])
-    (top1, top5), (int_top1, int_top5, agree, _) = floating, integer
+
+@pytest.mark.slow
+def test_the_page_of_classes(tour):
+    _, (table,), shown = tour.of("classify")
+    (top1, top5), (int_top1, int_top5, agree, _) = table["float"], table["integer"]
     assert (top1, top5) == (pytest.approx(int_top1, abs=5), pytest.approx(int_top5, abs=5))
     assert top1 > 65
     assert agree > 85
-    assert re.search(r"0003\.jpg\n +[\d.]+ %  star \(6\)\n", shown["classify"])
+    assert re.search(r"0003\.jpg\n +[\d.]+ %  star \(6\)\n", shown)
 
-    assert len(measured["multilabel"]) == 2  # three labels, and one
-    for table in measured["multilabel"]:
+
+@pytest.mark.slow
+def test_the_page_of_labels(tour):
+    _, measured, shown = tour.of("multilabel")
+    assert len(measured) == 2  # three labels, and one
+    for table in measured:
         (precision, right), (int_precision, int_right, alike, _) = table["float"], table["integer"]
         assert (precision, right) == (pytest.approx(int_precision, abs=3), pytest.approx(int_right, abs=3))
         assert precision > 80
         assert alike > 94
-    kinds = re.findall(r"^.*\.jpg$|[a-z]+(?= \(\d\)$)", shown["multilabel"], re.MULTILINE)
+    kinds = re.findall(r"^.*\.jpg$|[a-z]+(?= \(\d\)$)", shown, re.MULTILINE)
     assert kinds[:3] == ["shapes/val/ring/0003.jpg", "hollow", "round"]
     assert kinds[-2:] == ["shapes/val/ring/0003.jpg", "hollow"]
 
-    ((floating, integer),) = (table.values() for table in measured["regress"])
+
+@pytest.mark.slow
+def test_the_page_of_values(tour):
+    _, (table,), shown = tour.of("regress")
+    floating, integer = table["float"], table["integer"]
     assert floating[0] == pytest.approx(integer[0], abs=0.2)  # corners, of 0 to 12
     assert floating[2] > 0.6
     assert integer[3] > 0.96  # R squared to float
-    assert float(re.search(r"([\d.]+)  corners", shown["regress"])[1]) == pytest.approx(10, abs=1)
+    assert float(re.search(r"([\d.]+)  corners", shown)[1]) == pytest.approx(10, abs=1)
 
-    ((floating, integer),) = (table.values() for table in measured["embed"])
+
+@pytest.mark.slow
+def test_the_page_of_embeddings(tour):
+    printed, (table,), _ = tour.of("embed")
+    floating, integer = table["float"], table["integer"]
     assert floating[0] == pytest.approx(integer[0], abs=6)
     assert integer[1] > 0.98  # the cosine to float
-    assert "\n".join(pages["embed"]).count("  star/") >= 2  # of the three nearest pictures of the gallery
-    vectors = np.load(tour / "vectors.npy")
+    assert printed.count("  star/") >= 2  # of the three nearest pictures of the gallery
+    vectors = np.load(tour.folder / "vectors.npy")
     assert vectors.shape == (200, 320)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
 
-    ((floating, integer),) = (table.values() for table in measured["segment"])
+
+@pytest.mark.slow
+def test_the_page_of_maps(tour):
+    _, (table,), shown = tour.of("segment")
+    floating, integer = table["float"], table["integer"]
     assert floating[:2] == pytest.approx(integer[:2], abs=5)
     assert floating[1] > 40  # one class of ten everywhere would be a tenth
     assert integer[2] > 88
-    assert "drawn: where.png" in shown["segment"]
-    assert (tour / "where.png").stat().st_size > 1000
-    assert (tour / "where.html").read_text().count("data:image/jpeg") >= 4
+    assert "drawn: where.png" in shown
+    assert (tour.folder / "where.png").stat().st_size > 1000
+    assert (tour.folder / "where.html").read_text().count("data:image/jpeg") >= 4
 
-    ((integer,),) = (table.values() for table in measured["raw"])
-    assert 97 < integer[0] <= 100  # percent of the variance
-    with np.load(tour / "outputs.npz") as found:
+
+@pytest.mark.slow
+def test_the_page_of_raw_outputs(tour):
+    printed, (table,), _ = tour.of("raw")
+    (kept,) = table["integer"]
+    assert 97 < kept <= 100  # percent of the variance
+    each = re.findall(r"^│ (shape|features) +│ +([\d.]+) │$", printed, re.MULTILINE)
+    assert sorted(name for name, _ in each) == ["features", "shape"]
+    assert kept == float(each[0][1]) <= float(each[1][1])  # the worst first
+    with np.load(tour.folder / "outputs.npz") as found:
         assert {name: found[name].shape for name in found} == {"shape": (1, 10), "features": (1, 320)}
 
 

@@ -14,7 +14,7 @@ happens.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,7 +29,8 @@ from qhyvit.graph.ir import Graph
 from qhyvit.plan import QuantPlan
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.run_graph import run as run
-from qhyvit.work import FACTS, VERIFY, Work
+from qhyvit.tasks.shared.layout import Layout
+from qhyvit.work import VERIFY, Work
 from qhyvit_device.preprocess import images_in
 
 if TYPE_CHECKING:
@@ -90,6 +91,16 @@ def _checked(config: BuildConfig, *, verify: bool) -> BuildConfig:
     return config
 
 
+def _fit_of(config: BuildConfig) -> Callable[[Layout, int], None]:
+    """Refuses a model's outputs, or its number of classes, that the settings behind the export do not fit."""
+
+    def check(outputs: Layout, classes: int) -> None:
+        outputs.weighted(config.method.output_weights)
+        label_names(config.output.labels, classes)
+
+    return check
+
+
 @dataclass(frozen=True)
 class Calibrated:
     """What calibration found.
@@ -141,7 +152,7 @@ def calibrate(
     with TemporaryDirectory() as temporary, _folder(images, settings) as folder:
         config = _checked(_config(model, {"images": folder, **settings}), verify=False)
         work = Work(config.output.work or Path(temporary), progress, log)
-        stages.export(work, config.model, config.method.seed, config.data.images)
+        stages.export(work, config.model, config.method.seed, config.data.images, _fit_of(config))
         stages.calibrate(work, config.data, config.method, config.target)
         found = stages.solved(work)
     return Calibrated(found.folded, found.shipped, found.plan)
@@ -180,8 +191,7 @@ def _built(
     _checked(config, verify=True)
     work = Work(output.work or files.beside(output.out, ".work"), progress, log, force)
     with work.lock():
-        stages.export(work, config.model, seed, pictures)
-        label_names(output.labels, work.json(FACTS)["classes"])
+        stages.export(work, config.model, seed, pictures, _fit_of(config))
         stages.calibrate(work, config.data, config.method, config.target)
         stages.convert(work)
         stages.verify(work, pictures, VERIFY_IMAGES, seed, config.data.resize_mode, output.min_agreement)

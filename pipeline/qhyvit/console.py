@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -18,6 +19,7 @@ from qhyvit_device.terminal import shown
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False, soft_wrap=True)
+EDGES = 3  # characters of a table's column besides its own: two spaces and a line
 _silenced = False
 
 
@@ -94,10 +96,24 @@ def warn(line: str) -> None:
 
 
 def table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """A table on stdout."""
+    """A table on stdout, with whole words where a terminal of this width can hold them."""
     grid = Table(title=Text(shown(title), "table.title"), title_justify="left")
-    for i, column in enumerate(columns):
-        grid.add_column(Text(shown(column)), justify="left" if i == 0 else "right")
-    for row in rows:
-        grid.add_row(*[Text(shown(v)) for v in row])
+    texts = [[shown(value) for value in row] for row in (columns, *rows)]
+    for i, width in enumerate(_widths(texts, out.width)):
+        grid.add_column(Text(texts[0][i]), justify="left" if i == 0 else "right", width=width)
+    for row in texts[1:]:
+        grid.add_row(*map(Text, row))
     out.print(grid)
+
+
+def _widths(rows: list[list[str]], room: int) -> list[int] | list[None]:
+    """Characters of each column, the widest ones narrowed until all fit into ``room``; None: cut words are needed."""
+    columns = [*zip(*rows, strict=True)]
+    widths = [max(map(cell_len, texts)) for texts in columns]
+    words = [max((cell_len(word) for text in texts for word in text.split()), default=0) for texts in columns]
+    for _ in range(sum(widths) + EDGES * len(columns) + 1 - room):
+        wide = [i for i, width in enumerate(widths) if width > words[i]]
+        if not wide:
+            return [None] * len(columns)
+        widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths

@@ -19,6 +19,7 @@ from PIL import Image
 from qhyvit import files
 from qhyvit.errors import InputError
 from qhyvit.progress import Log, silent
+from qhyvit.tasks.shared.label_map import read_label_map
 from qhyvit.tasks.shared.score import LabelMaps, Truth
 from qhyvit_device.arrays import Shape, checked, is_array_file, read_array
 from qhyvit_device.preprocess import (
@@ -151,8 +152,18 @@ def read_labels(folder: Path, labels: Path | None = None, truth: Truth = Truth.C
     return Labelled(paths, np.array(found, np.float64), tuple(columns))
 
 
-def test_files(folder: Path, labels: Path | None) -> tuple[list[Path], str]:
-    """The images that an evaluation of this folder is about, and a hash of what its labels say.
+@dataclass(frozen=True)
+class LabelledFiles:
+    """The images that an evaluation is about, a digest of what its labels say, and their columns where they are values.
+    """
+
+    paths: list[Path]
+    labels: str
+    columns: tuple[str, ...] = ()
+
+
+def test_files(folder: Path, labels: Path | None) -> LabelledFiles:
+    """What an evaluation of this folder is about.
 
     Raises:
         InputError: see :func:`read_labels`.
@@ -161,13 +172,14 @@ def test_files(folder: Path, labels: Path | None) -> tuple[list[Path], str]:
     if source.is_dir():
         maps = sorted(source.rglob("*.png"))
         names = [m.relative_to(source).as_posix() for m in maps]
-        return images_in(folder), "\n".join(f"{name} {h}" for name, h in zip(names, hash_files(maps), strict=True))
+        lines = (f"{name} {h}" for name, h in zip(names, hash_files(maps), strict=True))
+        return LabelledFiles(images_in(folder), "\n".join(lines))
     if labels is None and not source.is_file():
-        return images_in(folder), ""
+        return LabelledFiles(images_in(folder), "")
     text = files.read_text(source, "labels")
     truth = Truth.CLASS if "class_index" in text.partition("\n")[0] else Truth.VALUES
     found = read_labels(folder, labels, truth)
-    return found.paths, hashlib.sha256(text.encode()).hexdigest()
+    return LabelledFiles(found.paths, hashlib.sha256(text.encode()).hexdigest(), found.names)
 
 
 def read_maps(folder: Path, maps: Path, classes: tuple[int, ...] | None) -> Labelled:
@@ -276,8 +288,8 @@ def mirrored_crops(paths: Sequence[Path], shape: Shape, how: Preprocess, seed: i
     return np.stack(_each(paths, view))
 
 
-def _each(paths: Sequence[Path], do: Callable[[Path], T]) -> list[T]:
-    """What ``do`` makes of each file."""
+def _each(paths: Sequence[Path], do: Callable[[Path], T], wrong: str = "images cannot be used:") -> list[T]:
+    """What ``do`` makes of each file; ``wrong``: what is said of several of which it makes nothing."""
     found, bad = [], []
     for path in paths:
         try:
@@ -285,7 +297,7 @@ def _each(paths: Sequence[Path], do: Callable[[Path], T]) -> list[T]:
         except InputError as error:
             bad.append(str(error))
     if bad:
-        first = f"{len(bad)} of {len(paths)} images cannot be used: " if len(bad) > 1 else ""
+        first = f"{len(bad)} of {len(paths)} {wrong} " if len(bad) > 1 else ""
         raise InputError(f"{first}{'; '.join(bad)}")
     return found
 
@@ -308,6 +320,17 @@ def check_readable(paths: Sequence[Path]) -> None:
     if len(shapes) > 1:
         (a, b), (x, y) = [*shapes][:2], [*shapes.values()][:2]
         raise InputError(f"arrays have one shape, that of the input: {x} holds {list(a)}, {y} {list(b)}")
+
+
+def check_labelled(labelled: Labelled) -> None:
+    """Read every image, and every map of what is right about it, before the work begins.
+
+    Raises:
+        InputError: see :func:`check_readable`; or pixels of some maps are no classes, and all of these are named.
+    """
+    check_readable(labelled.paths)
+    if isinstance(labelled.truth, LabelMaps):
+        _each(labelled.truth.paths, read_label_map, "label maps cannot be used:")
 
 
 def write_arrays(arrays: Iterable[Any], folder: Path, most: int) -> None:

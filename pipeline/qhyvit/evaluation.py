@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from qhyvit import data, files
-from qhyvit.bundle import label_names
 from qhyvit.errors import InputError
+from qhyvit.labels import labelled_images, order_hint, tell_apart
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.tasks import task as find_task
 from qhyvit.tasks.shared.layout import Layout
@@ -20,59 +20,8 @@ from qhyvit.tasks.shared.score import Paired, Score, Truth, paired
 from qhyvit.tasks.shared.task import Alike, Task
 from qhyvit.threads import cores, shared_out
 from qhyvit_device.manifest import Manifest
-from qhyvit_device.preprocess import Preprocess, images_in, load_image, load_input, normalize, quantize
+from qhyvit_device.preprocess import Preprocess, load_image, load_input, normalize, quantize
 from qhyvit_device.runner import Model, TfliteFile
-
-
-def labelled_images(
-    folder: Path, labels: Path | None, task: Task, outputs: int, class_map: tuple[int, ...] | None = None,
-    names: Sequence[str] = (),
-) -> data.Labelled:  # fmt: skip
-    """Images of a folder, with what is right about them where the task knows and labels are there.
-
-    Args:
-        outputs: classes of the model, or values that it gives.
-        class_map: see :class:`qhyvit.tasks.shared.score.LabelMaps`.
-        names: of the values; columns of labels are put into this order. Without names they are as they lie.
-
-    Raises:
-        InputError: labels are missing that the task needs, or cannot be right; or see
-            :func:`qhyvit.data.read_labels` and ``read_maps``.
-    """
-    if class_map is not None and (task.truth is not Truth.MAP or len(class_map) != max(outputs, 2)):
-        if task.truth is not Truth.MAP:
-            raise InputError(f"--class-map is for bundles of segmentations; the task of this one is {task.name}")
-        known = max(outputs, 2)
-        raise InputError(f"--class-map names {len(class_map)} classes; the model has {known}, name one for each")
-    there = labels is not None or (task.truth is not Truth.MAP and (folder / "labels.csv").is_file())
-    if task.truth is Truth.NONE or not (there or task.truth_is_needed):
-        if labels is not None:
-            raise InputError(f"--labels: of a {task.name} bundle nothing is known that labels could say")
-        return data.Labelled(images_in(folder), None)
-    if task.truth is Truth.MAP:
-        assert labels is not None
-        return data.read_maps(folder, labels, class_map)
-    found = data.read_labels(folder, labels, task.truth)
-    if task.truth is Truth.VALUES and found.truth.shape[1] != outputs:
-        raise InputError(f"labels have {found.truth.shape[1]} values an image, the model gives {outputs}")
-    if wrong := task.wrong_truth(found.truth, outputs):
-        raise InputError(wrong)
-    return found if task.truth is not Truth.VALUES else _in_order(found, names)
-
-
-def _in_order(labelled: data.Labelled, names: Sequence[str]) -> data.Labelled:
-    """The same with the columns of values as ``names`` go, where those are names that somebody gave.
-
-    Raises:
-        InputError: the columns have other names.
-    """
-    if list(names) == label_names(None, len(names)) or len(set(names)) < len(names):
-        return labelled
-    if set(names) != set(labelled.names):
-        has, wanted = (", ".join(some)[:200] for some in (labelled.names, names))
-        raise InputError(f"labels have the columns {has}; the bundle's values are {wanted}: name the columns so")
-    places = [labelled.names.index(name) for name in names]
-    return data.Labelled(labelled.paths, labelled.truth[:, places], tuple(names))
 
 
 def feed_of(file: TfliteFile, pixels: np.ndarray, how: Preprocess) -> np.ndarray:
@@ -105,7 +54,8 @@ def values_of(file: TfliteFile, outputs: Sequence[np.ndarray]) -> np.ndarray:
 class Evaluation:
     """Float and integer on the same images.
 
-    ``integer`` and ``floating`` are None without labels; ``alike`` and ``paired`` without a float file.
+    ``integer`` and ``floating`` are None without labels; ``alike`` and ``paired`` without a float file. ``names``: of
+    what :attr:`qhyvit.tasks.shared.task.Alike.each` is about.
     """
 
     task: Task
@@ -116,6 +66,19 @@ class Evaluation:
     paired: Paired | None
     resize_mode: str
     profile: str = "integer"
+    names: tuple[str, ...] = ()
+
+    @property
+    def each(self) -> list[tuple[str, float]]:
+        """Name and reading of every output, or of every value, where there are several: the worst first."""
+        if self.alike is None or len(self.alike.each) < 2:
+            return []
+        return sorted(zip(self.names, self.alike.each, strict=True), key=lambda found: found[1])
+
+    @property
+    def part(self) -> str:
+        """What each of :attr:`each` is, in a word."""
+        return "value" if self.task.truth is Truth.VALUES else "output"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -147,7 +110,7 @@ class Evaluation:
         alike = None
         if self.alike is not None:
             alike = {"share": self.alike.share, "reading": self.alike.reading, "text": self.alike.text,
-                     "figures": dict(self.alike.figures)}  # fmt: skip
+                     "figures": dict(self.alike.figures), "each": dict(self.each)}  # fmt: skip
         return {
             "task": self.task.name, "images": self.images, "resize_mode": self.resize_mode, "profile": self.profile,
             "integer": None if self.integer is None else dict(self.integer.figures),
@@ -163,17 +126,24 @@ def shown(name: str, figure: float) -> str:
 
 def evaluated(
     task: Task, layout: Layout, integer: np.ndarray, floating: np.ndarray | None, truth: Any, mode: str,
-    profile: str = "integer",
+    profile: str = "integer", labels: Sequence[str] = (),
 ) -> Evaluation:  # fmt: skip
-    """What values [N, outputs] of the integer file say, beside those of the float file and what is right."""
+    """What values [N, outputs] of the integer file say, beside those of the float file and what is right.
+
+    Args:
+        labels: names of the values, where somebody gave some.
+    """
     alike = None if floating is None else task.alike(floating, integer, layout)
+    count = 0 if alike is None else len(alike.each)
+    values = tuple(labels) if len(labels) == count and tell_apart(labels) else tuple(f"value {i}" for i in range(count))
+    names = layout.names if len(layout.names) > 1 else values
     if truth is None or task.score is None:
-        return Evaluation(task, len(integer), None, None, alike, None, mode, profile)
+        return Evaluation(task, len(integer), None, None, alike, None, mode, profile, names)
     score, reference = task.score(integer, truth, layout), None
     if floating is not None:
         reference = task.score(floating, truth, layout)
     test = None if reference is None else paired(score, reference)
-    return Evaluation(task, len(integer), score, reference, alike, test, mode, profile)
+    return Evaluation(task, len(integer), score, reference, alike, test, mode, profile, names)
 
 
 def float_path(bundle: Path, given: Path | None, manifest: Manifest) -> Path | None:
@@ -186,9 +156,29 @@ def float_path(bundle: Path, given: Path | None, manifest: Manifest) -> Path | N
 
 
 def float_file(bundle: Path, given: Path | None, model: Model) -> TfliteFile | None:
-    """The float file of :func:`float_path` in its interpreter."""
+    """The float file of :func:`float_path` in its interpreter.
+
+    Raises:
+        InputError: it is that of another network.
+    """
     path = float_path(bundle, given, model.manifest)
-    return None if path is None else TfliteFile.load(path)
+    if path is None:
+        return None
+    found, height, width, channels = TfliteFile.load(path), *model.manifest.input.shape
+    takes, wanted = tuple(map(int, found.input["shape"])), (1, height, width, channels)
+    if takes not in (wanted, (1, channels, height, width)):
+        raise InputError(f"{path} takes {list(takes)}, the bundle {list(wanted)}: name the float file of this network")
+    gives = [[int(n) for n in details["shape"]] for details in found.outputs]
+    wants = [list(output.shape) for output in model.manifest.outputs]
+    if [_longer_sides(s) for s in gives] != [_longer_sides(s) for s in wants]:
+        has, due = (", ".join(map(str, shapes[:8])) for shapes in (gives, wants))
+        raise InputError(f"{path} has outputs {has}, the bundle {due}: name the float file of this network")
+    return found
+
+
+def _longer_sides(shape: Sequence[int]) -> list[int]:
+    """A shape without its ones: values lie alike with and without them."""
+    return [n for n in shape if n != 1]
 
 
 def squash_hint(paths: list[Path]) -> str | None:
@@ -281,10 +271,14 @@ def used_to_calibrate(manifest: Manifest) -> set[str]:
 
 
 def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) -> None:
-    """Look at every image before the work; ``log`` is told where they may want another ``mode`` than the default.
+    """Look at every image and label map before the work.
+
+    Args:
+        mode: resize mode asked for; where it is None, ``log`` is told where images may want another than the default.
+        allow: images that were used to calibrate.
 
     Raises:
-        InputError: some were used to calibrate (``allow``: they may be), or some cannot be read.
+        InputError: some were used to calibrate, or some images or label maps cannot be read.
     """
     paths, facts = subject.labelled.paths, subject.model.manifest
     if subject.labelled.truth is None and subject.reference is None:
@@ -293,7 +287,9 @@ def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) 
     shared = sum(h in used for h in data.hash_files(paths)) if used else 0
     if shared:
         raise InputError(f"{shared} of these images were used to calibrate; use others, or --allow-calibration-images")
-    data.check_readable(paths)
+    data.check_labelled(subject.labelled)
+    if hint := order_hint(subject.labelled.names, subject.model.labels):
+        log(f"{hint}: a build that names them with --labels goes by the names")
     by_default = mode is None and subject.how == facts.preprocess and subject.how.mode == "crop"
     if by_default and (hint := squash_hint(paths)):
         log(hint)
@@ -314,7 +310,7 @@ def run_part(
 def judged(subject: Subject, integer: np.ndarray, floating: np.ndarray | None) -> Evaluation:
     """What the values of all images say."""
     return evaluated(subject.task, subject.layout, integer, floating, subject.labelled.truth, subject.how.mode,
-                     subject.model.manifest.profile)  # fmt: skip
+                     subject.model.manifest.profile, subject.model.labels)  # fmt: skip
 
 
 def evaluate(

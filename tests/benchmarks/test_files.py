@@ -1,15 +1,18 @@
 """What the benchmarks share."""
 
+import csv
 import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks._files import RESULTS, model_name, random_weights, ranked_images
+from benchmarks._files import RESULTS, beside_float, model_name, random_weights, ranked_images
 from qhyvit.errors import InputError
-from qhyvit.evaluation import labelled_images
+from qhyvit.labels import labelled_images
 from qhyvit.tasks import task
+from qhyvit.tasks.shared.accuracy import Accuracy
+from qhyvit_device.statistics import Ratio
 
 
 @pytest.fixture
@@ -21,6 +24,18 @@ def folder(tmp_path):
         lines.append(f"{i}.png,{label}")
     (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
     return tmp_path
+
+
+def test_a_file_beside_float_has_the_columns_of_the_tables():
+    found = beside_float(Accuracy(8, top1=6, top5=8, agree=7), 1200, 3.14159, Ratio(0.5, 0.25, 1.0))
+    assert found == {
+        "images": 8, "top1_percent": "75.00", "agreement_percent": "87.50", "size_bytes": 1200, "p50_ms": "3.14",
+        "to_float": "0.500", "to_float_low": "0.250", "to_float_high": "1.000",
+    }  # fmt: skip
+    for table in ("rivals", "front"):
+        with (RESULTS / f"{table}.csv").open() as stream:
+            columns = next(csv.reader(stream))
+        assert [column for column in columns if column in found] == list(found)
 
 
 def test_labels_stay_as_they_are_where_the_model_has_them(folder):

@@ -15,6 +15,7 @@ from qhyvit.sim.run import Executor
 from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.probe import every_tensor, make_interpreter
+from tests._norms import Forms, forms
 
 pytestmark = pytest.mark.slow
 VARIANTS = [v for f in all_families().values() for v in f.variants]
@@ -65,6 +66,7 @@ def test_exports_small_and_equal(name):
     assert made.facts["float_error"] < FLOAT_TOLERANCE
     assert len(graph.nodes) <= MOST_OPS.get(name, MOST_OPS.get(family.name, len(graph.nodes)))
     assert all(spec(n.op).integer for n in graph.nodes)
+    assert forms(graph).long == 0
     sides = [b.entry for b in bridges(graph)]
     expected = BRIDGES.get(name, BRIDGES.get(family.name))
     assert expected is None or (sum(sides), len(sides) - sum(sides)) == expected
@@ -77,6 +79,13 @@ def test_exports_small_and_equal(name):
         values = {t.id: torch.from_numpy(found[t.name])[None] for t in graph.activations()}
         for node in graph.nodes:
             compare_node(executor, node, values)
+
+
+def test_norms_of_a_network_that_others_wrote_take_the_mean_off_first():
+    """EdgeNeXt: 20 LayerNorms, some of what is turned and read elsewhere too; 6 lengths of queries and keys beside."""
+    exported = read(export(open_source("timm/edgenext_xx_small", size=128, seed=1, random_weights=True)).tflite)
+    assert forms(exported) == Forms(short=0, long=20)
+    assert forms(prepared(exported)) == Forms(short=26, long=0)
 
 
 def compare_node(executor, node, values):

@@ -56,6 +56,11 @@ def evaluate(
         print(json.dumps(result.to_json()))
         return
     console.table(f"{result.images} images, {result.resize_mode}", result.columns, result.rows())
+    if each := result.each:
+        from qhyvit.evaluation import shown
+
+        what, rows = result.part, [(name, shown(result.task.reading, reading)) for name, reading in each]
+        console.table(f"each {what}, the worst first", (what, result.task.reading), rows)
 
 
 def _classes(text: str | None) -> tuple[int, ...] | None:

@@ -120,5 +120,5 @@ PASS = Pass(
     apply,
     only=lambda target: target.floats,
     after=("right_rows",),
-    sized=True,
+    sized=apply,
 )

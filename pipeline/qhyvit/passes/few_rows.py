@@ -31,4 +31,4 @@ def apply(graph: Graph, sizes: Sizes = SIZES) -> Graph:
     return graph
 
 
-PASS = Pass("few_rows", "products of few rows with many pack the few", apply, after=("matrix_product",), sized=True)
+PASS = Pass("few_rows", "products of few rows with many pack the few", apply, after=("matrix_product",), sized=apply)

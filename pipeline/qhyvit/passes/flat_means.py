@@ -58,5 +58,5 @@ PASS = Pass(
     apply,
     after=("layer_norms", "short_reductions"),
     only=lambda target: target.longest_mean is not None,
-    targeted=True,
+    targeted=apply,
 )

@@ -50,5 +50,5 @@ def apply(graph: Graph, sizes: Sizes = SIZES) -> Graph:
 
 
 PASS = Pass(
-    "output_pairs", "convolutions with few outputs make two pixels at once", apply, after=("pixel_pairs",), sized=True
+    "output_pairs", "convolutions with few outputs make two pixels at once", apply, after=("pixel_pairs",), sized=apply
 )

@@ -88,4 +88,4 @@ def apply(graph: Graph, sizes: Sizes = SIZES) -> Graph:
     return graph
 
 
-PASS = Pass("pixel_pairs", "stems of stride 2 read pairs of pixels", apply, sized=True)
+PASS = Pass("pixel_pairs", "stems of stride 2 read pairs of pixels", apply, sized=apply)

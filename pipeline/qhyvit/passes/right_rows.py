@@ -64,5 +64,5 @@ PASS = Pass(
     "matrix products read their right operand by rows",
     apply,
     after=("one_reshape", "own_layers", "own_right_operand"),
-    sized=True,
+    sized=apply,
 )

@@ -50,5 +50,5 @@ PASS = Pass(
     apply,
     after=("layer_norms", "matrix_product", "own_right_operand", "right_rows"),
     only=lambda target: target.longest_product is not None,
-    targeted=True,
+    targeted=apply,
 )

@@ -53,5 +53,5 @@ PASS = Pass(
     "no stride beyond the target's where few results lie along it",
     apply,
     only=lambda target: target.longest_stride is not None,
-    targeted=True,
+    targeted=apply,
 )

@@ -42,5 +42,5 @@ PASS = Pass(
     "no large transpose of patches in one step",
     apply,
     only=lambda target: target.largest_transpose is not None,
-    targeted=True,
+    targeted=apply,
 )

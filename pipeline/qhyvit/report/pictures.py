@@ -10,7 +10,8 @@ import numpy as np
 
 from qhyvit import data, files
 from qhyvit.errors import InputError, OutputError
-from qhyvit.evaluation import float_file, float_path, labelled_images, layout_of, predict, used_to_calibrate
+from qhyvit.evaluation import float_file, float_path, layout_of, predict, used_to_calibrate
+from qhyvit.labels import labelled_images
 from qhyvit.report.blocks import COST_IMAGES
 from qhyvit.report.facts import Examined, Missing
 from qhyvit.report.images import Predictions, examine
@@ -54,7 +55,7 @@ def labelled_pictures(request: Request, folder: Path, model: Model) -> data.Labe
             folder, request.labels, task(facts.task), facts.classes, request.class_map, model.labels
         )
         found = data.subset(labelled, request.count, 0)
-    data.check_readable(found.paths)
+    data.check_labelled(found)
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from qhyvit import data, files
 from qhyvit.config import DataConfig, MethodConfig, TargetConfig, check_bits
 from qhyvit.plan import QuantPlan
-from qhyvit.stages.problem import problem_of
+from qhyvit.stages.problem import layout_of, problem_of
 from qhyvit.stages.settings import note
 from qhyvit.store import Store
 from qhyvit.tasks import task
@@ -47,11 +47,12 @@ def calibrate(work: Work, images: DataConfig, method: MethodConfig, target: Targ
     Beside them ``samples.npz``, some of the images as the model sees them: the report measures on these.
 
     Raises:
-        UsageError: the profile does not have these bits.
+        UsageError: the profile does not have these bits, or the model no such outputs as are weighted.
     """
     check_bits(method, target)
     chosen, options = method.parsed
     facts = work.json(FACTS)
+    layout_of(facts, method.output_weights)  # refuses names of no output before the work
     drawn = data.calibration_images(images.images, images.count, method.seed)
     how = data.preprocess_for(images.images, default_preprocess(facts), images.resize_mode)
     aim = target.found

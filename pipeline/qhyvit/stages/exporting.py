@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,15 @@ if TYPE_CHECKING:
 
 
 @alone
-def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = None) -> None:
+def export(
+    work: Work, model: ModelConfig, seed: int = 0, images: Path | None = None,
+    check: Callable[[Layout, int], None] = lambda outputs, classes: None,
+) -> None:  # fmt: skip
     """Stage 1: ``float.tflite`` and ``export.json`` of a model (see :func:`qhyvit.models.shared.source.open_source`).
 
     Args:
         images: folder of real ones, of which a few show that the file computes what the module does; None: noise does.
+        check: refuses outputs, or a number of classes, that other settings do not fit; it is asked before the work.
     """
     check_weights(model)
     pictures = {} if images is None else data.calibration_images(images, data.EXPORT_IMAGES, seed)
@@ -41,6 +46,7 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
 
         work.progress("export", 0.0)
         source = opened or _opened(work, model, seed)
+        check(source.layout, source.classes)
         work.log(f"export: {source.name} by the {source.family} family, {source.weights} weights")
         for line in source.notes:
             work.log(f"export: {line}")
@@ -54,6 +60,8 @@ def export(work: Work, model: ModelConfig, seed: int = 0, images: Path | None = 
         files.write_text(work.folder / FACTS, json.dumps({**made.facts, "weights_sha256": digest}, indent=1) + "\n")
 
     work.stage("export", key, (FLOAT, FACTS), make)
+    facts = work.json(FACTS)
+    check(Layout.of_facts(facts["outputs"]), facts["classes"])  # of an export that was there already
     note(work, model=model)
 
 

@@ -57,9 +57,18 @@ def problem_of(
     door = Door(pixels, seed, work.log)
     graph = float_graph(work, target, int16=int16, door=door)
     found = task(facts["task"])
-    measure = found.measure(Layout.of_facts(facts["outputs"]).weighted(weights or {}), reference)
+    measure = found.measure(layout_of(facts, weights or {}), reference)
     return Problem(graph, pixels, reference, found, measure, door=door, seed=seed, target=target,
                    progress=work.progress, log=work.log, **settings)  # fmt: skip
+
+
+def layout_of(facts: Mapping[str, Any], weights: Mapping[str, float]) -> Layout:
+    """The outputs of an export, with weights by name.
+
+    Raises:
+        UsageError: see :meth:`qhyvit.tasks.shared.layout.Layout.weighted`.
+    """
+    return Layout.of_facts(facts["outputs"]).weighted(weights)
 
 
 def float_outputs(model: bytes, images: np.ndarray) -> np.ndarray:

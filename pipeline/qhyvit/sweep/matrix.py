@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from qhyvit import data, files
+from qhyvit.bundle import read_label_names
 from qhyvit.config import BuildConfig, DataConfig
 from qhyvit.errors import InputError
+from qhyvit.labels import order_hint
 from qhyvit.sweep.jobs import Job
 from qhyvit.sweep.spec import EvaluationSpec, MethodSpec, ModelSpec, Spec
 from qhyvit.targets import target
@@ -31,30 +34,45 @@ class Build:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Every job of a sweep, needed ones first, and its builds in the order of the spec."""
+    """Every job of a sweep, needed ones first, its builds in the order of the spec, and what should be known of it."""
 
     jobs: tuple[Job, ...]
     builds: tuple[Build, ...]
+    notes: tuple[str, ...] = ()
 
 
 def matrix(spec: Spec, out: Path) -> Matrix:
     """What there is to do for a spec, with its results below ``out``.
 
     Raises:
-        InputError: images, labels, weights or a latency profile are missing, or an image is in both folders.
+        InputError: images, labels, weights or a latency profile are missing, an image is in both folders, or columns of
+            labels are not a model's values.
     """
     out = out.resolve()
     hashes = _Hashes(spec)
     jobs: list[Job] = []
     builds: list[Build] = []
+    notes: list[str] = []
     for model in spec.models:
-        export = _export(model, out)
-        reference = _reference(model, export, spec.evaluation, hashes.evaluation, out)
+        export, names = _export(model, out), _names(model, hashes.columns, notes)
+        reference = _reference(model, export, spec.evaluation, names, hashes.evaluation, out)
         jobs += [export, reference]
         for method, config in spec.builds(model):
             job = _build(f"{model.label}, {method.label}", config, reference, spec.evaluation, hashes, out)
             builds.append(Build(model, method, config, job))
-    return Matrix((*jobs, *(b.job for b in builds)), tuple(builds))
+    return Matrix((*jobs, *(b.job for b in builds)), tuple(builds), tuple(notes))
+
+
+def _names(model: ModelSpec, columns: Sequence[str], notes: list[str]) -> list[str]:
+    """Names of a model's values, by which ``columns`` of labels go; none where labels are classes or nobody gave names.
+
+    Raises:
+        InputError: the file of names cannot be read, or the columns have other names.
+    """
+    names = read_label_names(model.label_names) if columns and model.label_names is not None else []
+    if hint := order_hint(columns, names):
+        notes.append(f"{model.label}: {hint}: with label_names of the model they go by the names")
+    return names
 
 
 class _Hashes:
@@ -62,12 +80,13 @@ class _Hashes:
 
     def __init__(self, spec: Spec) -> None:
         contents = data.by_content(images_in(spec.calibration.images))
-        paths, labels = data.test_files(spec.evaluation.images, spec.evaluation.labels)
-        tests = data.hash_files(paths)
+        found = data.test_files(spec.evaluation.images, spec.evaluation.labels)
+        self.columns, tests = found.columns, data.hash_files(found.paths)
         both = contents.keys() & set(tests)
         if both:
             raise InputError(f"{len(both)} images are in both folders: calibration and evaluation must differ")
-        self.evaluation = {**_way(spec.evaluation), "labelled": files.sha256("\n".join([*tests, labels]).encode())}
+        labelled = files.sha256("\n".join([*tests, found.labels]).encode())
+        self.evaluation = {**_way(spec.evaluation), "labelled": labelled}
         count = spec.calibration.count
         self.calibration: dict[int, dict[str, Any]] = {}
         for seed in spec.seeds:
@@ -102,11 +121,14 @@ def _export(model: ModelSpec, out: Path) -> Job:
     return replace(draft, arguments=arguments, outputs=outputs)
 
 
-def _reference(model: ModelSpec, export: Job, images: EvaluationSpec, hashes: dict[str, Any], out: Path) -> Job:
-    key = {"job": "reference", "export": dict(export.key), "evaluation": hashes}
+def _reference(
+    model: ModelSpec, export: Job, images: EvaluationSpec, names: list[str], hashes: dict[str, Any], out: Path
+) -> Job:  # fmt: skip
+    key = {"job": "reference", "export": dict(export.key), "evaluation": hashes, "names": names}
     draft = Job(f"float {model.label}", f"{TASKS}:reference", {}, key, needs=(export.digest,), shared=True)
     target = Path(export.arguments["folder"]) / f"float-{draft.digest}.npy"
-    arguments = {"folder": export.arguments["folder"], "target": str(target), "evaluation": images.to_json()}
+    arguments = {"folder": export.arguments["folder"], "target": str(target), "evaluation": images.to_json(),
+                 "names": names}  # fmt: skip
     return replace(draft, arguments=arguments, outputs=(str(target),))
 
 
@@ -125,6 +147,6 @@ def _build(
     folder = out / BUILDS / draft.digest
     arguments = {
         "folder": str(folder), "export": reference.arguments["folder"], "reference": reference.arguments["target"],
-        "config": config.to_json(), "evaluation": images.to_json(),
+        "config": config.to_json(), "evaluation": images.to_json(), "names": reference.arguments["names"],
     }  # fmt: skip
     return replace(draft, arguments=arguments)

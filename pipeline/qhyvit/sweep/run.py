@@ -42,6 +42,8 @@ def sweep(spec: Path, out: Path, pool: Pool, progress: Progress, log: Log, *, pa
     if parquet:
         gather.need_parquet()
     whole = matrix(read_spec(spec), out)
+    for line in whole.notes:
+        log(line)
     with files.lock(out / "lock", wait=False):
         remove_logs(whole.jobs, out)
         waiting = to_run(whole.jobs, out)

@@ -37,6 +37,7 @@ class ModelSpec(ModelConfig):
     """A model as ``qhyvit export`` takes it; ``label`` names it in the results."""
 
     label: str = setting("", "names it in the results")
+    label_names: Path | None = setting(None, "text file with the names of its values, by which columns of labels go")
 
     def __post_init__(self) -> None:
         super().__post_init__()

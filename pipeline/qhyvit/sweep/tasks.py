@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from qhyvit import data, files, stages
 from qhyvit.config import BuildConfig, ModelConfig
-from qhyvit.evaluation import Evaluation, evaluated, labelled_images, logits_of
+from qhyvit.evaluation import Evaluation, evaluated, logits_of
+from qhyvit.labels import labelled_images
 from qhyvit.sweep.spec import EvaluationSpec
 from qhyvit.tasks import task
 from qhyvit.tasks.shared.layout import Layout
@@ -31,9 +32,16 @@ def export(folder: str, model: Mapping[str, Any], seed: int) -> dict[str, Any]:
     return {name: facts[name] for name in ("classes", "input_shape", "float_error")}
 
 
-def _test_set(work: Work, evaluation: Mapping[str, Any]) -> tuple[data.Labelled, Preprocess]:
+def test_set(
+    work: Work, evaluation: Mapping[str, Any], names: Sequence[str]
+) -> tuple[data.Labelled, Preprocess]:  # fmt: skip
+    """The images of an :class:`EvaluationSpec` with what is right about them, and how they are resized.
+
+    Args:
+        names: of the model's values; columns of labels go by them.
+    """
     facts, wanted = work.json(FACTS), EvaluationSpec.parse(evaluation, "the evaluation")
-    found = labelled_images(wanted.images, wanted.labels, task(facts["task"]), facts["classes"])
+    found = labelled_images(wanted.images, wanted.labels, task(facts["task"]), facts["classes"], names=names)
     if wanted.count is not None:
         found = data.subset(found, wanted.count, SUBSET_SEED)
     return found, data.preprocess_for(wanted.images, default_preprocess(facts), wanted.resize_mode)
@@ -45,10 +53,11 @@ def _pixels(work: Work, paths: list[Path], how: Preprocess) -> Iterator[np.ndarr
     return (load_input(p, shape, how) for p in paths)
 
 
-def reference(folder: str, target: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def reference(folder: str, target: str, evaluation: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Values [N, outputs] of the float file on the test images, float64, into ``target``."""
     work = Work(Path(folder))
-    labelled, how = _test_set(work, evaluation)
+    labelled, how = test_set(work, evaluation, names)
+    data.check_labelled(labelled)
     values = logits_of(work.read(FLOAT), _pixels(work, labelled.paths, how), how)
     stream = io.BytesIO()
     np.save(stream, values)
@@ -57,15 +66,16 @@ def reference(folder: str, target: str, evaluation: Mapping[str, Any]) -> dict[s
 
 
 def build(
-    folder: str, export: str, reference: str, config: Mapping[str, Any], evaluation: Mapping[str, Any]
-) -> dict[str, Any]:
+    folder: str, export: str, reference: str, config: Mapping[str, Any], evaluation: Mapping[str, Any],
+    names: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
     """Calibrate, convert and measure; a work directory that an ended process left is gone on with."""
     source, work, found = Path(export), Work(Path(folder)), BuildConfig.parse(config, "the build")
     for name in (FLOAT, FACTS):
         files.write_bytes(work.folder / name, files.read_bytes(source / name, "export"))
     stages.calibrate(work, found.data, found.method, found.target)
     stages.convert(work)
-    measured = _measure(work, Path(reference), evaluation)
+    measured = _measure(work, Path(reference), evaluation, names)
     plan, size = stages.plan_of(work), len(work.read(MODEL))
     shutil.rmtree(work.folder)
     return {
@@ -81,8 +91,8 @@ def _without_time(plan: Any) -> bytes:
     return text.encode()
 
 
-def _measure(work: Work, reference: Path, evaluation: Mapping[str, Any]) -> Evaluation:
-    (labelled, how), facts = _test_set(work, evaluation), work.json(FACTS)
+def _measure(work: Work, reference: Path, evaluation: Mapping[str, Any], names: Sequence[str]) -> Evaluation:
+    (labelled, how), facts = test_set(work, evaluation, names), work.json(FACTS)
     floating = np.load(reference, allow_pickle=False)
     found = logits_of(work.read(MODEL), _pixels(work, labelled.paths, how), how)
     what, layout = task(facts["task"]), Layout.of_facts(facts["outputs"])

@@ -39,7 +39,8 @@ def _alike(reference: np.ndarray, outputs: np.ndarray, layout: Layout) -> Alike:
         kept[name] = 1 - float(((b - a) ** 2).mean() / max(float(a.var()), SMALLEST_POWER))
     worst = min(kept, key=kept.__getitem__)
     text = ", ".join(f"{name} {share:.2%}" for name, share in kept.items()) + " of the variance kept"
-    return Alike(kept[worst], text, kept, reading=100 * kept[worst])
+    each = tuple(100 * share for share in kept.values())
+    return Alike(kept[worst], text, kept, reading=100 * kept[worst], each=each)
 
 
 TASK = Task(

@@ -43,7 +43,8 @@ def _alike(reference: np.ndarray, outputs: np.ndarray, layout: Layout) -> Alike:
     if bool((spread < ALL_ALIKE * np.abs(reference).max(axis=0)).any()):
         doubt = "float gives nearly the same value for every image"
     figures = {"rms_error": float(error[worst]), "spread": float(spread[worst]), "r_squared": float(kept[worst])}
-    return Alike(float(kept[worst]), text, figures, doubt=doubt, reading=float(kept[worst]))
+    each = tuple(map(float, kept))
+    return Alike(each[worst], text, figures, doubt=doubt, reading=each[worst], each=each)
 
 
 def _apart(reference: np.ndarray, outputs: np.ndarray, layout: Layout) -> np.ndarray:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
-from qhyvit.errors import InputError
 from qhyvit.tasks.shared.divergence import kl_of_classes, kl_of_labels
+from qhyvit.tasks.shared.label_map import read_label_map
 from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tasks.shared.score import LabelMaps, Score, Truth
 from qhyvit.tasks.shared.task import Alike, Distance, Task
@@ -77,21 +75,6 @@ def resized_classes(logits: np.ndarray, height: int, width: int) -> np.ndarray:
     return classes_of(F.interpolate(maps, (height, width), mode="bilinear")[0].permute(1, 2, 0).numpy())
 
 
-def _read_map(path: Path) -> np.ndarray:
-    """Classes [height, width]: of gray pictures their values, of those with a palette its places, of masks 0 and 1."""
-    try:
-        with Image.open(path) as picture:
-            is_gray = picture.mode in ("1", "L", "P") or picture.mode.startswith("I")
-            found = np.asarray(picture if is_gray else picture.convert("RGB"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the label map {path}: {error}") from error
-    if found.ndim == 3:
-        if (found != found[..., :1]).any():
-            raise InputError(f"the label map {path} has colours; its pixels must be numbers of classes")
-        found = found[..., 0]
-    return found.astype(np.int64)
-
-
 def _score(outputs: np.ndarray, truth: LabelMaps, layout: Layout) -> Score:
     """Mean intersection over union of the classes that are there, and the share of pixels that are right.
 
@@ -104,7 +87,7 @@ def _score(outputs: np.ndarray, truth: LabelMaps, layout: Layout) -> Score:
     table = np.zeros((max(known) + 1,) * 2, np.int64)
     each = []
     for logits, path in zip(maps, truth.paths, strict=True):
-        labels = _read_map(path)
+        labels = read_label_map(path)
         found = np.asarray(known)[resized_classes(logits, *labels.shape)]
         counted = (labels >= 0) & (labels < len(table))
         pairs = np.bincount(labels[counted] * len(table) + found[counted], minlength=table.size)

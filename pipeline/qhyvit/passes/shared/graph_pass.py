@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 
 from qhyvit.graph.ir import Graph
+from qhyvit.latency.profile import Sizes
 from qhyvit.sim.checked import Edit
 from qhyvit.targets import Target
 
@@ -31,24 +31,32 @@ class Pass:
     Args:
         name: that of its file.
         summary: what holds of a graph behind it.
-        apply: gives an equal graph, the very same one where there is nothing to do. If ``sized``, its second argument
-            says from which sizes on that pays (:class:`qhyvit.latency.profile.Sizes`).
+        apply: gives an equal graph, the very same one where there is nothing to do.
         phase: when it runs.
         after: names of passes of its phase that have to come before it.
         only: which targets it is for; None: all.
-        targeted: ``apply`` takes the target as well, as its second argument.
+        sized: the same function where it takes, as its second argument, from which sizes on it pays; None: it takes
+            none.
+        targeted: the same where that is the target.
     """
 
     name: str
     summary: str
-    apply: Callable[..., Graph]
+    apply: Callable[[Graph], Graph]
     phase: Phase = Phase.PREPARE
     after: tuple[str, ...] = ()
     only: Callable[[Target], bool] | None = None
-    sized: bool = False
-    targeted: bool = False
+    sized: Callable[[Graph, Sizes], Graph] | None = None
+    targeted: Callable[[Graph, Target], Graph] | None = None
 
     def edit(self, target: Target) -> Edit:
         """The pass for a target, for the door that all edits go through."""
-        given = {"sizes": target.latency.sizes} if self.sized else {"target": target} if self.targeted else {}
-        return Edit(f"pass {self.name}", partial(self.apply, **given))
+        return Edit(f"pass {self.name}", self._on(target))
+
+    def _on(self, target: Target) -> Callable[[Graph], Graph]:
+        sized, targeted = self.sized, self.targeted
+        if sized is not None:
+            return lambda graph: sized(graph, target.latency.sizes)
+        if targeted is not None:
+            return lambda graph: targeted(graph, target)
+        return self.apply

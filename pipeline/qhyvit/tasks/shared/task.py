@@ -50,6 +50,7 @@ class Alike:
         decisions: how many decisions ``share`` is a share of, 0 where it is none.
         doubt: why it says little of this network, "" where it does.
         reading: the figure that people read (``Task.reading`` is its title).
+        each: the reading of every output, or of every value, where ``reading`` is that of the worst.
     """
 
     share: float
@@ -58,6 +59,7 @@ class Alike:
     decisions: int = 0
     doubt: str = ""
     reading: float = 0.0
+    each: tuple[float, ...] = ()
 
     def least(self, limit: float) -> float:
         """The lowest share that a limit lets pass: few decisions may lie below it by chance."""
