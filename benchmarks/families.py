@@ -85,11 +85,11 @@ def edgeface_xs() -> nn.Module:
     return made
 
 
-def _mobilevitv2_075() -> Any:
-    """MobileViTv2-0.75 with 1000 classes at 256 pixels; its preprocessing is the zoo's."""
+def _mobilevitv2_075(classes: int = 1000) -> Any:
+    """MobileViTv2-0.75 at 256 pixels; its preprocessing is the zoo's."""
     from qhyvit.models.shared.timm_models import import_timm
 
-    made: Any = import_timm().create_model("mobilevitv2_075", pretrained=False)
+    made: Any = import_timm().create_model("mobilevitv2_075", pretrained=False, num_classes=classes)
     made.preprocess = {
         "input_size": 256, "resize": 288, "interpolation": "bicubic", "mean": (0.0,) * 3, "std": (1.0,) * 3
     }
@@ -122,7 +122,7 @@ class _Headed(nn.Module):
 
 
 ANIMALS = 398  # the first classes of ImageNet are animals
-LABELS = 20  # of the multilabel head: classes 0 to 49, 50 to 99, ...
+LABELS = 20  # of each multilabel head
 
 
 def _against_rest(groups: Sequence[range]) -> torch.Tensor:
@@ -151,5 +151,11 @@ def mobilevitv2_075_two_logits() -> nn.Module:
 
 
 def mobilevitv2_075_labels() -> nn.Module:
-    """Twenty labels, each a group of fifty classes."""
+    """Twenty labels: classes 0 to 49, 50 to 99, ..."""
     return _Headed(_mobilevitv2_075(), _against_rest([range(50 * i, 50 * i + 50) for i in range(LABELS)]))
+
+
+def mobilevitv2_075_attributes() -> nn.Module:
+    """Twenty attributes (animal, dog, vehicle ...) by a trained head; ``benchmarks.attributes`` makes the weights."""
+    made: nn.Module = _mobilevitv2_075(LABELS)
+    return made

@@ -97,6 +97,7 @@ def _of_others(data: Path, weights: Path, work: Path) -> list[Step]:
                              weights / "edgeface_xs_gamma06_fp16.safetensors", *faces)),
         Step("tasks", _words("tasks", f"{weights / 'efficientvit_seg_b0.py'}:EfficientVitSegB0", "--input-size",
                              "384x512", *streets, "--methods", "qhyvit,minmax,ai-edge-quantizer")),
+        *_attributes(data, weights, work / "attributes"),
         Step("on_targets", _words("tasks", COMPARED, "--weights", weights / f"{COMPARED}.safetensors", "--images",
                                   data / "imagenet_train_1000", "--task", "classify", "--evaluate",
                                   data / "imagenet_val_650", "--count", 128, "--profiles", ON_TARGETS)),
@@ -111,6 +112,16 @@ def _of_others(data: Path, weights: Path, work: Path) -> list[Step]:
         Step("tables", _words("plots")),
         Step("tables", _words("tables")),
     ]  # fmt: skip
+
+
+def _attributes(data: Path, weights: Path, head: Path) -> list[Step]:
+    """The head of attributes, and builds with it."""
+    model = "mobilevitv2_075_attributes"
+    build = ("tasks", f"benchmarks/families.py:{model}", "--task", "multilabel", "--weights",
+             head / f"{model}.safetensors", "--images", data / "imagenet_train_1000", "--evaluate", data, "--labels",
+             head / "attributes.csv")  # fmt: skip
+    made = _words("attributes", "--data", data, "--weights", weights / f"{COMPARED}.safetensors", "--out", head)
+    return [Step("tasks", made), *(Step("tasks", _words(*build, "--count", count)) for count in (64, 128))]
 
 
 def _words(*words: object) -> tuple[str, ...]:
