@@ -314,12 +314,12 @@ def test_scales_learn_twice_as_long_where_every_output_counts(tiny, monkeypatch)
 
 
 def test_fast_is_what_its_options_say(tiny):
-    spelled = {"rounds": 3, "search_images": 8, "learn": 0}
+    spelled = {"rounds": 2, "search_images": 16, "learn": 0}
     fast, slow = (method("qhyvit").search(tiny, options) for options in ({"fast": True}, spelled))
     assert fast.tensors == slow.tensors
     assert all(np.array_equal(fast.constants[name], data) for name, data in slow.constants.items())
-    assert QhyvitOptions(fast=True, rounds=2, search_images=4).effective == QhyvitOptions(
-        rounds=2, search_images=4, learn=0
+    assert QhyvitOptions(fast=True, rounds=1, search_images=4).effective == QhyvitOptions(
+        rounds=1, search_images=4, learn=0
     )
     assert QhyvitOptions().effective == QhyvitOptions()
     (proposal,) = QhyvitOptions(fast=True, rounds=7).proposals(128)

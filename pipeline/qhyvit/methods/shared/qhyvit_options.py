@@ -52,7 +52,7 @@ class QhyvitOptions(Options):
     )
 
     fast: bool = setting(
-        False, "rounds of eight images where the task allows it, and nothing learned: two thirds of the time, or less"
+        False, "two rounds, of sixteen images where the task allows it, and nothing learned: two thirds of the time"
     )
 
     @property
@@ -60,7 +60,9 @@ class QhyvitOptions(Options):
         """What is done: these options, with ``fast`` carried out."""
         if not self.fast:
             return self
-        return replace(self, search_images=min(self.search_images, 8), learn=0, fast=False)
+        return replace(
+            self, rounds=min(self.rounds, 2), search_images=min(self.search_images, 16), learn=0, fast=False
+        )
 
     @property
     def fold_names(self) -> list[str]:
@@ -79,7 +81,7 @@ class QhyvitOptions(Options):
         """See :meth:`Options.proposals`."""
         default, found = QhyvitOptions(), []
         if self.fast:
-            reason = "fast: eight images chose the ranges and solved the weights; more images find better ones"
+            reason = "fast: two rounds of sixteen images chose the ranges and solved the weights; more find better ones"
             return (Proposal("Search for longer", reason, replace(self, fast=False)),)
         if self.folds != "all":
             reason = f"folds={self.folds}: channels of small values share the steps of the largest"
