@@ -121,7 +121,9 @@ def _before(graph: Graph, node: Node, source: int, values: np.ndarray) -> Graph 
             graph, layer = edit.own_constant(graph, layer, position)
             t = layer.inputs[position]
             graph = edit.with_constants(graph, {t: graph.constant(t) * factor})
-    return edit.bypassed(graph, node, source)
+    # the layer writes what the product did, which may be an output of the graph
+    nodes = tuple(replace(n, outputs=node.outputs) if n is layer else n for n in graph.nodes if n is not node)
+    return replace(graph, nodes=nodes, tensors={t: v for t, v in graph.tensors.items() if t != source})
 
 
 def _as_depthwise(graph: Graph, product: Node, source: int, factor: np.ndarray) -> Graph | None:
