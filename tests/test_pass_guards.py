@@ -15,6 +15,7 @@ from qhyvit.graph.ir import FLOAT, INT16, Graph, Node
 from qhyvit.latency.profile import Sizes
 from qhyvit.ops import spec
 from qhyvit.passes import all_passes
+from qhyvit.passes.shared.graph_pass import Phase
 from qhyvit.sim.run import Executor
 from qhyvit.targets import target
 from tests._graphs import PIECES as SIMPLE
@@ -22,8 +23,8 @@ from tests._graphs import Builder, Piece
 from tests.test_passes_values import CLOSE, FORMS
 
 # what every pass is for, however small: limits that a map of 4 x 4 x 6 is beyond
-SIZES = Sizes(columns=1, many_rows=1, cached=1)
-SMALL = replace(target("ethos-u55"), longest_mean=4, longest_stride=1, longest_product=20, largest_transpose=11)
+SIZES = Sizes(columns=1, few_rows=4, many_rows=16, cached=1)
+SMALL = replace(target("ethos-u55"), longest_mean=12, longest_stride=1, longest_product=20, largest_transpose=11)
 EDITS: dict[str, Callable[[Graph], Graph | None]] = {
     name: partial(p.apply, sizes=SIZES) if p.sized else p.edit(SMALL).apply for name, p in all_passes().items()
 }
@@ -197,6 +198,23 @@ def test_what_a_pass_takes_away_may_be_an_output(name: str) -> None:
         for t in (t for n in gone(graph, found) for t in n.outputs if t not in graph.outputs):
             what = f"{pass_name} of {name} with the output {graph.tensors[t].name}"
             same(what, replace(graph, outputs=(*graph.outputs, t)), kept, EDITS[pass_name])
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_graph_may_end_with_what_a_pass_takes_away(name: str) -> None:
+    graph, changed = built(name)
+    kept = values(graph, *(t for n in graph.nodes for t in n.outputs))
+    for pass_name, found in changed.items():
+        for t in (t for n in gone(graph, found) for t in n.outputs):
+            end = edit.without_unread(replace(graph, outputs=(t,)))
+            same(f"{pass_name} of {name} up to {graph.tensors[t].name}", end, kept, EDITS[pass_name])
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_what_a_pass_makes_in_an_island_is_computed_in_its_type(name: str) -> None:
+    for pass_name, found in built(name)[1].items():
+        if all_passes()[pass_name].phase is Phase.LOWERED:
+            assert {(n.reads, n.writes) for n in found.nodes[1:-1]} == {(TYPED[name][0], TYPED[name][0])}, pass_name
 
 
 @pytest.mark.parametrize("name", PIECES)
