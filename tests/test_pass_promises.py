@@ -14,8 +14,8 @@ from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
 from tests._graphs import Builder
+from tests._pass_graphs import EDITS, PIECES, SIZES, SMALL, TYPED
 from tests._plans import graph_of
-from tests.test_pass_guards import EDITS, PIECES, SIZES, SMALL, TYPED
 
 Promise = Callable[[Graph, Node], bool]  # of every node
 
@@ -45,7 +45,8 @@ def has_flat_bias(graph: Graph, node: Node) -> bool:
 
 def owns_constants(graph: Graph, node: Node) -> bool:
     mine = [t for t, known in zip(node.inputs, _known(graph, node), strict=True) if known]
-    return all(graph.users(t) == (node,) and node.inputs.count(t) == 1 for t in mine if graph.tensors[t].dtype != "INT32")
+    floats = [t for t in mine if graph.tensors[t].dtype == "FLOAT32"]
+    return all(graph.users(t) == (node,) and node.inputs.count(t) == 1 for t in floats)
 
 
 def has_no_constant_product(graph: Graph, node: Node) -> bool:
@@ -100,7 +101,8 @@ def is_short_mean(graph: Graph, node: Node) -> bool:
         return True
     shape, axes = _shape(graph, node.inputs[0]), sorted(graph.constant(node.inputs[1]).ravel().tolist())
     last = axes == list(range(len(shape) - len(axes), len(shape)))
-    return not last or (len(shape) == 4 and shape[:2] == (1, 1) and axes == [3] and shape[3] <= (SMALL.longest_mean or 0))
+    flat = len(shape) == 4 and shape[:2] == (1, 1) and axes == [3]
+    return not last or (flat and shape[3] <= (SMALL.longest_mean or 0))
 
 
 def is_short_product(graph: Graph, node: Node) -> bool:
@@ -121,6 +123,14 @@ def has_short_strides(graph: Graph, node: Node) -> bool:
     return not (node.op == "CONV_2D" and node.attrs.padding == "VALID" and far)
 
 
+def undoes_no_transpose(graph: Graph, node: Node) -> bool:
+    made = graph.producer(node.inputs[0])
+    if node.op != "TRANSPOSE" or made is None or made.op != "TRANSPOSE":
+        return True
+    order = graph.constant(made.inputs[1])[graph.constant(node.inputs[1])].tolist()
+    return order != sorted(order)
+
+
 def is_attention_in_parts(graph: Graph, node: Node) -> bool:
     shape = _shape(graph, node.outputs[0])
     alone = node.op == "SOFTMAX" and len(shape) == 3 and shape[0] == 4 and _reads(graph, node) == ["BATCH_MATMUL"]
@@ -137,10 +147,14 @@ PROMISES: dict[str, Promise] = {
     "hard_swishes": without("HARD_SWISH"), "squares": without("SQUARED_DIFFERENCE", "SQUARE"),
     "sums_as_means": without("SUM"), "reciprocals": without("DIV"), "rectifiers": without("LEAKY_RELU", "PRELU"),
     "batches_as_copies": without("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"), "padded_pools": without("PADV2"),
+    "padded_columns": without("PADV2"), "sunk_transposes": undoes_no_transpose,
     "guarded_roots": lambda graph, node: node.op != "RSQRT" or _reads(graph, node) != ["MEAN"],
 }  # fmt: skip
 # pieces that hold an op which a pass leaves alone for a reason of its own
-LEFT = {"padded_pools": {"ones"}}
+LEFT = {
+    "padded_pools": {"ones"}, "padded_columns": {"padded pool"},
+    "sunk_transposes": {"unfold", "fold"},
+}  # fmt: skip
 
 
 def of_pieces(names: list[str], seed: int) -> Graph:

@@ -29,7 +29,7 @@ def _constant_of(graph: Graph, node: Node) -> tuple[int, np.ndarray] | None:
         data, shape = graph.tensors[c].data, graph.tensors[x].shape
         if data is None or graph.tensors[x].is_constant or graph.tensors[x].dtype != "FLOAT32" or not shape:
             continue
-        along = math.prod(data.shape) in (1, data.shape[-1] if data.shape else 1)
+        along = data.size in (1, *data.shape[-1:])
         if along and data.size in (1, shape[-1]) and graph.tensors[node.outputs[0]].shape == shape:
             return x, np.broadcast_to(data.astype(np.float64).reshape(-1), (shape[-1],))
     return None
