@@ -111,7 +111,8 @@ def _shared_sum(b: Builder, x: int) -> int:
 
 
 def _prelu(b: Builder, x: int) -> int:
-    minus, alpha = b.tensor("minus", (), data=np.array(-1, np.float32)), b.constant(1, 1, 6)
+    minus = b.tensor("minus", (), data=np.array(-1, np.float32))
+    alpha = b.tensor("alpha", (1, 1, 6), data=np.linspace(-1.5, 1, 6, dtype=np.float32).reshape(1, 1, 6))
     below = b.add("MUL", x, minus, fused_activation_function="RELU")
     return b.add("SUB", b.add("RELU", x), b.add("MUL", below, alpha))
 
@@ -152,6 +153,17 @@ def _padded_channels(b: Builder, x: int) -> int:
     return b.conv(b.add("PAD", b.add("GATHER", b.input, b.integers(2, 0, 1), axis=3), pads), 5, 3)
 
 
+def _sum_on_the_right(b: Builder, x: int) -> int:
+    t = b.add("ADD", b.tokens(x), b.constant(16, 6))
+    return b.add("BATCH_MATMUL", b.add("TANH", t), t, adj_y=True)
+
+
+def _between_linears(b: Builder, x: int) -> int:
+    """What a layer gives is read by a sum with a constant and by other linears."""
+    y = b.linear(x, 5)
+    return b.add("MUL", b.add("ADD", y, b.constant(5)), b.add("ADD", b.linear(y, 5), b.add("TANH", b.linear(y, 5))))
+
+
 def _turned_twice(b: Builder, x: int) -> int:
     """A TRANSPOSE behind a TRANSPOSE that it does not undo, and one that it does."""
     t = b.add("TRANSPOSE", b.add("TRANSPOSE", x, b.integers(0, 3, 1, 2)), b.integers(0, 3, 1, 2))
@@ -177,13 +189,18 @@ WHOLE: dict[str, Piece] = {
         "MEAN", b.add("MUL", x, x), b.integers(3), keep_dims=True))),
     "shared constant": lambda b, x: (lambda c: b.add("MUL", b.add("TANH", b.add("MUL", x, c)), c))(b.constant(4, 4, 6)),
     "factor of both": _factor_of_both, "turned and flat": _turned_and_flat, "padded channels": _padded_channels,
-    "turned twice": _turned_twice,
+    "turned twice": _turned_twice, "sum on the right": _sum_on_the_right,
+    "layer and term": lambda b, x: b.add("ADD", b.linear(x, 5), b.constant(5)),
+    "term and layer": lambda b, x: b.add("ADD", b.constant(1, 1, 1, 5), b.linear(x, 5)),
+    "layer, term, linears": _between_linears,
+    "flat mean": lambda b, x: b.add("MEAN", b.reshape(x, 1, 1, 16, 6), b.integers(3), keep_dims=True),
     **{f"product {rank} {x} {y}": _product(rank, x, y)
        for rank, x, y in itertools.product((2, 3), (False, True), (False, True))},
 }  # fmt: skip
 TYPED: dict[str, tuple[str, Piece]] = {
     "float row": (FLOAT, _row), "float twins": (FLOAT, _twins), "int16 mean": (INT16, SIMPLE["mean"]),
-    "int16 mean of squares": (INT16, WHOLE["bare root"]),
+    "int16 mean of squares": (INT16, WHOLE["bare root"]), "float mean": (FLOAT, SIMPLE["mean"]),
+    "int16 row": (INT16, _row), "int16 twins": (INT16, _twins),
 }  # fmt: skip
 PIECES: dict[str, Piece] = {**FORMS, **WHOLE, **{name: piece for name, (_, piece) in TYPED.items()}}
 

@@ -19,6 +19,7 @@ from tests._graphs import Builder
 from tests._pass_graphs import EDITS, KINDS, LAYERS, PIECES, PLACES, TYPED
 from tests.test_passes_values import CLOSE
 
+
 def values(graph: Graph, *wanted: int) -> dict[int, torch.Tensor]:
     pixels = torch.rand(2, 4, 4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
     return Executor(graph, torch.float64, exact=True).run(pixels, None, wanted)
