@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
+from qhyvit.graph import edit
 from qhyvit.graph.ir import FLOAT, INT16, Graph, Node
 from qhyvit.latency.profile import Sizes
 from qhyvit.ops import spec
@@ -203,6 +204,18 @@ TYPED: dict[str, tuple[str, Piece]] = {
     "int16 row": (INT16, _row), "int16 twins": (INT16, _twins),
 }  # fmt: skip
 PIECES: dict[str, Piece] = {**FORMS, **WHOLE, **{name: piece for name, (_, piece) in TYPED.items()}}
+
+
+@cache
+def built(name: str) -> tuple[Graph, dict[str, Graph]]:
+    """A piece behind a convolution and in front of a linear, and what each pass that changes it makes of it."""
+    b = Builder(np.random.default_rng(2))
+    graph = edit.without_unread(b.graph(b.linear(PIECES[name](b, b.conv(b.input)), 4)))
+    if name in TYPED:
+        inside = [t for n in graph.nodes[1:-1] for t in n.outputs]
+        graph = edit.computed_in(graph, inside, TYPED[name][0], TYPED[name][0])
+    found = {p: edited(graph) for p, edited in EDITS.items()}
+    return graph, {p: g for p, g in found.items() if g is not None and g is not graph and g.nodes != graph.nodes}
 
 
 # --- convolutions of every kind ---

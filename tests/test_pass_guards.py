@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
@@ -16,25 +15,13 @@ from qhyvit.passes import all_passes
 from qhyvit.passes.shared.graph_pass import Phase
 from qhyvit.sim.run import Executor
 from tests._graphs import Builder
-from tests._pass_graphs import EDITS, KINDS, LAYERS, PIECES, PLACES, TYPED
+from tests._pass_graphs import EDITS, KINDS, LAYERS, PIECES, PLACES, TYPED, built
 from tests.test_passes_values import CLOSE
 
 
 def values(graph: Graph, *wanted: int) -> dict[int, torch.Tensor]:
     pixels = torch.rand(2, 4, 4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 2 - 1
     return Executor(graph, torch.float64, exact=True).run(pixels, None, wanted)
-
-
-@cache
-def built(name: str) -> tuple[Graph, dict[str, Graph]]:
-    """A piece behind a convolution and in front of a linear, and what each pass that changes it makes of it."""
-    b = Builder(np.random.default_rng(2))
-    graph = edit.without_unread(b.graph(b.linear(PIECES[name](b, b.conv(b.input)), 4)))
-    if name in TYPED:
-        inside = [t for n in graph.nodes[1:-1] for t in n.outputs]
-        graph = edit.computed_in(graph, inside, TYPED[name][0], TYPED[name][0])
-    found = {p: edited(graph) for p, edited in EDITS.items()}
-    return graph, {p: g for p, g in found.items() if g is not None and g is not graph and g.nodes != graph.nodes}
 
 
 def gone(graph: Graph, found: Graph) -> list[Node]:

@@ -18,7 +18,7 @@ from qhyvit.ops import spec
 from qhyvit.passes import all_passes, passes_of
 from qhyvit.passes.shared.graph_pass import Phase
 from tests._graphs import Builder
-from tests._pass_graphs import EDITS, PIECES, SIZES, SMALL, TYPED
+from tests._pass_graphs import EDITS, PIECES, SIZES, SMALL, TYPED, built
 from tests._plans import graph_of
 from tests._targets import KINDS
 
@@ -252,6 +252,21 @@ def test_a_pass_begins_where_its_target_says(name: str, piece: str, within: dict
 
     assert [n.op for n in found(within).nodes] != [n.op for n in graph.nodes]
     assert found(beyond).nodes == graph.nodes
+
+
+@pytest.mark.parametrize(("name", "piece"), [
+    ("layer_norms", "norm"), ("exponentials", "softmax attention"), ("float_sums_of_squares", "int16 row"),
+    ("int16_sums", "float mean"), ("equal_nodes", "MUL itself"), ("few_rows", "product 2 True True"),
+    ("rectifiers", "relu"), ("one_split", "slices"), ("own_layers", "conv"), ("pixel_batches", "turn"),
+    ("prescribed_ranges", "softmax attention"), ("broadcast_ranks", "tokens"), ("guarded_roots", "norm"),
+    ("constant_product", "product"), ("row_layers", "conv"), ("sample_norms", "norm"), ("channel_order", "conv"),
+    ("padded_columns", "attention"), ("padded_pools", "pad"), ("own_right_operand", "gram"),
+])  # fmt: skip
+def test_what_a_pass_is_not_for_stays(name: str, piece: str) -> None:
+    graph = built(piece)[0]
+    found = EDITS[name](graph)
+    assert found is not None
+    assert found.nodes == graph.nodes
 
 
 @pytest.mark.parametrize("power", [4.5, -4.5, 0.25, 0.0])

@@ -202,8 +202,7 @@ def test_pools_see_no_infinity(made, pads, kernel, stride, rectified, expected, 
     assert ops(finite(graph)) == ops(graph)
     found = padded_pools.apply(graph)
     check_same(graph, found)
-    assert "PADV2" not in ops(found)
-    assert expected in ops(found)
+    assert {"PADV2", "PAD", "CONCATENATION", "MAX_POOL_2D"} & set(ops(found)) == {"MAX_POOL_2D", expected}
     read = [found.tensors[t].data for n in found.nodes for t in n.inputs]
     assert all(data is None or np.isfinite(data).all() for data in read)
 
