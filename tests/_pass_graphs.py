@@ -138,6 +138,18 @@ def _product(rank: int, adj_x: bool, adj_y: bool) -> Piece:
     return piece
 
 
+def _few_columns(b: Builder, x: int) -> int:
+    """Six columns of three rows times sixteen rows of three."""
+    few = b.add("SLICE", b.reshape(x, 16, 6), b.integers(0, 0), b.integers(3, 6))
+    return b.add("BATCH_MATMUL", few, b.reshape(b.input, 16, 3), adj_x=True, adj_y=True)
+
+
+def _many_columns(b: Builder, x: int) -> int:
+    """Three rows of sixteen times six columns of them."""
+    few = b.add("TRANSPOSE", b.reshape(b.input, 16, 3), b.integers(1, 0))
+    return b.add("BATCH_MATMUL", few, b.reshape(x, 16, 6))
+
+
 def _factor_of_both(b: Builder, x: int) -> int:
     t = b.add("MUL", b.reshape(x, 16, 6), b.constant(6))
     return b.add("FULLY_CONNECTED", t, t, -1)
@@ -190,7 +202,8 @@ WHOLE: dict[str, Piece] = {
         "MEAN", b.add("MUL", x, x), b.integers(3), keep_dims=True))),
     "shared constant": lambda b, x: (lambda c: b.add("MUL", b.add("TANH", b.add("MUL", x, c)), c))(b.constant(4, 4, 6)),
     "factor of both": _factor_of_both, "turned and flat": _turned_and_flat, "padded channels": _padded_channels,
-    "turned twice": _turned_twice, "sum on the right": _sum_on_the_right,
+    "turned twice": _turned_twice, "few columns": _few_columns, "many columns": _many_columns,
+    "sum on the right": _sum_on_the_right,
     "layer and term": lambda b, x: b.add("ADD", b.linear(x, 5), b.constant(5)),
     "term and layer": lambda b, x: b.add("ADD", b.constant(1, 1, 1, 5), b.linear(x, 5)),
     "layer, term, linears": _between_linears,

@@ -11,11 +11,12 @@ import torch
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
-from qhyvit.passes import all_passes
+from qhyvit.passes import passes_of
 from qhyvit.passes.shared.graph_pass import Phase
 from qhyvit.sim.run import Executor
 from tests._graphs import Builder
 from tests._pass_graphs import EDITS, KINDS, LAYERS, PIECES, PLACES, TYPED, built
+from tests._targets import INTEGER
 from tests.test_passes_values import CLOSE
 
 
@@ -69,9 +70,10 @@ def test_a_graph_may_end_with_what_a_pass_takes_away(name: str) -> None:
 
 @pytest.mark.parametrize("name", TYPED)
 def test_what_a_pass_makes_in_an_island_is_computed_in_its_type(name: str) -> None:
-    for pass_name, found in built(name)[1].items():
-        if all_passes()[pass_name].phase is Phase.LOWERED:
-            assert {(n.reads, n.writes) for n in found.nodes[1:-1]} == {(TYPED[name][0], TYPED[name][0])}, pass_name
+    graph, own = built(name)[0], TYPED[name][0]
+    for each in passes_of(Phase.LOWERED, INTEGER):
+        found = each.apply(graph)
+        assert {(n.reads, n.writes) for n in found.nodes[1:-1]} == {(own, own)}, each.name
 
 
 @pytest.mark.parametrize("name", PIECES)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node, Tensor
@@ -17,6 +16,7 @@ from qhyvit.latency.profile import Sizes
 from qhyvit.ops import spec
 from qhyvit.passes import all_passes, passes_of
 from qhyvit.passes.shared.graph_pass import Phase
+from qhyvit.sim.run import Executor
 from tests._graphs import Builder
 from tests._pass_graphs import EDITS, PIECES, SIZES, SMALL, TYPED, built
 from tests._plans import graph_of
@@ -212,9 +212,19 @@ def of_pieces(names: list[str], seed: int) -> Graph:
     return edit.without_unread(graph_of(b, *[b.linear(y, 3) for y in outputs]))
 
 
-@settings(deadline=None, max_examples=50, derandomize=True)
-@given(st.lists(st.sampled_from(sorted(set(PIECES) - set(TYPED))), min_size=2, max_size=5), st.integers(0, 2**16))
-def test_what_a_pass_says_of_its_result_holds_of_every_node(names: list[str], seed: int) -> None:
+@pytest.mark.parametrize("seed", range(12))
+def test_what_a_pass_says_of_its_result_holds_of_every_node(seed: int) -> None:
+    """Five pieces in a graph, each among others twice in all seeds."""
+    every = np.random.default_rng(seed // 6).permutation(sorted(set(PIECES) - set(TYPED))).tolist()
+    for names in batched(every[seed % 6 :: 6]):
+        check_promises(names, seed)
+
+
+def batched(names: list[str]) -> Iterator[list[str]]:
+    return (names[i : i + 5] for i in range(0, len(names), 5))
+
+
+def check_promises(names: list[str], seed: int) -> None:
     graph = of_pieces(names, seed)
     for name, promise in PROMISES.items():
         found = EDITS[name](graph)
@@ -284,6 +294,18 @@ def test_a_root_may_be_kept_from_a_tenthousandth_and_not_from_more() -> None:
         low = b.tensor("floor", (), data=np.array(floor, np.float32))
         graph = b.graph(b.add("DIV", b.input, b.add("MAXIMUM", root, low)))
         assert (EDITS["quotients"](graph) is not graph) == goes
+
+
+def test_near_zero_a_floor_counts_as_before() -> None:
+    b = Builder(np.random.default_rng(0))
+    root = b.add("SQRT", b.add("MUL", b.input, b.input))
+    floor = b.tensor("floor", (), data=np.array(1e-5, np.float32))
+    graph = b.graph(b.add("DIV", b.input, b.add("MAXIMUM", root, floor)))
+    found = EDITS["quotients"](graph)
+    assert found is not None
+    pixels = torch.linspace(-1e-7, 1e-7, 48, dtype=torch.float64).reshape(1, 4, 4, 3)
+    one, two = (Executor(g, torch.float64).rows(pixels) for g in (graph, found))
+    assert torch.allclose(two, one, rtol=1e-3, atol=0.0)
 
 
 def test_a_bias_that_is_computed_stays_in_its_layer() -> None:
