@@ -69,11 +69,12 @@ def _with_ones(b: Builder, x: int) -> int:
     return b.add("ADD", over, b.add("SLICE", both, b.integers(0, 0, 6), b.integers(1, 16, 1)))
 
 
-def _sample_norm(b: Builder, x: int) -> int:
+def _sample_norm(b: Builder, x: int, eps: float = 0.1) -> int:
     row = b.reshape(b.add("TRANSPOSE", x, b.integers(0, 3, 1, 2)), 1, 1, 96)
     centre = b.add("SUB", row, b.add("MEAN", row, b.integers(2), keep_dims=True))
     variance = b.add("MEAN", b.add("MUL", centre, centre), b.integers(2), keep_dims=True)
-    root = b.add("RSQRT", b.add("ADD", variance, b.constant(1, 1, 1, low=0.1)))
+    variance = b.add("ADD", variance, b.constant(1, 1, 1, low=eps)) if eps else variance
+    root = b.add("RSQRT", variance)
     return b.add("TRANSPOSE", b.reshape(b.add("MUL", centre, root), 1, 6, 4, 4), b.integers(0, 2, 3, 1))
 
 
@@ -166,6 +167,16 @@ def _padded_channels(b: Builder, x: int) -> int:
     return b.conv(b.add("PAD", b.add("GATHER", b.input, b.integers(2, 0, 1), axis=3), pads), 5, 3)
 
 
+def _taps(term: str) -> Piece:
+    """A factor or a term a channel in front of a depthwise convolution."""
+
+    def piece(b: Builder, x: int) -> int:
+        y = b.add(term, b.add("TANH", x), b.constant(6))
+        return b.add("DEPTHWISE_CONV_2D", y, b.constant(1, 2, 3, 6), b.constant(6), padding="VALID")
+
+    return piece
+
+
 def _sum_on_the_right(b: Builder, x: int) -> int:
     t = b.add("ADD", b.tokens(x), b.constant(16, 6))
     return b.add("BATCH_MATMUL", b.add("TANH", t), t, adj_y=True)
@@ -203,7 +214,8 @@ WHOLE: dict[str, Piece] = {
     "shared constant": lambda b, x: (lambda c: b.add("MUL", b.add("TANH", b.add("MUL", x, c)), c))(b.constant(4, 4, 6)),
     "factor of both": _factor_of_both, "turned and flat": _turned_and_flat, "padded channels": _padded_channels,
     "turned twice": _turned_twice, "few columns": _few_columns, "many columns": _many_columns,
-    "sum on the right": _sum_on_the_right,
+    "sum on the right": _sum_on_the_right, "taps behind a term": _taps("SUB"), "taps behind a factor": _taps("MUL"),
+    "sample norm without eps": lambda b, x: _sample_norm(b, x, eps=0.0),
     "layer and term": lambda b, x: b.add("ADD", b.linear(x, 5), b.constant(5)),
     "term and layer": lambda b, x: b.add("ADD", b.constant(1, 1, 1, 5), b.linear(x, 5)),
     "layer, term, linears": _between_linears,

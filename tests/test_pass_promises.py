@@ -264,6 +264,14 @@ def test_a_pass_begins_where_its_target_says(name: str, piece: str, within: dict
     assert found(beyond).nodes == graph.nodes
 
 
+@pytest.mark.parametrize("piece", ["sample norm", "sample norm without eps"])
+def test_a_norm_of_a_map_has_its_sum_of_squares_whatever_its_eps(piece: str) -> None:
+    found = EDITS["sample_norms"](built(piece)[0])
+    assert found is not None
+    squares = [n for n in found.nodes if n.op == "FULLY_CONNECTED" and n.inputs[0] == n.inputs[1]]
+    assert len(squares) == 1
+
+
 @pytest.mark.parametrize(("name", "piece"), [
     ("layer_norms", "norm"), ("exponentials", "softmax attention"), ("float_sums_of_squares", "int16 row"),
     ("int16_sums", "float mean"), ("equal_nodes", "MUL itself"), ("few_rows", "product 2 True True"),
