@@ -29,7 +29,7 @@ def _constant_of(graph: Graph, node: Node) -> tuple[int, np.ndarray] | None:
         data, shape = graph.tensors[c].data, graph.tensors[x].shape
         if data is None or graph.tensors[x].is_constant or graph.tensors[x].dtype != "FLOAT32" or not shape:
             continue
-        along = math.prod(data.shape) in (1, data.shape[-1] if data.shape else 1)
+        along = data.size in (1, *data.shape[-1:])
         if along and data.size in (1, shape[-1]) and graph.tensors[node.outputs[0]].shape == shape:
             return x, np.broadcast_to(data.astype(np.float64).reshape(-1), (shape[-1],))
     return None
@@ -121,7 +121,9 @@ def _before(graph: Graph, node: Node, source: int, values: np.ndarray) -> Graph 
             graph, layer = edit.own_constant(graph, layer, position)
             t = layer.inputs[position]
             graph = edit.with_constants(graph, {t: graph.constant(t) * factor})
-    return edit.bypassed(graph, node, source)
+    # the layer writes what the product did, which may be an output of the graph
+    nodes = tuple(replace(n, outputs=node.outputs) if n is layer else n for n in graph.nodes if n is not node)
+    return replace(graph, nodes=nodes, tensors={t: v for t, v in graph.tensors.items() if t != source})
 
 
 def _as_depthwise(graph: Graph, product: Node, source: int, factor: np.ndarray) -> Graph | None:

@@ -20,7 +20,7 @@ from qhyvit.passes.shared.graph_pass import Pass
 def _suits(graph: Graph, node: Node, lanes: int) -> bool:
     """Whether ``node`` is a convolution for which two pixels at once are less work than two times one."""
     attrs: Any = node.attrs
-    if node.op != "CONV_2D" or attrs.padding != "VALID" or attrs.dilation_w_factor != 1 or len(node.inputs) < 3:
+    if node.op != "CONV_2D" or attrs.padding != "VALID" or attrs.dilation_w_factor != 1:
         return False
     weight, out = graph.tensors[node.inputs[1]], graph.tensors[node.outputs[0]].shape
     dense = weight.data is not None and weight.shape[3] == graph.tensors[node.inputs[0]].shape[3]
@@ -34,10 +34,11 @@ def _twice(weight: np.ndarray, stride: int) -> np.ndarray:
 
 
 def _in_pairs(graph: Graph, node: Node) -> Graph:
-    attrs, out, (read, weight, bias) = vars(node.attrs), graph.tensors[node.outputs[0]].shape, node.inputs[:3]
+    attrs, out, (read, weight, *bias) = vars(node.attrs), graph.tensors[node.outputs[0]].shape, node.inputs
     stride, chain = attrs["stride_w"], Chain(graph, node)
-    twice = chain.constant(_twice(graph.constant(weight), stride)), chain.constant(np.tile(graph.constant(bias), 2))
-    made = chain.add("CONV_2D", read, *twice, **{**attrs, "stride_w": 2 * stride})
+    weights = chain.constant(_twice(graph.constant(weight), stride))
+    biases = [chain.constant(np.tile(graph.constant(t), 2)) for t in bias if t >= 0]
+    made = chain.add("CONV_2D", read, weights, *biases, **{**attrs, "stride_w": 2 * stride})
     return chain.instead("RESHAPE", made, chain.constant(out), new_shape=out)
 
 

@@ -66,12 +66,12 @@ def _paired(weight: np.ndarray, left: int, pairs: int) -> np.ndarray:
 
 def _in_pairs(graph: Graph, stem: _Stem) -> Graph:
     node, weight, (down, across) = stem.node, graph.constant(stem.node.inputs[1]), stem.pads
-    _, height, width, channels = graph.tensors[stem.source].shape
+    images, height, width, channels = graph.tensors[stem.source].shape
     pairs, left, right = _columns(width, weight.shape[2], across)
     if width % 2 or right < 0:
         return graph
     chain, pads = Chain(graph, node), [[0, 0], down, [left, right], [0, 0]]
-    read = chain.reshape(stem.source, 1, height, width // 2, 2 * channels)
+    read = chain.reshape(stem.source, images, height, width // 2, 2 * channels)
     if np.any(pads):
         read = chain.add("PAD", read, chain.constant(pads))
     wide = chain.constant(_paired(weight, across[0], pairs))

@@ -9,6 +9,7 @@ import torch
 
 from qhyvit.graph.ir import Graph, Node
 from qhyvit.ops import spec
+from qhyvit.ops.shared.spec import FusedActivation, activate
 
 LONGEST = 16  # ops of a norm or a softmax, in the longest form that was seen
 EQUAL = 1e-6  # relative, in float64: constants are float32
@@ -50,5 +51,7 @@ def results_of(
             else:
                 operands.append(data)
         result = op.forward(operands, node.attrs)
-        values.update(zip(node.outputs, result if isinstance(result, tuple) else (result,), strict=True))
+        fused = getattr(node.attrs, "fused_activation_function", FusedActivation.NONE)
+        made = result if isinstance(result, tuple) else (result,)
+        values.update(zip(node.outputs, (activate(y, fused) for y in made), strict=True))
     return values
