@@ -146,7 +146,7 @@ def executorch_make(model: Path, images: np.ndarray, out: Path) -> None:
     program = torch.export.load(model.with_suffix(".pt2"))
     quantizer = xnnpack_quantizer.XNNPACKQuantizer()
     quantizer.set_global(xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True))
-    seen = [(torch.from_numpy(image[None]),) for image in images]
+    seen = [(torch.from_numpy(image)[None],) for image in images]  # numpy's own [None] has stride 0, which it refuses
     write(program, "float.pte")
     watched = prepare_pt2e(program.module(), quantizer)
     with torch.no_grad():
@@ -163,7 +163,7 @@ def executorch_infer(file: Path) -> Infer:
 
     _unsafe_reset_threadpool(1)
     method = Runtime.get().load_program(file).load_method("forward")
-    return lambda x: np.asarray(method.execute([torch.from_numpy(x)])[0])
+    return lambda x: np.asarray(method.execute([torch.from_numpy(x[0])[None]])[0])  # a stride of its own
 
 
 def litert_infer(file: Path) -> Infer:

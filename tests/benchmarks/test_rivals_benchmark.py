@@ -61,9 +61,9 @@ def test_files_that_were_made_are_taken_up(runtime, labels, tmp_path):
 
 def test_a_runtime_that_makes_no_file_is_told_and_left_out(tmp_path, capsys):
     np.save(tmp_path / "images.npy", np.zeros((1, 3, 8, 8), np.float32))
-    args = SimpleNamespace(runtimes="executorch", work=tmp_path, python=Path(sys.executable))
+    args = SimpleNamespace(runtimes="ncnn", work=tmp_path, python=Path(sys.executable))
     assert _rivals(args, tmp_path / "model.onnx", tmp_path / "images.npy") == []
-    assert capsys.readouterr().out.startswith("executorch: ")
+    assert capsys.readouterr().out.startswith("ncnn: ")
 
 
 def test_pytorchs_own_export_lies_beside_the_onnx_file(tmp_path, monkeypatch):
