@@ -1,9 +1,10 @@
 """Other runtimes beside LiteRT, float and int8 of one model: how right, how like float, how large, how fast.
 
 The rivals run in an environment of their own (``pip install -r requirements/rivals.txt``), from an ONNX file of the
-same module, which takes this environment's ``onnx`` extra. Each quantizes as its documentation says, on the same images
-as the others. For the times every file has a process, which runs in bursts, one file's after the other's, one thread
-each; measure them on a machine left to itself. ``--prepare`` does all before, and a second call takes it up. Example:
+same module, which takes this environment's ``onnx`` extra, or from PyTorch's export of it (ExecuTorch).
+Each quantizes as its documentation says, on the same images as the others. For the times every file has a process,
+which runs in bursts, one file's after the other's, one thread each; measure them on a machine left to itself.
+``--prepare`` does all before, and a second call takes it up. Example:
 
     python -m venv rivals && rivals/bin/pip install -r requirements/rivals.txt
     python -m benchmarks.rivals mobilevitv2_075 --weights W.safetensors --images train/ --evaluate val/ \\
@@ -36,9 +37,11 @@ from qhyvit_device.preprocess import normalize
 from qhyvit_device.statistics import ratio
 
 CHILD = Path(__file__).with_name("rivals_child.py")
-ENDS = {"onnxruntime": "onnx", "openvino": "xml", "mnn": "mnn"}
-SAYS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "mnn": "MNN", "litert": "LiteRT"}
-INT8 = {"onnxruntime": "static int8", "openvino": "NNCF int8", "mnn": "int8 weights"}
+ENDS = {"onnxruntime": "onnx", "openvino": "xml", "mnn": "mnn", "ncnn": "param", "executorch": "pte"}
+SAYS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "mnn": "MNN", "ncnn": "ncnn", "executorch": "ExecuTorch",
+        "litert": "LiteRT"}  # fmt: skip
+INT8 = {"onnxruntime": "static int8", "openvino": "NNCF int8", "mnn": "int8 weights",
+        "executorch": "XNNPACK int8"}  # fmt: skip
 TURNS, BURST_MS = 40, 150.0
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
@@ -54,7 +57,7 @@ class _File:
 
     @property
     def size(self) -> int:
-        """In bytes; OpenVINO keeps weights beside the graph."""
+        """In bytes; OpenVINO and ncnn keep weights beside the graph."""
         beside = self.path.with_suffix(".bin")
         return self.path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
 
@@ -63,13 +66,14 @@ class _File:
         return [str(self.python), str(CHILD), what, self.runtime, str(self.path), *map(str, more)]
 
 
-def _onnx(module: torch.nn.Module, shape: Sequence[int], place: Path) -> Path:
-    """The module as ONNX, batch 1."""
+def _graphs(module: torch.nn.Module, shape: Sequence[int], place: Path) -> Path:
+    """The module as ONNX, batch 1, and beside it PyTorch's own export, which ExecuTorch takes."""
     height, width, channels = shape
     path = place / "model.onnx"
     example = (torch.zeros(1, channels, height, width),)
     torch.onnx.export(module.eval(), example, str(path), dynamo=False, opset_version=17, input_names=["x"],
                       output_names=["y"])  # fmt: skip
+    torch.export.save(torch.export.export(module, example), path.with_suffix(".pt2"))
     return path
 
 
@@ -77,7 +81,9 @@ def _rivals(args: argparse.Namespace, model: Path, images: Path) -> list[_File]:
     """Float and int8 of each runtime; one that cannot make them is told and left out."""
     found = []
     for runtime in args.runtimes.split(","):
-        place, kinds = args.work / runtime, {"float": "float", "int8": INT8[runtime]}
+        place, kinds = args.work / runtime, {"float": "float"}
+        if runtime in INT8:
+            kinds["int8"] = INT8[runtime]
         place.mkdir(exist_ok=True)
         paths = [place / f"{kind}.{ENDS[runtime]}" for kind in kinds]
         if not all(path.is_file() for path in paths):
@@ -138,7 +144,7 @@ def rows_of(args: argparse.Namespace) -> list[dict[str, Any]]:
     here = Path(sys.executable)
     made = [_File("LiteRT float", "litert", args.work / "float.tflite", here)]
     made += [_File("qhyvit int8, LiteRT", "litert", path, here) for path in args.ours]
-    made += _rivals(args, _onnx(source.reference, source.shape, args.work), given)
+    made += _rivals(args, _graphs(source.reference, source.shape, args.work), given)
     logits = []
     for file in made:
         kept = args.work / f"{files.sha256(file.path.read_bytes())}.npy"

@@ -3,6 +3,7 @@
 This file imports nothing of qhyvit. Images come as [N, 3, H, W] float32. Commands:
 
     rivals_child.py make RUNTIME model.onnx images.npy OUT   # OUT/float and OUT/int8, whatever the runtime calls them
+                                                            # (ExecuTorch reads model.pt2 beside it)
     rivals_child.py run RUNTIME FILE images.npy logits.npy
     rivals_child.py time RUNTIME FILE images.npy   # for each number on stdin so many runs: their milliseconds, one line
 """
@@ -97,6 +98,74 @@ def mnn_infer(file: Path) -> Infer:
     return infer
 
 
+def ncnn_make(model: Path, images: np.ndarray, out: Path) -> None:
+    """Its converter pnnx, weights in 32 bits. Float alone: neither wheel has ncnn2table and ncnn2int8."""
+    import ncnn
+
+    made = [out / f"float.{end}" for end in ("param", "bin")]
+    shape = ",".join(map(str, (1, *images.shape[1:])))
+    command = [Path(sys.executable).with_name("pnnx"), model.name, "fp16=0", f"ncnnparam={made[0]}",
+               f"ncnnbin={made[1]}", f"inputshape=[{shape}]"]  # fmt: skip
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=model.parent)
+    if ncnn.Net().load_param(str(made[0])):  # pnnx writes layers that ncnn lacks, and ends well
+        made[0].unlink()
+        raise SystemExit("pnnx left layers that ncnn does not have")
+
+
+def ncnn_infer(file: Path) -> Infer:
+    """One thread, float in 32 bits."""
+    import ncnn
+
+    net = ncnn.Net()
+    net.opt.num_threads = 1
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
+    if net.load_param(str(file)) or net.load_model(str(file.with_suffix(".bin"))):
+        raise SystemExit(f"ncnn does not load {file}")
+
+    def infer(x: np.ndarray) -> np.ndarray:
+        with net.create_extractor() as run:
+            run.input("in0", ncnn.Mat(x[0]))
+            return np.array(run.extract("out0")[1])
+
+    return infer
+
+
+def executorch_make(model: Path, images: np.ndarray, out: Path) -> None:
+    """XNNPACK's quantizer in PyTorch's export as documented: static, weights by channel, lowered to XNNPACK."""
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
+    from executorch.exir import to_edge_transform_and_lower
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    def write(program: torch.export.ExportedProgram, name: str) -> None:
+        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        (out / name).write_bytes(lowered.to_executorch().buffer)
+
+    program = torch.export.load(model.with_suffix(".pt2"))
+    quantizer = xnnpack_quantizer.XNNPACKQuantizer()
+    quantizer.set_global(xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True))
+    seen = [(torch.from_numpy(image)[None],) for image in images]  # numpy's own [None] has stride 0, which it refuses
+    write(program, "float.pte")
+    watched = prepare_pt2e(program.module(), quantizer)
+    with torch.no_grad():
+        for example in seen:
+            watched(*example)
+    write(torch.export.export(convert_pt2e(watched), seen[0]), "int8.pte")
+
+
+def executorch_infer(file: Path) -> Infer:
+    """One thread: its pool has a size of its own, which is set before a file is loaded."""
+    import torch
+    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+    from executorch.runtime import Runtime
+
+    _unsafe_reset_threadpool(1)
+    method = Runtime.get().load_program(file).load_method("forward")
+    return lambda x: np.asarray(method.execute([torch.from_numpy(x[0])[None]])[0])  # a stride of its own
+
+
 def litert_infer(file: Path) -> Infer:
     """LiteRT with XNNPACK, one thread; for its time alone: an int8 file is given float's bytes."""
     from ai_edge_litert.interpreter import Interpreter
@@ -113,8 +182,10 @@ def litert_infer(file: Path) -> Infer:
     return infer
 
 
-MAKE = {"onnxruntime": onnxruntime_make, "openvino": openvino_make, "mnn": mnn_make}
-INFER = {"onnxruntime": onnxruntime_infer, "openvino": openvino_infer, "mnn": mnn_infer, "litert": litert_infer}
+MAKE = {"onnxruntime": onnxruntime_make, "openvino": openvino_make, "mnn": mnn_make, "ncnn": ncnn_make,
+        "executorch": executorch_make}  # fmt: skip
+INFER = {"onnxruntime": onnxruntime_infer, "openvino": openvino_infer, "mnn": mnn_infer, "ncnn": ncnn_infer,
+         "executorch": executorch_infer, "litert": litert_infer}  # fmt: skip
 
 
 def main() -> None:
