@@ -30,7 +30,7 @@ def gone(graph: Graph, found: Graph) -> list[Node]:
     return [n for n in graph.nodes if n not in found.nodes]
 
 
-def same(what: str, graph: Graph, expected: dict[int, torch.Tensor], edited: Callable[[Graph], Graph | None]) -> None:
+def assert_same(what: str, graph: Graph, expected: dict[int, torch.Tensor], edited: Callable[[Graph], Graph | None]) -> None:
     """An edit leaves the outputs of a graph what they are, in their shapes."""
     after = edited(graph)
     assert after is not None, what
@@ -52,10 +52,10 @@ def test_what_a_pass_takes_away_may_be_an_output(name: str) -> None:
     graph, changed = built(name)
     kept = values(graph, *(t for n in graph.nodes for t in n.outputs))
     for pass_name, found in changed.items():
-        same(f"{pass_name} of {name}", graph, kept, EDITS[pass_name])
+        assert_same(f"{pass_name} of {name}", graph, kept, EDITS[pass_name])
         for t in (t for n in gone(graph, found) for t in n.outputs if t not in graph.outputs):
             what = f"{pass_name} of {name} with the output {graph.tensors[t].name}"
-            same(what, replace(graph, outputs=(*graph.outputs, t)), kept, EDITS[pass_name])
+            assert_same(what, replace(graph, outputs=(*graph.outputs, t)), kept, EDITS[pass_name])
 
 
 @pytest.mark.parametrize("name", PIECES)
@@ -65,7 +65,7 @@ def test_a_graph_may_end_with_what_a_pass_takes_away(name: str) -> None:
     for pass_name, found in changed.items():
         for t in (t for n in gone(graph, found) for t in n.outputs):
             end = edit.without_unread(replace(graph, outputs=(t,)))
-            same(f"{pass_name} of {name} up to {graph.tensors[t].name}", end, kept, EDITS[pass_name])
+            assert_same(f"{pass_name} of {name} up to {graph.tensors[t].name}", end, kept, EDITS[pass_name])
 
 
 @pytest.mark.parametrize("name", TYPED)
@@ -84,7 +84,7 @@ def test_a_pass_leaves_a_second_reader_of_the_same_operands_what_it_reads(name: 
     for pass_name, found in changed.items():
         for node in gone(graph, found):
             twice, expected = with_copy(graph, node, kept)
-            same(f"{pass_name} of {name} with two {node.op}", twice, expected, EDITS[pass_name])
+            assert_same(f"{pass_name} of {name} with two {node.op}", twice, expected, EDITS[pass_name])
 
 
 def with_copy(graph: Graph, node: Node, kept: dict[int, torch.Tensor]) -> tuple[Graph, dict[int, torch.Tensor]]:
@@ -112,7 +112,7 @@ def test_a_pass_keeps_fused_activations(name: str) -> None:
     graph, changed = built(name)
     for pass_name, found in changed.items():
         for other in rectified(graph, gone(graph, found)):
-            same(f"{pass_name} of {name}, fused", other, values(other), EDITS[pass_name])
+            assert_same(f"{pass_name} of {name}, fused", other, values(other), EDITS[pass_name])
 
 
 def test_every_pass_has_such_a_graph_but_one_that_needs_a_large_one() -> None:
@@ -125,4 +125,4 @@ def test_passes_keep_the_values_of_convolutions_of_every_kind(place: str, kind: 
     graph = edit.without_unread(b.graph(PLACES[place](b, b.conv(b.input), **KINDS[kind])))
     expected = values(graph)
     for name, edited in EDITS.items():
-        same(name, graph, expected, edited)
+        assert_same(name, graph, expected, edited)
