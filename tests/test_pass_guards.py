@@ -30,7 +30,9 @@ def gone(graph: Graph, found: Graph) -> list[Node]:
     return [n for n in graph.nodes if n not in found.nodes]
 
 
-def assert_same(what: str, graph: Graph, expected: dict[int, torch.Tensor], edited: Callable[[Graph], Graph | None]) -> None:
+def assert_same(
+    what: str, graph: Graph, expected: dict[int, torch.Tensor], edited: Callable[[Graph], Graph | None]
+) -> None:
     """An edit leaves the outputs of a graph what they are, in their shapes."""
     after = edited(graph)
     assert after is not None, what
