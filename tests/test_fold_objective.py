@@ -34,7 +34,7 @@ def seen(values, seed=0):
     random = torch.Generator().manual_seed(seed)
     statistics = Statistics(values, values)
     gradients = {t: torch.randn(x.shape, generator=random) for t, x in values.items()}
-    statistics.add(Step(values, gradients, torch.zeros(1)), 1.0)
+    statistics.add([Step(values, gradients, torch.zeros(1))], 1)
     return statistics, gradients
 
 

@@ -25,7 +25,7 @@ from qhyvit.methods.shared.weight_rounding import search_weight
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
-from qhyvit.store import Store
+from qhyvit.store import Piece, Store
 from qhyvit.tasks import task
 from tests._graphs import random_graph
 
@@ -288,10 +288,23 @@ def test_unseen_images_decide_whether_a_phase_is_taken(problem, monkeypatch, pha
     monkeypatch.setattr(qhyvit, "learn", lambda *args: {})
     better = replace(state, far=True)
     monkeypatch.setattr(qhyvit._Ends, "_solved", lambda *args: better)
-    assert getattr(ends, phase)(problem, state) is (better if helps else state)
+    kept = getattr(ends, phase)(problem, state)
+    assert kept == replace(better if helps else state, judged=1.0 / tried if helps else 1.0)
     assert len(judged) == tried
     seen = {image.numpy().tobytes() for image in problem.searched(4).images}
     assert not seen & {image.numpy().tobytes() for images in judged for image in images}
+
+
+def test_a_state_that_was_judged_is_not_judged_again(problem, monkeypatch):
+    judged = []
+    monkeypatch.setattr(qhyvit, "mean_distance", lambda some, quants: judged.append(some) or 0.5)
+    monkeypatch.setattr(qhyvit, "learn", lambda *args: {})
+    monkeypatch.setattr(qhyvit._Ends, "_solved", lambda self, problem, state, *args: replace(state, judged=None))
+    state = State(problem.graph, {}, judged=0.25)
+    assert qhyvit._Ends(QhyvitOptions(search_images=4)).learned(problem, state) == state
+    assert len(judged) == 2  # of the learned scales, and of the weights behind them
+    kept = State.unpack(Piece(*state.pack()))
+    assert kept.judged == 0.25  # a search that goes on compares with the same number
 
 
 @pytest.mark.parametrize(("seen", "calls"), [(9, 1), (10, 0), (32, 0)])
@@ -324,3 +337,14 @@ def test_fast_is_what_its_options_say(tiny):
     assert QhyvitOptions().effective == QhyvitOptions()
     (proposal,) = QhyvitOptions(fast=True, rounds=7).proposals(128)
     assert proposal.options == QhyvitOptions(rounds=7)
+
+
+def test_batches_come_in_their_order_alone_and_in_pairs(problem):
+    said = []
+    several = replace(problem, batch=3, progress=lambda label, share: said.append((label, share)))
+    alone = [*several.each(lambda batch: (batch.number, len(batch.images)))]
+    pairs = [*several.in_pairs(lambda batch: (batch.number, len(batch.images)), "look")]
+    count = len(problem.images)
+    assert alone == [(i, min(3, count - 3 * i)) for i in range(-(-count // 3))]
+    assert pairs == [alone[i : i + 2] for i in range(0, len(alone), 2)]
+    assert said == [("look", i / len(alone)) for i in range(0, len(alone), 2)]

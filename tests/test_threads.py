@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from qhyvit.methods.shared.problem import at_once
+from qhyvit.methods.shared.problem import all_done, at_once
 from qhyvit.threads import in_order, shared_out
 
 
@@ -98,3 +98,15 @@ def test_threads_are_all_there_again_behind_a_failure(two_threads):
     with pytest.raises(ValueError, match="0"):
         next(at_once(do, range(5)))
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_small_items_are_done_once_each(count):
+    done = []
+    all_done(done.append, range(count))
+    assert sorted(done) == [*range(count)]
+
+
+def test_a_failure_among_small_items_is_told():
+    with pytest.raises(ZeroDivisionError):
+        all_done(lambda i: 1 // (3 - i), range(5))

@@ -68,7 +68,7 @@ class _Ends:
 
     def learned(self, problem: Problem, state: State) -> State:
         """Ranges moved with the weights as they are, or the weights solved once more for those; or all as before."""
-        moved = replace(state, quants=self._scales(problem.on(state.graph), state.solution))
+        moved = replace(state, quants=self._scales(problem.on(state.graph), state.solution), judged=None)
         solved = self._solved(problem, state, moved.quants, "again")
         return self._best(problem, {"": state, "with learned scales ": moved, "and in closed form ": solved})
 
@@ -80,18 +80,22 @@ class _Ends:
         """
         most = JUDGES if self.options.learn else self.options.search_images
         judges = problem.unseen(self.options.search_images, most)
-        seen = {said: mean_distance(judges.on(s.solution.shipped), s.quants) for said, s in states.items()}
+        seen = {
+            said: mean_distance(judges.on(s.solution.shipped), s.quants) if s.judged is None else s.judged
+            for said, s in states.items()
+        }
         problem.log("distance " + ", ".join(f"{said}{d:.4f}" for said, d in seen.items()))
-        return states[min(seen, key=seen.__getitem__)]
+        best = min(seen, key=seen.__getitem__)
+        return replace(states[best], judged=seen[best])
 
     def _solved(self, problem: Problem, state: State, quants: Mapping[str, TensorQuant], pieces: str) -> State:
         wanted = self.wanted
         if not (wanted.ridge or wanted.rounding or wanted.bias):
-            return replace(state, quants=quants)
+            return replace(state, quants=quants, judged=None)
         problem, graph = problem.searched(self.options.search_images).on(state.graph), state.graph
         positions = {graph.by_name[name].id: torch.from_numpy(x) for name, x in state.positions.items()}
         constants, found = reconstruct(problem, quants, wanted, pieces, positions)
-        return replace(state, quants=found, constants=constants)
+        return replace(state, quants=found, constants=constants, judged=None)
 
     def _scales(self, problem: Problem, solution: Solution) -> dict[str, TensorQuant]:
         """Learned scales, after as many passes over the images as the option says."""

@@ -17,12 +17,10 @@ def values_of(problem: Problem, tensors: Sequence[int]) -> dict[int, torch.Tenso
     """Float values of ``tensors`` over all images, [rows, C]; every 7th row where there are many."""
     executor = Executor(problem.graph)
     found: dict[int, list[torch.Tensor]] = {t: [] for t in tensors}
-    with torch.no_grad():
-        for images in problem.batches():
-            for t, x in executor.run(images, None, tensors).items():
-                if t in found:
-                    rows = x.reshape(-1, x.shape[-1])
-                    found[t].append(rows[::7] if len(rows) > 4096 else rows)
+    for values in problem.values(executor, tensors):
+        for t in tensors:
+            rows = values[t].reshape(-1, values[t].shape[-1])
+            found[t].append(rows[::7] if len(rows) > 4096 else rows)
     return {t: torch.cat(parts).double() for t, parts in found.items()}
 
 

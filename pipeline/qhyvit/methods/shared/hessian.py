@@ -7,6 +7,7 @@ outputs are those of the unedited network (:attr:`qhyvit.methods.shared.problem.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from qhyvit.errors import CalibrationError
 from qhyvit.graph.ir import Node, Tensor
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.methods.shared.bridge_blocks import BridgeBlock
-from qhyvit.methods.shared.problem import Batch, Problem
+from qhyvit.methods.shared.problem import Batch, Problem, all_done
 from qhyvit.methods.shared.unbounded import cut_at, largest_results
 from qhyvit.observers.shared.histogram import Histogram
 from qhyvit.observers.shared.observer import ends
@@ -136,11 +137,17 @@ class Statistics:
         self.peak: dict[int, torch.Tensor] = {}
         self.distance = 0.0
 
-    def add(self, step: Step, share: float) -> None:
-        """Take one batch; ``share`` is its part of all images."""
-        self.distance += share * float(step.distance.mean())
-        for t, g in step.gradients.items():
-            rows, weights = self._sample(step.values[t]), self._sample(g)
+    def add(self, steps: Sequence[Step], images: int) -> None:
+        """Take some batches, of ``images`` in all batches that there are."""
+        for step in steps:
+            self.distance += float(step.distance.sum()) / images
+        all_done(functools.partial(self._add, steps, images), self.histograms)
+
+    def _add(self, steps: Sequence[Step], images: int, t: int) -> None:
+        for step in steps:
+            if (g := step.gradients.get(t)) is None:
+                continue
+            share, rows, weights = len(step.distance) / images, self._sample(step.values[t]), self._sample(g)
             low, high = ends(step.values[t].reshape(-1, step.values[t].shape[-1]), 0)
             peak = torch.maximum(-low, high)
             # the rows drawn stand for all of them
@@ -169,9 +176,9 @@ def gather(
 ) -> Statistics:
     """One gradient pass over all calibration images with the network quantized by ``quants``."""
     statistics, passes = Statistics(wanted, by_channel), GradientPass(problem, quants, wanted, blocks)
-    for step in problem.each(passes.step, label):
-        statistics.add(step, len(step.distance) / len(problem.images))
-        del step  # before the next one is made
+    for steps in problem.in_pairs(passes.step, label):
+        statistics.add(steps, len(problem.images))
+        del steps  # before the next ones are made
     return statistics
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-import torch
-
 from qhyvit.graph.ir import INT16, Graph
 from qhyvit.lowering.int16_roots import parted_roots
 from qhyvit.lowering.int16_scales import scales
@@ -26,10 +24,8 @@ Ends = dict[int, tuple[float, float]]
 def _ends(problem: Problem, graph: Graph, wanted: Collection[int]) -> Ends:
     """Smallest and largest value of tensors over all images."""
     executor, ends = Executor(graph), dict.fromkeys(wanted, (float("inf"), -float("inf")))
-    with torch.no_grad():
-        for images in problem.batches():
-            found = executor.run(images, None, wanted)
-            ends = {t: (min(a, float(found[t].min())), max(b, float(found[t].max()))) for t, (a, b) in ends.items()}
+    for found in problem.values(executor, wanted):
+        ends = {t: (min(a, float(found[t].min())), max(b, float(found[t].max()))) for t, (a, b) in ends.items()}
     return ends
 
 

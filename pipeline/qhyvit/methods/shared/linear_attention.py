@@ -189,9 +189,8 @@ def balanced(problem: Problem) -> Problem:
 def _peaks(problem: Problem, tensors: Sequence[int]) -> dict[int, np.ndarray]:
     """Largest absolute value at each position of each tensor over the calibration images, in its shape."""
     executor, found = Executor(problem.graph, exact=True), dict[int, torch.Tensor]()
-    with torch.no_grad():
-        for images in problem.batches():
-            for t, x in executor.run(images, None, tensors).items():
-                peak = x.abs().amax(0)
-                found[t] = torch.maximum(found[t], peak) if t in found else peak
+    for values in problem.values(executor, tensors):
+        for t, x in values.items():
+            peak = x.abs().amax(0)
+            found[t] = torch.maximum(found[t], peak) if t in found else peak
     return {t: found[t].double().numpy() for t in tensors}

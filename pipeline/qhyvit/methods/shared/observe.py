@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from qhyvit.graph.ir import Node, Tensor
 from qhyvit.lowering.contracts import Group
-from qhyvit.methods.shared.problem import Problem
+from qhyvit.methods.shared.problem import Problem, all_done, runner
 from qhyvit.methods.shared.ranges import constant_ranges
 from qhyvit.methods.shared.unbounded import are_near, cut_at, limits_of, within
 from qhyvit.observers import observer
@@ -20,19 +19,6 @@ from qhyvit.observers.shared.observer import Observed, Observer
 from qhyvit.sim.run import Executor
 
 Watched = Observed | Histogram  # a histogram by itself gives no range
-
-
-class _Watch:
-    """Hook that shows every root tensor to its state, cut at its limit."""
-
-    def __init__(self, states: Mapping[int, Sequence[Watched]], limits: Mapping[int, float]) -> None:
-        self.states, self.cut = states, cut_at(limits)
-
-    def __call__(self, tensor: Tensor, x: torch.Tensor, node: Node | None) -> torch.Tensor:
-        x = self.cut(tensor, x, node)
-        for state in self.states.get(tensor.id, ()):
-            state.update(x)
-        return x
 
 
 def _updated(states: Sequence[Observed]) -> list[Watched]:
@@ -76,11 +62,15 @@ def _seen(
     graph = problem.graph
     watched = [t for g in all_groups for t in g.roots if not graph.tensors[t].is_constant]
     states = {t: [o.new(None) for o in observers] for t in watched}
-    executor, watch = Executor(graph), _Watch({t: _updated(found) for t, found in states.items()}, limits)
-    with torch.no_grad():
-        for done, images in enumerate(problem.batches()):
-            problem.progress("observe", done / problem.batch_count)
-            executor.run(images, watch)
+    updated = {t: _updated(found) for t, found in states.items()}
+    for seen in problem.in_pairs(runner(Executor(graph), watched, cut_at(limits)), "observe"):
+
+        def update(t: int, seen: Sequence[Mapping[int, torch.Tensor]] = seen) -> None:
+            for values in seen:
+                for state in updated[t]:
+                    state.update(values[t])
+
+        all_done(update, updated)
     for found in states.values():
         if histograms := [s for s in found if isinstance(s, Histogram)]:
             share(histograms)

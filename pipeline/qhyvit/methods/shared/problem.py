@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self, TypeVar
@@ -18,7 +18,7 @@ from qhyvit.options import Settings, setting
 from qhyvit.plan import FoldNote, TensorQuant
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.sim.checked import Door, Edit
-from qhyvit.sim.run import Executor
+from qhyvit.sim.run import Executor, Hook
 from qhyvit.store import Store
 from qhyvit.targets import Target
 from qhyvit.targets import target as find_target
@@ -56,6 +56,18 @@ def at_once(do: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Re
         yield from in_order(do, items, workers, lambda: torch.set_num_threads(threads // workers))
     finally:
         torch.set_num_threads(threads)
+
+
+def all_done(do: Callable[[Item], None], items: Iterable[Item]) -> None:
+    """``do`` of each item, in :data:`AT_ONCE` shares side by side; for many small ones."""
+    found = list(items)
+
+    def several(first: int) -> None:
+        for item in found[first::AT_ONCE]:
+            do(item)
+
+    for _ in at_once(several, range(AT_ONCE)):
+        pass
 
 
 @dataclass(frozen=True)
@@ -177,22 +189,29 @@ class Problem:
         assert self.reference is not None
         return self.reference
 
-    def batches(self) -> Iterator[torch.Tensor]:
-        """Images, ``batch`` at a time."""
-        yield from torch.split(self.images, self.batch)
-
-    def pairs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Images and their reference outputs, ``batch`` at a time."""
-        yield from zip(self.batches(), torch.split(self.targets, self.batch), strict=True)
+    def _batches(self) -> Iterator[Batch]:
+        parts = zip(*(torch.split(x, self.batch) for x in (self.images, self.targets)), strict=True)
+        yield from (Batch(i, *pair) for i, pair in enumerate(parts))
 
     def each(self, do: Callable[[Batch], Result], label: str = "") -> Iterator[Result]:
         """``do`` of every batch, in their order, :data:`AT_ONCE` at a time; ``label``: what ``progress`` is told."""
-        batches = (Batch(i, *pair) for i, pair in enumerate(self.pairs()))
-        with contextlib.closing(at_once(do, batches)) as found:
+        with contextlib.closing(at_once(do, self._batches())) as found:
             for done in range(self.batch_count):
                 if label:
                     self.progress(label, done / self.batch_count)
                 yield next(found)  # kept by nobody here: a result may be large
+
+    def in_pairs(self, do: Callable[[Batch], Result], label: str = "") -> Iterator[list[Result]]:
+        """The same, :data:`AT_ONCE` results together; between two such lists the caller has all of torch's threads."""
+        batches = list(self._batches())
+        for first in range(0, len(batches), AT_ONCE):
+            if label:
+                self.progress(label, first / self.batch_count)
+            yield [*at_once(do, batches[first : first + AT_ONCE])]
+
+    def values(self, executor: Executor, tensors: Collection[int]) -> Iterator[dict[int, torch.Tensor]]:
+        """What ``executor`` makes of every batch, in their order: see :func:`runner`."""
+        yield from self.each(runner(executor, tensors))
 
     @property
     def together(self) -> int:
@@ -205,6 +224,18 @@ class Problem:
         return -(-len(self.images) // self.batch)
 
 
+def runner(
+    executor: Executor, tensors: Collection[int], hook: Hook | None = None
+) -> Callable[[Batch], dict[int, torch.Tensor]]:
+    """A function of a batch: values of ``tensors`` and of the outputs by id, [B, *file shape], without gradients."""
+
+    def found(batch: Batch) -> dict[int, torch.Tensor]:
+        with torch.no_grad():
+            return executor.run(batch.images, hook, tensors)
+
+    return found
+
+
 def layout_of(graph: Graph) -> Layout:
     """Names and shapes of a graph's outputs."""
     found = [graph.tensors[t] for t in graph.outputs]
@@ -214,8 +245,12 @@ def layout_of(graph: Graph) -> Layout:
 def outputs_of(graph: Graph, images: torch.Tensor, batch: int = 2) -> torch.Tensor:
     """Outputs [N, outputs] of a float graph on images [N, H, W, C], its gates exact."""
     executor = Executor(graph, exact=True)
-    with torch.no_grad():
-        return torch.cat([executor.rows(x) for x in torch.split(images, batch)])
+
+    def one(some: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return executor.rows(some)
+
+    return torch.cat([*at_once(one, torch.split(images, batch))])
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import torch
 
 from qhyvit.graph import edit
 from qhyvit.graph.ir import Graph, Node
@@ -61,10 +60,8 @@ def _peaks(problem: Problem, tensors: Sequence[int]) -> dict[int, float]:
     """Largest absolute value of each tensor on the calibration images."""
     executor = Executor(problem.graph)
     found = dict.fromkeys(tensors, 0.0)
-    with torch.no_grad():
-        for images in problem.batches():
-            values = executor.run(images, None, tensors)
-            found = {t: max(found[t], float(values[t].abs().max())) for t in tensors}
+    for values in problem.values(executor, tensors):
+        found = {t: max(found[t], float(values[t].abs().max())) for t in tensors}
     return found
 
 

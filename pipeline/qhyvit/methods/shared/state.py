@@ -33,6 +33,7 @@ class State:
         positions: what each position of a layer's output counts in the closed form, [images, positions].
         constants: values that take the place of the graph's own in the file.
         far: behind the first ranges the outputs were far from float's.
+        judged: the distance of the outputs from float's on unseen images, where this state was compared with others.
     """
 
     graph: Graph
@@ -42,6 +43,7 @@ class State:
     positions: Mapping[str, np.ndarray] = field(default_factory=dict)
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     far: bool = False
+    judged: float | None = None
 
     @property
     def chosen(self) -> dict[Group, TensorQuant]:
@@ -60,6 +62,7 @@ class State:
             "quants": quants_to_json(self.quants), "notes": [asdict(note) for note in self.notes],
             "tried": [quants_to_json(quants) for quants in self.tried],
             "marks": marks(self.graph), "centred": self.graph.centred, "far": self.far,
+            "judged": self.judged,
         }  # fmt: skip
         arrays = {GRAPH: np.frombuffer(serialize(self.graph), np.uint8)}
         for prefix, named in ((POSITIONS, self.positions), (CONSTANTS, self.constants)):
@@ -78,7 +81,8 @@ class State:
         graph = replace(marked(read(arrays[GRAPH].tobytes()), facts["marks"]), centred=facts["centred"])
         notes = tuple(FoldNote(**note) for note in facts["notes"])
         positions, constants = named
-        return State(graph, quants_from_json(facts["quants"]), notes, tried, positions, constants, facts["far"])
+        quants, far, judged = quants_from_json(facts["quants"]), facts["far"], facts["judged"]
+        return State(graph, quants, notes, tried, positions, constants, far, judged)
 
 
 @dataclass(frozen=True)
