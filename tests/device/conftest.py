@@ -1,4 +1,4 @@
-"""Bundles for the tests of the device stage: of an embedded network, and tiny ones of every task."""
+"""Bundles for the tests of the device stage: of an embedded network, tiny ones of every task, and signed ones."""
 
 import numpy as np
 import pytest
@@ -47,3 +47,26 @@ def gallery(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         saved(picture([rows]), path)
     return tmp_path / "gallery"
+
+
+@pytest.fixture
+def maker(tmp_path):
+    from tests._signed import Maker
+
+    return Maker(tmp_path)
+
+
+@pytest.fixture
+def signed(tmp_path, maker):
+    return maker.sign(make_bundle(tmp_path / "signed", "classify"))
+
+
+@pytest.fixture
+def unsigned(tmp_path):
+    return make_bundle(tmp_path / "unsigned", "classify")
+
+
+@pytest.fixture
+def asked(maker, monkeypatch):
+    """This machine asks for the maker's signature."""
+    monkeypatch.setenv("QHYVIT_PUBLIC_KEY", str(maker.public))
