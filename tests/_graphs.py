@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.ops import spec
+from qhyvit.sim.run import Executor
 
 SIDE, CHANNELS = 4, 6
 
@@ -38,6 +40,9 @@ class Builder:
     def integers(self, *values: int) -> int:
         data = np.array(values, np.int32)
         return self.tensor("integers", data.shape, "INT32", data)
+
+    def number(self, value: float) -> int:
+        return self.tensor("number", (), data=np.array(value, np.float32))
 
     def shape(self, t: int) -> tuple[int, ...]:
         return self.tensors[t].shape
@@ -272,3 +277,13 @@ def random_graph(names: list[str], seed: int) -> Graph:
     for name in names:
         x = PIECES[name](b, x)
     return b.graph(b.linear(x, 4))
+
+
+def ops(graph: Graph) -> list[str]:
+    return [n.op for n in graph.nodes]
+
+
+def outputs(graph: Graph, seed: int = 3) -> torch.Tensor:
+    """What it gives for two images, in float64."""
+    image = torch.randn(2, 4, 4, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return Executor(graph, torch.float64).run(image)[graph.outputs[0]]

@@ -8,18 +8,13 @@ import shutil
 import numpy as np
 import pytest
 
-from qhyvit import card, cli, evaluation
+from qhyvit import card, evaluation
 from qhyvit.card import gather
 from qhyvit.errors import InputError
 from qhyvit_device import manifest as manifests
 from tests import _tiny
 from tests._bundles import make_bundle
-
-
-def called(*words):
-    with pytest.raises(SystemExit) as ended:
-        cli.main([*map(str, words)])
-    return ended.value.code
+from tests._commands import called
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qhyvit
-from qhyvit import cli, stages
+from qhyvit import stages
 from qhyvit.config import (
     CONFIG,
     BuildConfig,
@@ -34,6 +34,7 @@ from qhyvit.sweep.spec import read_spec
 from qhyvit.targets import all_targets
 from qhyvit.tasks import all_tasks
 from qhyvit.work import Work
+from tests._commands import said
 
 LEAST = '[model]\nname = "net.py:make"\n[data]\nimages = "train"\n'
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
@@ -292,13 +293,6 @@ def test_a_sweep_is_the_product_of_its_lists(tmp_path_factory, models, methods, 
 
 
 # ---- the command line
-
-
-def said(capsys, *args):
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(a) for a in args])
-    out, err = capsys.readouterr()
-    return ended.value.code, out, err.splitlines()
 
 
 def test_print_config_is_the_build_that_file_and_flags_describe(tmp_path, capsys):

@@ -2,20 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qhyvit.folds import all_folds
-from qhyvit.sim.run import Executor
-from tests._graphs import PIECES, random_graph
+from tests._graphs import PIECES, outputs, random_graph
 
 NAMES = sorted(PIECES)
-
-
-def outputs(graph, seed):
-    image = torch.randn(2, 4, 4, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return Executor(graph, torch.float64).run(image)[graph.outputs[0]]
 
 
 def check_all_places(graph, seed):

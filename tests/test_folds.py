@@ -21,6 +21,19 @@ def scale_of(channels, seed=0):
     return np.exp(np.random.default_rng(seed).normal(size=channels))
 
 
+def proposed(graph, place, bits):
+    """The scales that the method tries there, for activations and weights of any size."""
+    from qhyvit.methods.shared.folding import _all_together, _scales
+    from qhyvit.methods.shared.hessian import Statistics
+
+    statistics = Statistics(place.tensors, ())
+    for i, t in enumerate(place.divided):
+        channels = graph.tensors[t].shape[-1]
+        statistics.peak[t] = torch.from_numpy(scale_of(channels, seed=5 + i))
+        statistics.weight[t] = torch.from_numpy(scale_of(channels, seed=50 + i))
+    return _scales(statistics, place, _all_together(place, {}, statistics), bits)
+
+
 IN_INT8 = [name for name in sorted(all_folds()) if not name.startswith("island")]
 
 
@@ -112,18 +125,11 @@ def test_the_product_that_restores_a_sigmoids_input_computes_as_it_does(small_v2
 
 @pytest.mark.parametrize("bits", [8, 6])
 def test_what_the_silu_split_multiplies_by_is_exact_in_the_file(small_v2, bits):
-    from qhyvit.methods.shared.folding import _all_together, _scales
-    from qhyvit.methods.shared.hessian import Statistics
     from qhyvit.methods.shared.ranges import constant_ranges, group_quant, groups
 
     fold, graph = all_folds()["silu_split"], small_v2.graph
     place = fold.places(graph)[0]
-    statistics = Statistics(place.tensors, ())
-    for i, t in enumerate(place.divided):
-        channels = graph.tensors[t].shape[-1]
-        statistics.peak[t] = torch.from_numpy(scale_of(channels, seed=5 + i))
-        statistics.weight[t] = torch.from_numpy(scale_of(channels, seed=50 + i))
-    for r in _scales(statistics, place, _all_together(place, {}, statistics), bits):
+    for r in proposed(graph, place, bits):
         folded = fold.apply(graph, place, r)
         name = f"{place.name}.restore:factor"
         constant = next(t for t in folded.tensors.values() if t.name == name)
@@ -174,18 +180,10 @@ def test_a_scaled_stream_makes_no_new_op_where_squares_are_averaged(small_v1):
 @pytest.mark.parametrize("bits", [8, 6, 4])
 @pytest.mark.parametrize("fixture", ["small_v1", "small_v2"])
 def test_what_norms_give_back_is_exact_on_the_weights_grid(request, fixture, bits):
-    from qhyvit.methods.shared.folding import _all_together, _scales
-    from qhyvit.methods.shared.hessian import Statistics
-
     graph = request.getfixturevalue(fixture).graph
     fold = all_folds()["stream_scale"]
     place = fold.places(graph)[0]
-    statistics = Statistics(place.tensors, ())
-    for i, t in enumerate(place.divided):
-        channels = graph.tensors[t].shape[-1]
-        statistics.peak[t] = torch.from_numpy(scale_of(channels, seed=5 + i))
-        statistics.weight[t] = torch.from_numpy(scale_of(channels, seed=50 + i))
-    for r in _scales(statistics, place, _all_together(place, {}, statistics), bits):
+    for r in proposed(graph, place, bits):
         folded = fold.apply(graph, place, r)
         means = [
             folded.constant(n.inputs[1]) for n in folded.nodes

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 import qhyvit
-from qhyvit import cli, stages
+from qhyvit import stages
 from qhyvit.config import ModelConfig
 from qhyvit.data import VERIFY_IMAGES
 from qhyvit.errors import ExportError, QhyvitError, UsageError
@@ -20,6 +20,7 @@ from qhyvit.models.shared.source import check_weights, open_source
 from qhyvit.work import FACTS, FLOAT, Work
 from qhyvit_device import manifest
 from qhyvit_device.runner import Model
+from tests._commands import said
 
 NET = """
 import os
@@ -59,14 +60,6 @@ def place(tmp_path_factory):
             Image.fromarray(pixels).save(folder / name / f"{i}.png")
     (folder / "val" / "labels.csv").write_text("file,class_index\n" + "".join(f"{i}.png,{i}\n" for i in range(4)))
     return folder
-
-
-def run(capfd, *args):
-    """Exit code, stdout and the lines of stderr."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(a) for a in args])
-    out, err = capfd.readouterr()
-    return ended.value.code, out, err.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +112,7 @@ def test_the_resize_mode_of_the_build_is_in_the_bundle(place, built, capfd):
     assert not np.array_equal(model.prepare(image), model.prepare(image, "crop"))
     counted = {}
     for mode in ((), ("--resize-mode", "squash")):
-        code, out, lines = run(capfd, "evaluate", place / "B", "--images", place / "val", "--json", *mode)
+        code, out, lines = said(capfd, "evaluate", place / "B", "--images", place / "val", "--json", *mode)
         assert code == 0, lines
         counted[mode] = json.loads(out)
     first, second = counted.values()
@@ -143,7 +136,7 @@ def test_versions_of_a_bundle_name_what_made_it(place, built):
 @pytest.mark.parametrize("command", ["build", "export"])
 def test_a_name_without_weights_is_refused_before_the_work(place, capfd, command, model, tmp_path):
     out = ("--out", tmp_path / "o", "--images", place / "train") if command == "build" else ("--work", tmp_path / "w")
-    code, _, lines = run(capfd, command, model, *out)
+    code, _, lines = said(capfd, command, model, *out)
     assert code == 2
     assert lines == [
         f"qhyvit: error: {model} needs --weights FILE; --pretrained takes those that timm publishes, --random-weights "
@@ -193,7 +186,7 @@ def test_every_bad_image_is_named_before_the_export(place, capfd, tmp_path, coun
     (folder / "._0.png").write_bytes(b"\0\5\26\7")
     monkeypatch.setattr("qhyvit.models.shared.source.open_source", None)
     where = ("--images", folder, "--out", tmp_path / "o", "--count", count)
-    code, _, lines = run(capfd, "build", f"{place}/net.py:make", *where)
+    code, _, lines = said(capfd, "build", f"{place}/net.py:make", *where)
     assert code == 2
     assert "half.png" in lines[-1]
     assert "notes.jpg" in lines[-1]
@@ -251,11 +244,11 @@ def test_any_exception_is_one_line_and_debug_shows_where(words, monkeypatch, cap
         raise FAULTS[words]
 
     monkeypatch.setattr("qhyvit.models.all_families", fail)
-    code, out, lines = run(capfd, "models")
+    code, out, lines = said(capfd, "models")
     assert (code, out, len(lines)) == (2, "", 1)
     assert lines[0].startswith(f"qhyvit: error: {words}")
     for debug in (("--debug", "models"), ("models", "--debug")):
-        code, _, lines = run(capfd, *debug)
+        code, _, lines = said(capfd, *debug)
         assert code == 2
         assert lines[0].startswith("Traceback")
         assert lines[-1].startswith(f"qhyvit: error: {words}")
@@ -266,7 +259,7 @@ def test_a_broken_pipe_ends_without_a_line(monkeypatch, capfd):
         raise BrokenPipeError(32, "Broken pipe")
 
     monkeypatch.setattr("qhyvit.models.all_families", broken)
-    assert run(capfd, "models")[::2] == (0, [])
+    assert said(capfd, "models")[::2] == (0, [])
 
 
 def test_an_interruption_is_no_error(monkeypatch, capfd):
@@ -274,7 +267,7 @@ def test_an_interruption_is_no_error(monkeypatch, capfd):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("qhyvit.models.all_families", stop)
-    assert run(capfd, "models") == (130, "", [])
+    assert said(capfd, "models") == (130, "", [])
 
 
 def python(code):

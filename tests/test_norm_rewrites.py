@@ -4,15 +4,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from qhyvit.folds import all_folds
 from qhyvit.passes import all_passes, prepared
 from qhyvit.sim.checked import Door
-from qhyvit.sim.run import Executor
-from tests._graphs import PIECES, Builder, random_graph
+from tests._graphs import PIECES, Builder, outputs, random_graph
 from tests._norms import Forms, forms
 from tests._targets import BY_PROFILE
 
@@ -27,11 +25,6 @@ def built(*pieces, seed=0):
     for piece in pieces:
         x = PIECES[piece](b, x)
     return b
-
-
-def outputs(graph, seed=3):
-    image = torch.randn(2, 4, 4, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return Executor(graph, torch.float64).run(image)[graph.outputs[0]]
 
 
 def assert_equal(a, b):

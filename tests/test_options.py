@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qhyvit import cli
 from qhyvit.errors import UsageError
 from qhyvit.folds import all_folds
 from qhyvit.methods import all_methods, method
 from qhyvit.observers import all_observers
 from qhyvit.sweep.spec import read_spec
+from tests._commands import said
 
 EVERY = [(m, name) for m in all_methods() for name in method(m).options]
 SWITCHES, NUMBERS, TEXTS = (
@@ -135,13 +135,6 @@ def test_old_runtimes_get_no_int16_and_no_logarithm_whatever_the_method():
     without = method("qhyvit").parse({"int16_ms": 3, "rounds": 2}).without_int16()
     assert (without.int16_ms, without.fast_softmax, without.rounds) == (0.0, True, 2)
     assert not without.without_log().fast_softmax
-
-
-def said(capsys, *args):
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(a) for a in args])
-    out, err = capsys.readouterr()
-    return ended.value.code, out, err.splitlines()
 
 
 @pytest.mark.parametrize("wrong", [

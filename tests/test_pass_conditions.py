@@ -9,7 +9,7 @@ from qhyvit.graph.ir import Graph
 from qhyvit.ops import all_ops
 from qhyvit.passes import channel_factors, flat_layers, padded_columns, quotients
 from qhyvit.passes.shared.signs import is_nonnegative
-from tests._graphs import Builder
+from tests._graphs import Builder, ops
 from tests._plans import graph_of
 from tests.test_passes_values import check_same
 
@@ -17,14 +17,6 @@ from tests.test_passes_values import check_same
 @pytest.fixture
 def made() -> Builder:
     return Builder(np.random.default_rng(0))
-
-
-def number(b: Builder, value: float) -> int:
-    return b.tensor("number", (), data=np.array(value, np.float32))
-
-
-def ops(graph: Graph) -> list[str]:
-    return [n.op for n in graph.nodes]
 
 
 # --- signs ---
@@ -85,7 +77,7 @@ def padded_product(b: Builder, begin: int, size: int, *, before: int = 0, behind
     """Columns ``begin`` .. of a product whose right operand is padded with ``fill``: [1, 16, 16] x [1, 16, 6 + ..]."""
     x = b.tokens(b.conv(b.input))
     pads = b.tensor("pads", (3, 2), "INT32", np.array([[0, 0], [0, 0], [before, behind]], np.int32))
-    right = b.add("PADV2", x, pads, number(b, fill))
+    right = b.add("PADV2", x, pads, b.number(fill))
     wide = 6 + before + behind
     right = b.add("TRANSPOSE", right, b.integers(0, 2, 1)) if turned else right
     both = b.add("BATCH_MATMUL", b.add("BATCH_MATMUL", x, x, adj_y=True), right, adj_y=turned)
@@ -153,7 +145,7 @@ def test_a_reshape_goes_if_nobody_else_reads_it(made: Builder, readers) -> None:
 @pytest.mark.parametrize("floor", [0.0, 1e-4])
 def test_floors_of_roots_from_nothing_to_the_largest(made: Builder, floor: float) -> None:
     squares = made.add("SUM", made.add("MUL", made.input, made.input), made.integers(3), keep_dims=True)
-    root = made.add("MAXIMUM", made.add("SQRT", squares), number(made, floor))
+    root = made.add("MAXIMUM", made.add("SQRT", squares), made.number(floor))
     graph = graph_of(made, made.add("DIV", made.input, root))
     found = quotients.apply(graph)
     assert not {"DIV", "SQRT", "MAXIMUM"} & set(ops(found))
@@ -163,7 +155,7 @@ def test_floors_of_roots_from_nothing_to_the_largest(made: Builder, floor: float
 @pytest.mark.parametrize(("value", "goes"), [(1.0, True), (2.0, False), (0.0, False), (-1.0, False)])
 def test_products_with_one_go(made: Builder, value: float, goes: bool) -> None:
     x = made.conv(made.input)
-    graph = graph_of(made, made.add("RELU", made.add("MUL", made.add("ABS", x), number(made, value))))
+    graph = graph_of(made, made.add("RELU", made.add("MUL", made.add("ABS", x), made.number(value))))
     found = quotients.apply(graph)
     check_same(graph, found, "quotients")
     assert ("MUL" not in ops(found)) == goes

@@ -18,17 +18,13 @@ from tests._targets import KINDS
 CLOSE = 1e-5  # of the largest output: constants are held in float32
 
 
-def _number(b: Builder, value: float) -> int:
-    return b.tensor("number", (), data=np.array(value, np.float32))
-
-
 def _positive(b: Builder, x: int) -> int:
-    return b.add("ADD", b.add("ABS", x), _number(b, 0.5))
+    return b.add("ADD", b.add("ABS", x), b.number(0.5))
 
 
 def _length(b: Builder, x: int) -> int:
     squares = b.add("SUM", b.add("MUL", x, x), b.integers(len(b.shape(x)) - 1), keep_dims=True)
-    return b.add("MAXIMUM", b.add("SQRT", squares), _number(b, 1e-6))
+    return b.add("MAXIMUM", b.add("SQRT", squares), b.number(1e-6))
 
 
 def _flat_linear(b: Builder, x: int) -> int:
@@ -54,17 +50,17 @@ def _padded_pool(b: Builder, x: int) -> int:
     if len(shape) != 4 or min(shape[1:3]) < 2:
         return x
     pads = b.tensor("pads", (4, 2), "INT32", np.array([[0, 0], [1, 0], [0, 1], [0, 0]], np.int32))
-    padded = b.add("PADV2", x, pads, _number(b, -np.inf))
+    padded = b.add("PADV2", x, pads, b.number(-np.inf))
     return b.add("MAX_POOL_2D", padded, padding="VALID", filter_height=2, filter_width=2, stride_h=1, stride_w=1)
 
 
 FORMS: dict[str, Piece] = {
     **PIECES,
-    **{f"power {p}": lambda b, x, p=p: b.add("POW", _positive(b, x), _number(b, p)) for p in (2.5, 4.0, -1.5, -0.5)},
+    **{f"power {p}": lambda b, x, p=p: b.add("POW", _positive(b, x), b.number(p)) for p in (2.5, 4.0, -1.5, -0.5)},
     "quotient": lambda b, x: b.add("DIV", x, _positive(b, b.as_wide_as(x))),
-    "quotient by a number": lambda b, x: b.add("DIV", x, _number(b, 3.0)),
+    "quotient by a number": lambda b, x: b.add("DIV", x, b.number(3.0)),
     "unit length": lambda b, x: b.add("DIV", x, _length(b, x)),
-    "inverse": lambda b, x: b.add("MUL", b.add("DIV", _number(b, 1.0), _length(b, x)), x),
+    "inverse": lambda b, x: b.add("MUL", b.add("DIV", b.number(1.0), _length(b, x)), x),
     "flat linear": _flat_linear,
     "turned channels": _turned,
     "exponentials": _exponentials,

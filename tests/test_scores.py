@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qhyvit import cli, data, files
+from qhyvit import data, files
 from qhyvit.errors import InputError
 from qhyvit.evaluation import evaluate, evaluated, float_file
 from qhyvit.labels import labelled_images, order_hint
@@ -26,6 +26,7 @@ from qhyvit.tasks.shared.score import LabelMaps, Score, Truth, paired
 from qhyvit_device.results import Outputs, segmentation
 from qhyvit_device.runner import Model, TfliteFile
 from tests._bundles import SIZE, make_bundle, picture
+from tests._commands import called
 
 quiet = lambda what, share=0.0: None  # noqa: E731
 
@@ -132,13 +133,6 @@ def test_wilcoxons_test_counts_all_signs_of_the_ranks():
     assert paired(Score({}, difference), Score({}, difference)).p_value == 1.0
 
 
-def command(*words):
-    """The exit code of a command of the host."""
-    with pytest.raises(SystemExit) as ended:
-        cli.main([*map(str, words)])
-    return ended.value.code
-
-
 @pytest.fixture
 def place(tmp_path):
     """Pictures of one colour each, labels of values and of maps."""
@@ -209,11 +203,11 @@ def test_a_single_output_has_no_table_of_its_own():
 def test_the_command_prints_every_output(place, capfd):
     bundle = make_bundle(place / "b", "several")
     asked = ["evaluate", bundle, "--images", place / "images", "--float", bundle / "model.tflite"]
-    assert command(*asked) == 0
+    assert called(*asked) == 0
     printed = capfd.readouterr().out
     assert "each output, the worst first" in printed
     assert all(re.search(rf"│ {name} +│ +100\.00 │", printed) for name in ("map", "means", "steep"))
-    assert command(*asked, "--json") == 0
+    assert called(*asked, "--json") == 0
     assert json.loads(capfd.readouterr().out)["alike"]["each"] == {"map": 100.0, "means": 100.0, "steep": 100.0}
 
 
@@ -274,7 +268,7 @@ def test_what_cannot_be_evaluated_is_one_line(place, monkeypatch, capfd, name, o
     monkeypatch.chdir(place)
     labelled(place, "file,class_index", "a.png,0", "b.png,1", "c.png,2")
     make_bundle(place / "b", name)
-    assert command("evaluate", "b", "--images", "images", *options) == 2
+    assert called("evaluate", "b", "--images", "images", *options) == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("qhyvit: error")]
     assert words in line
 
@@ -335,9 +329,9 @@ def test_a_missing_map_is_named(place):
 def test_embeddings_are_judged_with_and_without_labels(place, capfd):
     bundle = make_bundle(place / "b", "embed")
     asked = ["evaluate", bundle, "--images", place / "images", "--float", bundle / "model.tflite", "--json"]
-    assert command(*asked) == 0
+    assert called(*asked) == 0
     found = json.loads(capfd.readouterr().out)
     assert (found["integer"], found["alike"]["figures"]["cosine"]) == (None, pytest.approx(1.0))
     labelled(place, "file,class_index", "a.png,0", "b.png,0", "c.png,1")
-    assert command(*asked) == 0
+    assert called(*asked) == 0
     assert json.loads(capfd.readouterr().out)["integer"]["neighbour_percent"] >= 0

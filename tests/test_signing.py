@@ -13,7 +13,7 @@ from qhyvit import files, image
 from qhyvit_device import Model, signature
 from qhyvit_device.manifest import load
 from tests._bundles import device, make_bundle
-from tests.test_card import called
+from tests._commands import called
 
 pytest.importorskip("model_signing.signing", reason="the extra sign is not installed", exc_type=ImportError)
 from cryptography.hazmat.primitives import serialization

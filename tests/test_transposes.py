@@ -6,7 +6,7 @@ import torch
 
 from qhyvit.passes import prepared, sample_norms, shortened, sunk_transposes
 from qhyvit.sim.run import Executor
-from tests._graphs import Builder
+from tests._graphs import Builder, ops
 
 FIRST, LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
@@ -18,10 +18,6 @@ def b():
 
 def turned(b, x, order):
     return b.add("TRANSPOSE", x, b.integers(*order))
-
-
-def ops(graph):
-    return [n.op for n in graph.nodes]
 
 
 def assert_same(before, after):

@@ -16,6 +16,7 @@ from qhyvit.passes import equal_nodes
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.run import Executor
 from qhyvit.verify.census import census
+from tests._graphs import ops
 
 
 def in_float(graph, names):
@@ -37,10 +38,6 @@ def doubled():
         Node("FULLY_CONNECTED", layer(keep_num_dims=True), (3, 6), (4,)),
     )  # fmt: skip
     return Graph(tensors, nodes, (0,), (4,))
-
-
-def ops(graph):
-    return [n.op for n in graph.nodes]
 
 
 @pytest.mark.parametrize("order", ["as written", "the other first"])

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from qhyvit import cli, stages, work
+from qhyvit import stages, work
 from qhyvit.config import DataConfig, MethodConfig
 from qhyvit.errors import InputError, OutputError
 from qhyvit.files import write_text as write
@@ -20,6 +20,7 @@ from qhyvit.stages.calibration import PIECES
 from qhyvit.work import CONSTANTS, FACTS, FLOAT, FOLDED, MODEL, PLAN, STATE, VERIFY, Work
 from qhyvit_device import cli as device
 from qhyvit_device import manifest as manifests
+from tests._commands import said
 
 WRECKS = [b"", b"{", b"[]", b"3", b"null", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"passed": 3}', b"NaN"]
 
@@ -81,12 +82,6 @@ def test_a_verdict_with_wrong_values_is_damaged(tmp_path, wrong):
         Work(tmp_path).json(VERIFY)
 
 
-def said(capsys, *args):
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(a) for a in args])
-    return ended.value.code, capsys.readouterr().err.splitlines()
-
-
 @pytest.mark.parametrize(("name", "command"), [
     (STATE, ("convert",)), (PLAN, ("convert",)), (FACTS, ("calibrate", "--images")), (PLAN, ("verify", "--images")),
     (FACTS, ("verify", "--images")), (VERIFY, ("bundle", "--out", "o", "--images")), (MODEL, ("inspect",)),
@@ -106,7 +101,7 @@ def test_commands_end_in_one_line(tmp_path, name, command, capsys, pictures, mon
     (place / name).write_bytes(b"{")
     images = ("i",) if command[-1] == "--images" else ()
     where = (place,) if command[0] == "inspect" else ("--work", place)
-    code, lines = said(capsys, command[0], *where, *command[1:], *images)
+    code, _, lines = said(capsys, command[0], *where, *command[1:], *images)
     assert code == 2
     assert len(lines) == 1, lines
     assert lines[0].startswith("qhyvit: error: ")
@@ -238,7 +233,7 @@ def test_what_was_changed_behind_its_verdict_is_not_bundled(verified, tmp_path, 
     content[len(content) // 2] ^= 1
     (tmp_path / "w" / name).write_bytes(content)
     images, out = verified / "images", tmp_path / "out"
-    code, lines = said(capsys, "bundle", "--work", tmp_path / "w", "--images", images, "--out", out)
+    code, _, lines = said(capsys, "bundle", "--work", tmp_path / "w", "--images", images, "--out", out)
     assert code == 2
     assert lines == [f"qhyvit: error: {tmp_path / 'w' / VERIFY} is about another {name}: run verify again"]
     assert not out.exists()
@@ -251,7 +246,7 @@ def test_a_preprocessing_that_nobody_verified_is_not_bundled(verified, tmp_path,
     facts["preprocess"]["mean"] = [0.9, 0.9, 0.9]
     (tmp_path / "w" / FACTS).write_text(json.dumps(facts))
     images, out = verified / "images", tmp_path / "out"
-    code, lines = said(capsys, "bundle", "--work", tmp_path / "w", "--images", images, "--out", out)
+    code, _, lines = said(capsys, "bundle", "--work", tmp_path / "w", "--images", images, "--out", out)
     assert code == 2
     assert lines == [f"qhyvit: error: {tmp_path / 'w' / VERIFY} is about another {FACTS}: run verify again"]
     assert not out.exists()
@@ -275,7 +270,7 @@ def test_what_failed_is_not_bundled(verified, tmp_path, change, capsys):
     change(verdict)
     (tmp_path / "w" / VERIFY).write_text(json.dumps(verdict))
     images, out = verified / "images", tmp_path / "out"
-    code, lines = said(capsys, "bundle", "--work", tmp_path / "w", "--images", images, "--out", out)
+    code, _, lines = said(capsys, "bundle", "--work", tmp_path / "w", "--images", images, "--out", out)
     assert code == 1
     assert "verification failed" in lines[0]
     assert not out.exists()
@@ -296,7 +291,7 @@ def test_two_processes_never_work_in_one_directory(verified, tmp_path, capsys):
             ("export", "mobilevit_xxs", "--random-weights"),
             ("build", "mobilevit_xxs", "--random-weights", *images, "--out", tmp_path / "out"),
         ):  # fmt: skip
-            code, lines = said(capsys, *args, "--work", tmp_path / "w")
+            code, _, lines = said(capsys, *args, "--work", tmp_path / "w")
             assert code == 2
             assert "another process is at work in" in lines[-1], args
         other.kill()

@@ -10,7 +10,7 @@ import pytest
 from qhyvit import zoo
 from qhyvit.errors import UsageError
 from tests import _tiny
-from tests.test_card import called
+from tests._commands import called
 
 TOML = """
 title = "Birds & <others>"

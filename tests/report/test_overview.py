@@ -19,7 +19,7 @@ from qhyvit.overview import OverviewRequest, Shown, charts, render, times_of_car
 from qhyvit.report.front import Chart, Point, _Axis, best, drawn
 from tests import _tiny
 from tests._bundles import make_bundle
-from tests.test_card import called
+from tests._commands import called
 from tests.test_zoo import Cells
 
 NAMES = ("one", "two", "three")
