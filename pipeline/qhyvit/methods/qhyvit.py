@@ -20,6 +20,7 @@ from qhyvit.methods.shared.int4 import Int4
 from qhyvit.methods.shared.int4_layers import check_four_bits
 from qhyvit.methods.shared.learning import learn
 from qhyvit.methods.shared.method import Method
+from qhyvit.methods.shared.output_ranges import output_quants
 from qhyvit.methods.shared.problem import Problem, Solution
 from qhyvit.methods.shared.qhyvit_options import QhyvitOptions
 from qhyvit.methods.shared.range_search import first_ranges
@@ -48,14 +49,17 @@ class _Ends:
     def best_round(self, problem: Problem, state: State) -> State:
         """Ranges and weights as the rounds left them, or from before one of them if the distance was smaller there.
 
-        Every group chooses as if the others stayed; where many move at once the network can come out worse.
+        Every group chooses as if the others stayed; where many move at once the network can come out worse. Outputs
+        get ranges of their own at last.
         """
-        problem, graph = problem.searched(self.options.search_images).on(state.graph), state.graph
-        quants = state.quants
+        whole, graph = problem.on(state.graph), state.graph
+        problem, quants = whole.searched(self.options.search_images), state.quants
         if state.tried:
             seen = [(mean_distance(problem, finish(graph, q)), q) for q in (*state.tried, quants)]
             problem.log("distance of the rounds since the last fold: " + ", ".join(f"{d:.4f}" for d, _ in seen))
             quants = min(seen, key=lambda each: each[0])[1]
+        if self.options.ends != "joint":  # the paper's own search knows no outputs
+            quants = {**quants, **spread(graph, output_quants(whole, state.chosen, self.options.scheme))}
         quants = finish(graph, quants)
         found = position_weights(problem, quants, [layer.out for layer in layers(graph)])
         positions = {graph.tensors[t].name: x.numpy() for t, x in found.items()}

@@ -20,6 +20,7 @@ from qhyvit import affine
 from qhyvit.graph.ir import Graph, Node, Tensor
 from qhyvit.lowering.constants import constants_on_grid_of
 from qhyvit.lowering.contracts import groups
+from qhyvit.methods.shared.output_ranges import MEASURED
 from qhyvit.methods.shared.pixels import PIXELS
 from qhyvit.methods.shared.problem import AT_ONCE, Problem, at_once
 from qhyvit.methods.shared.range_search import UNCLIPPED
@@ -32,6 +33,7 @@ from qhyvit.store import Store
 SCALE_RATE, ZERO_RATE = 3e-2, 0.075  # of the logarithm of a scale; in codes
 KEEP_SECONDS = 15.0  # between two states that are kept: no more is lost when the run is stopped
 PIECE = "learning"
+STAY = (PIXELS, UNCLIPPED, MEASURED)  # observers whose ranges are right as they are
 
 
 class _Quantizers:
@@ -46,7 +48,7 @@ class _Quantizers:
         for group in groups(graph):
             names = [graph.tensors[t].name for t in group.members]
             quant = quants[names[0]]
-            stays = group.fixed is not None or group.floor is not None or quant.choice.observer in (PIXELS, UNCLIPPED)
+            stays = group.fixed is not None or group.floor is not None or quant.choice.observer in STAY
             if stays or all(graph.tensors[t].is_constant for t in group.members):
                 continue
             self.row |= dict.fromkeys(names, len(scales))
