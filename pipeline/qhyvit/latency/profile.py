@@ -74,6 +74,8 @@ class Sizes:
             ran before: a SiLU split over 786,432 elements took 0.95 ns each, its kernels alone say 0.45.
         softmax_elements: of an int8 softmax from which the eight ops that it is made of are faster than its kernel.
         softmax_rows: of a softmax over less than ``lanes`` values from which three ops are faster.
+        factor_layers: elements of a map from which a depthwise convolution is faster than a product with a factor a
+            channel.
     """
 
     lanes: int = 16
@@ -85,6 +87,7 @@ class Sizes:
     beyond_cache_ns: float = 0.1
     softmax_elements: int = 1 << 15
     softmax_rows: int = 128
+    factor_layers: int = 10**9
 
     def __post_init__(self) -> None:
         for f in fields(self):

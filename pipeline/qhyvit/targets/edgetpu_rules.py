@@ -24,7 +24,7 @@ from qhyvit.ops import spec
 from qhyvit.ops.shared.reduce import axes_of
 from qhyvit.ops.shared.spec import FusedActivation
 from qhyvit.targets.shared.rules import Rule, Rules, anything
-from qhyvit.targets.shared.target import Target
+from qhyvit.targets.shared.target import PLAIN, Target
 
 INNERMOST, LONGEST_SOFTMAX, DEPTH_UNIT = 3, 16_000, 4
 UNREAD = ("RSQRT", "SQUARED_DIFFERENCE", "SUM")
@@ -125,7 +125,7 @@ TARGET = Target(
     "edgetpu-rules",
     "Google's Edge TPU (Coral), by published rules alone",
     "the interpreter here; the published rules of its compiler, which was not run",
-    plain=True,
+    sizes=PLAIN,
     floats=False,
     int16=False,
     islands=False,

@@ -7,13 +7,13 @@ exponentials add up to 512, and SUM gives wrong codes.
 from __future__ import annotations
 
 from qhyvit.ops.shared.spec import Kernel
-from qhyvit.targets.shared.target import Target
+from qhyvit.targets.shared.target import PLAIN, Target
 
 TARGET = Target(
     "tflm",
     "TensorFlow Lite for Microcontrollers",
     "its own interpreter (package tflite-micro), tensor by tensor, all codes equal",
-    plain=True,
+    sizes=PLAIN,
     floats=False,
     islands=False,
     int4=False,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from qhyvit import affine
 from qhyvit.folds import all_folds
+from qhyvit.folds.shared.factor_layers import as_layers
 from qhyvit.folds.shared.fold import Place
 from qhyvit.folds.shared.scaling import CannotScaleError
 from qhyvit.graph.ir import Graph
@@ -266,8 +268,9 @@ def _edit(candidate: Candidate) -> Edit:
 
 
 def apply(problem: Problem, chosen: Sequence[Candidate]) -> tuple[Problem, tuple[FoldNote, ...]]:
-    """Apply the candidates that still fit and change no output, in order."""
-    problem, done = problem.edited([_edit(c) for c in chosen])
+    """Apply the candidates that still fit and change no output, in order; their products in the target's form."""
+    layers = partial(as_layers, least=problem.latency.sizes.factor_layers)
+    problem, (*done, _) = problem.edited([*map(_edit, chosen), Edit("factors of channels as layers", layers)])
     problem.graph.check()
     notes = (FoldNote(c.fold, c.place.name, c.gain) for c, made in zip(chosen, done, strict=True) if made)
     return problem, tuple(notes)

@@ -190,7 +190,7 @@ def unroll(problem: Problem) -> Problem:
     ]
     problem, done = problem.edited(edits)
     for name, factor in ((n, f) for n, f, made in zip(names, factors, done, strict=True) if made):
-        problem.log(f"softmax {name}: int8 ops of XNNPACK, times {factor:g}")
+        problem.log(f"softmax {name}: int8 ops, times {factor:g}")
     problem.graph.check()
     return problem
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qhyvit.targets.shared.target import Target
+from qhyvit.targets.shared.target import PLAIN, Target
 
 ETHOS_U = Target(
     "ethos-u",
     "an Arm Ethos-U",
     "the interpreter here, before Vela compiles it; times and memory are Vela's estimates",
-    plain=True,
+    sizes=PLAIN,
     floats=False,
     islands=False,
     int4=False,

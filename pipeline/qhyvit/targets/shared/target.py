@@ -30,7 +30,7 @@ class Target:
         processor: whose times decide: a packaged latency profile, or the path of one, or of a bench file; "": the
             default profile.
         times: those themselves, in the place of a processor's.
-        plain: its kernels have no forms that need many values at once to be fast.
+        sizes: from which sizes on one form of an op is faster there; None: as on the processor.
         floats: nodes may compute in float where that is faster.
         int16: softmaxes may write int16.
         islands: norms may compute in int16.
@@ -56,7 +56,7 @@ class Target:
     proof: str
     processor: str = ""
     times: LatencyProfile | None = None
-    plain: bool = False
+    sizes: Sizes | None = None
     floats: bool = True
     int16: bool = True
     islands: bool = True
@@ -85,7 +85,7 @@ class Target:
             InputError: the file of a board's times is none.
         """
         found = self.times or (load(Path(self.processor)) if self.processor else default_profile())
-        return replace(found, sizes=PLAIN) if self.plain else found
+        return replace(found, sizes=self.sizes) if self.sizes else found
 
     def check_tools(self) -> None:
         """Refuse to begin what could not be proven.
