@@ -289,7 +289,7 @@ def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) 
         raise InputError(f"{shared} of these images were used to calibrate; use others, or --allow-calibration-images")
     data.check_labelled(subject.labelled)
     if hint := order_hint(subject.labelled.names, subject.model.labels):
-        log(f"{hint}: a build that names them with --labels goes by the names")
+        log(hint)
     by_default = mode is None and subject.how == facts.preprocess and subject.how.mode == "crop"
     if by_default and (hint := squash_hint(paths)):
         log(hint)

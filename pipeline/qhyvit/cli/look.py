@@ -148,7 +148,7 @@ def report(
     files.check_file(target)
     with console.talk() as talk:
         found = gather(Request(bundle, work, images, labels, bench, float_model, mode, count or COUNT, classes,
-                               talk.progress))  # fmt: skip
+                               talk.progress, talk.log))  # fmt: skip
     files.write_text(target, render(found))
     if as_json:
         print(json.dumps(found.to_json()))
