@@ -193,17 +193,18 @@ def test_every_output_is_shown_the_worst_first(name, labels, wanted):
     reference = np.array([[1.0], [-1.0]]) @ np.ones((1, len(errors)))
     what = task("raw" if name == "several" else "regress")
     found = evaluated(what, layout, reference + errors, reference, None, "squash", labels=labels)
-    assert [each[0] for each in found.each] == wanted
+    assert [*found.each] == wanted
+    best, worst = max(found.each.values()), found.each[wanted[0]]
     share = 100.0 if name == "several" else 1.0
-    assert found.each[0][1] == found.alike.reading == pytest.approx(share * (1 - max(errors) ** 2))
-    assert found.each[-1][1] == pytest.approx(share * (1 - min(errors) ** 2))
-    assert list(found.to_json()["alike"]["each"].items()) == found.each
+    assert worst == found.alike.reading == pytest.approx(share * (1 - max(errors) ** 2))
+    assert found.each[wanted[-1]] == best == pytest.approx(share * (1 - min(errors) ** 2))
+    assert [*found.to_json()["alike"]["each"].items()] == [*found.each.items()]
 
 
 def test_a_single_output_has_no_table_of_its_own():
     layout = Layout(("o",), ((2,),))
     found = evaluated(task("raw"), layout, np.eye(2), np.eye(2), None, "squash")
-    assert (found.each, found.to_json()["alike"]["each"]) == ([], {})
+    assert (found.each, found.to_json()["alike"]["each"]) == ({}, {})
 
 
 def test_the_command_prints_every_output(place, capfd):

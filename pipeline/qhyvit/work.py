@@ -58,6 +58,7 @@ FORMS: dict[str, Any] = {
         "?target": dict, "?informs": [{"name": str, "detail": str}],
         "?against_float": {
             "images": int, "task": str, "alike": {"share": float, "text": str, "figures": Mapping[str, float]},
+            "?each": Mapping[str, float],
         },
     },
     STATE: {},

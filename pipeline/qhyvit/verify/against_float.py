@@ -63,6 +63,7 @@ class AgainstFloat:
         correlation: mean over the images of the correlation of all outputs; ``lowest``: the least of them.
         doubt: why the correlation is judged and not the share; "" where the share is.
         limit: the share or correlation that was asked for.
+        each: see :meth:`qhyvit.tasks.shared.task.Alike.by_name`.
     """
 
     images: int
@@ -74,6 +75,7 @@ class AgainstFloat:
     lowest: float
     doubt: str
     limit: float
+    each: Mapping[str, float]
 
     @property
     def integer_check(self) -> Check:
@@ -111,8 +113,9 @@ def against_float(
     if limit is None:
         limit = UNTRAINED if doubt else task.limit
     result = AgainstFloat(
-        len(expected), task.name, task.kept, error, alike, float(agrees.mean()), float(agrees.min()), doubt, limit
-    )
+        len(expected), task.name, task.kept, error, alike, float(agrees.mean()), float(agrees.min()), doubt, limit,
+        alike.by_name(reference.layout),
+    )  # fmt: skip
     return result, [*_module_check(reference), edited_check, result.integer_check]
 
 
