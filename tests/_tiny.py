@@ -22,15 +22,32 @@ class Tiny(nn.Module):
             for layer in (self.stem, self.query, self.key, self.head):
                 layer.weight *= 4
 
-    def forward(self, x):
+    def features(self, x):
+        """[1, 8]."""
         x = nn.functional.silu(self.stem(x)).flatten(2).transpose(1, 2)
         attention = (self.query(x) @ self.key(x).transpose(1, 2)).softmax(-1)
-        return self.head((x + attention @ self.value(x)).mean(1))
+        return (x + attention @ self.value(x)).mean(1)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+class Two(Tiny):
+    """The same with two outputs, [1, 4] and [1, 8]."""
+
+    def forward(self, x):
+        features = self.features(x)
+        return {"head": self.head(features), "features": features}
 
 
 def make():
     """For ``--model-py``."""
     return Tiny()
+
+
+def two():
+    """The same."""
+    return Two()
 
 
 def pictures(folder, count, seed=0):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from qhyvit import cli
 from qhyvit.errors import InputError, PlanError
 from qhyvit.graph.ir import Graph, Quantization, Tensor
 from qhyvit.lowering.contracts import check_plan
@@ -18,12 +23,17 @@ from qhyvit.methods.shared.problem import Problem, Solution
 from qhyvit.methods.shared.state import State
 from qhyvit.passes import prepared
 from qhyvit.plan import QuantPlan
+from qhyvit.report.gather import gather
+from qhyvit.report.page import render
+from qhyvit.report.request import Request
 from qhyvit.store import Piece
 from qhyvit.targets import target
 from qhyvit.tflite.serialize import serialize
 from qhyvit.verify.agree import op_by_op
 from qhyvit.verify.decide import HERE
 from qhyvit.verify.rules import ByRules, by_rules
+from qhyvit_device.info import describe
+from tests import _tiny
 from tests._codes import input_codes
 from tests._graphs import Builder
 from tests._layer_graphs import LAYERS
@@ -55,6 +65,22 @@ def zero_points(data: bytes) -> dict[str, tuple[str, int]]:
         held[t]["name"]: (op, int(held[t]["quantization_parameters"]["zero_points"][0]))
         for t, op in writer.items() if held[t]["dtype"] == np.int8
     }  # fmt: skip
+
+
+def ran(*words: object) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*map(str, words)])
+    assert ended.value.code == 0
+
+
+@pytest.fixture(scope="module")
+def built_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny network's bundle for this target, with its work directory."""
+    folder = tmp_path_factory.mktemp("edgetpu")
+    _tiny.pictures(folder / "train", 12)
+    ran("build", "--model-py", f"{_tiny.__file__}:make", "--images", folder / "train", "--count", 8,
+        "--method", "minmax", "--min-agreement", 0, "--target", "edgetpu-rules", "--out", folder / "B")  # fmt: skip
+    return folder
 
 
 @pytest.mark.parametrize("kind", sorted(LAYERS))
@@ -216,3 +242,27 @@ def test_an_activation_of_16_bits_is_left_to_the_processor() -> None:
 def test_a_target_without_rules_has_no_such_census() -> None:
     with pytest.raises(InputError, match="no rules are known of the target litert"):
         by_rules(b"", target())
+
+
+@pytest.mark.parametrize("of", ["now", "before"])
+def test_a_census_informs_in_all_that_a_build_shows(built_folder, tmp_path, capsys, of) -> None:
+    """It is no check: a verdict and a page call nothing passed that cannot fail; verdicts of before still load."""
+    shutil.copytree(built_folder, tmp_path / "p")
+    bundle, path = tmp_path / "p" / "B", tmp_path / "p" / "B.work" / "verify.json"
+    verdict = json.loads(path.read_text())
+    if of == "before":
+        verdict["checks"] += [{**note, "passed": True} for note in verdict.pop("informs")]
+        path.write_text(json.dumps(verdict))
+    words = "passed" if of == "before" else "info"
+    ran("verify", "--work", bundle.with_name("B.work"), "--images", tmp_path / "p" / "train", "--min-agreement", 0)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "could be mapped" in line]
+    assert line.startswith(f"{words:7s} by the published rules of the Edge TPU compiler, which was not run: ")
+    page = render(gather(Request(bundle)))
+    assert re.search(rf"<b[^>]*>{words}</b>\s*by the published rules of the Edge TPU compiler", page)
+    assert "target" in describe(bundle)
+
+
+def test_a_verdict_tells_checks_and_census_apart(built_folder) -> None:
+    verdict = json.loads((built_folder / "B.work" / "verify.json").read_text())
+    assert [set(note) for note in verdict["informs"]] == [{"name", "detail"}]
+    assert not any("rules" in check["name"] for check in verdict["checks"])

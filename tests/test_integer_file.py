@@ -16,9 +16,13 @@ from qhyvit.methods import method
 from qhyvit.methods.shared.problem import Problem
 from qhyvit.ops import spec
 from qhyvit.plan import QuantPlan, Scheme
+from qhyvit.sim.run import Executor
+from qhyvit.tasks import task
+from qhyvit.tasks.shared.layout import Layout
 from qhyvit.tflite import flatbuffer
 from qhyvit.tflite.read import read
 from qhyvit.tflite.serialize import serialize
+from qhyvit.verify.against_float import FloatFile, against_float
 from qhyvit.verify.census import census
 from qhyvit.verify.probe import every_tensor, make_interpreter
 from qhyvit.verify.report import first_difference, verify
@@ -84,6 +88,21 @@ def test_verification_passes_and_compares_every_op(solved, inputs, codes):
     assert set(report.agreements["litert"].ops) == {n.op for n in graph.nodes} | clamps
     worst = {o.op: o.worst for o in report.agreements["litert"].ops.values()}
     assert not any(worst.values()), worst
+
+
+@pytest.mark.parametrize(("error", "passed"), [(4e-4, True), (6e-4, False), (float("nan"), False)])
+def test_what_the_export_measured_is_held_to_its_limit(small_v1, inputs, error, passed):
+    """A work directory may hold facts that no export of ours has written."""
+    outputs = Executor(small_v1.graph).rows(inputs[:2]).numpy()
+
+    def check(**facts):
+        reference = FloatFile(small_v1.tflite, facts, task("classify"), Layout.of_facts(small_v1.facts["outputs"]))
+        checks = against_float(reference, small_v1.graph, inputs[:2], outputs)[1]
+        return [c for c in checks if c.name.startswith("exported")]
+
+    (found,) = check(float_error=error, float_limit=5e-4)
+    assert (found.passed, "limit 5e-04" in found.detail) == (passed, True)
+    assert check(float_error=error) == []  # of an export that recorded no limit nothing is said to have passed
 
 
 def test_verification_finds_a_file_that_is_not_the_plans(solved, inputs, codes):

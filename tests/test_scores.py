@@ -14,7 +14,7 @@ from PIL import Image
 from qhyvit import data, files
 from qhyvit.errors import InputError
 from qhyvit.evaluation import evaluate, evaluated, float_file
-from qhyvit.labels import labelled_images, order_hint
+from qhyvit.labels import BY_BUILD, labelled_images, order_hint
 from qhyvit.report.pictures import labelled_pictures
 from qhyvit.report.request import Request
 from qhyvit.sweep.parts import evaluate_in_parts
@@ -187,17 +187,18 @@ def test_every_output_is_shown_the_worst_first(name, labels, wanted):
     reference = np.array([[1.0], [-1.0]]) @ np.ones((1, len(errors)))
     what = task("raw" if name == "several" else "regress")
     found = evaluated(what, layout, reference + errors, reference, None, "squash", labels=labels)
-    assert [each[0] for each in found.each] == wanted
+    assert [*found.each] == wanted
+    best, worst = max(found.each.values()), found.each[wanted[0]]
     share = 100.0 if name == "several" else 1.0
-    assert found.each[0][1] == found.alike.reading == pytest.approx(share * (1 - max(errors) ** 2))
-    assert found.each[-1][1] == pytest.approx(share * (1 - min(errors) ** 2))
-    assert list(found.to_json()["alike"]["each"].items()) == found.each
+    assert worst == found.alike.reading == pytest.approx(share * (1 - max(errors) ** 2))
+    assert found.each[wanted[-1]] == best == pytest.approx(share * (1 - min(errors) ** 2))
+    assert [*found.to_json()["alike"]["each"].items()] == [*found.each.items()]
 
 
 def test_a_single_output_has_no_table_of_its_own():
     layout = Layout(("o",), ((2,),))
     found = evaluated(task("raw"), layout, np.eye(2), np.eye(2), None, "squash")
-    assert (found.each, found.to_json()["alike"]["each"]) == ([], {})
+    assert (found.each, found.to_json()["alike"]["each"]) == ({}, {})
 
 
 def test_the_command_prints_every_output(place, capfd):
@@ -216,12 +217,20 @@ def test_columns_that_are_taken_in_their_order_are_told(place):
     for names, told in (((), True), (("class 0", "class 1"), True), (("round", "hollow"), False)):
         found = labelled_images(place / "images", None, task("multilabel"), 2, names=names)
         line = order_hint(found.names, names)
-        assert line == ("the columns hollow, round are taken to be the model's values in this order" if told else None)
+        said = f"the columns hollow, round are taken to be the model's values in this order: {BY_BUILD}"
+        assert line == (said if told else None)
     labelled(place, "file,any", "a.png,1")
     assert order_hint(labelled_images(place / "images", None, task("regress"), 1).names, ()) is None
 
 
-def test_an_evaluation_tells_so(place):
+def by_report(bundle, images, log):
+    labelled_pictures(Request(bundle, log=log), images, Model.load(bundle))
+
+
+@pytest.mark.parametrize("command", [
+    lambda bundle, images, log: evaluate(bundle, images, None, None, None, quiet, log), by_report,
+], ids=["evaluate", "report"])  # fmt: skip
+def test_whoever_reads_such_labels_tells_so(place, command):
     labelled(place, "file,a,b,c", "a.png,1,0,0")
     made = make_bundle(place / "b", "multilabel")
     (made / "labels.txt").write_text("class 0\nclass 1\nclass 2\n")
@@ -229,8 +238,10 @@ def test_an_evaluation_tells_so(place):
     manifest["checksums"]["labels.txt"] = files.sha256((made / "labels.txt").read_bytes())
     (made / "manifest.json").write_text(json.dumps(manifest))
     lines = []
-    evaluate(made, place / "images", None, None, None, quiet, lines.append)
-    assert any("columns a, b, c are taken" in line and "--labels" in line for line in lines)
+    command(made, place / "images", lines.append)
+    (line,) = lines
+    assert "columns a, b, c are taken" in line
+    assert line.endswith(": a build that names them with --labels goes by the names")
 
 
 @pytest.mark.parametrize(

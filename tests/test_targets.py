@@ -28,10 +28,12 @@ from qhyvit.passes.sums_as_means import PASS as SUMS
 from qhyvit.plan import QuantPlan
 from qhyvit.sim.integer import IntegerExecutor
 from qhyvit.sim.run import Executor
+from qhyvit.stages.on_target import on_target
 from qhyvit.targets import Target, all_targets, target
 from qhyvit.tflite.read import read
 from qhyvit.verify.micro import run_micro
 from qhyvit.verify.probe import outputs, tensors
+from qhyvit.work import Work
 from tests._graphs import Builder, random_graph
 from tests._plans import graph_of
 
@@ -257,6 +259,19 @@ def test_vela_says_what_it_refuses_and_why():
     assert npu.on_cpu == 1
     assert npu.refused[0][0] == "REVERSE_V2"
     assert "REVERSE_V2: " in npu.said
+
+
+@pytest.mark.parametrize(("name", "words", "module"), [
+    ("tflm", "KiB of flash", "tflite_micro"), ("ethos-u55", "operators on the NPU", "ethosu.vela"),
+    ("edgetpu-rules", "operators could be mapped", "numpy"), ("litert", None, "numpy"),
+])  # fmt: skip
+def test_what_is_known_of_a_file_on_its_target_informs_and_passes_nothing(tmp_path, name, words, module) -> None:
+    pytest.importorskip(module, reason="needs an extra of qhyvit")
+    _, data, codes = built(random_graph(["conv"], seed=3), target(name))
+    facts, notes = on_target(Work(tmp_path), QuantPlan({}, "minmax", target=name), data, codes[0])
+    assert facts["proof"] == target(name).proof
+    assert [words in note.detail for note in notes] == ([True] if words else [])
+    assert all(set(vars(note)) == {"name", "detail"} for note in notes)
 
 
 def test_what_is_no_file_is_one_line():

@@ -67,14 +67,15 @@ BESIDE = {"images": 2, "task": "classify", "alike": {"share": 0.5, "text": "1 of
     {"against_float": "a"}, {"against_float": {"images": 1}}, {"against_float": {**BESIDE, "alike": {"share": 0.5}}},
     {"against_float": {**BESIDE, "task": 3}}, {"against_float": {**BESIDE, "images": "2"}},
     {"against_float": {**BESIDE, "alike": {**BESIDE["alike"], "figures": {"agree": "many"}}}},
-    {"checks": ["passed"]}, {"checks": [{"name": "n"}]},
+    {"checks": ["passed"]}, {"checks": [{"name": "n"}]}, {"informs": ["n"]}, {"informs": [{"name": "n"}]},
     {"census": {}}, {"sqnr_db": {"x": None}}, {"sqnr_db": {"x": "high"}},
     {"sqnr_db": []}, {"passed": 1}, {"files": None},
 ])  # fmt: skip
 def test_a_verdict_with_wrong_values_is_damaged(tmp_path, wrong):
     check = {"name": "n", "passed": True, "detail": "d"}
     good = {"passed": True, "checks": [check], "census": {"oldest_runtime": "r"}, "sqnr_db": {"x": 40.5}, "files": {}}
-    for more in ({}, {"against_float": None}, {"against_float": BESIDE}):
+    note = {"name": "n", "detail": "d"}
+    for more in ({}, {"against_float": None}, {"against_float": BESIDE}, {"informs": [note]}):
         (tmp_path / VERIFY).write_text(json.dumps({**good, **more}))
         assert Work(tmp_path).json(VERIFY)["passed"]
     (tmp_path / VERIFY).write_text(json.dumps({**good, **wrong}))

@@ -100,11 +100,12 @@ def check_verdict(path: Path, verified: Mapping[str, Any], hashes: Mapping[str, 
 
 def created_by(command: str, facts: Mapping[str, Any], plan: QuantPlan, verified: Mapping[str, Any]) -> dict[str, Any]:
     """What a bundle says of how it was made; a bundle is made of what passed alone."""
+    beside = {k: v for k, v in (verified["against_float"] or {}).items() if k != "each"}  # may be as long as an output
     return {
         "command": command, "method": plan.method, "options": dict(plan.options), "seed": plan.seed,
         "weights": facts["weights"], "weights_sha256": facts.get("weights_sha256"), "folds": len(plan.folds),
         "calibration_images": plan.image_count, "calibration_image_hashes": list(plan.image_hashes),
-        "verified": True, "target": dict(verified.get("target") or {}), "against_float": verified["against_float"],
+        "verified": True, "target": dict(verified.get("target") or {}), "against_float": beside or None,
         "oldest_runtime": verified["census"]["oldest_runtime"],
     }  # fmt: skip
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from qhyvit.labels import labelled_images, order_hint, tell_apart
 from qhyvit.progress import Log, Progress, silent
 from qhyvit.tasks import task as find_task
 from qhyvit.tasks.shared.layout import Layout
-from qhyvit.tasks.shared.score import Paired, Score, Truth, paired
+from qhyvit.tasks.shared.score import Paired, Score, paired
 from qhyvit.tasks.shared.task import Alike, Task
 from qhyvit.threads import cores, shared_out
 from qhyvit_device.manifest import Manifest
@@ -54,8 +54,8 @@ def values_of(file: TfliteFile, outputs: Sequence[np.ndarray]) -> np.ndarray:
 class Evaluation:
     """Float and integer on the same images.
 
-    ``integer`` and ``floating`` are None without labels; ``alike`` and ``paired`` without a float file. ``names``: of
-    what :attr:`qhyvit.tasks.shared.task.Alike.each` is about.
+    ``integer`` and ``floating`` are None without labels; ``alike`` and ``paired`` without a float file. ``each``: see
+    :meth:`qhyvit.tasks.shared.task.Alike.by_name`.
     """
 
     task: Task
@@ -66,19 +66,7 @@ class Evaluation:
     paired: Paired | None
     resize_mode: str
     profile: str = "integer"
-    names: tuple[str, ...] = ()
-
-    @property
-    def each(self) -> list[tuple[str, float]]:
-        """Name and reading of every output, or of every value, where there are several: the worst first."""
-        if self.alike is None or len(self.alike.each) < 2:
-            return []
-        return sorted(zip(self.names, self.alike.each, strict=True), key=lambda found: found[1])
-
-    @property
-    def part(self) -> str:
-        """What each of :attr:`each` is, in a word."""
-        return "value" if self.task.truth is Truth.VALUES else "output"
+    each: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -134,16 +122,14 @@ def evaluated(
         labels: names of the values, where somebody gave some.
     """
     alike = None if floating is None else task.alike(floating, integer, layout)
-    count = 0 if alike is None else len(alike.each)
-    values = tuple(labels) if len(labels) == count and tell_apart(labels) else tuple(f"value {i}" for i in range(count))
-    names = layout.names if len(layout.names) > 1 else values
+    each = {} if alike is None else alike.by_name(layout, labels if tell_apart(labels) else ())
     if truth is None or task.score is None:
-        return Evaluation(task, len(integer), None, None, alike, None, mode, profile, names)
+        return Evaluation(task, len(integer), None, None, alike, None, mode, profile, each)
     score, reference = task.score(integer, truth, layout), None
     if floating is not None:
         reference = task.score(floating, truth, layout)
     test = None if reference is None else paired(score, reference)
-    return Evaluation(task, len(integer), score, reference, alike, test, mode, profile, names)
+    return Evaluation(task, len(integer), score, reference, alike, test, mode, profile, each)
 
 
 def float_path(bundle: Path, given: Path | None, manifest: Manifest) -> Path | None:
@@ -289,7 +275,7 @@ def check_subject(subject: Subject, mode: str | None, log: Log, *, allow: bool) 
         raise InputError(f"{shared} of these images were used to calibrate; use others, or --allow-calibration-images")
     data.check_labelled(subject.labelled)
     if hint := order_hint(subject.labelled.names, subject.model.labels):
-        log(f"{hint}: a build that names them with --labels goes by the names")
+        log(hint)
     by_default = mode is None and subject.how == facts.preprocess and subject.how.mode == "crop"
     if by_default and (hint := squash_hint(paths)):
         log(hint)

@@ -12,6 +12,8 @@ from qhyvit.tasks.shared.score import Truth
 from qhyvit.tasks.shared.task import Task
 from qhyvit_device.preprocess import images_in
 
+BY_BUILD = "a build that names them with --labels goes by the names"
+
 
 def labelled_images(
     folder: Path, labels: Path | None, task: Task, outputs: int, class_map: tuple[int, ...] | None = None,
@@ -80,8 +82,12 @@ def tell_apart(names: Sequence[str]) -> bool:
     return list(names) != label_names(None, len(names)) and len(set(names)) == len(names)
 
 
-def order_hint(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """A line for columns of values that count in their order, as no names say which is which; None for others."""
+def order_hint(columns: Sequence[str], names: Sequence[str], remedy: str = BY_BUILD) -> str | None:
+    """A line for columns of values that count in their order, as no names say which is which; None for others.
+
+    Args:
+        remedy: what to do that they go by names; the default is for bundles.
+    """
     if len(columns) < 2 or check_columns(columns, names):
         return None
-    return f"the columns {', '.join(columns)[:200]} are taken to be the model's values in this order"
+    return f"the columns {', '.join(columns)[:200]} are taken to be the model's values in this order: {remedy}"

@@ -173,8 +173,11 @@ def _first(about: Card) -> Figure | None:
 
 def _kept(about: Card) -> str:
     """How much of float the file keeps, with the name of the figure where that is no share."""
-    figure = None if about.accuracy is None else about.accuracy.agreement
-    return _cell(figure) + ("" if figure is None or figure.name.endswith("%") else f" {figure.name}")
+    right = about.accuracy
+    if right is None or right.agreement is None:
+        return ""
+    name = right.agreement.name
+    return _cell(right.agreement) + ("" if name.endswith("%") else f" {name}") + task(about.task).worst_of(right.each)
 
 
 def row(each: Shown, times: Times) -> dict[str, str]:

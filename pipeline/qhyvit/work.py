@@ -50,14 +50,15 @@ FORMS: dict[str, Any] = {
     FACTS: {
         "model": str, "task": str, "outputs": [{"name": str, "shape": list}], "classes": int, "input_shape": [int],
         "preprocess": dict, "weights": str, "versions": dict,
-        "?float_error": float, "?float_images": int, "?weights_sha256": str,
+        "?float_error": float, "?float_limit": float, "?float_images": int, "?weights_sha256": str,
     },
     VERIFY: {
         "passed": bool, "checks": [{"name": str, "passed": bool, "detail": str}], "census": {"oldest_runtime": str},
         "sqnr_db": Mapping[str, float], "files": dict,
-        "?target": dict,
+        "?target": dict, "?informs": [{"name": str, "detail": str}],
         "?against_float": {
             "images": int, "task": str, "alike": {"share": float, "text": str, "figures": Mapping[str, float]},
+            "?each": Mapping[str, float],
         },
     },
     STATE: {},

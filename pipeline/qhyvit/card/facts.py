@@ -39,7 +39,8 @@ class Measured:
 
     ``gained`` and ``lost``: images on which only the integer file, and only the float file, is right.
     ``images_sha256``: of the images, their names and their labels: figures of equal ones compare. ``key``: hash of all
-    that the figures follow from, see :func:`key_of`.
+    that the figures follow from, see :func:`key_of`. ``each``: ``agreement`` of every output, or of every value, by
+    name, the worst first; empty where there is one alone.
     """
 
     images: int
@@ -52,6 +53,7 @@ class Measured:
     gained: int | None
     lost: int | None
     p_value: float | None
+    each: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,9 @@ def _accuracy(request: CardRequest, progress: Progress, log: Log) -> Measured:
     figures = {} if found.integer is None else found.integer.figures
     beside = {} if found.floating is None else found.floating.figures
     alike, test = found.alike, found.paired
+    split: tuple[int | None, int | None, float | None] = (None, None, None)
+    if test is not None:
+        split = test.gained, test.lost, test.p_value
     agreement = None
     if alike is not None:
         agreement = _figure(found.task.reading, alike.reading, None, found.images, share=shares)
@@ -171,7 +174,7 @@ def _accuracy(request: CardRequest, progress: Progress, log: Log) -> Measured:
         found.images, request.images.resolve().name, digest, key_of(request, digest), found.resize_mode,
         tuple(_figure(n, v, beside.get(n), found.images, share=shares and n.endswith("_percent"))
               for n, v in figures.items() if n in found.task.columns),
-        agreement, *((None,) * 3 if test is None else (test.gained, test.lost, test.p_value)),
+        agreement, *split, each=dict(found.each),
     )  # fmt: skip
 
 

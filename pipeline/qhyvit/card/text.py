@@ -11,6 +11,8 @@ from qhyvit.card.facts import Card, Figure
 from qhyvit.tasks import task
 from qhyvit_device.manifest import RANDOM
 
+SHOWN = 20  # outputs or values in the Markdown; the JSON has all
+
 
 def write(card: Card, target: Path) -> tuple[Path, Path]:
     """``target`` with the endings ``.md`` and ``.json`` behind it.
@@ -73,16 +75,20 @@ def _right(card: Card) -> list[str]:
     lines = [f"{_plain(card.verified)}.", ""] if card.verified else []
     if found is None:
         return [*lines, "Not measured: `qhyvit card BUNDLE --images FOLDER` does it.", ""]
-    names = task(card.task).columns
+    what = task(card.task)
+    names = what.columns
     rows = [(names.get(f.name, f.name), _percent(f, f.integer, f.low, f.high),
              _percent(f, f.floating, f.floating_low, f.floating_high)) for f in found.figures]  # fmt: skip
     if found.agreement is not None:
         a = found.agreement
-        rows.append((a.name, _percent(a, a.integer, a.low, a.high), ""))
+        rows.append((a.name + what.worst_of(found.each), _percent(a, a.integer, a.low, a.high), ""))
     with_bounds = any(f.low is not None for f in (*found.figures, *[a for a in (found.agreement,) if a]))
     about = f"On {found.images} images of {_plain(found.folder)}, which were not used to calibrate"
     about += ", with Wilson's interval at 95 %." if with_bounds else "."
     lines += [about, "", *_table(("figure", "integer file", "float file"), rows)]
+    if found.each:
+        worst = [(name, evaluation.shown(what.reading, kept)) for name, kept in [*found.each.items()][:SHOWN]]
+        lines += _table((f"{what.part}, the worst first", what.reading), worst)
     if found.p_value is not None:
         test = f"paired test, p = {found.p_value:.3g}"
         lines += [f"Images on which it is better than float: {found.gained}; worse: {found.lost} ({test}).", ""]

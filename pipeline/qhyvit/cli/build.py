@@ -155,6 +155,7 @@ def _show_verdict(verdict: Mapping[str, Any], *, as_json: bool) -> None:
         print(json.dumps(verdict))
     else:
         rows = [("passed" if c["passed"] else "FAILED", c["name"], c["detail"]) for c in verdict["checks"]]
+        rows += [("info", n["name"], n["detail"]) for n in verdict.get("informs") or ()]
         for mark, name, detail in rows:
             console.say(f"{mark:7s} {name}: {detail}")
         console.say(f"needs   {verdict['census']['oldest_runtime']}")

@@ -56,10 +56,11 @@ def evaluate(
         print(json.dumps(result.to_json()))
         return
     console.table(f"{result.images} images, {result.resize_mode}", result.columns, result.rows())
-    if each := result.each:
+    if result.each:
         from qhyvit.evaluation import shown
 
-        what, rows = result.part, [(name, shown(result.task.reading, reading)) for name, reading in each]
+        what = result.task.part
+        rows = [(name, shown(result.task.reading, reading)) for name, reading in result.each.items()]
         console.table(f"each {what}, the worst first", (what, result.task.reading), rows)
 
 
@@ -148,7 +149,7 @@ def report(
     files.check_file(target)
     with console.talk() as talk:
         found = gather(Request(bundle, work, images, labels, bench, float_model, mode, count or COUNT, classes,
-                               talk.progress))  # fmt: skip
+                               talk.progress, talk.log))  # fmt: skip
     files.write_text(target, render(found))
     if as_json:
         print(json.dumps(found.to_json()))
@@ -190,7 +191,7 @@ def compare(
     if html is not None:
         files.check_file(html)
     with console.talk() as talk:
-        found = comparing.compare(first, second, images, labels, bench, mode, talk.progress)
+        found = comparing.compare(first, second, images, labels, bench, mode, talk.progress, talk.log)
     if html is not None:
         files.write_text(html, comparing.render(found))
     if as_json:

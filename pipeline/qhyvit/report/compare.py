@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,13 @@ import numpy as np
 
 from qhyvit import files
 from qhyvit.errors import InputError
-from qhyvit.evaluation import evaluate
+from qhyvit.evaluation import Evaluation, evaluate
 from qhyvit.plan import QuantPlan, TensorQuant
-from qhyvit.progress import Progress
+from qhyvit.progress import Log, Progress, silent
 from qhyvit.report import latency
 from qhyvit.report.facts import rounded
 from qhyvit.report.page import environment
+from qhyvit.tasks import task
 from qhyvit.verify.census import census
 from qhyvit.work import MODEL, PLAN, VERIFY, Work
 from qhyvit_device import manifest as manifests
@@ -27,9 +29,14 @@ FIELDS = ("scheme", "granularity", "bits", "zero_point", "scale")
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: what is known of it, None where it is not."""
+    """One of the two: what is known of it, None where it is not.
+
+    ``float_agreement_percent``: of verification; ``kept_of_float``: on the images given, as the task reads it. The
+    fields behind them have the same of every output, or of every value, by name, the worst first.
+    """
 
     name: str
+    task: str
     method: str
     profile: str
     calibration_images: int
@@ -41,6 +48,9 @@ class Side:
     partitions: int | None
     mean_sqnr_db: float | None
     float_agreement_percent: float | None
+    float_agreement_percent_each: dict[str, float]
+    kept_of_float: float | None
+    kept_of_float_each: dict[str, float]
     top1_percent: float | None
     p50_ms: float | None
 
@@ -102,18 +112,26 @@ def _source(path: Path) -> _Source:
     raise InputError(f"{path} is no bundle, no work directory with a plan, and no plan file")
 
 
-def _side(source: _Source, top1: float | None, p50_ms: float | None) -> Side:
+def _side(source: _Source, measured: Evaluation | None, p50_ms: float | None) -> Side:
+    """``measured``: on the images given."""
     plan = source.plan
     counted = None if source.model is None else census(files.read_bytes(source.model, "model"))
     verified = source.work is not None and (source.work / VERIFY).is_file()
     found = Work(source.work).json(VERIFY) if verified and source.work is not None else {}
     sqnr, decided = list(found.get("sqnr_db", {}).values()), found.get("against_float")
+    alike = None if measured is None else measured.alike
+    unit = 1 if task(plan.task).reading.endswith("%") else 100
+    each = {name: rounded(unit * reading) for name, reading in ((decided or {}).get("each") or {}).items()}
+    figures = () if measured is None or measured.integer is None else tuple(measured.integer.figures.values())
     return Side(
-        str(source.path), plan.method, plan.profile, plan.image_count, dict(plan.options),
+        str(source.path), plan.task, plan.method, plan.profile, plan.image_count, dict(plan.options),
         tuple(f"{f.fold} at {f.place}" for f in plan.folds), plan.wide,
         None if counted is None else counted.size_bytes, None if counted is None else counted.op_count,
         None if counted is None else counted.partitions, rounded(float(np.mean(sqnr))) if sqnr else None,
-        rounded(100 * decided["alike"]["share"]) if decided else None, top1, p50_ms,
+        rounded(100 * decided["alike"]["share"]) if decided else None, each,
+        None if alike is None else rounded(alike.reading),
+        {} if measured is None else {name: rounded(reading) for name, reading in measured.each.items()},
+        rounded(figures[0]) if figures else None, p50_ms,
     )  # fmt: skip
 
 
@@ -134,7 +152,7 @@ def _difference(name: str, a: TensorQuant, b: TensorQuant) -> TensorDifference |
 
 def compare(
     first: Path, second: Path, images: Path | None, labels: Path | None, bench: Path | None, mode: str | None,
-    progress: Progress,
+    progress: Progress, log: Log = silent,
 ) -> Comparison:  # fmt: skip
     """Everything that differs.
 
@@ -142,15 +160,12 @@ def compare(
         InputError: one of the two is nothing that can be compared, or images or bench file are unfit.
     """
     sources = _source(first), _source(second)
-    top1: list[float | None] = [None, None]
+    measured: list[Evaluation | None] = [None, None]
     if images is not None:
-        for i, source in enumerate(sources):
-            found = evaluate(source.path, images, labels, None, mode, progress)
-            if found.integer is not None:
-                top1[i] = rounded(next(iter(found.integer.figures.values())))
+        measured = [evaluate(source.path, images, labels, None, mode, progress, log) for source in sources]
     rows = () if bench is None else latency.read(bench)
     p50 = {row.model: row.p50_ms for row in reversed(rows)}
-    sides = tuple(_side(s, t, p50.get(s.path.resolve().name)) for s, t in zip(sources, top1, strict=True))
+    sides = tuple(_side(s, m, p50.get(s.path.resolve().name)) for s, m in zip(sources, measured, strict=True))
     a, b = sources[0].plan.tensors, sources[1].plan.tensors
     both = [name for name in a if name in b]
     different = [d for d in (_difference(name, a[name], b[name]) for name in both) if d is not None]
@@ -167,12 +182,18 @@ def _shown(key: str, value: Any) -> str:
     return str(value)
 
 
+def _known(side: Mapping[str, Any], key: str) -> Any:
+    """A fact of a side, and of which output it is where there are several; "" is not known."""
+    each = side.get(f"{key}_each")
+    return "" if side[key] is None else f"{side[key]}{task(side['task']).worst_of(each)}" if each else side[key]
+
+
 def tables(c: Comparison, shown: int | None = SHOWN) -> list[Table]:
     """(title, columns, rows) of everything, for text and page."""
     a, b = (asdict(s) for s in c.sides)
     names = tuple(s.name for s in c.sides)
     keys = [k for k in a if k not in ("name", "options", "folds", "int16") and (a[k], b[k]) != (None, None)]
-    facts: list[tuple[Any, ...]] = [(k, "" if a[k] is None else a[k], "" if b[k] is None else b[k]) for k in keys]
+    facts: list[tuple[Any, ...]] = [(k, _known(a, k), _known(b, k)) for k in keys if not k.endswith("_each")]
     options = sorted({*a["options"], *b["options"]})
     facts += [
         (f"option {k}", a["options"].get(k, ""), b["options"].get(k, "")) for k in options

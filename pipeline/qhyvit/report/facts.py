@@ -196,7 +196,8 @@ class Missing:
 class PageFacts:
     """Everything on the page.
 
-    ``build``: who made it and how, in words; ``checks``: of verification; ``distance``: what the task's is called.
+    ``build``: who made it and how, in words; ``checks``: of verification, and ``informs``: what it says beside them;
+    ``distance``: what the task's is called.
     """
 
     model: str
@@ -211,6 +212,7 @@ class PageFacts:
     not_delegated: dict[str, int]
     oldest_runtime: str
     checks: tuple[dict[str, Any], ...]
+    informs: tuple[dict[str, Any], ...]
     folds: tuple[dict[str, Any], ...]
     task: str
     distance: str

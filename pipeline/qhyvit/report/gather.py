@@ -97,7 +97,8 @@ def _assemble(
         counted.size_bytes, None if work is None else (work.folder / FLOAT).stat().st_size,
         {f"{op} {dtype}": n for (op, dtype), n in sorted(counted.ops.items())}, counted.partitions,
         dict(sorted(counted.not_delegated.items())), counted.oldest_runtime,
-        tuple(verified.get("checks", ())), () if found is None else tuple(asdict(f) for f in found.plan.folds),
+        tuple(verified.get("checks", ())), tuple(verified.get("informs") or ()),
+        () if found is None else tuple(asdict(f) for f in found.plan.folds),
         what.name, what.distance_name, cost, seen, rows, tuple(missing),
     )  # fmt: skip
 

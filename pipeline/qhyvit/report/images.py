@@ -60,7 +60,7 @@ def thumbnail(pixels: np.ndarray, side: int = THUMBNAIL) -> str:
 def examine(found: Predictions, source: str) -> Examined:
     """Everything about one set of images; what differs most comes first."""
     task, layout = found.task, found.layout
-    outcome = evaluated(task, layout, found.integer, found.floating, found.truth, source)
+    outcome = evaluated(task, layout, found.integer, found.floating, found.truth, source, labels=found.labels)
     apart = task.apart(found.floating, found.integer, layout)
     differing = [int(i) for i in np.lexsort((np.array(found.names), -apart)) if apart[i] > 0]
     better = np.zeros(len(apart))

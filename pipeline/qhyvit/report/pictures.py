@@ -11,7 +11,7 @@ import numpy as np
 from qhyvit import data, files
 from qhyvit.errors import InputError, OutputError
 from qhyvit.evaluation import float_file, float_path, layout_of, predict, used_to_calibrate
-from qhyvit.labels import labelled_images
+from qhyvit.labels import labelled_images, order_hint
 from qhyvit.report.blocks import COST_IMAGES
 from qhyvit.report.facts import Examined, Missing
 from qhyvit.report.images import Predictions, examine
@@ -56,6 +56,8 @@ def labelled_pictures(request: Request, folder: Path, model: Model) -> data.Labe
         )
         found = data.subset(labelled, request.count, 0)
     data.check_labelled(found)
+    if hint := order_hint(found.names, model.labels):
+        request.log(hint)
     return found
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qhyvit import files
-from qhyvit.progress import Progress, silent
+from qhyvit.progress import Log, Progress, silent
 
 COUNT = 1000  # images by default
 
@@ -32,6 +32,7 @@ class Request:
     count: int = COUNT
     class_map: tuple[int, ...] | None = None
     progress: Progress = field(default=silent)
+    log: Log = field(default=silent)
 
     @property
     def work_folder(self) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 
 from qhyvit import files
 from qhyvit.targets import target
-from qhyvit.verify.check import Check
+from qhyvit.verify.check import Note
 from qhyvit.verify.micro import run_micro
 from qhyvit.verify.probe import MICRO
 from qhyvit.verify.rules import by_rules
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from qhyvit.plan import QuantPlan
 
 
-def on_target(work: Work, plan: QuantPlan, model: bytes, codes: np.ndarray) -> tuple[dict[str, Any], list[Check]]:
-    """Facts of ``model`` on the plan's target, and the checks that hold them; an Ethos-U's file is written beside it.
+def on_target(work: Work, plan: QuantPlan, model: bytes, codes: np.ndarray) -> tuple[dict[str, Any], list[Note]]:
+    """Facts of ``model`` on the plan's target, and the same in lines; an Ethos-U's file is written beside it.
 
     Args:
         codes: input codes [1, *shape] of one image.
@@ -34,14 +34,14 @@ def on_target(work: Work, plan: QuantPlan, model: bytes, codes: np.ndarray) -> t
         work.progress("Vela", 0.0)
         npu = compiled(model, found)
         files.write_bytes(work.folder / VELA, npu.model)
-        check = Check(f"Vela compiles it for {found.accelerator}", True, npu.said)
-        return {**facts, "estimated": npu.to_json()}, [check]
+        note = Note(f"Vela compiles it for {found.accelerator}", npu.said)
+        return {**facts, "estimated": npu.to_json()}, [note]
     if found.needs_arena:
         arena = run_micro(model, [codes]).arena_bytes
         said = f"an arena of {arena / 1024:.0f} KiB, {len(model) / 1024:.0f} KiB of flash"
-        return {**facts, "arena_bytes": arena, "flash_bytes": len(model)}, [Check(f"{MICRO}: memory", True, said)]
+        return {**facts, "arena_bytes": arena, "flash_bytes": len(model)}, [Note(f"{MICRO}: memory", said)]
     if found.rules is not None:
         ruled = by_rules(model, found)
-        check = Check(f"by the published rules of {ruled.whose}, which was not run", True, ruled.said)
-        return {**facts, "rules": ruled.to_json()}, [check]
+        note = Note(f"by the published rules of {ruled.whose}, which was not run", ruled.said)
+        return {**facts, "rules": ruled.to_json()}, [note]
     return facts, []

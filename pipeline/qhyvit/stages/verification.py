@@ -81,8 +81,8 @@ def verify(
             work.read(FLOAT), facts, task(facts["task"]), Layout.of_facts(facts["outputs"]), least
         )
         report = check(found.folded, found.lowered, model, floats, codes, runtimes_here(plan), reference, work.progress)
-        facts_there, checks = on_target(work, plan, model, codes[0])
-        outcome.append(replace(report, target=facts_there, checks=(*report.checks, *checks)))
+        facts_there, notes = on_target(work, plan, model, codes[0])
+        outcome.append(replace(report, target=facts_there, informs=tuple(notes)))
         vela = {VELA: work.hash(VELA)} if "estimated" in facts_there else {}
         verdict = {**outcome[0].to_json(), "files": {**hashes, MODEL: files.sha256(model), **vela}}
         files.write_text(work.folder / VERIFY, json.dumps(verdict, indent=1) + "\n")

@@ -22,7 +22,7 @@ TOOK = ("cpu_seconds", "seconds", "peak_mib")  # what differs from run to run
 
 
 def row(build: Build, result: dict[str, Any]) -> dict[str, Any]:
-    """One line of the table."""
+    """One line of the table; ``each``: see :class:`qhyvit.evaluation.Evaluation`."""
     value, process, method = result["value"], result["process"], build.config.method
     figures, floating = value["integer"] or {}, value["float"] or {}
     test = value["paired"] or {"gained": "", "lost": "", "p_value": ""}
@@ -33,8 +33,9 @@ def row(build: Build, result: dict[str, Any]) -> dict[str, Any]:
         "calibration_images": value["calibration_images"], "images": value["images"], "task": value["task"],
         **{name: round(figure, 4) for name, figure in figures.items()},
         **{f"float_{name}": round(figure, 4) for name, figure in floating.items()},
-        "agreement": round(value["alike"]["reading"], 4), "gained": test["gained"], "lost": test["lost"],
-        "p_value": test["p_value"],
+        "agreement": round(value["alike"]["reading"], 4),
+        "each": {name: round(reading, 4) for name, reading in value["alike"]["each"].items()},
+        "gained": test["gained"], "lost": test["lost"], "p_value": test["p_value"],
         "size_bytes": value["size_bytes"], "folds": value["folds"], "plan_sha256": value["plan_sha256"],
         "job": build.job.digest, **{name: process[name] for name in TOOK},
     }  # fmt: skip
@@ -54,9 +55,9 @@ def short(rows: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[A
     titles = {**titles, **{f"float_{c}": "float" for c in titles}}
     reading = tasks[0].reading if len(tasks) == 1 else "as float"
     lines = [
-        (*(r[c] for c in named), *(shown(c, r[c]) if c in r else "" for c in titles), shown(reading, r["agreement"]))
-        for r in rows
-    ]
+        (*(r[c] for c in named), *(shown(c, r[c]) if c in r else "" for c in titles),
+         shown(reading, r["agreement"]) + find_task(r["task"]).worst_of(r["each"])) for r in rows
+    ]  # fmt: skip
     return (*named, *titles.values(), reading), lines
 
 
@@ -65,15 +66,16 @@ def write(rows: Sequence[dict[str, Any]], folder: Path, *, parquet: bool = False
     if not rows:
         return []
     stream = io.StringIO()
+    flat = [{**r, "each": json.dumps(r["each"]) if r["each"] else ""} for r in rows]  # one cell
     columns = list(dict.fromkeys(name for found in rows for name in found))  # tasks have columns of their own
     table = csv.DictWriter(stream, columns, lineterminator="\n", restval="")
     table.writeheader()
-    table.writerows(rows)
+    table.writerows(flat)
     files.write_text(folder / CSV, stream.getvalue())
     files.write_bytes(folder / PLOT, picture(rows))
     written = [folder / CSV, folder / PLOT]
     if parquet:
-        files.write_bytes(folder / PARQUET, _parquet(rows))
+        files.write_bytes(folder / PARQUET, _parquet(flat))
         written.append(folder / PARQUET)
     return written
 
@@ -135,5 +137,6 @@ def _panel(axis: Any, model: str, rows: Sequence[dict[str, Any]], varied: Sequen
     title = find_task(rows[0]["task"]).reading
     axis.set_xlim(0, 102 if title.endswith("%") else 1.02)
     axis.set_title(model, fontsize=10, loc="left")
-    axis.set_xlabel(f"{title}: mean, and each seed", fontsize=8)
+    worst = f" of the worst {find_task(rows[0]['task']).part}" if rows[0]["each"] else ""
+    axis.set_xlabel(f"{title}{worst}: mean, and each seed", fontsize=8)
     axis.tick_params(labelsize=8)

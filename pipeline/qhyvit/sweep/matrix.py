@@ -70,8 +70,8 @@ def _names(model: ModelSpec, columns: Sequence[str], notes: list[str]) -> list[s
         InputError: the file of names cannot be read, or the columns have other names.
     """
     names = read_label_names(model.label_names) if columns and model.label_names is not None else []
-    if hint := order_hint(columns, names):
-        notes.append(f"{model.label}: {hint}: with label_names of the model they go by the names")
+    if hint := order_hint(columns, names, "with label_names of the model they go by the names"):
+        notes.append(f"{model.label}: {hint}")
     return names
 
 

@@ -73,5 +73,5 @@ def _line(job: Job, result: dict[str, Any]) -> str:
         return f"{job.label}: {took}"
     what = find_task(value["task"])
     said = [f"{what.columns[name]} {shown(name, figure)}" for name, figure in (value["integer"] or {}).items()][:1]
-    kept = f"{what.reading} {shown(what.reading, value['alike']['reading'])}"
+    kept = f"{what.reading} {shown(what.reading, value['alike']['reading'])}{what.worst_of(value['alike']['each'])}"
     return f"{job.label}: {', '.join([*said, kept, took])}"

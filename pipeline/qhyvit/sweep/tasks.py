@@ -96,4 +96,4 @@ def _measure(work: Work, reference: Path, evaluation: Mapping[str, Any], names: 
     floating = np.load(reference, allow_pickle=False)
     found = logits_of(work.read(MODEL), _pixels(work, labelled.paths, how), how)
     what, layout = task(facts["task"]), Layout.of_facts(facts["outputs"])
-    return evaluated(what, layout, found, floating, labelled.truth, how.mode)
+    return evaluated(what, layout, found, floating, labelled.truth, how.mode, labels=names)

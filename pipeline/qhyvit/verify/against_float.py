@@ -33,8 +33,9 @@ class FloatFile:
 
     Args:
         model: the file's bytes.
-        facts: of the export: ``float_error`` (largest difference from the user's module over the largest output),
-            ``float_images`` (how many real images that was measured on), ``weights``.
+        facts: of the export: ``float_error`` (largest difference from the user's module over the largest output) and
+            ``float_limit``, below which it has to be, ``float_images`` (how many real images that was measured on),
+            ``weights``.
         task: what the outputs mean, and ``layout``, how they lie.
         least: share of what float says (or correlation) that the integer file has to keep; None: the task's own limit,
             of untrained weights a lower one.
@@ -62,6 +63,7 @@ class AgainstFloat:
         correlation: mean over the images of the correlation of all outputs; ``lowest``: the least of them.
         doubt: why the correlation is judged and not the share; "" where the share is.
         limit: the share or correlation that was asked for.
+        each: see :meth:`qhyvit.tasks.shared.task.Alike.by_name`.
     """
 
     images: int
@@ -73,6 +75,7 @@ class AgainstFloat:
     lowest: float
     doubt: str
     limit: float
+    each: Mapping[str, float]
 
     @property
     def integer_check(self) -> Check:
@@ -110,8 +113,9 @@ def against_float(
     if limit is None:
         limit = UNTRAINED if doubt else task.limit
     result = AgainstFloat(
-        len(expected), task.name, task.kept, error, alike, float(agrees.mean()), float(agrees.min()), doubt, limit
-    )
+        len(expected), task.name, task.kept, error, alike, float(agrees.mean()), float(agrees.min()), doubt, limit,
+        alike.by_name(reference.layout),
+    )  # fmt: skip
     return result, [*_module_check(reference), edited_check, result.integer_check]
 
 
@@ -141,11 +145,12 @@ def _edited(model: bytes, edited: Graph, pixels: torch.Tensor, expected: np.ndar
 
 
 def _module_check(reference: FloatFile) -> list[Check]:
-    """What the export found: its own limit was kept, or there would be no file."""
+    """What the export found, and whether that is within the limit that it had."""
     facts = reference.facts
-    if "float_error" not in facts:
+    error, limit = facts.get("float_error"), facts.get("float_limit")
+    if error is None or limit is None:
         return []
     real = facts.get("float_images", 0)
     where = f"{real} real images and two of noise" if real else "two images of noise"
-    detail = f"largest difference {facts['float_error']:.1e} of the largest output, on {where}"
-    return [Check("exported file computes the model", True, detail)]
+    detail = f"largest difference {error:.1e} of the largest output, limit {limit:.0e}, on {where}"
+    return [Check("exported file computes the model", error < limit, detail)]

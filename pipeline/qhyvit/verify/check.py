@@ -1,4 +1,4 @@
-"""One check of a verification, in words."""
+"""What a verification says in a line each: checks, which may fail, and notes, which inform."""
 
 from __future__ import annotations
 
@@ -11,4 +11,12 @@ class Check:
 
     name: str
     passed: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """What was found where nothing was asked for: it cannot fail, so nothing passed either."""
+
+    name: str
     detail: str

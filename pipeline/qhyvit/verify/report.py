@@ -17,7 +17,7 @@ from qhyvit.tflite.read import read
 from qhyvit.verify.against_float import AgainstFloat, FloatFile, against_float
 from qhyvit.verify.agree import Agreement, OpAgreement, op_by_op
 from qhyvit.verify.census import Census, census
-from qhyvit.verify.check import Check
+from qhyvit.verify.check import Check, Note
 from qhyvit.verify.decide import HERE, Decisions, decisions, output_values, simulated_codes
 from qhyvit.verify.probe import MICRO, outputs
 
@@ -29,7 +29,7 @@ DECISION_SHARE = 0.98  # of the images, or of what the task compares
 @dataclass(frozen=True)
 class Report:
     """Everything that verification found, by runtime; ``against_float``: None where no float file was given;
-    ``target``: what is known of the file on its target."""
+    ``target``: what is known of the file on its target, and ``informs``: the same in lines that ask for nothing."""
 
     census: Census
     agreements: Mapping[str, Agreement]
@@ -37,6 +37,7 @@ class Report:
     checks: tuple[Check, ...] = field(default=())
     against_float: AgainstFloat | None = None
     target: Mapping[str, Any] = field(default_factory=dict)
+    informs: tuple[Note, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -49,6 +50,7 @@ class Report:
         return {
             "passed": self.passed,
             "checks": [vars(c) for c in self.checks],
+            "informs": [vars(n) for n in self.informs],
             "census": self.census.to_json(),
             "ops": {run: [o.to_json() for o in a.ops.values()] for run, a in self.agreements.items()},
             "decisions": {run: {**vars(d), "share": d.share} for run, d in self.decisions.items()},

@@ -92,7 +92,7 @@ def _proven(source: Source, converted: bytes, module: nn.Module | None, images: 
         "model": source.name, "family": source.family, "task": task.name, "outputs": layout.to_facts(),
         "classes": source.classes, "input_shape": list(source.shape),
         "bridge_blocks": source.bridge_blocks, "preprocess": dict(source.preprocess), "float_error": error,
-        "float_images": 0 if images is None else len(images),
+        "float_limit": FLOAT_TOLERANCE, "float_images": 0 if images is None else len(images),
         "weights": source.weights, "cut": cut, "equivalents": {} if module is None else equivalents_in(module),
         "versions": {name: metadata.version(name) for name in ("torch", "timm", "litert-torch", *source.tools)},
     }  # fmt: skip

@@ -68,6 +68,17 @@ class Alike:
         spread = DEVIATIONS * math.sqrt(self.decisions * limit * (1 - limit))
         return max(math.ceil(limit * self.decisions - spread), 0) / self.decisions
 
+    def by_name(self, layout: Layout, labels: Sequence[str] = ()) -> dict[str, float]:
+        """:attr:`each` by the names of the outputs or of the values, the worst first; nothing where there is one alone.
+
+        Args:
+            labels: names of the values, where somebody gave some.
+        """
+        values = labels or [f"value {i}" for i in range(len(self.each))]
+        names = layout.names if len(layout.names) > 1 else values
+        several = zip(names, self.each, strict=True) if len(self.each) > 1 else ()
+        return dict(sorted(several, key=lambda found: found[1]))
+
 
 @dataclass(frozen=True)
 class Task:
@@ -119,6 +130,15 @@ class Task:
     picture: Callable[[np.ndarray, Layout], np.ndarray] | None = None
     reading: str = "kept of float"
     distance_name: str = "KL"
+
+    @property
+    def part(self) -> str:
+        """What each of :attr:`Alike.each` is about, in a word."""
+        return "value" if self.truth is Truth.VALUES else "output"
+
+    def worst_of(self, each: Mapping[str, float]) -> str:
+        """What to say behind a reading that is the first of ``each``; "" where there are not several."""
+        return f" (the worst of {len(each)} {self.part}s: {next(iter(each))})" if each else ""
 
     def measure(self, layout: Layout, reference: torch.Tensor) -> Measure:
         """What calibration lowers for a network whose outputs on the calibration images are ``reference``."""
