@@ -192,7 +192,7 @@ class TfliteFile:
             InputError: another shape or dtype, the interpreter cannot run the model, or an output has another shape
                 than the model says.
         """
-        shape, dtype = tuple(self.input["shape"]), self.input["dtype"]
+        shape, dtype = tuple(map(int, self.input["shape"])), self.input["dtype"]
         array = array[None] if array.ndim == len(shape) - 1 else array
         if array.shape != shape or array.dtype != dtype:
             got = f"{array.dtype} {list(array.shape)}"

@@ -20,7 +20,7 @@ from qhyvit_device.errors import CheckFailedError, InputError, ManifestError
 from qhyvit_device.manifest import Input, Manifest, Output, SelfTest
 from qhyvit_device.preprocess import Preprocess
 from qhyvit_device.results import Outputs
-from qhyvit_device.runner import Model
+from qhyvit_device.runner import Model, TfliteFile
 
 GOOD = Manifest(
     "m", "integer", Input(8, 8, "int8", 0.01, -128), (Output("logits", (1, 3), "int8", 0.1, 0),),
@@ -332,3 +332,9 @@ def test_a_file_takes_no_more_memory_than_its_size(tmp_path, monkeypatch):
     assert max(asked) == 4
     assert files._content(Noted(b"abcdef"), 3, 1 << 30) == b"abcdef"  # it has grown
     assert len(files._content(Noted(bytes(9)), 3, 5)) > 5
+
+
+def test_an_input_of_another_size_is_refused_in_plain_numbers(model):
+    with pytest.raises(InputError) as refused:
+        TfliteFile(model).run(np.ones((4, 2, 3), np.float32))
+    assert str(refused.value) == "input must be float32 [1, 2, 2, 3], got float32 [1, 4, 2, 3]"
