@@ -27,6 +27,7 @@ from benchmarks._files import (
     write_rows,
 )  # fmt: skip
 from qhyvit import data
+from qhyvit.errors import InputError
 from qhyvit.evaluation import feed_of, logits_of
 from qhyvit.tasks.shared.accuracy import count
 from qhyvit.verify.census import census
@@ -122,6 +123,15 @@ def _quantized(args: argparse.Namespace, shape: Shape, how: Preprocess) -> dict[
     return files
 
 
+def run(model: bytes, pixels: np.ndarray, how: Preprocess) -> np.ndarray | None:
+    """Logits [N, classes]; None where the file stops: int8 DIV does so where a divisor's code is its zero point."""
+    try:
+        return logits_of(model, pixels, how)
+    except InputError as error:
+        print(f"does not run: {error}", flush=True)
+        return None
+
+
 def main() -> None:
     """Command line."""
     parser = _parser()
@@ -139,17 +149,12 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     reference = np.empty(0)
     for (export, recipe), model in _quantized(args, source.shape, how).items():
-        figures, looked = {"top1_percent": "", "agreement_percent": ""}, census(model)
-        try:
-            logits = logits_of(model, pixels, test_how)
-            reference = logits if recipe == "float" else reference
-            figures = shares(count(logits, labelled.truth, reference))
-        except RuntimeError as error:  # int8 DIV stops where a divisor's code is its zero point
-            if recipe == "float":
-                raise
-            print(f"{export}, {recipe}: does not run: {error}", flush=True)
+        looked, logits = census(model), run(model, pixels, test_how)
+        reference = reference if logits is None or recipe != "float" else logits
+        found = {} if logits is None else shares(count(logits, labelled.truth, reference))
         row = {
-            "model": model_name(args.model), "export": export, "recipe": recipe, "images": len(pixels), **figures,
+            "model": model_name(args.model), "export": export, "recipe": recipe, "images": len(pixels),
+            "top1_percent": "", "agreement_percent": "", **found,
             "ops": looked.op_count, "float_tensors": len(looked.float_tensors), "size_bytes": looked.size_bytes,
             "calibration_images": args.count, "seed": args.seed,
         }  # fmt: skip
