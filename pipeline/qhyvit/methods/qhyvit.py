@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from qhyvit.graph.ir import Graph
 from qhyvit.methods.shared.hessian import mean_distance, position_weights
 from qhyvit.methods.shared.int4 import Int4
 from qhyvit.methods.shared.int4_layers import check_four_bits
@@ -136,7 +135,7 @@ def find(problem: Problem, options: QhyvitOptions) -> Solution:
 
 def _first(problem: Problem) -> State:
     """Min-max ranges, as Algorithm 1 begins."""
-    graph: Graph = problem.graph
+    graph = problem.graph
     return State(graph, {**spread(graph, first_ranges(problem)), **minmax_weights(graph, problem.bits)})
 
 
