@@ -4,7 +4,7 @@ The objective is a sum over values, of their squared rounding errors times the s
 the rounds of ``qhyvit`` weigh them. It was made to rank ranges and tensors, and so ranks are compared
 (Spearman's correlation). Images are some that the calibration did not see. Example:
 
-    python -m benchmarks.objective build/v2 --model mobilevitv2_075 --images train/
+    python -m benchmarks.objective build/v2 --images train/
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def predicted(problem: Problem, found: Solved, items: list[Rounded]) -> dict[int
 def rows_of(args: argparse.Namespace) -> list[dict[str, Any]]:
     """One row for each activation that the plan rounds to codes of one scale."""
     work = Work(args.work)
-    found = solved(work)
+    found, name = solved(work), model_name(work.json(FACTS)["model"])
     images = unseen(work, found, args.images, args.count)
     problem = problem_of(work, images, int16=True, seed=found.plan.seed, target=target(found.plan.target))
     problem = problem.on(found.folded)
@@ -80,7 +80,7 @@ def rows_of(args: argparse.Namespace) -> list[dict[str, Any]]:
     says = predicted(problem, found, items)
     shown = track([item for item in items if item.tensor.id in says], "tensors", disable=not sys.stderr.isatty())
     return [
-        {"model": model_name(args.model), "tensor": item.tensor.name, "op": item.node.op if item.node else "input",
+        {"model": name, "tensor": item.tensor.name, "op": item.node.op if item.node else "input",
          "images": args.count, "predicted": f"{says[item.tensor.id]:.4g}", "alone": f"{costs.alone(item):.4g}"}
         for item in shown
     ]  # fmt: skip
@@ -118,7 +118,6 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="work directory of a calibration")
-    parser.add_argument("--model", required=True, help="what the rows call it")
     parser.add_argument("--images", type=Path, required=True, help="folder of images, some of them not calibrated on")
     parser.add_argument("--count", type=int, default=32, help="unseen images")
     parser.add_argument("--out", type=Path, default=RESULTS / "objective.csv")

@@ -62,6 +62,16 @@ def test_small_logits_are_not_cut_off(tiny):
     assert high >= float(problem.targets.max())
 
 
+def test_an_output_that_the_network_goes_on_with_is_left_to_the_objective(tiny):
+    graph = tiny.graph
+    last = graph.nodes[-1]
+    inner = next(t for t in last.inputs if not graph.tensors[t].is_constant)
+    both = Problem(replace(graph, outputs=(inner, *graph.outputs)), IMAGES, task=task("raw"))
+    (group,) = output_quants(both, groups(both.graph), "search")
+    assert set(group.members) & set(graph.outputs)
+    assert inner not in group.members
+
+
 def test_ranges_are_symmetric_where_that_is_wanted(tiny):
     (quant,) = output_quants(tiny, groups(tiny.graph), "symmetric").values()
     assert quant.zero_point == (0,)

@@ -4,10 +4,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import objective
-from benchmarks.objective import draw
+from benchmarks.objective import draw, predicted
 from qhyvit.errors import InputError
+from qhyvit.methods.shared.hessian import GradientPass
+from qhyvit.methods.shared.problem import Batch, Problem
+from qhyvit.methods.shared.range_search import first_ranges
+from qhyvit.methods.shared.ranges import finish, minmax_weights, spread
+from qhyvit.report.cost import rounded_tensors
+from qhyvit.sim.fakequant import fake_quantize
+from tests._graphs import random_graph
 
 
 def row(i, predicted, alone, op="ADD"):
@@ -36,3 +44,20 @@ def test_images_of_the_calibration_are_left_out(tmp_path, monkeypatch):
     assert [chr(x) for x in found] == ["b", "d"]
     with pytest.raises(InputError, match="has 3 images that the calibration did not see, and not 4"):
         objective.unseen(work, SimpleNamespace(plan=plan), tmp_path, 4)
+
+
+def test_what_is_predicted_is_the_squared_error_times_the_squared_gradient():
+    graph = random_graph(["silu of layer", "depthwise"], 1)
+    problem = Problem(graph, torch.rand(6, 4, 4, 3, generator=torch.Generator().manual_seed(0)), batch=6)
+    quants = finish(graph, {**spread(graph, first_ranges(problem)), **minmax_weights(graph)})
+    items = [item for item in rounded_tensors(graph, quants) if item.kind == "activation"]
+    found = predicted(problem, SimpleNamespace(plan=SimpleNamespace(tensors=quants)), items)
+    step = GradientPass(problem, quants, [item.tensor.id for item in items]).step(
+        Batch(0, problem.images, problem.targets)
+    )
+    assert len(found) > 5
+    for item in items:
+        if item.tensor.id in found:
+            x, g = step.values[item.tensor.id], step.gradients[item.tensor.id]
+            direct = ((fake_quantize(x, item.quant) - x) * g).square().double().sum() / 6
+            assert found[item.tensor.id] == pytest.approx(float(direct), rel=0.05, abs=1e-12)

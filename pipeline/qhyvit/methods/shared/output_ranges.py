@@ -14,7 +14,7 @@ from qhyvit.lowering.contracts import Group
 from qhyvit.methods.shared.problem import Problem, layout_of
 from qhyvit.methods.shared.ranges import group_quant
 from qhyvit.plan import TensorQuant
-from qhyvit.sim.fakequant import fake_quantize
+from qhyvit.sim.fakequant import fake_quantize, rounds
 
 MEASURED = "distance"  # the observer of such ranges
 OF_EXTREME = (1.2, 1.1, *(i / 10 for i in range(10, 0, -1)))  # an end of the range over the value that is farthest out
@@ -23,7 +23,9 @@ VALUES = 2**24  # of outputs that show the distance, at most
 
 
 def output_quants(problem: Problem, all_groups: Iterable[Group], scheme: str) -> dict[Group, TensorQuant]:
-    """Of each group that outputs alone are rounded in: the range with which that moves the outputs least, or nearly.
+    """Ranges with which rounding alone moves the outputs least, or nearly, by the groups that outputs are in.
+
+    A group that any op computes with is left out: its rounding reaches the outputs on other ways as well.
 
     Args:
         problem: all its images show what values outputs have.
@@ -35,7 +37,8 @@ def output_quants(problem: Problem, all_groups: Iterable[Group], scheme: str) ->
     found = {}
     for group in all_groups:
         places = [place[t] for t in group.members if t in place]
-        if places and group.fixed is None and len(group.roots) == len(places):
+        readers = (node for t in group.members for node in graph.users(t))
+        if places and group.fixed is None and not any(map(rounds, readers)):
             found[group] = _measured(problem, group, places, symmetric=scheme == "symmetric")
     return found
 
