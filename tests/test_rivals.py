@@ -17,6 +17,7 @@ from qhyvit.plan import Choice, Codes, QuantPlan, Scheme, TensorQuant
 from qhyvit.sim.fakequant import FakeQuant, fake_quantize
 from qhyvit.sim.partial import counted, partial
 from qhyvit.sim.run import Executor
+from tests._graphs import random_graph
 
 EXPRESSIBLE = {
     "percentile": {}, "easyquant": {"rounds": 1, "scheme": "symmetric"}, "ptq4vit": {"rounds": 1, "twin": False},
@@ -30,23 +31,32 @@ def problem(small_v1, inputs):
     return Problem(small_v1.graph, inputs[:2])
 
 
+@pytest.fixture(scope="module", params=["blocks", pytest.param("network", marks=pytest.mark.slow)])
+def searched(request):
+    """What a method is run on: a whole network takes it most of a minute."""
+    if request.param == "network":
+        return request.getfixturevalue("problem")
+    graph = random_graph(["affine norm", "silu of layer", "softmax attention", "residual norm", "depthwise"], 1)
+    return Problem(graph, torch.rand(2, 4, 4, 3, generator=torch.Generator().manual_seed(0)))
+
+
 def search(problem, name, options):
     chosen = method(name)
     return chosen.search(problem, {**chosen.defaults, **options})
 
 
 @pytest.mark.parametrize("name", EXPRESSIBLE)
-def test_what_tflite_can_express_passes_the_plans_check(problem, name):
-    solution = search(problem, name, EXPRESSIBLE[name])
+def test_what_tflite_can_express_passes_the_plans_check(searched, name):
+    solution = search(searched, name, EXPRESSIBLE[name])
     check_plan(solution.graph, QuantPlan(solution.tensors, name))
 
 
 @pytest.mark.parametrize("name", SIMULATED)
-def test_what_it_cannot_runs_in_simulation_and_is_refused_for_a_file(problem, name):
-    solution = search(problem, name, SIMULATED[name])
+def test_what_it_cannot_runs_in_simulation_and_is_refused_for_a_file(searched, name):
+    solution = search(searched, name, SIMULATED[name])
     quants = solution.tensors
     with torch.no_grad():
-        logits = Executor(constants_on_grid_of(solution.shipped, quants)).rows(problem.images, FakeQuant(quants))
+        logits = Executor(constants_on_grid_of(solution.shipped, quants)).rows(searched.images, FakeQuant(quants))
     assert torch.isfinite(logits).all()
     with pytest.raises(PlanError):
         check_plan(solution.graph, QuantPlan(quants, name))
