@@ -102,6 +102,10 @@ def test_a_comparison_has_every_output(place, found, capfd, name):
     both = compare.compare(place / name, place / name, place / "val", None, None, None, lambda *_: None)
     rows = {row[0]: row[1:] for row in compare.tables(both)[0][2]}
     assert rows["kept_of_float"] == (f"{side['kept_of_float']} {words(outcome)}",) * 2
+    figures = {} if outcome.integer is None else outcome.integer.figures
+    assert side["figures"] == pytest.approx(dict(figures), rel=1e-4)
+    assert [*figures] == [key for key in rows if key in figures]
+    assert bool(figures) == (name == "values")
     worst = f"{side['float_agreement_percent']} {worst_of(outcome, verified)}"
     assert rows["float_agreement_percent"] == (worst, worst)
     assert not any(key.endswith("_each") for key in rows)

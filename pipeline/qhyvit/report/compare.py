@@ -32,7 +32,8 @@ class Side:
     """One of the two: what is known of it, None where it is not.
 
     ``float_agreement_percent``: of verification; ``kept_of_float``: on the images given, as the task reads it. The
-    fields behind them have the same of every output, or of every value, by name, the worst first.
+    fields behind them have the same of every output, or of every value, by name, the worst first. ``figures``: what the
+    task counts by labels, by name; nothing without labels.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Side:
     float_agreement_percent_each: dict[str, float]
     kept_of_float: float | None
     kept_of_float_each: dict[str, float]
-    top1_percent: float | None
+    figures: dict[str, float]
     p50_ms: float | None
 
 
@@ -122,7 +123,7 @@ def _side(source: _Source, measured: Evaluation | None, p50_ms: float | None) ->
     alike = None if measured is None else measured.alike
     unit = 1 if task(plan.task).reading.endswith("%") else 100
     each = {name: rounded(unit * reading) for name, reading in ((decided or {}).get("each") or {}).items()}
-    figures = () if measured is None or measured.integer is None else tuple(measured.integer.figures.values())
+    figures = {} if measured is None or measured.integer is None else measured.integer.figures
     return Side(
         str(source.path), plan.task, plan.method, plan.profile, plan.image_count, dict(plan.options),
         tuple(f"{f.fold} at {f.place}" for f in plan.folds), plan.wide,
@@ -131,7 +132,7 @@ def _side(source: _Source, measured: Evaluation | None, p50_ms: float | None) ->
         rounded(100 * decided["alike"]["share"]) if decided else None, each,
         None if alike is None else rounded(alike.reading),
         {} if measured is None else {name: rounded(reading) for name, reading in measured.each.items()},
-        rounded(figures[0]) if figures else None, p50_ms,
+        {name: rounded(figure) for name, figure in figures.items()}, p50_ms,
     )  # fmt: skip
 
 
@@ -192,8 +193,10 @@ def tables(c: Comparison, shown: int | None = SHOWN) -> list[Table]:
     """(title, columns, rows) of everything, for text and page."""
     a, b = (asdict(s) for s in c.sides)
     names = tuple(s.name for s in c.sides)
-    keys = [k for k in a if k not in ("name", "options", "folds", "int16") and (a[k], b[k]) != (None, None)]
+    apart = ("name", "options", "folds", "int16", "figures")
+    keys = [k for k in a if k not in apart and (a[k], b[k]) != (None, None)]
     facts: list[tuple[Any, ...]] = [(k, _known(a, k), _known(b, k)) for k in keys if not k.endswith("_each")]
+    facts += [(k, *(side["figures"].get(k, "") for side in (a, b))) for k in {**a["figures"], **b["figures"]}]
     options = sorted({*a["options"], *b["options"]})
     facts += [
         (f"option {k}", a["options"].get(k, ""), b["options"].get(k, "")) for k in options
