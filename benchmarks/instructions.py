@@ -1,8 +1,10 @@
 """Instructions of one inference on **emulated** arm64 processors, of the files that ``benchmarks.latency`` made.
 
 Counted as the difference between a process that runs the file nine times and one that runs it once. An emulator tells
-how many instructions a processor would take, not how long: cores, caches and memory have no part in it. One file more
-is made for each processor: ``cpu`` built with the package's latency profile of that name. Example:
+how many instructions a processor would take, not how long: cores, caches and memory have no part in it. Two files more
+are made for each processor, ``integer`` and ``cpu`` built for the target of that name. Beside ``integer for it`` stands
+what its multiply-accumulates alone take by that processor's profile (an estimate): no file of int8 layers takes less.
+Example:
 
     python -m benchmarks.latency --work build/latency --weights weights --prepare
     python -m benchmarks.instructions --work build/latency --weights weights
@@ -27,12 +29,17 @@ from benchmarks.latency import FILES, MODELS, calibrated, file_name, weights_of
 from qhyvit import files
 from qhyvit.config import TargetConfig
 from qhyvit.errors import QhyvitError
+from qhyvit.latency.fit import load
+from qhyvit.latency.profile import packaged
+from qhyvit.latency.work import INT8, float_work, work_of
+from qhyvit.tflite.read import read
 from qhyvit.work import MODEL
 from qhyvit_device.runner import TfliteFile
 
 FEW, MANY = 1, 9  # Python itself takes half a million instructions more or less
 KEY = ("model", "file", "processor")
-FOR_IT = "cpu for it"  # for the processor: built with its latency profile
+FOR_IT = {"integer for it": True, "cpu for it": False}  # built with the processor's latency profile
+PRODUCTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL")
 
 
 def _feed(model: Path, count: int) -> np.ndarray:
@@ -73,15 +80,26 @@ def instructions(place: Path, processor: str, model: Path) -> tuple[int, int]:
 def _file(work: Path, model: str, name: str, processor: str, weights: Path | None) -> Path:
     """The file of that name; the one for the processor is made where it is not there."""
     folder = work / model
-    if name != FOR_IT:
+    if name not in FOR_IT:
         return folder / file_name(name)
-    path = folder / f"cpu-{processor}.tflite"
+    path = folder / f"{name.split()[0]}-{processor}.tflite"
     if not path.is_file():
         images = images_into(work / "images")
-        target = TargetConfig(f"litert-{processor}", integer=False)
+        target = TargetConfig(f"litert-{processor}", integer=FOR_IT[name])
         made = calibrated(model, folder / path.stem, images, weights, target)
         files.write_bytes(path, made.read(MODEL))
     return path
+
+
+def products_to_float(integer: Path, floating: Path, processor: str) -> float:
+    """What the multiply-accumulates of an integer file take by themselves, over all that its float network takes.
+
+    Both by the processor's latency profile: an estimate.
+    """
+    profile, (file, network) = load(packaged()[processor]), (read(path.read_bytes()) for path in (integer, floating))
+    work = [work_of(file, node, INT8, INT8) for node in file.nodes if node.op in PRODUCTS]
+    whole = sum(profile.ms(part) or 0.0 for node in network.nodes for part in float_work(network, node))
+    return sum(profile.kernels[w.kernel].ns_per_mac * w.macs for w in work) / 1e6 / whole
 
 
 def main() -> None:
@@ -95,7 +113,7 @@ def main() -> None:
     args = parser.parse_args()
     place = _arm64.folder()
     _arm64.prepare(place, counting=True)
-    tasks = [(m, f, p) for m in args.models.split(",") for p in _arm64.PROCESSORS for f in (*FILES, FOR_IT)]
+    tasks = [(m, f, p) for m in args.models.split(",") for p in _arm64.PROCESSORS for f in (*FILES, *FOR_IT)]
     tasks = [t for t in tasks if args.again or not have_rows(args.out, dict(zip(KEY, t, strict=True)))]
     if tasks:  # the first run writes Python's bytecode as well: thrown away
         instructions(place, tasks[0][2], args.work / tasks[0][0] / file_name(tasks[0][1]))
@@ -109,6 +127,9 @@ def main() -> None:
         written = [r for r in read_rows(args.out) if r["model"] == model and r["processor"] == processor]
         base = [float(r["million_instructions"]) for r in [*written, row] if r["file"] == FILES[0]]
         row["to_float"] = f"{float(row['million_instructions']) / base[0]:.3f}"
+        if name == "integer for it":
+            share = products_to_float(path, args.work / model / file_name("own float"), processor)
+            row["products_to_float_estimated"] = f"{share:.3f}"
         print(f"{model} {name} on emulated {processor}: {row['million_instructions']} M, {row['to_float']} of float")
         sys.stdout.flush()
         write_rows(args.out, [row], KEY)

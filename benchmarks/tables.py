@@ -260,14 +260,17 @@ def turns(results: Results) -> str:
 
 
 def instructions(results: Results) -> str:
-    """Million instructions on each emulated processor, and over those of the stock float file."""
+    """Million instructions on each emulated processor, and over those of the stock float file; the least, estimated."""
     counted = results.rows("instructions.csv")
+    least = "products_to_float_estimated"
     kinds, rows = list(dict.fromkeys(r["file"] for r in counted)), []
     for model, processor in dict.fromkeys((r["model"], r["processor"]) for r in counted):
         own = {r["file"]: r for r in counted if (r["model"], r["processor"]) == (model, processor)}
         cells = [f"{float(own[k]['million_instructions']):.0f} / {float(own[k]['to_float']):.2f}" for k in kinds]
-        rows.append([f"{model}, {processor}", *cells])
-    return _markdown(["million / share of the stock float file's", *_emphasized(kinds)], rows)
+        floor = next((f"{float(r[least]):.2f}" for r in own.values() if r.get(least)), "")
+        rows.append([f"{model}, {processor}", *cells, floor])
+    head = ["million / share of the stock float file's", *_emphasized(kinds), "products alone, estimated"]
+    return _markdown(head, rows)
 
 
 def op_times(results: Results) -> str:
