@@ -340,7 +340,7 @@ def test_fast_is_what_its_options_say(tiny):
         rounds=1, search_images=4, learn=0
     )
     assert QhyvitOptions().effective == QhyvitOptions()
-    (proposal,) = QhyvitOptions(fast=True, rounds=7).proposals(128)
+    (proposal,) = QhyvitOptions(fast=True, rounds=7).proposals()
     assert proposal.options == QhyvitOptions(rounds=7)
 
 

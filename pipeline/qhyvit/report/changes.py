@@ -147,7 +147,7 @@ def _proposed(build: _Build, costs: Costs) -> list[Change]:
     return [
         Change(p.title, p.reason, build.with_options(p.options),
                _kl(costs, solved, costs.graph) if p.solves_weights else None)
-        for p in build.options.proposals(build.plan.image_count)
+        for p in build.options.proposals()
     ]  # fmt: skip
 
 

@@ -302,6 +302,6 @@ class Options(Settings):
         """With that many milliseconds more for int16 kernels; None: the method has none."""
         return None
 
-    def proposals(self, images: int) -> tuple[Proposal, ...]:
-        """What would lower the objective further than these options do, of a build on that many images."""
+    def proposals(self) -> tuple[Proposal, ...]:
+        """What would lower the objective further than these options do."""
         return ()

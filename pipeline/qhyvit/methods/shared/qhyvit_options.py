@@ -77,7 +77,7 @@ class QhyvitOptions(Options):
         """See :meth:`Options.with_more_int16`; in tenths of a millisecond."""
         return replace(self, int16_ms=math.ceil(10 * (self.int16_ms + ms)) / 10)
 
-    def proposals(self, images: int) -> tuple[Proposal, ...]:
+    def proposals(self) -> tuple[Proposal, ...]:
         """See :meth:`Options.proposals`."""
         default, found = QhyvitOptions(), []
         if self.fast:
@@ -98,8 +98,4 @@ class QhyvitOptions(Options):
             )
             better = replace(self, **{name: getattr(default, name) for name in off})
             found.append(Proposal("Solve weights and biases in closed form", reason, better, solves_weights=True))
-        if images > self.search_images:
-            reason = f"ranges, folds and weights saw {self.search_images} of {images} images; all of them take longer"
-            better = replace(self, search_images=images)
-            found.append(Proposal("Search ranges and weights on all images", reason, better))
         return tuple(found)
