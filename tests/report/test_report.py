@@ -182,17 +182,15 @@ def test_what_the_method_proposes_is_taken_by_its_command(bundle, samples):
     """Options that are off come back with their defaults, written as the command line takes them."""
     found = stages.solved(Work(bundle.with_name("minmax.work")))
     costs, method = costs_of(found, samples), find_method("qhyvit")
-    off = {"ridge": 0.0, "rounding": False, "bias": False, "folds": "none", "search_images": 4, "gone": 1}
+    off = {"ridge": 0.0, "rounding": False, "bias": False, "folds": "none", "gone": 1}
     plan = replace(found.plan, method="qhyvit", options=off)
     made = changes._proposed(changes._Build(plan, "qhyvit build m --out B", default_profile()), costs)
     words = [shlex.split(c.command) for c in made]
     given = [dict(w.split("=") for w in line if "=" in w) for line in words]
-    assert given == [
-        {"folds": "all"}, {"ridge": "1", "rounding": "true", "bias": "true"}, {"search_images": "8"},
-    ]  # fmt: skip
+    assert given == [{"folds": "all"}, {"ridge": "1", "rounding": "true", "bias": "true"}]
     for options in given:
         method.parse(options)
-    assert [c.kl_after is not None for c in made] == [False, True, False]
+    assert [c.kl_after is not None for c in made] == [False, True]
 
 
 def test_proposals_count_with_the_times_of_the_board_that_the_build_is_for(bundle, samples):
