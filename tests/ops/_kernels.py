@@ -161,6 +161,34 @@ def trials(case: Case, grids: int) -> Iterator[Trial]:
         yield Trial(case, chosen, every_code(case, chosen, count, rng))
 
 
+PRODUCTS = {"BATCH_MATMUL", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MUL", "SQUARED_DIFFERENCE",
+            "TRANSPOSE_CONV"}  # fmt: skip
+PARTS = (1, 2, 3, 5, 6, 7, 9, 11, 12, 24, 48)
+
+
+def near_trials(case: Case, count: int) -> Iterator[Trial]:
+    """Results near ties on scales that are no powers of two: how a kernel rounds its factors decides on their side.
+
+    What one step of the operands makes is (j + 1/2) / k steps of the result, but for the rounding of the scales.
+    """
+    if isinstance(case.spec.out, Tied | Fixed):
+        return
+    rng = np.random.default_rng(len(str(case)) + 7)
+    natural = quantize(case, case.images(IMAGES))
+    sizes = [int(np.prod(o.shape)) for o in case.operands if isinstance(o, Activation)]
+    images = max(1 if max(sizes) >= 256 else IMAGES, -(-256 // min(sizes)) if min(sizes) > 1 else 1)
+    for _ in range(count):
+        grids = odd_grids(case, natural, rng, ties=False)
+        scales, out = [g.scale.flat[0] for g in grids.operands if g], grids.outputs[0]
+        unit = scales[0] * (scales[-1 if case.op == "SQUARED_DIFFERENCE" else 1] if case.op in PRODUCTS else 1.0)
+        unit /= sizes[0] / np.prod(case.inferred()[0]) if case.op == "MEAN" else 1.0
+        ratio = unit / out.scale.flat[0]
+        k = max(int(rng.choice(PARTS)), round(0.5 / ratio))
+        halves = max(round(ratio * k - 0.5), 0) + 0.5
+        grids = Quantized(grids.operands, (replace(out, scale=grid(unit * k / halves).scale),) * len(grids.outputs))
+        yield Trial(case, grids, every_code(case, grids, images, rng))
+
+
 # int16 operands and results, and what joins them to int8 and float
 SHORT = [*((case(op, act(8, 16), act(8, 16)), 16, 16) for op in ("ADD", "SUB", "MUL")),
          *((case(op, act(4, 8, 16), act(4, 1, 16)), 16, 16) for op in ("ADD", "SUB", "MUL")),

@@ -47,7 +47,8 @@ def _macs(shapes: Sequence[Shape], out: Shape) -> int:
     return math.prod(out) * (math.prod(shapes[0][-2:]) // out[-2])
 
 
-_of_bytes = accumulates(_forward, 0, 1, summed=lambda attrs: (-1,) if attrs.adj_y else (-2,))
+_of_bytes = accumulates(_forward, 0, 1, summed=lambda attrs: (-1,) if attrs.adj_y else (-2,),
+                        in_float32=True)  # fmt: skip
 
 
 def _integer(codes: Sequence[Codes], quants: Quants, attrs: BatchMatMulAttrs, kernel: Kernel) -> list[np.ndarray]:

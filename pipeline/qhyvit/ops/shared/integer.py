@@ -173,7 +173,7 @@ def in_float64(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.nda
     return of
 
 
-def accumulates(sum_up: Forward, data: int, weight: int, bias: int = -1, *, summed: Axes,
+def accumulates(sum_up: Forward, data: int, weight: int, bias: int = -1, *, summed: Axes, in_float32: bool = False,
                 builtin: Callable[[np.ndarray, Any], np.ndarray] = requantized) -> Integer:  # fmt: skip
     """Kernels that sum up products of codes in an integer and multiply that, as float32, by one float32 factor.
 
@@ -184,6 +184,7 @@ def accumulates(sum_up: Forward, data: int, weight: int, bias: int = -1, *, summ
         sum_up: (operands in steps, attrs) -> the sums without the bias; must be right in float32 where no partial sum
             can reach 2^24, which rules out Winograd's and other transformed convolutions.
         summed: (attrs) -> axes of the weight that one sum runs over, counted from the last; more are no harm.
+        in_float32: the builtin kernel rounds s_a * s_b to float32.
         builtin: (sums int64, factors) -> steps, as the builtin kernel rounds them.
     """
 
@@ -197,11 +198,11 @@ def accumulates(sum_up: Forward, data: int, weight: int, bias: int = -1, *, summ
         (total,) = outputs_of(sum_up(steps, attrs))
         if 0 <= bias < len(codes) and (offset := codes[bias]) is not None:
             total = total + offset.astype(np.float64).ravel()
-        if kernel.is_reference:
-            factors = np.asarray(first.scale) * np.asarray(second.scale) / write.scale[0]
-            whole = builtin(total.astype(np.int64), factors)
-            return [saturated(whole + write.zero_point, write, attrs, kernel)]
         a, b = (np.asarray(q.scale, np.float32) for q in (first, second))
+        if kernel.is_reference:
+            product = a * b if in_float32 else np.multiply(a, b, dtype=np.float64)
+            whole = builtin(total.astype(np.int64), product / write.scale[0])
+            return [saturated(whole + write.zero_point, write, attrs, kernel)]
         found = total.astype(np.float32)
         found *= a * b / scale(write)
         np.rint(found, out=found)

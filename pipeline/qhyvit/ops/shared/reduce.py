@@ -42,6 +42,8 @@ def reduction(function: Callable[..., torch.Tensor]) -> Forward:
 def sums_up(*, mean: bool) -> Integer:
     """XNNPACK's int8 reductions: the sum of codes times one factor, plus one offset, in float32 (arm64: fused).
 
+    The factor of a mean is that of a sum times 1 / count, which is a float32 itself; the offset is made of the factor.
+
     The builtin int16 SUM multiplies the sum of steps by a float32 factor and rounds half away from zero. The builtin
     int16 MEAN and the reference MEAN have a 31-bit multiplier, divided by the number of operands. The reference SUM
     takes the bytes that it reads and writes for unsigned, a fault: where a code is below 0, its results mean nothing.
@@ -66,12 +68,11 @@ def sums_up(*, mean: bool) -> Integer:
         step = ratio(read, write)
         if write.bits == 16:
             return [saturated(half_away((steps.astype(np.float32) * step).astype(np.float64)), write)]
-        sums, share = total.astype(np.float32), step / np.float32(count) if mean else step
+        sums, share = total.astype(np.float32), step * (np.float32(1) / np.float32(count)) if mean else step
+        zeros, offset = np.float32(-count * read.zero_point), np.float32(write.zero_point)
         if kernel is Kernel.ARM64:
-            shift = _fused(np.float32(-count * read.zero_point), share, np.float32(write.zero_point))
-            return [saturated(np.rint(_fused(sums, share, shift)), write)]
-        shift = np.float32(write.zero_point) - np.float32(read.zero_point * (1 if mean else count)) * step
-        return [saturated(np.rint(sums * share + shift), write)]
+            return [saturated(np.rint(_fused(sums, share, _fused(zeros, share, offset))), write)]
+        return [saturated(np.rint(sums * share + (zeros * share + offset)), write)]
 
     return integer
 
