@@ -267,7 +267,8 @@ def instructions(results: Results) -> str:
     for model, processor in dict.fromkeys((r["model"], r["processor"]) for r in counted):
         own = {r["file"]: r for r in counted if (r["model"], r["processor"]) == (model, processor)}
         cells = [f"{float(own[k]['million_instructions']):.0f} / {float(own[k]['to_float']):.2f}" for k in kinds]
-        rows.append([f"{model}, {processor}", *cells, *(f"{float(r[least]):.2f}" for r in own.values() if r.get(least))])
+        floors = [f"{float(r[least]):.2f}" for r in own.values() if r.get(least)]
+        rows.append([f"{model}, {processor}", *cells, *floors])
     head = ["million / share of the stock float file's", *_emphasized(kinds)]
     return _markdown([*head, *["products alone, estimated"] * (len(rows[0]) - len(head))], rows)
 
