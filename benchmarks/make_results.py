@@ -53,10 +53,7 @@ def _of_compared(data: Path, weights: Path, work: Path) -> list[Step]:
     return [
         accuracy("bits", *BITS, "--seeds", "0,1,2,3,4"),
         accuracy("bits", *BITS, "--bits", 6),
-        accuracy("bits", *BITS, "--bits", "w4a8", "--size", "2.5MB"),
-        accuracy("bits", *BITS, "--bits", "w4a8", "--size", "2.1MB"),
-        accuracy("four_bits", *BITS[2:], "--table", "four bits", "--bits", "w4a8", "--size", "2.1MB", "--seeds",
-                 "0,1,2"),
+        *(accuracy("bits", *BITS, "--bits", "w4a8", "--size", size, "--seeds", "0,1,2") for size in ("2.5MB", "2.1MB")),
         Step("stock", _words("stock", COMPARED, *ours)),
         Step("stock", _words("front", COMPARED, *ours, "--work", work / COMPARED)),
         accuracy("methods", "--rows", f"{RIVALS};qhyvit", "--count", 32),

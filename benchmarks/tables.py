@@ -95,16 +95,19 @@ def _by_bits(results: Results) -> dict[str, list[Row]]:
 
 def bits(results: Results) -> str:
     """Every set of labelled images by itself and all of them, for each number of bits; means over seeds."""
-    return _by_set(results, "bits")
+    return _by_set(results, "")
 
 
 def four_bits(results: Results) -> str:
-    """The same for weights of four bits, over more calibration sets."""
-    return _by_set(results, "four bits")
+    """The same for weights of four bits alone."""
+    return _by_set(results, "w4")
 
 
-def _by_set(results: Results, table: str) -> str:
-    given = results.rows("accuracy.csv", lambda r: (r["model"], r["table"]) == (COMPARED, table))
+def _by_set(results: Results, kind: str) -> str:
+    """``kind``: what the name of the bits begins with."""
+    given = results.rows("accuracy.csv", lambda r: (
+        (r["model"], r["table"]) == (COMPARED, "bits") and r["bits"].startswith(kind)
+    ))  # fmt: skip
     rows = []
     for called, named in dict.fromkeys((r["bits"], r["set"]) for r in given):
         own = [r for r in given if (r["bits"], r["set"]) == (called, named)]
