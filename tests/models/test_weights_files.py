@@ -17,7 +17,7 @@ from qhyvit.errors import InputError, QhyvitError, WeightsError
 from qhyvit.models.shared.shards import weights_digest
 from qhyvit.models.shared.state_dicts import _content
 from qhyvit.models.shared.timm_models import import_timm
-from qhyvit.models.shared.weights import load_into
+from qhyvit.models.shared.weights import load_into, randomize
 
 
 class Net(nn.Module):
@@ -267,3 +267,16 @@ def test_quantized_and_sparse_tensors_are_no_weights(tmp_path):
     for odd in (torch.quantize_per_tensor(torch.ones(10, 4), 0.1, 0, torch.qint8), torch.ones(10, 4).to_sparse()):
         with pytest.raises(QhyvitError):
             loaded(tmp_path, {**GOOD, "head.weight": odd})
+
+
+def test_random_weights_leave_what_is_a_constant_of_the_network():
+    """CSATv2 holds the matrix of its cosine transform and variances in buffers: drawn at random they made NaN."""
+    net = nn.BatchNorm2d(4)
+    constants = {"var": torch.full((3,), 2.0), "transform": torch.eye(3), "scale": torch.tensor(1.5)}
+    for name, value in constants.items():
+        net.register_buffer(name, value.clone())
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    randomize(net, 1)
+    after = net.state_dict()
+    kept = {name for name, value in after.items() if torch.equal(value, before[name])}
+    assert kept == {*constants, "num_batches_tracked"}

@@ -12,6 +12,7 @@ from qhyvit.models.shared.shape import Shape
 from qhyvit.models.shared.state_dicts import State, read_sets
 
 CLASSIFIERS = ("head.fc.weight", "classifier.weight", "classifier.classifier.1.weight", "head.weight", "fc.weight")
+STATISTICS = ("running_mean", "running_var")  # of batch norms
 AVERAGED = ("ema", "swa", "averaged")  # of prefixes: taken before the weights that they are the mean of
 COMPILED, PARALLEL = "_orig_mod.", "module."  # what torch.compile and data-parallel training put into names
 
@@ -122,13 +123,14 @@ def _check_values(state: State, module: nn.Module, path: Path) -> None:
 
 
 def randomize(module: nn.Module, seed: int) -> None:
-    """Random values for every 1-D parameter and batch-norm statistic too.
+    """Random values for every 1-D parameter and batch-norm statistic too; other buffers are constants of the network.
 
     Fresh timm models start norms at gamma 0 or 1 and biases at 0: the converter then drops whole branches, and
     tests of the export would test less than the model.
     """
     generator = torch.Generator().manual_seed(seed)
-    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+    statistics = [(name, value) for name, value in module.named_buffers() if name.endswith(STATISTICS)]
+    for name, value in [*module.named_parameters(), *statistics]:
         if not value.is_floating_point():
             continue
         noise = torch.randn(value.shape, generator=generator)
