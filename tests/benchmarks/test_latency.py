@@ -54,7 +54,8 @@ def test_stock_files_are_made_where_nothing_else_has_imported_timm():
     assert done.stdout == "converts\n", done.stderr[-500:]
 
 
-def test_a_file_is_made_once_for_each_processor(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("kind", "integer"), [("cpu", False), ("integer", True)])
+def test_a_file_is_made_once_for_each_processor(tmp_path, monkeypatch, kind, integer):
     asked = []
 
     def calibrated(model, folder, images, weights, target):
@@ -64,7 +65,7 @@ def test_a_file_is_made_once_for_each_processor(tmp_path, monkeypatch):
     monkeypatch.setattr(instructions, "calibrated", calibrated)
     monkeypatch.setattr(instructions, "images_into", lambda folder: folder)
     for _ in range(2):
-        path = instructions._file(tmp_path, "m", instructions.FOR_IT, "cortex-a72", None)
+        path = instructions._file(tmp_path, "m", f"{kind} for it", "cortex-a72", None)
     assert path.read_bytes() == b"model"
-    assert asked == [("m", "cpu-cortex-a72", "litert-cortex-a72", False)]
+    assert asked == [("m", f"{kind}-cortex-a72", "litert-cortex-a72", integer)]
     assert instructions._file(tmp_path, "m", "own float", "cortex-a72", None) == tmp_path / "m" / "own_float.tflite"
