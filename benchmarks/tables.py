@@ -265,7 +265,7 @@ def turns(results: Results) -> str:
 def instructions(results: Results) -> str:
     """Million instructions on each emulated processor, and over those of the stock float file; the least, estimated."""
     counted = results.rows("instructions.csv")
-    least = "products_to_float_estimated"
+    least = "products_to_own_float_estimated"
     kinds, rows = list(dict.fromkeys(r["file"] for r in counted)), []
     for model, processor in dict.fromkeys((r["model"], r["processor"]) for r in counted):
         own = {r["file"]: r for r in counted if (r["model"], r["processor"]) == (model, processor)}
@@ -273,7 +273,7 @@ def instructions(results: Results) -> str:
         floors = [f"{float(r[least]):.2f}" for r in own.values() if r.get(least)]
         rows.append([f"{model}, {processor}", *cells, *floors])
     head = ["million / share of the stock float file's", *_emphasized(kinds)]
-    return _markdown([*head, *["products alone, estimated"] * (len(rows[0]) - len(head))], rows)
+    return _markdown([*head, *["products alone / own float, estimated"] * (len(rows[0]) - len(head))], rows)
 
 
 def op_times(results: Results) -> str:

@@ -21,6 +21,7 @@ from _kernels import (
     compare,
     far_trials,
     matrix_trials,
+    may_tie,
     near_trials,
     short_trials,
     trials,
@@ -35,7 +36,7 @@ GRIDS = 4
 @pytest.fixture(scope="module")
 def every_trial() -> list[Trial]:
     found = [t for c in CODED for t in trials(c, GRIDS)]
-    found += [t for c in CODED if c.op not in ("ELU", "GELU") for t in near_trials(c, GRIDS)]
+    found += [t for c in CODED if may_tie(c) for t in near_trials(c, GRIDS)]
     found += [t for c in FAR for t in far_trials(c, 4 * GRIDS)]
     found += [t for c in MATRICES for t in matrix_trials(c, GRIDS)]
     return found + [t for c, read, write in SHORT for t in short_trials(c, read, write, GRIDS)]

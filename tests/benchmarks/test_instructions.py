@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from benchmarks.instructions import per_inference, products_to_float
+from benchmarks.instructions import per_inference, products_to_own_float
 from qhyvit.latency.profile import packaged
 from qhyvit.tflite.serialize import serialize
 from tests._graphs import random_graph
@@ -25,7 +25,7 @@ def test_products_alone_are_the_layers_multiply_accumulates(tmp_path, processor)
         products += kernels[f"{node.op} int8"]["ns_per_mac"] * macs
         floating = kernels[f"{node.op} float32"]
         whole += 1e3 * floating["fixed_us"] + floating["ns_per_element"] * elements + floating["ns_per_mac"] * macs
-    assert products_to_float(path, path, processor) == pytest.approx(products / whole)
+    assert products_to_own_float(path, path, processor) == pytest.approx(products / whole)
 
 
 def test_an_inference_is_what_eight_more_take():
